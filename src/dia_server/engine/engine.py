@@ -1,0 +1,185 @@
+"""The engine: one thread that owns the model and runs every admitted utterance as one batch.
+
+Requests enter through `submit` and leave as events on their `Generation`. The engine knows nothing
+of HTTP, SQL or audio files; everything it needs is in the `Utterance`.
+"""
+
+import asyncio
+import threading
+from collections import deque
+
+import structlog
+
+from dia_server.engine.generation import Generation
+from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
+from dia_server.errors import ModelNotLoaded, Overloaded, ServerError
+
+log = structlog.get_logger()
+
+Event = tuple[Generation, Chunk | Exception]
+
+OVERLOADED_RETRY_S = 2
+LOADING_RETRY_S = 5
+
+
+class Engine:
+    """What a caller sees: `start`, `submit`, `stop`, and the state below, true at any moment."""
+
+    def __init__(self, name: str, load_model: LoadModel, *, max_waiting: int) -> None:
+        self.name = name
+        self.ready = False
+        self.loaded = 0.0
+        """How much of the model is loaded, 0 to 1."""
+        self.error: Exception | None = None
+        """Why the model could not be loaded."""
+        self.slots = 0
+        self._load_model = load_model
+        self._max_waiting = max_waiting
+        self._waiting: deque[Generation] = deque()
+        self._busy: dict[int, Generation] = {}
+        self._stopping = False
+        self._wake = threading.Condition()
+        """Guards `_waiting` and `_stopping`; held for moments only, never during a step."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="engine")
+
+    @property
+    def active(self) -> int:
+        """Utterances that are in the batch or wait for it."""
+        return len(self._busy) + len(self._waiting)
+
+    def start(self) -> None:
+        """Load the model and serve; events go to the event loop this is called on."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Fail what is waiting or running and join the thread; blocks until the current step is over."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    def submit(self, utterance: Utterance) -> Generation:
+        """Queue `utterance`; raises ModelNotLoaded or Overloaded where that would be in vain."""
+        if self.error is not None:
+            raise ModelNotLoaded(f"The {self.name} engine could not be loaded: {self.error}")
+        if not self.ready:
+            raise ModelNotLoaded(
+                f"The {self.name} engine is still loading ({self.loaded:.0%})", retry_after=LOADING_RETRY_S
+            )
+        generation = Generation(utterance, self._cancel)
+        with self._wake:
+            if self._stopping:
+                raise ModelNotLoaded("The server is shutting down")
+            if len(self._waiting) >= self._max_waiting:
+                raise Overloaded(
+                    f"{self._max_waiting} requests are waiting already (DIA_MAX_WAITING)",
+                    retry_after=OVERLOADED_RETRY_S,
+                )
+            self._waiting.append(generation)
+            self._wake.notify()
+        return generation
+
+    def _cancel(self, generation: Generation) -> None:
+        """Drop `generation` from the queue; one that is running is released before the next step."""
+        with self._wake:
+            if generation in self._waiting:
+                self._waiting.remove(generation)
+
+    # Everything below runs on the engine thread.
+
+    def _run(self) -> None:
+        try:
+            model = self._load_model(self._report_loaded)
+        except Exception as error:  # noqa: BLE001 - reported by /health and by every submit
+            self.error = error
+            log.error("model not loaded", engine=self.name, exc_info=error)
+            return
+        self.slots, self.loaded, self.ready = model.slots, 1.0, True
+        log.info("model loaded", engine=self.name, slots=model.slots)
+        try:
+            while self._admit(model):
+                self._step(model)
+        except Exception as error:  # noqa: BLE001 - a model that cannot be reset is a model that is gone
+            self.error = error
+            log.error("engine stopped", engine=self.name, exc_info=error)
+        finally:
+            self.ready = False
+            with self._wake:
+                self._stopping = True
+                orphans = [*self._busy.values(), *self._waiting]
+                self._waiting.clear()
+            self._busy.clear()
+            gone = ModelNotLoaded(str(self.error or "The server is shutting down"))
+            self._deliver([(generation, gone) for generation in orphans])
+            model.close()
+
+    def _report_loaded(self, share: float) -> None:
+        self.loaded = share
+
+    def _admit(self, model: Model) -> bool:
+        """Release what was cancelled and fill free slots; sleep while there is nothing at all to do.
+
+        Returns False when the engine is to stop.
+        """
+        for slot in [slot for slot, generation in self._busy.items() if generation.cancelled]:
+            self._release(model, slot)
+        while len(self._busy) < model.slots:
+            with self._wake:
+                while not (self._stopping or self._waiting or self._busy):
+                    self._wake.wait()
+                if self._stopping or not self._waiting:
+                    break
+                generation = self._waiting.popleft()
+                slot = next(slot for slot in range(model.slots) if slot not in self._busy)
+                self._busy[slot] = generation
+            try:
+                model.admit(slot, generation.utterance)
+            except Exception as error:  # noqa: BLE001 - it is this request's, and the batch goes on
+                self._release(model, slot)
+                self._deliver([(generation, _answerable(error))])
+        return not self._stopping
+
+    def _step(self, model: Model) -> None:
+        if not self._busy:
+            return
+        events: list[Event] = []
+        try:
+            for slot, outcome in model.step().items():
+                generation = self._busy[slot]
+                if isinstance(outcome, Chunk):
+                    events.append((generation, outcome))
+                    ended = outcome.done
+                else:
+                    events.append((generation, _answerable(outcome)))
+                    ended = True
+                if ended:
+                    self._release(model, slot)
+        except Exception as error:  # noqa: BLE001 - an out-of-memory step must not end the server
+            log.error("step failed", engine=self.name, running=len(self._busy), exc_info=error)
+            events += [(generation, _answerable(error)) for generation in self._busy.values()]
+            for slot in list(self._busy):
+                self._release(model, slot)
+            model.reset()
+        self._deliver(events)
+
+    def _release(self, model: Model, slot: int) -> None:
+        del self._busy[slot]
+        model.release(slot)
+
+    def _deliver(self, events: list[Event]) -> None:
+        """Hand a step's events to the event loop in one call."""
+        assert self._loop is not None
+        if events:
+            self._loop.call_soon_threadsafe(_put_all, events)
+
+
+def _answerable(error: Exception) -> Exception:
+    """`error` as its request is told: what the API has no name for is a failed generation."""
+    return error if isinstance(error, ServerError) else ServerError(f"Generation failed: {error}")
+
+
+def _put_all(events: list[Event]) -> None:
+    for generation, event in events:
+        generation.put(event)

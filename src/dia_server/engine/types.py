@@ -1,0 +1,83 @@
+"""What goes into the engine, what comes out, and what a model must offer to be run by it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+"""Mono audio in [-1, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoicePrompt:
+    """A recording to speak like, and what is said in it (with speaker tags)."""
+
+    samples: Samples
+    """44.1 kHz."""
+    transcript: str
+    digest: str
+    """Names the content of `samples`: equal digests, equal audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One piece of speech to make; every field is already resolved to what the model needs."""
+
+    text: str
+    """With speaker tags: "[S1] Hello. [S2] Hi!"."""
+    voice: str
+    """The voice's id, for a model that has voices of its own."""
+    seed: int
+    """0 to 2**32 - 1."""
+    temperature: float = 1.2
+    """0 is greedy."""
+    cfg_scale: float = 3.0
+    top_p: float = 0.95
+    top_k: int = 45
+    max_tokens: int | None = None
+    """Decoder steps at most; None for as many as the model can."""
+    prompt: VoicePrompt | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Newly made audio of one utterance (it may be empty), and how far the utterance has come."""
+
+    samples: Samples
+    tokens: int
+    """Decoder steps made since the previous chunk."""
+    progress: float
+    """Of the whole utterance, 0 to 1: exact for what is known, an estimate where the end is open."""
+    done: bool
+
+
+class Model(Protocol):
+    """A batched model with a fixed number of slots; all calls come from the engine's thread."""
+
+    slots: int
+
+    def admit(self, slot: int, utterance: Utterance) -> None:
+        """Take `utterance` into the free `slot`; raises what concerns this utterance alone."""
+
+    def step(self) -> Mapping[int, Chunk | Exception]:
+        """Advance every busy slot; return what is new of each.
+
+        An exception as a slot's value ends that utterance, one that is raised ends them all. A
+        slot stays busy until it is released.
+        """
+
+    def release(self, slot: int) -> None:
+        """Free `slot`, whatever it is doing."""
+
+    def reset(self) -> None:
+        """Make the model whole again after `step` has raised; every slot has been released."""
+
+    def close(self) -> None:
+        """Give back threads, memory and processes."""
+
+
+LoadModel = Callable[[Callable[[float], None]], Model]
+"""Load a model; it calls its argument with the share that is loaded (0 to 1)."""

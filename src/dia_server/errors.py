@@ -1,0 +1,72 @@
+"""Failures the API names.
+
+ServerError
+├── BadRequest             400  BAD_REQUEST
+├── Unauthorized           401  UNAUTHORIZED
+├── NotFound               404  NOT_FOUND
+├── InvalidVoiceId         404  INVALID_VOICE_ID
+├── Invalid                422  VALIDATION_ERROR
+├── TextTooLong            422  TEXT_TOO_LONG
+├── RateLimitExceeded      429  RATE_LIMIT_EXCEEDED
+├── AudioProcessingError   500  AUDIO_PROCESSING_ERROR
+├── ModelNotLoaded         503  MODEL_NOT_LOADED
+├── Overloaded             503  SERVER_OVERLOADED
+└── GpuOutOfMemory         503  GPU_OUT_OF_MEMORY
+
+Anything else that escapes is a bug and is answered as 500 INTERNAL_SERVER_ERROR.
+"""
+
+
+class ServerError(Exception):
+    status = 500
+    code = "INTERNAL_SERVER_ERROR"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+        """`param` is the request field at fault; `retry_after` the seconds after which to try again."""
+        super().__init__(message)
+        self.param = param
+        self.retry_after = retry_after
+
+
+class BadRequest(ServerError):
+    status, code = 400, "BAD_REQUEST"
+
+
+class Unauthorized(ServerError):
+    status, code = 401, "UNAUTHORIZED"
+
+
+class NotFound(ServerError):
+    status, code = 404, "NOT_FOUND"
+
+
+class InvalidVoiceId(ServerError):
+    status, code = 404, "INVALID_VOICE_ID"
+
+
+class Invalid(ServerError):
+    status, code = 422, "VALIDATION_ERROR"
+
+
+class TextTooLong(ServerError):
+    status, code = 422, "TEXT_TOO_LONG"
+
+
+class RateLimitExceeded(ServerError):
+    status, code = 429, "RATE_LIMIT_EXCEEDED"
+
+
+class AudioProcessingError(ServerError):
+    status, code = 500, "AUDIO_PROCESSING_ERROR"
+
+
+class ModelNotLoaded(ServerError):
+    status, code = 503, "MODEL_NOT_LOADED"
+
+
+class Overloaded(ServerError):
+    status, code = 503, "SERVER_OVERLOADED"
+
+
+class GpuOutOfMemory(ServerError):
+    status, code = 503, "GPU_OUT_OF_MEMORY"
