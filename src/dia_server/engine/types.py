@@ -7,8 +7,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+SAMPLE_RATE = 44_100
+"""Of all audio that goes into the engine or comes out of it."""
+
 Samples = NDArray[np.float32]
-"""Mono audio in [-1, 1]."""
+"""Mono audio in [-1, 1] at SAMPLE_RATE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,6 @@ class VoicePrompt:
     """A recording to speak like, and what is said in it (with speaker tags)."""
 
     samples: Samples
-    """44.1 kHz."""
     transcript: str
     digest: str
     """Names the content of `samples`: equal digests, equal audio."""

@@ -1,0 +1,3 @@
+from dia_server.cli import main
+
+main()

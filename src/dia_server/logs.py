@@ -1,0 +1,63 @@
+"""One log for all: ours, Litestar's, Granian's and the libraries' lines, in one form, on one stream.
+
+Lines never hold users' texts, and tracebacks never hold local variables, which could be such texts.
+"""
+
+import logging.config
+from typing import Any
+
+import structlog
+from structlog.typing import Processor
+
+SHARED: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.ExtraAdder(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def dict_config(log_format: str, level: str) -> dict[str, Any]:
+    """`logging.config.dictConfig`'s argument; it is given to Granian too."""
+    renderer: list[Processor]
+    if log_format == "json":
+        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        plain = structlog.dev.plain_traceback
+        renderer = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "structlog": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": SHARED,
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+            }
+        },
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "structlog",
+            }
+        },
+        "root": {"handlers": ["stderr"], "level": level.upper()},
+        "loggers": {
+            "_granian": {"propagate": True},
+            "alembic": {"level": "WARNING"},
+            "aiosqlite": {"level": "WARNING"},
+            "libav": {"level": "CRITICAL"},  # FFmpeg's remarks on users' files; failures are raised
+        },
+    }
+
+
+def configure(log_format: str, level: str) -> None:
+    """Send every log line of this process through structlog."""
+    logging.config.dictConfig(dict_config(log_format, level))
+    structlog.configure(
+        processors=[*SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )

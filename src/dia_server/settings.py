@@ -1,0 +1,134 @@
+"""The settings a server is started with: environment, `.env` and flags, in one frozen Struct.
+
+Read by cli.py and app.py only; every other module is handed what it needs.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from dotenv import dotenv_values
+from msgspec import Meta, Struct
+
+PREFIX = "DIA_"
+
+
+def _doc(text: str, **limits: Any) -> Meta:
+    return Meta(description=text, **limits)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Each field is read from the variable of its name in capitals after `DIA_`."""
+
+    host: Annotated[str, _doc("Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1"
+    port: Annotated[int, _doc("Port to listen on.", ge=1, le=65535)] = 7860
+    data_dir: Annotated[
+        str, _doc("Folder that holds `audio_prompts/`, `audio_outputs/` and `dia.sqlite3`.", min_length=1)
+    ] = "."
+    database_url: Annotated[
+        str, _doc("SQLAlchemy address of the database; empty for `dia.sqlite3` in the data folder.")
+    ] = ""
+    engine: Annotated[
+        Literal["auto", "dia", "preview"],
+        _doc("What speaks: `dia` (the model), `preview` (espeak-ng), `auto` for Dia where there is a GPU."),
+    ] = "auto"
+    model: Annotated[str, _doc("Dia checkpoint: a hub id or a local folder.")] = "nari-labs/Dia-1.6B-0626"
+    codec: Annotated[str, _doc("DAC checkpoint: a hub id or a local folder.")] = "descript/dac_44khz"
+    device: Annotated[str, _doc("Where Dia runs: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"], _doc("Number format of Dia's weights.")
+    ] = "auto"
+    max_batch: Annotated[
+        int, _doc("Utterances made at the same time, at most; fewer where memory is short.", ge=1, le=256)
+    ] = 64
+    max_waiting: Annotated[
+        int, _doc("Utterances that may wait for a slot; one more is refused with 503.", ge=1, le=100_000)
+    ] = 256
+    api_keys: Annotated[
+        tuple[str, ...], _doc("Keys of which a request must bear one, comma-separated; none: no key asked.")
+    ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...], _doc("Origins whose pages may call the server, comma-separated.")
+    ] = ("*",)
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        _doc("Addresses or networks whose `X-Forwarded-For` names the client, comma-separated."),
+    ] = ()
+    rate_limit_generate: Annotated[
+        int, _doc("Generations a minute and client; 0 for no limit.", ge=0, le=1_000_000)
+    ] = 10
+    rate_limit_upload: Annotated[
+        int, _doc("Uploads a minute and client; 0 for no limit.", ge=0, le=1_000_000)
+    ] = 5
+    rate_limit_jobs: Annotated[
+        int, _doc("Job queries a minute and client; 0 for no limit.", ge=0, le=1_000_000)
+    ] = 100
+    log_format: Annotated[
+        Literal["console", "json"], _doc("Log lines for people, or one JSON object a line.")
+    ] = "console"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _doc("The least severe lines that are logged.")
+    ] = "info"
+    show_prompts: Annotated[bool, _doc("Write the texts that are spoken to the log.")] = False
+    whisper_model: Annotated[
+        str, _doc("Whisper that transcribes voice prompts: `tiny` to `large-v3`, `turbo`, or a folder.")
+    ] = "base"
+
+    @property
+    def audio_prompts(self) -> Path:
+        return Path(self.data_dir) / "audio_prompts"
+
+    @property
+    def audio_outputs(self) -> Path:
+        return Path(self.data_dir) / "audio_outputs"
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{Path(self.data_dir).resolve() / 'dia.sqlite3'}"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names its variable and the limit."""
+
+
+SECRET = {"api_keys", "database_url"}
+"""Fields whose values are not shown."""
+
+
+def variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
+    """Read the settings; what the environment sets wins over `env_file`. Raises SettingsError."""
+    in_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+    given = {**in_file, **(os.environ if environ is None else environ)}
+    values = {}
+    for field in msgspec.structs.fields(Settings):
+        if (text := given.get(variable(field.name))) is not None:
+            values[field.name] = _read(field, text.strip())
+    return Settings(**values)
+
+
+def unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    """The variables that look like settings and are none: misspelt ones, mostly."""
+    known = {variable(field.name) for field in msgspec.structs.fields(Settings)}
+    return (name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
+    raw: Any = text
+    if isinstance(field.default, tuple):
+        raw = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        value = msgspec.convert(raw, field.type, strict=False)
+        if field.name == "trusted_proxies":
+            for network in value:
+                ip_network(network, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        shown = "" if field.name in SECRET else f", not {text!r}"
+        raise SettingsError(f"{variable(field.name)}: {str(error).lower()}{shown}") from None
+    return value
