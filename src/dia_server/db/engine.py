@@ -39,7 +39,7 @@ class Database:
 def _on_connect(connection: DBAPIConnection, _: Any) -> None:
     # The driver would begin transactions by itself, late, and never for DDL: a migration that fails
     # half-way would leave half a table. So it is told not to, and `_on_begin` does it.
-    connection.isolation_level = None  # type: ignore[attr-defined]
+    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = NORMAL")

@@ -1,7 +1,7 @@
 """The tables."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import DateTime, Dialect, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -36,7 +36,7 @@ class VoiceMapping(Base):
 
     voice_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     style: Mapped[str] = mapped_column(String(64))
-    primary_speaker: Mapped[str] = mapped_column(String(2))
+    primary_speaker: Mapped[Literal["S1", "S2"]] = mapped_column(String(2))
     audio_prompt: Mapped[str | None] = mapped_column(String(64))
     audio_prompt_transcript: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=now)

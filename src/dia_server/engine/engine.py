@@ -11,7 +11,7 @@ from collections import deque
 import structlog
 
 from dia_server.engine.generation import Generation
-from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
+from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance
 from dia_server.errors import ModelNotLoaded, Overloaded, ServerError
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ LOADING_RETRY_S = 5
 class Engine:
     """What a caller sees: `start`, `submit`, `stop`, and the state below, true at any moment."""
 
-    def __init__(self, name: str, load_model: LoadModel, *, max_waiting: int) -> None:
+    def __init__(self, name: EngineName, load_model: LoadModel, *, max_waiting: int) -> None:
         self.name = name
         self.ready = False
         self.loaded = 0.0
@@ -92,7 +92,7 @@ class Engine:
     def _run(self) -> None:
         try:
             model = self._load_model(self._report_loaded)
-        except Exception as error:  # noqa: BLE001 - reported by /health and by every submit
+        except Exception as error:
             self.error = error
             log.error("model not loaded", engine=self.name, exc_info=error)
             return
@@ -101,7 +101,7 @@ class Engine:
         try:
             while self._admit(model):
                 self._step(model)
-        except Exception as error:  # noqa: BLE001 - a model that cannot be reset is a model that is gone
+        except Exception as error:
             self.error = error
             log.error("engine stopped", engine=self.name, exc_info=error)
         finally:
@@ -156,7 +156,7 @@ class Engine:
                     ended = True
                 if ended:
                     self._release(model, slot)
-        except Exception as error:  # noqa: BLE001 - an out-of-memory step must not end the server
+        except Exception as error:
             log.error("step failed", engine=self.name, running=len(self._busy), exc_info=error)
             events += [(generation, _answerable(error)) for generation in self._busy.values()]
             for slot in list(self._busy):

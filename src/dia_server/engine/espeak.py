@@ -84,7 +84,7 @@ class Espeak:
     def _collect(self, wave: "ctypes._Pointer[ctypes.c_short]", count: int, _: int | None) -> int:
         if wave and count > 0:
             pcm = np.ctypeslib.as_array(wave, (count,))
-            self._pieces.append(pcm.astype(np.float32) / 32768)
+            self._pieces.append(pcm.astype(np.float32) / np.float32(32768))
         return 0
 
     def _call(self, function: Callable[..., int], *arguments: object) -> None:

@@ -36,7 +36,11 @@ VOICES = {
 """Voice id to the people that say [S1] and [S2]."""
 
 SPEAKER = re.compile(r"\[S([12])\]")
-NONVERBAL = re.compile(r"\((?:laughs|chuckle|sighs?|gasps?|coughs?|sneezes|sniffs|groans|screams|inhales|exhales|mumbles|beep|claps|applause|burps|humming|whistles|singing|sings|clears throat)\)")  # fmt: skip
+NONVERBAL = re.compile(
+    r"\((?:applause|beep|burps|chuckles?|claps|clears throat|coughs?|exhales|gasps?|groans|humming|inhales"
+    r"|laughs|mumbles|screams|sighs?|singing|sings|sneezes|sniffs|whistles)\)"
+)
+"""Sounds that Dia makes and espeak-ng would read out."""
 SENTENCE_END = re.compile(r"(?<=[.!?;:…])\s+|\n+")
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+EngineName = Literal["dia", "preview"]
 
 SAMPLE_RATE = 44_100
 """Of all audio that goes into the engine or comes out of it."""

@@ -2,23 +2,25 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import structlog
 
-from dia_server.audio.encode import MEDIA_TYPES, AudioFormat, encode
+from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
+from dia_server.audio.encode import AudioFormat as AudioFormat
+from dia_server.audio.encode import encode
 from dia_server.audio.tempo import change_tempo
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, Samples, Utterance
 from dia_server.errors import Invalid, TextTooLong
 from dia_server.services.voices import Voice, VoiceService
-from dia_server.text.speakers import tag
+from dia_server.text.speakers import Speaker, tag
 
 log = structlog.get_logger()
 
 MAX_CHARACTERS = 4096
-SPEAKERS = {"user": "S1", "assistant": "S2", "system": "S2"}
+SPEAKERS: dict[str, Speaker] = {"user": "S1", "assistant": "S2", "system": "S2"}
 """Who says untagged text in a chat, by role."""
 
 Role = Literal["user", "assistant", "system"]
@@ -77,7 +79,7 @@ class SpeechService:
             speaker = SPEAKERS[request.role]
         if not (text := tag(request.text, speaker)):
             raise Invalid("The text holds nothing to say", param="text")
-        wishes = {
+        wishes: dict[str, Any] = {
             "temperature": request.temperature,
             "cfg_scale": request.cfg_scale,
             "top_p": request.top_p,

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import VoiceMapping
 from dia_server.errors import Invalid, InvalidVoiceId
+from dia_server.text.speakers import Speaker as Speaker
 
 VOICE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 DEVICE_NAME = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
@@ -21,7 +22,7 @@ DEVICE_NAME = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.I
 class Voice:
     voice_id: str
     style: str = "neutral"
-    primary_speaker: str = "S1"
+    primary_speaker: Speaker = "S1"
     audio_prompt: str | None = None
     audio_prompt_transcript: str | None = None
 
@@ -125,9 +126,7 @@ class VoiceService:
 
 
 def _voice(row: VoiceMapping) -> Voice:
-    return Voice(
-        row.voice_id, row.style, row.primary_speaker, row.audio_prompt, row.audio_prompt_transcript
-    )
+    return Voice(row.voice_id, row.style, row.primary_speaker, row.audio_prompt, row.audio_prompt_transcript)
 
 
 def _unknown(voice_id: str) -> InvalidVoiceId:

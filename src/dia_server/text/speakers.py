@@ -1,14 +1,17 @@
 """From a client's text to the tagged text that a model speaks."""
 
 import re
+from typing import Literal
+
+Speaker = Literal["S1", "S2"]
 
 TAG = re.compile(r"\[s([12])\]", re.IGNORECASE)
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]+")
 """Control characters and halves of surrogate pairs: nothing says them, and some end a C string."""
 
 
-def tag(text: str, speaker: str) -> str:
-    """Return `text` with speaker tags, what has none being said by `speaker` ("S1" or "S2").
+def tag(text: str, speaker: Speaker) -> str:
+    """Return `text` with speaker tags, what has none being said by `speaker`.
 
     Asterisks, which chat clients put around actions, go; white space is collapsed. Returns "" where
     nothing is left to say.

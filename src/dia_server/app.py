@@ -1,0 +1,108 @@
+"""The composition root: the one place that knows every part."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from litestar import Litestar
+from litestar.config.cors import CORSConfig
+from litestar.di import Provide
+
+from dia_server import logs, settings
+from dia_server.db.engine import Database
+from dia_server.engine import preview
+from dia_server.engine.engine import Engine
+from dia_server.services.speech import SpeechService
+from dia_server.services.status import StatusService
+from dia_server.services.voices import VoiceService
+from dia_server.settings import Settings
+from dia_server.web.auth import ApiKeys
+from dia_server.web.client_address import ClientAddress
+from dia_server.web.docs import docs_router
+from dia_server.web.errors import render_error
+from dia_server.web.json_request import JSONRequest
+from dia_server.web.openai import OpenAIController
+from dia_server.web.rate_limit import RateLimit
+from dia_server.web.request_context import RequestContext
+from dia_server.web.server import ServerController
+from dia_server.web.speech import SpeechController
+from dia_server.web.voices import VoiceController
+
+log = structlog.get_logger()
+
+CONTROLLERS = [SpeechController, VoiceController, OpenAIController, ServerController]
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a JSON body; the longest text, escaped to the utmost, takes 48 KiB."""
+
+EXPOSED_HEADERS = [
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "Retry-After",
+    "X-Request-ID",
+    "X-Engine",
+    "X-Seed",
+]
+
+
+def create_app(conf: Settings | None = None, engine: Engine | None = None) -> Litestar:
+    """Build the application; `engine` in place of the one that the settings name is for tests."""
+    conf = conf or settings.load()
+    logs.configure(conf.log_format, conf.log_level)
+    engine = engine or build_engine(conf)
+    database = Database(conf.sqlalchemy_url)
+    voices = VoiceService(database.sessions)
+    speech = SpeechService(engine, voices, show_prompts=conf.show_prompts)
+    status = StatusService(engine, gpu_count=0)
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        revision = await database.upgrade()
+        await voices.load()
+        engine.start()
+        log.info("started", engine=engine.name, database_revision=revision)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(engine.stop)
+            await database.close()
+
+    limits = {
+        "generate": conf.rate_limit_generate,
+        "upload": conf.rate_limit_upload,
+        "jobs": conf.rate_limit_jobs,
+    }
+    dependencies = {
+        "speech_service": _provide(speech),
+        "voice_service": _provide(voices),
+        "status_service": _provide(status),
+    }
+    app = Litestar(
+        [*CONTROLLERS, docs_router(CONTROLLERS, dependencies)],
+        dependencies=dependencies,
+        middleware=[ApiKeys(conf.api_keys), RateLimit(limits, ClientAddress(conf.trusted_proxies))],
+        exception_handlers={Exception: render_error},
+        cors_config=CORSConfig(allow_origins=list(conf.cors_origins), expose_headers=EXPOSED_HEADERS),
+        request_class=JSONRequest,
+        request_max_body_size=MAX_BODY,
+        lifespan=[lifespan],
+        openapi_config=None,
+        logging_config=None,
+    )
+    app.asgi_handler = RequestContext(app.asgi_handler, engine.name)
+    return app
+
+
+def build_engine(conf: Settings) -> Engine:
+    name = conf.engine
+    if name == "auto":
+        name = "preview"
+        log.warning("no GPU found: the preview engine (espeak-ng) speaks, not Dia; DIA_ENGINE=dia forces Dia")
+    return Engine(name, preview.load(min(conf.max_batch, 16)), max_waiting=conf.max_waiting)
+
+
+def _provide(value: Any) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False, use_cache=True)

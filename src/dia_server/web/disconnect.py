@@ -1,0 +1,37 @@
+"""Work that is not worth finishing once its client has gone."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from litestar import Request
+
+from dia_server.errors import ServerError
+
+T = TypeVar("T")
+
+
+class ClientGone(ServerError):
+    """Nobody reads this answer; the status is what nginx logs in such a case."""
+
+    status, code = 499, "CLIENT_GONE"
+
+
+async def unless_gone(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`, or cancel it when the client goes away (the body must have been read)."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone("The client has closed the connection")
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

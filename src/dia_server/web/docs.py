@@ -1,0 +1,48 @@
+"""The pages that describe the API; everything they load is served from here."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from litestar import MediaType, Response, Router, get
+from litestar.di import Provide
+from litestar.response import File, Redirect
+from litestar.static_files import create_static_files_router
+from litestar.types import ControllerRouterHandler
+
+from dia_server.web import openapi
+
+STATIC = Path(__file__).parent / "static"
+
+
+def docs_router(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide]) -> Router:
+    """Build the routes that describe `handlers`; the description is made when first asked for."""
+    made: list[bytes] = []
+
+    @get("/openapi.json", sync_to_thread=False)
+    def openapi_json() -> Response[bytes]:
+        if not made:
+            made.append(openapi.document(handlers, dependencies))
+        return Response(made[0], media_type=MediaType.JSON)
+
+    assets = create_static_files_router("/static", [STATIC])
+    return Router(
+        "/",
+        route_handlers=[index, swagger, redoc, openapi_json, assets],
+        include_in_schema=False,
+        opt={"public": True},
+    )
+
+
+@get("/", sync_to_thread=False)
+def index() -> Redirect:
+    return Redirect("/docs")
+
+
+@get("/docs", sync_to_thread=False, media_type=MediaType.HTML)
+def swagger() -> File:
+    return File(STATIC / "docs" / "swagger.html", content_disposition_type="inline")
+
+
+@get("/redoc", sync_to_thread=False, media_type=MediaType.HTML)
+def redoc() -> File:
+    return File(STATIC / "docs" / "redoc.html", content_disposition_type="inline")

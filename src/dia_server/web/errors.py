@@ -1,0 +1,103 @@
+"""Failures as answers: what each is called, and the two envelopes, made in one place."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from litestar import MediaType, Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from msgspec import Struct
+
+from dia_server.errors import ServerError
+from dia_server.web.schemas import Error, OpenAIError, OpenAIErrorDetail
+
+log = structlog.get_logger()
+
+CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHORIZED",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    422: "VALIDATION_ERROR",
+}
+OPENAI_FIELDS = {"text": "input", "voice_id": "voice"}
+"""Our names of fields to those of the OpenAI-compatible routes."""
+OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+DEFAULT_RETRY_S = 60
+"""Sent with a 503 that will not mend by itself, for clients that must have a number."""
+
+
+class Failure(Struct):
+    """What is known of a failure before it is put in an envelope."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+
+
+def classify(exc: Exception) -> Failure:
+    match exc:
+        case ServerError():
+            return Failure(exc.status, exc.code, str(exc), exc.param)
+        case ValidationException():
+            return _validation(exc)
+        case UnicodeDecodeError():  # Litestar lets this one through
+            return Failure(400, "BAD_REQUEST", "The request is not valid UTF-8")
+        case HTTPException():
+            status = HTTPStatus(exc.status_code)
+            detail = exc.detail if exc.detail != status.phrase else f"{status.phrase}: {status.description}"
+            return Failure(exc.status_code, CODES.get(status, status.name), detail)
+    return Failure(500, "INTERNAL_SERVER_ERROR", "Internal server error; the log has the cause")
+
+
+def _validation(exc: ValidationException) -> Failure:
+    first: dict[str, str] = exc.extra[0] if isinstance(exc.extra, list) and exc.extra else {}
+    message, field = first.get("message", exc.detail), first.get("key")
+    if field in {None, "data"}:  # "data" is Litestar's name for the body as a whole
+        message = "A request body is required" if message == "'data'" else message
+        return Failure(422, "VALIDATION_ERROR", message)
+    return Failure(422, "VALIDATION_ERROR", f"{field}: {message}", field)
+
+
+def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Error | OpenAIError]:
+    """Render `exc` as the API reference's envelope, or as OpenAI's below /v1."""
+    failure = classify(exc)
+    if failure.code == "INTERNAL_SERVER_ERROR":
+        log.error("request failed", exc_info=exc)
+    return Response(
+        _openai(failure) if request.scope["path"].startswith("/v1/") else _native(failure),
+        status_code=failure.status,
+        headers={**(getattr(exc, "headers", None) or {}), **retry_headers(failure.status, exc)},
+        media_type=MediaType.JSON,
+    )
+
+
+def retry_headers(status: int, exc: Exception) -> dict[str, str]:
+    """Tell clients when to try again, and those that would by themselves when it is hopeless."""
+    retry_after: int | None = getattr(exc, "retry_after", None)
+    headers = {}
+    if status in {429, 503}:
+        headers["Retry-After"] = str(retry_after or DEFAULT_RETRY_S)
+    if status >= 500 and retry_after is None:
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+def _native(failure: Failure) -> Error:
+    return Error(failure.message, failure.code, datetime.now(UTC))
+
+
+def _openai(failure: Failure) -> OpenAIError:
+    kind = "server_error" if failure.status >= 500 else "invalid_request_error"
+    detail = OpenAIErrorDetail(
+        message=failure.message,
+        type=OPENAI_TYPES.get(failure.status, kind),
+        param=OPENAI_FIELDS.get(failure.param or "", failure.param),
+        code=failure.code.lower(),
+    )
+    return OpenAIError(detail, failure.message, failure.code, datetime.now(UTC))

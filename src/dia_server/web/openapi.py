@@ -1,0 +1,109 @@
+"""The OpenAPI description: what Litestar generates, with what it leaves out or gets wrong put right.
+
+Litestar drops limits on optional fields and documents an error body of its own. So every component is
+written anew by msgspec, which also does the decoding, and errors are taken from the handlers'
+`opt={"errors": ...}`, answers with audio from `opt={"audio": True}`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.routes import HTTPRoute
+from litestar.types import ControllerRouterHandler
+
+from dia_server import __version__
+from dia_server.services.speech import MEDIA_TYPES
+from dia_server.web import schemas
+
+Json = dict[str, Any]
+
+CONFIG = OpenAPIConfig(
+    title="dia-server", version=__version__, description="Text-to-speech with the Dia dialogue model"
+)
+
+
+def document(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide]) -> bytes:
+    """Return the description of `handlers` as JSON.
+
+    It is read off an application that is never served: one that is would get Litestar's own pages,
+    with scripts from other hosts, and its description as it was.
+    """
+    app = Litestar(handlers, dependencies=dependencies, openapi_config=CONFIG, logging_config=None)
+    description: Json = msgspec.json.decode(msgspec.json.encode(app.openapi_schema.to_schema()))
+    structs = [
+        item
+        for item in vars(schemas).values()
+        if isinstance(item, type) and issubclass(item, msgspec.Struct) and item is not msgspec.Struct
+    ]
+    _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    description.setdefault("components", {})["schemas"] = components
+    description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for handler, operation in _operations(app, description):
+        operation["operationId"] = handler.fn.__name__
+        responses = {code: answer for code, answer in operation["responses"].items() if code < "400"}
+        if handler.opt.get("audio"):
+            responses["200"] = _audio()
+        statuses = {*handler.opt.get("errors", ())}
+        if not handler.opt.get("public"):
+            statuses.add(401)
+            operation["security"] = [{}, {"key": []}]
+        openai = any(path.startswith("/v1/") for path in handler.paths)
+        responses |= {str(status): _error(status, openai=openai) for status in sorted(statuses)}
+        for status, answer in responses.items():
+            answer["headers"] = {**answer.get("headers", {}), **_headers(handler, int(status))}
+        operation["responses"] = responses
+    return msgspec.json.encode(description)
+
+
+def _operations(app: Litestar, description: Json) -> Iterator[tuple[HTTPRouteHandler, Json]]:
+    for route in app.routes:
+        if isinstance(route, HTTPRoute) and (path := description["paths"].get(route.path_format or "/")):
+            for handler in route.route_handlers:
+                for method in handler.http_methods:
+                    if operation := path.get(method.lower()):
+                        yield handler, operation
+
+
+def _audio() -> Json:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "description": "The audio, in the format asked for",
+        "content": {media_type.partition(";")[0]: binary for media_type in MEDIA_TYPES.values()},
+        "headers": {
+            "X-Seed": _header("Seed that was used: the same request with it gives the same audio", "integer")
+        },
+    }
+
+
+def _error(status: int, *, openai: bool) -> Json:
+    name = "OpenAIError" if openai else "Error"
+    return {
+        "description": HTTPStatus(status).phrase,
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}},
+    }
+
+
+def _headers(handler: HTTPRouteHandler, status: int) -> Json:
+    headers = {
+        "X-Request-ID": _header("Names the request in the server's log", "string"),
+        "X-Engine": _header("What speaks: dia, or preview", "string"),
+    }
+    if "rate_limit" in handler.opt:
+        headers |= {
+            "X-RateLimit-Limit": _header("Requests a minute, where they are limited", "integer"),
+            "X-RateLimit-Remaining": _header("Requests left in this minute", "integer"),
+            "X-RateLimit-Reset": _header("When the next minute begins, in Unix seconds", "integer"),
+        }
+    if status in {429, 503}:
+        headers["Retry-After"] = _header("Seconds to wait before trying again", "integer")
+    return headers
+
+
+def _header(description: str, kind: str) -> Json:
+    return {"description": description, "schema": {"type": kind}}

@@ -1,0 +1,64 @@
+"""Rate limits: fixed windows of a minute, a bucket for each limit and client."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from litestar.datastructures import MutableScopeHeaders
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from dia_server.errors import RateLimitExceeded
+
+WINDOW_S = 60
+
+
+class RateLimit(ASGIMiddleware):
+    """Counts requests to handlers that name one of `limits` with `opt={"rate_limit": ...}`; 0 is no limit."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(
+        self,
+        limits: Mapping[str, int],
+        client_address: Callable[[Scope], str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._limits = limits
+        self._client_address = client_address
+        self._clock = clock
+        self._window = 0
+        self._counts: dict[tuple[str, str], int] = {}
+        """Requests in the current window; forgotten as a whole when the next one begins."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        name = scope["route_handler"].opt.get("rate_limit", "")
+        if not (limit := self._limits.get(name, 0)):
+            await next_app(scope, receive, send)
+            return
+        now = self._clock()
+        if (window := int(now // WINDOW_S)) != self._window:
+            self._window = window
+            self._counts.clear()
+        bucket = (name, self._client_address(scope))
+        count = self._counts[bucket] = self._counts.get(bucket, 0) + 1
+        reset = (window + 1) * WINDOW_S
+        headers = {
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(max(0, limit - count)),
+            "X-RateLimit-Reset": str(reset),
+        }
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableScopeHeaders.from_message(message).update(headers)
+            await send(message)
+
+        if count > limit:
+            wait = max(1, round(reset - now))
+            failure = RateLimitExceeded(
+                f"More than {limit} requests a minute; try again in {wait} s", retry_after=wait
+            )
+            failure.headers = headers  # type: ignore[attr-defined]
+            raise failure
+        await next_app(scope, receive, send_with_headers)

@@ -1,0 +1,172 @@
+"""Request and response bodies, field for field what the API reference documents."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from dia_server.services.speech import MAX_CHARACTERS, AudioFormat, Role
+from dia_server.services.status import EngineName
+from dia_server.services.voices import VOICE_ID, Speaker
+
+# The text's length is checked by the service, which has an error code of its own for it.
+Text = Annotated[
+    str,
+    Meta(
+        description="Text to convert to speech, with [S1] and [S2] before what each of two speakers says",
+        extra_json_schema={
+            "minLength": 1,
+            "maxLength": MAX_CHARACTERS,
+            "pattern": r"[^\s*\x00-\x20\x7f-\xa0\ud800-\udfff\ufeff]",
+            "examples": ["Hello, world!"],
+        },
+    ),
+]
+Speed = Annotated[float, Meta(ge=0.25, le=4.0, description="Speech speed; the pitch is kept")]
+Temperature = Annotated[float, Meta(ge=0.1, le=2.0, description="Sampling temperature")]
+CfgScale = Annotated[float, Meta(ge=1.0, le=10.0, description="Classifier-free guidance scale")]
+TopP = Annotated[float, Meta(ge=0.0, le=1.0, description="Top-p (nucleus) sampling")]
+MaxTokens = Annotated[int, Meta(ge=100, le=10_000, description="Most decoder steps to make")]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1, description="Same seed, same audio; default: the voice's own")]
+VoiceId = Annotated[
+    str, Meta(pattern=rf"^{VOICE_ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
+]
+
+
+class GenerateRequest(Struct, kw_only=True):
+    text: Text
+    voice_id: Annotated[str, Meta(description="Voice identifier")] = "aria"
+    response_format: AudioFormat = "wav"
+    speed: Speed = 1.0
+    role: Annotated[Role | None, Meta(description="Who says untagged text: user S1, others S2")] = None
+    temperature: Temperature | None = None
+    cfg_scale: CfgScale | None = None
+    top_p: TopP | None = None
+    max_tokens: MaxTokens | None = None
+    use_torch_compile: Annotated[bool | None, Meta(description="Run the model's compiled path")] = None
+    seed: Seed | None = None
+
+
+class VoiceReference(Struct):
+    """OpenAI's other way to name a voice."""
+
+    id: str
+
+
+class SpeechRequest(Struct, kw_only=True):
+    input: Text
+    model: Annotated[str, Meta(description="Any name; there is one model")] = "dia"
+    voice: Annotated[str | VoiceReference, Meta(description="Voice identifier, or OpenAI's voice name")] = (
+        "aria"
+    )
+    response_format: AudioFormat = "wav"
+    speed: Speed = 1.0
+    seed: Seed | None = None
+
+
+class Voice(Struct):
+    name: str
+    voice_id: str
+    preview_url: str | None = None
+
+
+class Voices(Struct):
+    voices: list[Voice]
+
+
+class AudioVoice(Struct):
+    """A voice under the names that each of OpenAI's clients looks for."""
+
+    id: str
+    name: str
+    voice_id: str
+    preview_url: str | None = None
+
+
+class AudioVoices(Struct):
+    voices: list[AudioVoice]
+
+
+class ModelVoice(AudioVoice, kw_only=True):
+    value: str
+    label: str
+
+
+class ModelVoices(Struct):
+    voices: list[ModelVoice]
+
+
+class VoiceMapping(Struct, kw_only=True):
+    style: Annotated[str, Meta(min_length=1, max_length=64)] = "neutral"
+    primary_speaker: Speaker = "S1"
+    audio_prompt: VoiceId | None = None
+    audio_prompt_transcript: Annotated[str, Meta(max_length=MAX_CHARACTERS)] | None = None
+
+
+class VoiceMappingRequest(VoiceMapping, kw_only=True):
+    voice_id: VoiceId
+
+
+class VoiceMappingSaved(VoiceMappingRequest, kw_only=True):
+    message: str
+
+
+class VoiceMappingDeleted(Struct):
+    message: str
+    voice_id: str
+
+
+class Model(Struct, kw_only=True):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+
+class Models(Struct, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class AudioModel(Struct):
+    id: str
+
+
+class AudioModels(Struct):
+    models: list[AudioModel]
+
+
+class Health(Struct, kw_only=True):
+    status: Annotated[
+        Literal["healthy", "loading", "unhealthy"], Meta(description="Whether speech can be made now")
+    ]
+    version: str
+    model_loaded: bool
+    gpu_available: bool
+    gpu_count: int
+    worker_count: Annotated[int, Meta(description="Engine threads, each with a model of its own")]
+    active_jobs: Annotated[int, Meta(description="Utterances that are being made or wait for it")]
+    uptime: str
+    engine: Annotated[EngineName, Meta(description="What speaks")]
+    loading: Annotated[int, Meta(ge=0, le=100, description="Percent of the model that is loaded")]
+    error: Annotated[str | None, Meta(description="Why the model could not be loaded")] = None
+
+
+class Error(Struct):
+    detail: str
+    error_code: str
+    timestamp: datetime
+
+
+class OpenAIErrorDetail(Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(Struct):
+    error: OpenAIErrorDetail
+    detail: str
+    error_code: str
+    timestamp: datetime
