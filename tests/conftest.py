@@ -1,0 +1,33 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.app import create_app
+from dia_server.settings import Settings
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Of a server with everything in a folder of its own, the preview engine and no rate limits."""
+    return Settings(
+        data_dir=str(tmp_path),
+        engine="preview",
+        rate_limit_generate=0,
+        rate_limit_upload=0,
+        rate_limit_jobs=0,
+        log_level="error",
+    )
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Litestar]]:
+    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client

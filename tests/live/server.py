@@ -1,0 +1,88 @@
+"""A real server in a process of its own, on a free port."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+
+class Server:
+    """`with Server(folder, rate_limit_generate=2) as server`: settings as keyword arguments."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        command: tuple[str, ...] = (sys.executable, "-m", "dia_server"),
+        **settings: Any,
+    ) -> None:
+        self.data_dir = data_dir
+        self.log_file = data_dir / "server.log"
+        self._command = command
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.variables = {
+            "DIA_DATA_DIR": str(data_dir),
+            "DIA_PORT": str(self.port),
+            "DIA_ENGINE": "preview",
+        } | {f"DIA_{name.upper()}": str(value) for name, value in settings.items()}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start, and return once the model is loaded."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._command, "serve"],
+                cwd=self.data_dir,
+                env=ours | self.variables,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/health").json()["model_loaded"]:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        self.kill()
+        raise AssertionError(f"The server did not start:\n{self.log}")
+
+    def stop(self) -> int:
+        """Ask the server to end, as Ctrl-C does, and return its exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=30)
+
+    def kill(self) -> None:
+        """End the server and its worker as a power failure would."""
+        assert self.process is not None
+        # pgrep: the worker is a child, which SIGKILL to its parent would leave running
+        children = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        for pid in [self.process.pid, *map(int, children.stdout.split())]:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()

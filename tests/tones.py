@@ -1,0 +1,66 @@
+"""A model without weights for tests: each utterance is a tone, one chunk a step, a character a chunk."""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from dia_server.engine.types import SAMPLE_RATE, Chunk, LoadModel, Utterance
+
+CHUNK = (0.1 * np.sin(2 * np.pi * 441 * np.arange(SAMPLE_RATE // 100) / SAMPLE_RATE)).astype(np.float32)
+
+
+class ToneModel:
+    """`before_step` runs in each step: it may block, to hold the batch where it is, or raise."""
+
+    def __init__(self, slots: int = 4, before_step: Callable[[], object] = lambda: None) -> None:
+        self.slots = slots
+        self.before_step = before_step
+        self.steps = 0
+        self.resets = 0
+        self.closed = False
+        self.left: dict[int, int] = {}
+        self.seen: list[Utterance] = []
+
+    def admit(self, slot: int, utterance: Utterance) -> None:
+        assert slot not in self.left
+        self.seen.append(utterance)
+        self.left[slot] = len(utterance.text)
+
+    def step(self) -> dict[int, Chunk | Exception]:
+        self.before_step()
+        self.steps += 1
+        chunks: dict[int, Chunk | Exception] = {}
+        for slot, utterance_left in self.left.items():
+            self.left[slot] = left = utterance_left - 1
+            chunks[slot] = Chunk(CHUNK, tokens=1, progress=1 / (left + 1), done=left == 0)
+        return chunks
+
+    def release(self, slot: int) -> None:
+        self.left.pop(slot, None)
+
+    def reset(self) -> None:
+        self.resets += 1
+        self.left.clear()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def loader(model: ToneModel) -> LoadModel:
+    return lambda _: model
+
+
+class Gate:
+    """Called in a step, it waits until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self._open = threading.Event()
+
+    def __call__(self) -> None:
+        self.entered.set()
+        assert self._open.wait(timeout=10)
+
+    def open(self) -> None:
+        self._open.set()

@@ -1,0 +1,66 @@
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+Client = AsyncTestClient[Litestar]
+
+BUILT_IN = ["aria", "atlas", "luna", "kai", "zara", "nova"]
+
+
+async def test_voices_are_as_the_reference_has_them(client: Client) -> None:
+    voices = (await client.get("/voices")).json()["voices"]
+
+    assert voices[0] == {"name": "Aria", "voice_id": "aria", "preview_url": None}
+    assert [voice["voice_id"] for voice in voices] == BUILT_IN
+
+
+async def test_a_mapping_is_created_replaced_and_deleted(client: Client) -> None:
+    mapping = {"voice_id": "narrator", "style": "deep", "primary_speaker": "S2"}
+    created = await client.post("/voice_mappings", json=mapping)
+    assert (created.status_code, created.json()["voice_id"]) == (200, "narrator")
+
+    await client.post("/voice_mappings", json={"voice_id": "narrator", "audio_prompt": "my_prompt"})
+    assert (await client.get("/voice_mappings")).json()["narrator"] == {
+        "style": "neutral",
+        "primary_speaker": "S1",
+        "audio_prompt": "my_prompt",
+        "audio_prompt_transcript": None,
+    }
+
+    assert (await client.delete("/voice_mappings/narrator")).status_code == 200
+    assert "narrator" not in (await client.get("/voice_mappings")).json()
+    again = await client.delete("/voice_mappings/narrator")
+    assert (again.status_code, again.json()["error_code"]) == (404, "INVALID_VOICE_ID")
+
+
+async def test_a_new_voice_speaks_at_once(client: Client) -> None:
+    await client.post("/voice_mappings", json={"voice_id": "narrator"})
+
+    assert (await client.post("/generate", json={"text": "Hi", "voice_id": "narrator"})).status_code == 200
+
+
+async def test_deleting_a_built_in_voice_resets_it(client: Client) -> None:
+    original = (await client.get("/voice_mappings")).json()["luna"]
+    await client.post("/voice_mappings", json={"voice_id": "luna", "style": "gloomy"})
+
+    answer = await client.delete("/voice_mappings/luna")
+
+    assert "reset" in answer.json()["message"]
+    assert (await client.get("/voice_mappings")).json()["luna"] == original
+
+
+async def test_ids_that_could_be_paths_or_devices_are_refused(client: Client) -> None:
+    for voice_id in (
+        "../etc/passwd",
+        ".hidden",
+        "a/b",
+        "a\\b",
+        "",
+        "x" * 65,
+        "con",
+        "NUL.txt",
+        "new\nline",
+        "a\n",
+    ):
+        answer = await client.post("/voice_mappings", json={"voice_id": voice_id})
+        assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR"), voice_id
+        assert "voice_id" in answer.json()["detail"]
