@@ -161,6 +161,8 @@ class Engine:
             events += [(generation, _answerable(error)) for generation in self._busy.values()]
             for slot in list(self._busy):
                 self._release(model, slot)
+            self._deliver(events)  # before anything else can fail
+            events = []
             model.reset()
         self._deliver(events)
 
