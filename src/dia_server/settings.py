@@ -113,6 +113,11 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")
     return Settings(**values)
 
 
+def describe(field: msgspec.structs.FieldInfo) -> str:
+    """The field's description, as the Struct gives it."""
+    return str(next(meta.description for meta in field.type.__metadata__ if meta.description))
+
+
 def unknown(environ: Mapping[str, str]) -> Iterator[str]:
     """The variables that look like settings and are none: misspelt ones, mostly."""
     known = {variable(field.name) for field in msgspec.structs.fields(Settings)}

@@ -43,8 +43,8 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Start, and return once the model is loaded."""
+    def start(self, *, wait_until_loaded: bool = True) -> None:
+        """Start, and return once the server answers and, if so wished, its model is loaded."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -57,7 +57,7 @@ class Server:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx.get(f"{self.url}/health").json()["model_loaded"]:
+                if httpx.get(f"{self.url}/health").json()["model_loaded"] or not wait_until_loaded:
                     return
             except httpx.TransportError:
                 pass
