@@ -53,6 +53,7 @@ class Server:
                 env=ours | self.variables,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -75,12 +76,7 @@ class Server:
     def kill(self) -> None:
         """End the server and its worker as a power failure would."""
         assert self.process is not None
-        # pgrep: the worker is a child, which SIGKILL to its parent would leave running
-        children = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        for pid in [self.process.pid, *map(int, children.stdout.split())]:
-            os.kill(pid, signal.SIGKILL)
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     @property
