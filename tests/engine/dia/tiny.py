@@ -32,7 +32,8 @@ def tiny_dia(seed: int = 0, *, layers: int = 2, ends: bool = True) -> DiaForCond
             **attention,
         },
     )
-    model = DiaForConditionalGeneration(config).eval().requires_grad_(False)
+    model = DiaForConditionalGeneration(config)
+    model.train(False).requires_grad_(False)
     for name, weight in model.named_parameters():
         if "norm" in name:
             weight.uniform_(0.5, 1.5)
@@ -53,10 +54,11 @@ def tiny_dac(seed: int = 0) -> DacModel:
         n_codebooks=9,
         codebook_size=1024,
         codebook_dim=8,
-        hidden_size=64,
         sampling_rate=SAMPLE_RATE,
     )
-    return DacModel(config).eval().requires_grad_(False)
+    model = DacModel(config)
+    model.train(False).requires_grad_(False)
+    return model
 
 
 def save_dia(folder: Path, model: DiaForConditionalGeneration | None = None, *, shard: str = "5GB") -> Path:
