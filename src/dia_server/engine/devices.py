@@ -1,0 +1,103 @@
+"""The accelerators of this machine, seen without importing torch where there is no driver for one.
+
+Importing torch takes a second and several hundred megabytes: too much for a process that only asks. Where a
+driver is found torch is asked after all, since it alone knows what it was built for and what
+CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES or MIG leave of the machine.
+"""
+
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pynvml
+
+if TYPE_CHECKING:
+    import torch
+
+ROCM_DRIVER = Path("/dev/kfd")
+BF16_CAPABILITY = (8, 0)
+"""Ampere: the first NVIDIA generation that computes in bf16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    torch_name: str
+    """What torch calls it: "cuda:0" (ROCm's too), "mps"."""
+    model: str
+    memory: int
+    """Bytes in all; on "mps" what may be used of the machine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    busy: float
+    """Percent of the last moment in which the device computed."""
+    memory: int
+    """Bytes in use, by whatever process."""
+
+
+def accelerators() -> list[Device]:
+    """Every device an engine process can be given, in torch's order; none means the CPU."""
+    if not has_driver():
+        return []
+    import torch
+
+    if torch.backends.mps.is_available():
+        return [Device("mps", platform.processor(), torch.mps.recommended_max_memory())]
+    properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [Device(f"cuda:{i}", p.name, p.total_memory) for i, p in enumerate(properties)]
+
+
+def has_driver() -> bool:
+    """Whether it is worth asking torch."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return ROCM_DRIVER.exists() or _nvidia_devices() > 0
+
+
+def measure_load(device: Device) -> Load | None:
+    """How busy `device` is now; None where nobody counts (MPS, or a driver without its monitor).
+
+    It asks the driver, and makes no context on the device.
+    """
+    if device.torch_name == "mps":
+        return None
+    import torch
+
+    try:
+        return Load(
+            torch.cuda.utilization(device.torch_name), torch.cuda.device_memory_used(device.torch_name)
+        )
+    except (pynvml.NVMLError, ImportError, RuntimeError):
+        return None
+
+
+def pick_dtype(device: str) -> "torch.dtype":
+    """The type to keep Dia's weights in: bf16 where it is computed in hardware, the nearest thing elsewhere.
+
+    fp16 on accelerators without bf16; fp32 on CPUs without, where fp16 would be converted at every use.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        bf16 = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+        return torch.bfloat16 if bf16 else torch.float16
+    if kind == "mps":
+        return torch.float16
+    capabilities = torch.cpu.get_capabilities()
+    has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def _nvidia_devices() -> int:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()
