@@ -1,4 +1,4 @@
-"""A model without weights for tests of workers: it says a chunk for each word of the text, or fails on cue."""
+"""A model without weights for tests of workers: it says a chunk for each word, or fails on cue."""
 
 import os
 from collections.abc import Callable

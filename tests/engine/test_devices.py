@@ -28,6 +28,7 @@ def test_a_cpu_computes_in_bf16_only_where_it_can() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not has_driver(), reason="no accelerator")
 def test_every_gpu_has_a_name_memory_and_a_load() -> None:
     for device in accelerators():
         load = devices.measure_load(device)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pynvml
-
 if TYPE_CHECKING:
     import torch
 
@@ -67,10 +65,9 @@ def measure_load(device: Device) -> Load | None:
     import torch
 
     try:
-        return Load(
-            torch.cuda.utilization(device.torch_name), torch.cuda.device_memory_used(device.torch_name)
-        )
-    except (pynvml.NVMLError, ImportError, RuntimeError):
+        busy = torch.cuda.utilization(device.torch_name)
+        return Load(busy, torch.cuda.device_memory_used(device.torch_name))
+    except Exception:  # noqa: BLE001 - NVIDIA's and AMD's monitors have no common base for their failures
         return None
 
 
@@ -93,6 +90,8 @@ def pick_dtype(device: str) -> "torch.dtype":
 
 
 def _nvidia_devices() -> int:
+    import pynvml  # type: ignore[import-untyped]
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
