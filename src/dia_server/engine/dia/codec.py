@@ -38,7 +38,7 @@ class Window:
     """Frames to decode, of which only the `n` after the first `left` are wanted."""
 
     frames: LongTensor
-    """[left + n + right, 9], on the host."""
+    """[left + n + right, 9], on any device."""
     left: int
     n: int
 
@@ -78,77 +78,46 @@ class Codec:
         self._dac = dac.train(False).requires_grad_(False)
         _fuse_snakes(self._dac)
         quantizers = self._dac.quantizer.quantizers
+        self._size = dac.config.codebook_size
         self._table = torch.cat([q.out_proj(q.codebook.weight.T[None])[0].T for q in quantizers])
         """[9 * 1024, hidden]: what each code adds to the decoder's input, its projection already applied."""
-        self._offsets = torch.arange(CODEBOOKS, device=self.device) * dac.config.codebook_size
-        self._nothing = self._table.new_empty(0)
-        self._stream: torch.cuda.Stream | None = None
-        """Of the lowest priority, which is torch's default: steps go first where theirs is higher."""
-        if self.device.type == "cuda":
-            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._offsets = torch.arange(CODEBOOKS, device=self.device) * self._size
 
     @torch.inference_mode()
     def encode(self, samples: Samples) -> LongTensor:
-        """Mono at 44.1 kHz, padded with silence to whole frames, to codes [ceil(n / 512), 9] on the host."""
-        waveform = F.pad(torch.from_numpy(np.ascontiguousarray(samples)), (0, -len(samples) % HOP))
-        with torch.cuda.stream(self._stream):
-            waveform = waveform.to(self.device, self._dac.dtype)
-            codes: LongTensor = self._dac.encode(waveform[None, None]).audio_codes[0].T.cpu()
-        return codes
-
-    def decode(self, windows: Sequence[Window]) -> list[Samples]:
-        """The middle of each window, `n` * 512 samples."""
-        return self.start(windows).samples()
+        """Mono at 44.1 kHz, padded with silence to whole frames, to codes [ceil(n / 512), 9] there."""
+        waveform = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device, self._dac.dtype)
+        waveform = F.pad(waveform, (0, -len(samples) % HOP))
+        codes: Tensor = self._dac.encode(waveform[None, None]).audio_codes
+        return codes[0].T.contiguous()  # type: ignore[return-value]
 
     @torch.inference_mode()
-    def start(self, windows: Sequence[Window]) -> "Decoding":
-        """Begin to decode; a GPU goes on with the steps that are queued for it in the meantime.
+    def decode(self, windows: Sequence[Window]) -> list[Samples]:
+        """The middle of each window, `n` * 512 samples; windows of one length are decoded as one batch.
 
-        Windows of one length are decoded as one batch. They are never padded to a common length: the
-        network pads with zeros at every layer, which added frames would change near an end.
+        Windows are never padded to a common length: the network pads with zeros at every layer, which
+        added frames would change near an end of the sequence.
         """
-        by_length: dict[int, list[Window]] = {}
-        for window in windows:
-            by_length.setdefault(len(window.frames), []).append(window)
-        middles: dict[Window, Tensor] = {}
-        with torch.cuda.stream(self._stream):
-            for group in by_length.values():
-                codes = torch.stack([window.frames for window in group]).to(self.device)
-                for window, waveform in zip(group, self.decode_frames(codes), strict=True):
-                    middles[window] = waveform[window.left * HOP : (window.left + window.n) * HOP]
-            audio = torch.cat([self._nothing, *(middles[window] for window in windows)])
-            return Decoding(audio, [window.n * HOP for window in windows])
+        by_length: dict[int, list[int]] = {}
+        for i, window in enumerate(windows):
+            by_length.setdefault(len(window.frames), []).append(i)
+        decoded: dict[int, Tensor] = {}
+        for group in by_length.values():
+            codes = torch.stack([windows[i].frames for i in group]).to(self.device)
+            for i, waveform in zip(group, self.decode_frames(codes), strict=True):
+                middle = slice(windows[i].left * HOP, (windows[i].left + windows[i].n) * HOP)
+                decoded[i] = waveform[middle]
+        if not windows:
+            return []
+        # one copy, and so one wait for the device, for all of them
+        audio: Samples = torch.cat([decoded[i] for i in range(len(windows))]).float().cpu().numpy()
+        return np.split(audio, np.cumsum([window.n * HOP for window in windows])[:-1])
 
     def decode_frames(self, codes: Tensor) -> Tensor:
         """Codes [batch, T, 9] on the device to waveforms [batch, T * 512] there, without waiting for them."""
         hidden = F.embedding(codes + self._offsets, self._table).sum(-2)
         waveforms: Tensor = self._dac.decoder(hidden.transpose(1, 2).contiguous())
         return waveforms.squeeze(1)
-
-
-class Decoding:
-    """Audio on its way to the host."""
-
-    def __init__(self, audio: Tensor, sizes: Sequence[int]) -> None:
-        """`audio` [sum of `sizes`], of windows one after the other; called on the stream that makes it."""
-        self._sizes = sizes
-        self._arrived: torch.cuda.Event | None = None
-        if audio.is_cuda:
-            self._audio = torch.empty(audio.shape, dtype=torch.float32, pin_memory=True)
-            self._audio.copy_(audio, non_blocking=True)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record()
-        else:
-            self._audio = audio.float().cpu()
-
-    def done(self) -> bool:
-        return self._arrived is None or bool(self._arrived.query())  # type: ignore[no-untyped-call]
-
-    def samples(self) -> list[Samples]:
-        """Of each window, as `Codec.start` was given them; waits for what is not done."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return np.split(self._audio.numpy(), np.cumsum(self._sizes)[:-1]) if self._sizes else []
 
 
 def load_codec(source: str, device: torch.device | str) -> Codec:
