@@ -1,4 +1,4 @@
-"""Drives a `DiaModel` as the engine does, in the test's own thread."""
+"""Drives a model as the engine does, in the test's own thread."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from transformers import DiaForConditionalGeneration
 
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.codec import Window
-from dia_server.engine.dia.model import AudioCodec, DiaModel
+from dia_server.engine.dia.model import AudioCodec
 from dia_server.engine.dia.shape import Shape
 from dia_server.engine.dia.weights import Weights
-from dia_server.engine.types import Chunk, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import Chunk, Model, Samples, Utterance, VoicePrompt
 
 
 class CodesAsAudio(AudioCodec):
@@ -39,7 +39,7 @@ def prompt_of(frames: Tensor, transcript: str = "") -> VoicePrompt:
 
 
 def drive(
-    model: DiaModel, utterances: Sequence[Utterance], arrivals: Sequence[int] | None = None
+    model: Model, utterances: Sequence[Utterance], arrivals: Sequence[int] | None = None
 ) -> list[list[Chunk]]:
     """All chunks of each utterance; the n-th enters at poll `arrivals[n]` or when a slot is free after it.
 

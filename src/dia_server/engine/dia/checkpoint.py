@@ -6,6 +6,7 @@ Tensors are read through a memory map, one at a time, so that loading never hold
 import json
 import os
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,6 +57,11 @@ class Checkpoint:
             raise ModelNotLoaded(f"{self.folder} has no tensor {name!r}")
         tensor: Tensor = self._where[name].get_tensor(name)
         return tensor
+
+    def elements(self) -> int:
+        """Numbers in all tensors."""
+        shapes: list[list[int]] = [f.get_slice(name).get_shape() for name, f in self._where.items()]
+        return sum(prod(shape) for shape in shapes)
 
     def _open(self, file: str) -> Any:
         if file not in self._files:

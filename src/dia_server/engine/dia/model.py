@@ -247,7 +247,7 @@ class DiaModel:
         return True
 
     def _take(self, poll: _Poll) -> None:
-        """Bring the host's side up to date with a poll's outcome, as far as its utterances are still there."""
+        """Bring the host's side up to date with a poll's outcome, but for utterances that have left."""
         if poll.arrived is not None:
             poll.arrived.synchronize()
         facts = poll.values[:, :4].tolist()
