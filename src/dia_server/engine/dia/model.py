@@ -38,6 +38,9 @@ POLL = 4
 PIECE, SMALLEST_PIECE = 256, 16
 """Columns of a prompt that are prefilled between two polls; fewer once memory has run out."""
 PROMPT_BYTES = 512 << 20
+"""Kept of voice prompts: about 16 of ten seconds."""
+RETRY_S = 5
+NO_ROOM = "Too little memory is left to begin this request"
 
 
 class AudioCodec(Encoder, Decoder, Protocol):
@@ -95,7 +98,7 @@ class DiaModel:
         text = text_bytes(utterance, shape.text.positions)
         if not 1 <= utterance.top_k <= TOP_K_LIMIT:
             raise Invalid(f"top_k must be between 1 and {TOP_K_LIMIT}", param="top_k")
-        with self._in_memory():
+        with self._in_memory(NO_ROOM):
             frames = self._frames(utterance)
             limit = self._limit(utterance, len(frames))
             columns = delayed(frames, shape.delay, shape.bos)
@@ -123,20 +126,8 @@ class DiaModel:
 
     @torch.inference_mode()
     def step(self) -> Mapping[int, Chunk | Exception]:
-        outcomes: dict[int, Chunk | Exception] = {}
-        self._prefill_piece(outcomes)
-        queued = self._queue_poll()
-        if len(self._polls) > (self._depth if queued else 0):
-            self._take(self._polls.popleft())
-        for slot, run in self._runs.items():
-            if run.broken:
-                outcomes[slot] = ServerError("The model produced numbers that are not finite")
-        if not self._decoding.busy:
-            self._decode(outcomes)
-        for piece, chunk in self._decoding.finished(wait=not queued):
-            if self._runs.get(piece.slot) is piece.run:
-                outcomes.setdefault(piece.slot, chunk)
-        return outcomes
+        with self._in_memory("Memory ran out in the middle of the batch"):
+            return self._poll()
 
     @torch.inference_mode()
     def release(self, slot: int) -> None:
@@ -163,6 +154,22 @@ class DiaModel:
 
     # What follows is how.
 
+    def _poll(self) -> dict[int, Chunk | Exception]:
+        outcomes: dict[int, Chunk | Exception] = {}
+        self._prefill_piece(outcomes)
+        queued = self._queue_poll()
+        if len(self._polls) > (self._depth if queued else 0):
+            self._take(self._polls.popleft())
+        for slot, run in self._runs.items():
+            if run.broken:
+                outcomes[slot] = ServerError("The model produced numbers that are not finite")
+        if not self._decoding.busy:
+            self._decode(outcomes)
+        for piece, chunk in self._decoding.finished(wait=not queued):
+            if self._runs.get(piece.slot) is piece.run:
+                outcomes.setdefault(piece.slot, chunk)
+        return outcomes
+
     def _frames(self, utterance: Utterance) -> Tensor:
         if utterance.prompt is None:
             return torch.empty(0, self._weights.shape.channels, dtype=torch.long)
@@ -184,8 +191,8 @@ class DiaModel:
         return max(shape.tail + 2, min(room, wanted))
 
     @contextmanager
-    def _in_memory(self) -> Iterator[None]:
-        """Answer a lack of memory to the utterance at hand alone, and give back what can be spared."""
+    def _in_memory(self, failure: str) -> Iterator[None]:
+        """Name a lack of memory as such, and give back what can be spared."""
         try:
             yield
         except Exception as error:
@@ -193,7 +200,7 @@ class DiaModel:
                 raise
             self._prompts.clear()
             release_cached()
-            raise GpuOutOfMemory("Not enough memory to begin this request; try again later") from error
+            raise GpuOutOfMemory(f"{failure}; try again later", retry_after=RETRY_S) from error
 
     def _prefill_piece(self, outcomes: dict[int, Chunk | Exception]) -> None:
         """One piece of one prompt, so that streams which run wait no longer than for that."""
@@ -202,7 +209,7 @@ class DiaModel:
         if run is None:
             return
         try:
-            with self._in_memory():
+            with self._in_memory(NO_ROOM):
                 self._prefill(slot, run)
         except GpuOutOfMemory as error:
             if self._piece > SMALLEST_PIECE:
