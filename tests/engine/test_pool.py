@@ -87,6 +87,19 @@ async def test_an_engine_that_cannot_load_leaves_the_others_at_work() -> None:
     await asyncio.to_thread(pool.stop)
 
 
+async def test_an_unloaded_engine_is_woken_when_the_others_are_full() -> None:
+    loads = [in_worker(partial(load_talker, slots=1)) for _ in range(2)]
+    pool = EnginePool([Engine("dia", load, max_waiting=8, idle_unload_s=0.2) for load in loads])
+    pool.start()
+    while pool.loaded > 0 or not pool.ready:  # noqa: ASYNC110 - a thread makes it so
+        await asyncio.sleep(0.01)
+
+    made_in = await processes(pool, say("one two three"), say("one two three"))
+
+    assert len(set(made_in)) == 2
+    await asyncio.to_thread(pool.stop)
+
+
 async def test_when_no_engine_can_load_the_reason_is_given() -> None:
     pool = EnginePool([Engine("dia", load_nothing, max_waiting=8) for _ in range(2)])
     pool.start()

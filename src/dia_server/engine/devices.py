@@ -9,14 +9,8 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 ROCM_DRIVER = Path("/dev/kfd")
-BF16_CAPABILITY = (8, 0)
-"""Ampere: the first NVIDIA generation that computes in bf16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +63,6 @@ def measure_load(device: Device) -> Load | None:
         return Load(busy, torch.cuda.device_memory_used(device.torch_name))
     except Exception:  # noqa: BLE001 - NVIDIA's and AMD's monitors have no common base for their failures
         return None
-
-
-def pick_dtype(device: str) -> "torch.dtype":
-    """The type to keep Dia's weights in: bf16 where it is computed in hardware, the nearest thing elsewhere.
-
-    fp16 on accelerators without bf16; fp32 on CPUs without, where fp16 would be converted at every use.
-    """
-    import torch
-
-    kind = torch.device(device).type
-    if kind == "cuda":
-        bf16 = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
-        return torch.bfloat16 if bf16 else torch.float16
-    if kind == "mps":
-        return torch.float16
-    capabilities = torch.cpu.get_capabilities()
-    has_bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def _nvidia_devices() -> int:

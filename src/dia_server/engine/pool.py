@@ -58,11 +58,13 @@ class EnginePool:
         return self._engines[best].submit(utterance)
 
     def _suitability(self, i: int, voice: str) -> tuple[bool, bool, int, bytes]:
-        """Higher is better: it works, it is not starting over, its free slots, and its rank for this voice.
+        """Higher is better: it takes work, it can begin at once, its free slots, and its rank for this voice.
 
+        One that is unloaded or starts over comes after those with a free slot and before those without.
         An engine caches what it has computed of a voice, so among equals a voice keeps to one. That needs no
         memory here: rendezvous hashing gives every pair of engine and voice a fixed rank.
         """
         engine = self._engines[i]
+        free = engine.slots - engine.active
         rank = hashlib.blake2b(f"{i} {voice}".encode(), digest_size=8).digest()
-        return engine.ready, engine.loaded >= 1, engine.slots - engine.active, rank
+        return engine.ready, engine.loaded >= 1 and free > 0, free, rank
