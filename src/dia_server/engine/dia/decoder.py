@@ -36,23 +36,35 @@ def on_device(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Te
 ON_DEVICE = Attention(on_device, on_device)
 
 
-def known_spans(slots: Sequence[int], columns: Sequence[int], letters: Sequence[int]) -> Attention:
+def known_lengths(slots: Sequence[int], columns: Sequence[int], letters: Sequence[int]) -> Attention:
     """Attention for the CPU, where the host knows all lengths: no masks, no copies, nothing read in vain."""
-    return Attention(partial(_over_spans, slots, columns), partial(_over_spans, slots, letters))
+    return Attention(partial(_over_columns, slots, columns), partial(_over_letters, slots, letters))
 
 
-def _over_spans(
-    slots: Sequence[int], spans: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
+def _over_columns(
+    slots: Sequence[int], columns: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
 ) -> Tensor:
-    per_slot = len(q) // len(slots)
+    """Both rows of each slot, q [2B, heads, D]."""
     # the queries that share a K/V head go in as a sequence: each key is read once for all of them
-    grouped = q.view(per_slot, len(slots), keys.shape[1], -1, q.shape[-1])
-    outputs = []
-    for i, (slot, span) in enumerate(zip(slots, spans, strict=True)):
-        rows = slice(per_slot * slot, per_slot * (slot + 1))
-        k, v = keys[rows, :, :span], values[rows, :, :span]
-        outputs.append(F.scaled_dot_product_attention(grouped[:, i], k, v, scale=1.0))
-    return torch.stack(outputs, dim=1).view(q.shape)
+    grouped = q.view(2, len(slots), keys.shape[1], -1, q.shape[-1])
+    attended = []
+    for i, (slot, length) in enumerate(zip(slots, columns, strict=True)):
+        rows = slice(2 * slot, 2 * slot + 2)
+        k, v = keys[rows, :, :length], values[rows, :, :length]
+        attended.append(F.scaled_dot_product_attention(grouped[:, i], k, v, scale=1.0))
+    return torch.stack(attended, dim=1).view(q.shape)
+
+
+def _over_letters(
+    slots: Sequence[int], letters: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
+) -> Tensor:
+    """One row of each slot, q [B, heads, D]; matrices by vectors take half the time of the fused kernel."""
+    grouped = q.view(len(slots), keys.shape[1], -1, q.shape[-1]).transpose(2, 3)
+    attended = []
+    for i, (slot, length) in enumerate(zip(slots, letters, strict=True)):
+        scores = torch.bmm(keys[slot, :, :length], grouped[i]).transpose(1, 2)
+        attended.append(torch.bmm(scores.softmax(-1), values[slot, :, :length]))
+    return torch.stack(attended).view(q.shape)
 
 
 def step(weights: Weights, state: State, slots: Tensor, attention: Attention = ON_DEVICE) -> None:
@@ -92,8 +104,9 @@ def _layers(
         x = x + block.out(attention.own(q, keys, values, lengths, rows).flatten(1))
         q = layer.text_q(rms_norm(x[:batch], layer.text_norm, block.eps))
         keys, values = state.text[i].chunk(2, 1)
-        heard = attention.text(q.view(batch, -1, shape.cross_head_dim), keys, values, letters, slots)
-        x = x + torch.cat([layer.text_out(heard.flatten(1)), layer.silence.expand(batch, -1)])
+        q = q.view(batch, -1, shape.cross_head_dim).to(keys.dtype)
+        heard = attention.text(q, keys, values, letters, slots).flatten(1).to(x.dtype)
+        x = x + torch.cat([layer.text_out(heard), layer.silence.expand(batch, -1)])
         x = block.mlp(x)
     return x
 

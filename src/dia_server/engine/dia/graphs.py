@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dia_server.engine.dia.decoder import ON_DEVICE, known_spans, step
+from dia_server.engine.dia.decoder import ON_DEVICE, known_lengths, step
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
@@ -36,7 +36,7 @@ class Eager(Launcher):
             if self._weights.device.type == "cpu":
                 # the host waits for each poll there, so it knows where every slot stands
                 columns = [min(run.position + 1 + i, self._state.columns) for run in runs]
-                attention = known_spans(slots, columns, letters)
+                attention = known_lengths(slots, columns, letters)
             step(self._weights, self._state, index, attention)
 
 

@@ -53,7 +53,7 @@ def dia_loader(
                 report=lambda share: report(FOUND + (READ - FOUND) * share),
             )
             audio = load_codec(codec, where)
-            slots = count_slots(checkpoint.shape, kind, available_bytes(where), max_batch)
+            slots = count_slots(checkpoint.shape, where, kind, max_batch)
             _log_memory(weights.bytes, checkpoint.shape, kind, where, slots)
             return DiaModel(
                 weights,
@@ -99,9 +99,10 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.float16
 
 
-def count_slots(shape: Shape, dtype: torch.dtype, available: int, max_batch: int) -> int:
-    """As many slots as `available` bytes hold, at most `max_batch`; raises ModelNotLoaded for none."""
-    each = sum(slot_bytes(shape, dtype).values())
+def count_slots(shape: Shape, device: torch.device, dtype: torch.dtype, max_batch: int) -> int:
+    """As many slots as the memory that is left holds, at most `max_batch`; raises ModelNotLoaded for none."""
+    available = available_bytes(device)
+    each = sum(slot_bytes(shape, device, dtype).values())
     if available < each:
         raise ModelNotLoaded(
             f"Too little memory: one request takes {_mib(each)} MiB, and {_mib(available)} MiB are available"
@@ -111,7 +112,9 @@ def count_slots(shape: Shape, dtype: torch.dtype, available: int, max_batch: int
 
 def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
     """Say so before minutes are spent on reading what cannot fit."""
-    needed = checkpoint.elements() * dtype.itemsize + sum(slot_bytes(checkpoint.shape, dtype).values())
+    needed = checkpoint.elements() * dtype.itemsize + sum(
+        slot_bytes(checkpoint.shape, device, dtype).values()
+    )
     available = available_bytes(device)
     if needed > available:
         raise ModelNotLoaded(
@@ -130,8 +133,8 @@ def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _log_memory(weights: int, shape: Shape, dtype: torch.dtype, device: torch.device, slots: int) -> None:
-    parts = {f"slot_{part}_mib": _mib(size) for part, size in slot_bytes(shape, dtype).items()}
-    total = slots * sum(slot_bytes(shape, dtype).values())
+    parts = {f"slot_{part}_mib": _mib(size) for part, size in slot_bytes(shape, device, dtype).items()}
+    total = slots * sum(slot_bytes(shape, device, dtype).values())
     log.info(
         "memory", device=str(device), dtype=str(dtype), weights_mib=_mib(weights), slots=slots, **parts,
         slots_mib=_mib(total),

@@ -35,7 +35,7 @@ def prefill(
 def _hear(layer: DecoderLayer, x: Tensor, text: Tensor, head_dim: int) -> Tensor:
     """The cross-attention's part for one row with the text and, perhaps, one without."""
     q = layer.text_q(rms_norm(x[:1], layer.text_norm, layer.block.eps)).view(1, x.shape[1], -1, head_dim)
-    heard = layer.text_out(_attend(q, text, None))
+    heard = layer.text_out(_attend(q.to(text.dtype), text, None).to(x.dtype))
     return torch.cat([heard, layer.silence.expand(len(x) - 1, x.shape[1], -1)])
 
 

@@ -96,13 +96,18 @@ class State:
         return {field.name: getattr(self, field.name).nbytes for field in fields(self)}
 
 
-def slot_bytes(shape: Shape, dtype: torch.dtype) -> dict[str, int]:
+def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Of the cross-attention's arena: CPUs multiply a matrix by a vector far faster in fp32 than in bf16."""
+    return torch.float32 if device.type == "cpu" else dtype
+
+
+def slot_bytes(shape: Shape, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
     """What one slot takes, by arena; the vectors do not count."""
     cache, text = _arenas(shape, 1)
     grid = (shape.audio.positions + 1) * shape.channels
     return {
         "cache": prod(cache) * dtype.itemsize,
-        "text": prod(text) * dtype.itemsize,
+        "text": prod(text) * text_dtype(device, dtype).itemsize,
         "grid": grid * torch.long.itemsize,
     }
 
@@ -114,7 +119,9 @@ def new_state(shape: Shape, slots: int, device: torch.device, dtype: torch.dtype
         return torch.full((slots,), value, dtype=kind, device=device)
 
     # zeros rather than whatever was there: masked attention multiplies it by 0
-    cache, text = (torch.zeros(size, dtype=dtype, device=device) for size in _arenas(shape, slots))
+    cache_size, text_size = _arenas(shape, slots)
+    cache = torch.zeros(cache_size, dtype=dtype, device=device)
+    text = torch.zeros(text_size, dtype=text_dtype(device, dtype), device=device)
     return State(
         grid=torch.full((slots, shape.audio.positions + 1, shape.channels), UNKNOWN, device=device),
         position=vector(torch.long),
