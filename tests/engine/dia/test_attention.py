@@ -75,6 +75,12 @@ def test_the_kernels_equal_sdpa_and_the_codec_in_the_interpreter() -> None:
     )
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_kernels_equal_sdpa_and_the_codec_on_the_gpu() -> None:
+    check_kernels("cuda")
+
+
 def interpret() -> None:
     """Run the checks in the interpreter, mended where Triton 3.6's is wrong."""
     from triton.runtime import interpreter  # type: ignore[import-untyped]
