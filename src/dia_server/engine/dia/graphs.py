@@ -45,14 +45,13 @@ class Graphs(Launcher):
 
     def __init__(self, weights: Weights, state: State, report: Callable[[float], None]) -> None:
         self._state = state
-        # one dynamic size, so that the fusion is compiled once and captured many times
-        fused = torch.compile(step, fullgraph=True, dynamic=True)
+        fused = compiled_step()
         self._sizes = bucket_sizes(state.slots)
         self._indices: dict[int, Tensor] = {}
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
         for i, size in enumerate(reversed(self._sizes)):  # the largest first: the others reuse its memory
-            index = torch.arange(size, device=weights.device)
+            index = any_size(torch.arange(size, device=weights.device))
             beside = torch.cuda.Stream(weights.device)  # type: ignore[no-untyped-call]
             beside.wait_stream(torch.cuda.current_stream(weights.device))
             with torch.cuda.stream(beside):
@@ -69,6 +68,18 @@ class Graphs(Launcher):
         self._indices[size].copy_(self._state.upload(torch.tensor(padded(slots, size, self._state.slots))))
         for _ in range(steps):
             self._graphs[size].replay()
+
+
+def compiled_step(backend: str = "inductor") -> Callable[[Weights, State, Tensor], None]:
+    """The step, fused: compiled once for batches of one, and once for all others, given as `any_size`."""
+    return torch.compile(step, fullgraph=True, backend=backend)
+
+
+def any_size(index: Tensor) -> Tensor:
+    """`index` [B], whose length is not to be compiled in; a length of one is, as shapes broadcast by it."""
+    if len(index) > 1:
+        torch._dynamo.mark_dynamic(index, 0)
+    return index
 
 
 def bucket_sizes(slots: int) -> tuple[int, ...]:
