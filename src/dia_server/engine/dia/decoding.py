@@ -58,8 +58,9 @@ class Decoding:
         windows = [piece.window for piece in pieces]
         self._pieces = pieces
         if self._thread is None:
+            audio = self._codec.decode(windows)
             self._audio = Future()
-            self._audio.set_result(self._codec.decode(windows))
+            self._audio.set_result(audio)
         else:
             self._audio = self._thread.submit(self._decode_beside, windows)
 
