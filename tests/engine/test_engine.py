@@ -13,8 +13,8 @@ def utterance(steps: int) -> Utterance:
     return Utterance("x" * steps, voice="aria", seed=0)
 
 
-async def started(load: LoadModel, max_waiting: int = 16) -> Engine:
-    engine = Engine("preview", load, max_waiting=max_waiting)
+async def started(load: LoadModel, max_waiting: int = 16, idle_unload_s: float | None = None) -> Engine:
+    engine = Engine("preview", load, max_waiting=max_waiting, idle_unload_s=idle_unload_s)
     engine.start()
     while not engine.ready and engine.error is None:
         await asyncio.sleep(0.001)
@@ -203,4 +203,36 @@ async def test_a_model_that_cannot_be_reset_ends_the_engine_with_its_cause(model
     await until(lambda: engine.error is not None)
     with pytest.raises(ModelNotLoaded, match="gone"):
         engine.submit(utterance(1))
+    await stop(engine)
+
+
+async def test_an_idle_model_is_unloaded_and_loaded_again_on_demand() -> None:
+    models = [ToneModel(), ToneModel()]
+    left = iter(models)
+    engine = await started(lambda _: next(left), idle_unload_s=0.02)
+
+    assert len(await collect(engine, 2)) == 2
+    await until(lambda: engine.loaded == 0)
+    assert models[0].closed
+    assert engine.ready
+    assert len(await collect(engine, 3)) == 3
+    assert len(models[1].seen) == 1
+    await stop(engine)
+
+
+async def test_a_reload_that_fails_is_told_and_tried_again() -> None:
+    loads = 0
+
+    def load(_: object) -> ToneModel:
+        nonlocal loads
+        loads += 1
+        if loads == 2:
+            raise OSError("memory is taken")
+        return ToneModel()
+
+    engine = await started(load, idle_unload_s=0.01)
+    await until(lambda: engine.loaded == 0)
+    with pytest.raises(ModelNotLoaded, match="memory is taken"):
+        await collect(engine, 1)
+    assert len(await collect(engine, 1)) == 1
     await stop(engine)
