@@ -41,6 +41,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"], _doc("Number format of Dia's weights.")
     ] = "auto"
+    torch_compile: Annotated[bool, _doc("Run Dia's steps compiled where the GPU can.")] = True
+    idle_unload: Annotated[
+        int,
+        _doc("Seconds without work after which Dia leaves the memory; 0 for never.", ge=0),
+    ] = 0
     max_batch: Annotated[
         int, _doc("Utterances made at the same time, at most; fewer where memory is short.", ge=1, le=256)
     ] = 64

@@ -25,6 +25,8 @@ LOADING_RETRY_S = 5
 class Engine:
     """What a caller sees: `start`, `submit`, `stop`, and the state below, true at any moment."""
 
+    worker_count = 1
+
     def __init__(
         self,
         name: EngineName,

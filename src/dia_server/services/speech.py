@@ -11,7 +11,7 @@ from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
 from dia_server.audio.encode import encode
 from dia_server.audio.tempo import change_tempo
-from dia_server.engine.engine import Engine
+from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import SAMPLE_RATE, Samples, Utterance
 from dia_server.errors import Invalid, TextTooLong
 from dia_server.services.voices import Voice, VoiceService
@@ -51,7 +51,7 @@ class Speech:
 
 
 class SpeechService:
-    def __init__(self, engine: Engine, voices: VoiceService, *, show_prompts: bool) -> None:
+    def __init__(self, engine: AnyEngine, voices: VoiceService, *, show_prompts: bool) -> None:
         self._engine = engine
         self._voices = voices
         self._show_prompts = show_prompts
@@ -84,6 +84,7 @@ class SpeechService:
             "cfg_scale": request.cfg_scale,
             "top_p": request.top_p,
             "max_tokens": request.max_tokens,
+            "compile": request.use_torch_compile,
         }
         return Utterance(
             text,
