@@ -24,9 +24,10 @@ SILENCE = 10 ** (-45 / 20)
 LONGEST_SILENCE_S = 3.0
 """Within a piece: a speaker's longest thought, which the model's lost ones exceed."""
 
-TAIL_S = 0.04
-TAIL = 10 ** (-12 / 20)
-"""RMS at the very end against that of the speech: a word that ends falls further below it."""
+TAIL_S = 0.02
+TAIL = 0.7
+"""RMS at the very end against that of the speech: a word that ends has fallen below, one that is cut
+off is as loud as any."""
 
 
 @dataclass(frozen=True, slots=True)
