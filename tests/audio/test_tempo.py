@@ -3,6 +3,7 @@ import pytest
 
 from dia_server.audio.tempo import Tempo, change_tempo
 from tests.audio.signals import RATE, Samples, pitch, silence, tone
+from tests.memory import linux_only, resident
 
 SPEEDS = [0.25, 0.3, 0.5, 0.8, 1.0, 1.25, 2.0, 3.0, 4.0]
 
@@ -65,3 +66,17 @@ def test_speed_one_leaves_every_sample() -> None:
     samples = tone(0.1)
 
     assert np.array_equal(change_tempo(samples, RATE, 1.0), samples)
+
+
+@linux_only
+@pytest.mark.parametrize("speed", [0.25, 1.5, 4.0])
+def test_a_long_stream_is_not_kept(speed: float) -> None:
+    """A minute and a half, as floats, is 16 MB."""
+    tempo, second = Tempo(speed, RATE), tone(1)
+    for _ in range(3):
+        tempo.push(second)
+    before = resident()
+    for _ in range(90):
+        tempo.push(second)
+
+    assert resident() - before < 4 * 2**20
