@@ -1,6 +1,7 @@
 import pytest
 
 from dia_server.errors import Invalid
+from dia_server.text.budget import encoded_length
 from dia_server.text.plan import Plan, plan
 from dia_server.text.speakers import tag
 
@@ -164,3 +165,14 @@ def test_a_prompt_that_leaves_no_room_is_refused(transcript: str, frames: int) -
 def test_the_longest_text_takes_no_longer_than_its_length(text: str) -> None:
     """A step that looked at all of the text again for each part would take minutes."""
     assert len(planned(text * (100_000 // len(text))).utterances) > 100
+
+
+@pytest.mark.parametrize("text", ["[S1] {} [S2] you", "[S2] {}", "[S1] I [S2] {} [S1] you"])
+def test_a_piece_may_be_full_to_the_last_byte_but_no_further(text: str) -> None:
+    transcript = "[S1] " + "x" * 957  # 959 bytes and a space leave 64
+    most = 0
+    for letters in range(1, 80):
+        for one in planned(text.format("x" * letters), transcript, prompt_frames=43).utterances:
+            most = max(most, encoded_length(f"{transcript} {one.text}{one.ending}"))
+
+    assert 1021 <= most <= 1024

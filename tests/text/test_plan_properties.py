@@ -115,6 +115,7 @@ def test_any_long_text(seed: int, most: int) -> None:
 
 
 @quick
-@given(st.integers(0, 2**32), st.integers(1, 950), st.integers(43, 2650))
+@given(st.integers(0, 2**32), st.integers(1, 957) | st.integers(940, 957), st.integers(43, 2700))
 def test_any_voice_prompt(seed: int, transcript_bytes: int, frames: int) -> None:
+    """Often with hardly a byte to spare."""
     check(random_text(seed, 40), "[S1] " + "x" * transcript_bytes, frames)
