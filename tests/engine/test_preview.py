@@ -3,7 +3,6 @@ import pytest
 
 from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
-from tests.audio.pitch import pitch
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +21,16 @@ def speak(
         chunks.append(chunk)
     preview.release(0)
     return np.concatenate([chunk.samples for chunk in chunks]), chunks
+
+
+def pitch(samples: Samples) -> float:
+    """Return the median fundamental frequency in Hz, 60 to 600, by autocorrelation over 40 ms frames."""
+    size, lags = SAMPLE_RATE // 25, np.arange(SAMPLE_RATE // 600, SAMPLE_RATE // 60)
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    loud = frames[np.abs(frames).max(1) > 0.3 * np.abs(samples).max()]
+    spectrum = np.fft.rfft(loud - loud.mean(1, keepdims=True), 2 * size)
+    correlation = np.fft.irfft(np.abs(spectrum) ** 2)[:, lags]
+    return float(SAMPLE_RATE / np.median(lags[correlation.argmax(1)]))
 
 
 def test_it_speaks_for_as_long_as_people_would(preview: Preview) -> None:

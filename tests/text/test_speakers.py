@@ -1,25 +1,33 @@
 import pytest
 
-from dia_server.text.speakers import tag
+from dia_server.text.speakers import Turn, last_speaker, tag, turns
 
 
 @pytest.mark.parametrize(
-    ("text", "spoken"),
+    ("text", "tagged"),
     [
         ("Hello", "[S2] Hello"),
-        ("  Hello,\n\n  world ", "[S2] Hello, world"),
-        ("*waves* Hello", "[S2] waves Hello"),
-        ("[S1] Hi. [S2] Hello.", "[S1] Hi. [S2] Hello."),
-        ("[s1] Hi.", "[S1] Hi."),
-        ("Hi. [S1] Hello.", "[S2] Hi. [S1] Hello."),
-        ("a\x00b\x1fc", "[S2] a b c"),
-        ("[S3] what", "[S2] [S3] what"),
+        ("*waves*  Hello\n\nthere", "[S2] waves Hello there"),
+        ("[s1] Hello [s2] Hi", "[S1] Hello [S2] Hi"),
+        ("Hello [S1] Hi", "[S2] Hello [S1] Hi"),
+        ("\x00\ud800a\ufeffb", "[S2] a b"),
+        (" * [S1] ", ""),
+        ("[S1] [pause:2s] [pause:500ms]", ""),
+        ("", ""),
     ],
 )
-def test_text_is_cleaned_and_tagged(text: str, spoken: str) -> None:
-    assert tag(text, "S2") == spoken
+def test_text_is_tagged_and_cleaned(text: str, tagged: str) -> None:
+    assert tag(text, "S2") == tagged
 
 
-@pytest.mark.parametrize("text", ["", "  ", "***", "\x00", "[S1]", "[S1] [S2] *"])
-def test_nothing_to_say_is_empty(text: str) -> None:
-    assert tag(text, "S1") == ""
+def test_turns_alternate() -> None:
+    assert turns("a [S1] b [S2] c [S2] d [S1] [S2] e [S1] f", "S1") == [
+        Turn("S1", "a b"),
+        Turn("S2", "c d e"),
+        Turn("S1", "f"),
+    ]
+
+
+def test_the_last_tag_tells_who_speaks_last() -> None:
+    assert last_speaker("[S1] a [S2]", "S1") == "S2"
+    assert last_speaker("a", "S2") == "S2"

@@ -1,0 +1,105 @@
+"""Where a text may be cut: after sentences, clauses and words, and last between any two characters.
+
+Each function cuts a text into parts that are, joined, that text to the last space. They expect white
+space to be single spaces.
+"""
+
+# ruff: noqa: RUF001 - quotes and punctuation of other scripts are meant
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from itertools import pairwise
+
+CLOSERS = "\"'”’»›)\\]}」』）】》"
+STOPS = ".!?…‼⁇⁈⁉؟۔।॥"
+SENTENCE_END = re.compile(rf"(?<![{STOPS}])(?P<stops>[{STOPS}]+)[{CLOSERS}]*\s+|[。！？｡．]+[{CLOSERS}]*\s*")
+CLAUSE_END = re.compile(
+    rf"[,;:][{CLOSERS}]*\s+|[،؛，、；：][{CLOSERS}]*\s*|\s[-–]\s+|\s*[—―]+\s*|\s+(?=[(\[（])"
+)
+WORD = re.compile(r"\s*\S+\s*")
+
+NEXT = re.compile(r"[\"'“‘«‹(\[{¿¡]*(.)")
+LAST_WORD = re.compile(r"[^\s\-—–(\[\"'“‘«]+$")
+NUMBERING = re.compile(r"(?:^|[.!?…:;]\s)\W*(?:\d{1,3}|[A-Za-z])$")
+INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
+"""Letters with dots, without the last: "J. Smith", "e.g. this", "the U.S. Army"."""
+TITLES = re.compile(
+    "adm|brig|capt|cf|cmdr|col|dr|fr|gen|gov|hon|lt|maj|messrs|mlle|mme|mr|mrs|ms|mt|prof|pres|rep|rev|sen"
+    "|sgt|st|ste|vs"
+)
+"""Abbreviations that no sentence ends with."""
+REFERENCES = re.compile("art|ch|figs?|nos?|nr|pp?|sec|vols?")
+"""Abbreviations before a number, some of which are words without one."""
+
+LONGEST_CHARACTER = 14
+"""Code points kept together, 56 bytes at most: enough for any emoji, and less than the least room."""
+
+
+def sentences(text: str) -> list[str]:
+    """Cut behind each sentence that its punctuation shows the end of; what is unsure stays whole."""
+    return _cut(text, (end.end() for end in SENTENCE_END.finditer(text) if _ends_sentence(text, end)))
+
+
+def clauses(text: str) -> list[str]:
+    """Cut behind commas, semicolons, colons and dashes, and before brackets; not within numbers."""
+    return _cut(text, (end.end() for end in CLAUSE_END.finditer(text)))
+
+
+def words(text: str) -> list[str]:
+    """Cut before each word."""
+    return WORD.findall(text)
+
+
+def characters(text: str) -> list[str]:
+    """Cut between what a reader takes for characters: letters with their marks, joined emoji, flags.
+
+    This is Unicode's segmentation (UAX 29) but for rare cases, in which a mark may stand alone. A space
+    is none, since nothing would be said in it: it goes with the character before.
+    """
+    found: list[str] = []
+    for character in text:
+        if found and (
+            character == " " or (len(found[-1]) < LONGEST_CHARACTER and _continues(found[-1], character))
+        ):
+            found[-1] += character
+        else:
+            found.append(character)
+    return found
+
+
+def _cut(text: str, ends: Iterable[int]) -> list[str]:
+    cuts = [0, *(end for end in ends if 0 < end < len(text)), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts)]
+
+
+def _ends_sentence(text: str, end: re.Match[str]) -> bool:
+    if not end["stops"]:
+        return True
+    following = NEXT.match(text, end.end())
+    if following and following[1].islower():
+        return False  # "e.g. this", and '"Why?" she said'
+    if end["stops"] != ".":
+        return True
+    before = text[max(0, end.start() - 40) : end.start()]
+    if not (word := LAST_WORD.search(before)):
+        return True
+    name = word[0].lower()
+    if REFERENCES.fullmatch(name):
+        return not (following and following[1].isdecimal())
+    is_initials = INITIALS.fullmatch(word[0]) and word[0] != "I"
+    return not (TITLES.fullmatch(name) or is_initials or NUMBERING.search(before))
+
+
+def _continues(before: str, character: str) -> bool:
+    last = before[-1]
+    if unicodedata.category(character)[0] == "M" or last == "\u200d" or character == "\u200d":
+        return True  # accents, vowel signs and variation selectors; emoji joined by U+200D
+    if "\U0001f3fb" <= character <= "\U0001f3ff" or "\U000e0020" <= character <= "\U000e007f":
+        return True  # the colour of a skin; the letters of a regional flag
+    if "\u1160" <= character <= "\u11ff":
+        return True  # the second and third letter of a Hangul syllable
+    if unicodedata.combining(last) == 9:
+        return True  # a virama joins Indic letters
+    flags = "\U0001f1e6", "\U0001f1ff"
+    return flags[0] <= character <= flags[1] and flags[0] <= last <= flags[1] and len(before) % 2 == 1

@@ -1,0 +1,96 @@
+"""The smallest parts that a plan is made of: pieces are cut between units, never within one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from dia_server.text import split
+from dia_server.text.budget import Budget, encoded_length, speaking_time
+from dia_server.text.pauses import LONGEST_S, passages
+from dia_server.text.speakers import Speaker, last_speaker, turns
+
+GRAIN_S = 2.0
+"""Parts are put together up to this: cutting more finely gains nothing."""
+TURN_BYTES = 3
+"""A tag and the spaces around it."""
+ENDING_BYTES = 3
+"""A full stop, a space and a tag, which may be put behind a piece."""
+
+
+class Cut(Enum):
+    """What lies between a unit and the one before, by how well a piece may end there."""
+
+    PAUSE = "pause"
+    TURN = "turn"
+    SENTENCE = "sentence"
+    CLAUSE = "clause"
+    WORD = "word"
+    CHARACTER = "character"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    speaker: Speaker
+    text: str
+    """Without tags; the space behind it, where there is one, included."""
+    cut: Cut
+    pause_s: float
+    """That the text asks for before it; 0 but where `cut` is PAUSE."""
+    seconds: float
+    bytes: int
+
+
+_Split = tuple[Cut, Callable[[str], list[str]]]
+_SPLITS: tuple[_Split, ...] = (
+    (Cut.SENTENCE, split.sentences),
+    (Cut.CLAUSE, split.clauses),
+    (Cut.WORD, split.words),
+    (Cut.CHARACTER, split.characters),
+)
+
+
+def units(text: str, room: Budget) -> tuple[list[Unit], float]:
+    """Cut tagged `text` into units that fit into `room`; also return the pause after the last."""
+    found: list[Unit] = []
+    speaker: Speaker = "S1"
+    pause_s = 0.0
+    for asked_s, passage in passages(text):
+        pause_s = min(LONGEST_S, pause_s + asked_s)
+        cut = Cut.PAUSE  # as is the start of the text
+        for turn in turns(passage, speaker):
+            for part_cut, part in _parts(turn.text, cut, room, _SPLITS):
+                seconds, size = speaking_time(part), encoded_length(part)
+                found.append(Unit(turn.speaker, part, part_cut, pause_s, seconds, size))
+                pause_s = 0.0
+            cut = Cut.TURN
+        speaker = last_speaker(passage, speaker)
+    return found, pause_s
+
+
+def fits(seconds: float, size: int, turn_count: int, room: Budget) -> bool:
+    """Whether `size` bytes of text in that many turns, with their tags and an ending, fit."""
+    return seconds <= room.max_s and size + turn_count * TURN_BYTES + ENDING_BYTES <= room.max_bytes
+
+
+def _parts(text: str, cut: Cut, room: Budget, splits: Sequence[_Split]) -> Iterator[tuple[Cut, str]]:
+    """Cut `text`, which follows `cut`, by the first of `splits`, and what is still too long by the next."""
+    (finer_cut, finer), *rest = splits
+    for part in _runs(finer(text), room):
+        if rest and not fits(speaking_time(part), encoded_length(part), 1, room):
+            yield from _parts(part, cut, room, rest)
+        else:
+            yield cut, part
+        cut = finer_cut
+
+
+def _runs(parts: list[str], room: Budget) -> Iterator[str]:
+    """Put short neighbours together."""
+    run, run_s, run_bytes = "", 0.0, 0
+    for part in parts:
+        seconds, size = speaking_time(part), encoded_length(part)
+        if run and (run_s + seconds > GRAIN_S or not fits(run_s + seconds, run_bytes + size, 1, room)):
+            yield run
+            run, run_s, run_bytes = "", 0.0, 0
+        run, run_s, run_bytes = run + part, run_s + seconds, run_bytes + size
+    if run:
+        yield run

@@ -1,0 +1,178 @@
+import pytest
+
+from dia_server.errors import Invalid
+from dia_server.text.budget import encoded_length
+from dia_server.text.plan import Plan, plan
+from dia_server.text.speakers import tag
+
+
+def planned(text: str, transcript: str = "", prompt_frames: int = 0) -> Plan:
+    return plan(tag(text, "S1"), transcript=transcript, prompt_frames=prompt_frames)
+
+
+def texts(text: str) -> list[str]:
+    return [utterance.text for utterance in planned(text).utterances]
+
+
+def sentence(number: int) -> str:
+    return f"This is sentence number {number} of a story that takes its time to be told."
+
+
+def test_a_short_text_is_one_piece() -> None:
+    (only,) = planned("Hello there. How are you?").utterances
+
+    assert only.text == "[S1] Hello there. How are you?"
+    assert only.pause_before_s == 0
+    assert only.estimated_s == pytest.approx(25 / 15, abs=0.1)
+
+
+def test_a_very_short_text_is_ended_and_cannot_babble() -> None:
+    (only,) = planned("Hi").utterances
+
+    assert (only.text, only.ending) == ("[S1] Hi", ".")
+    assert only.max_tokens < 4 * 86.13
+
+
+def test_nothing_to_say_is_no_piece() -> None:
+    assert planned("").utterances == ()
+    assert planned("[S1] [pause:1s] [S2]").utterances == ()
+
+
+def test_a_dialogue_stays_together_and_ends_with_the_tag_of_who_is_next() -> None:
+    (only,) = planned("[S1] How are you? [S2] Fine. (laughs) [S1] Good.").utterances
+
+    assert only.text + only.ending == "[S1] How are you? [S2] Fine. (laughs) [S1] Good. [S2]"
+
+
+def test_a_monologue_gets_no_second_speaker() -> None:
+    assert planned("[S2] I talk to myself.").utterances[0].ending == ""
+
+
+def test_a_tag_that_changes_nothing_goes() -> None:
+    assert texts("[S1] One. [S1] Two. [S2] [S1] Three. [S2]") == ["[S1] One. Two. Three."]
+
+
+def test_what_s2_says_alone_stays_with_s2() -> None:
+    assert texts("[S2] I am the second. [pause:1s] Still I am.") == [
+        "[S2] I am the second.",
+        "[S2] Still I am.",
+    ]
+
+
+def test_long_turns_are_cut_between_speakers() -> None:
+    first, second = (" ".join(sentence(n) for n in numbers) for numbers in (range(3), range(3, 6)))
+
+    made = planned(f"[S1] {first} [S2] {second}", transcript="[S1] Hello.", prompt_frames=500)
+
+    assert [one.text for one in made.utterances] == [f"[S1] {first}", f"[S2] {second}"]
+
+
+def test_a_long_text_is_cut_between_sentences_into_pieces_of_5_to_20_s() -> None:
+    plan = planned(" ".join(map(sentence, range(40))))
+
+    assert len(plan.utterances) > 10
+    for utterance in plan.utterances:
+        assert utterance.text.endswith("told.")
+        assert 5 <= utterance.estimated_s <= 20
+        assert utterance.pause_before_s == (0 if utterance is plan.utterances[0] else 0.3)
+
+
+def test_a_sentence_too_long_is_cut_between_clauses() -> None:
+    clause = "and then they walked on through the forest for a while"
+
+    pieces = texts(f"At first they waited, {', '.join([clause] * 12)}.")
+
+    assert len(pieces) > 2
+    assert all(piece.endswith(("while,", "while.")) for piece in pieces)
+
+
+def test_a_clause_too_long_is_cut_between_words() -> None:
+    text = "word " * 200
+
+    pieces = texts(text)
+
+    assert " ".join(piece.removeprefix("[S1] ") for piece in pieces) == text.strip()
+    assert len(pieces) < 10
+
+
+def test_a_word_too_long_is_cut_between_characters() -> None:
+    family = "👩‍👩‍👧"
+
+    pieces = texts(family * 200)
+
+    assert "".join(piece.removeprefix("[S1] ") for piece in pieces) == family * 200
+    assert all(len(piece.removeprefix("[S1] ")) % len(family) == 0 for piece in pieces)
+
+
+def test_pauses_lie_between_pieces_and_around_the_whole() -> None:
+    plan = planned("[pause:250ms] One. [pause:1.5s] [S2] Two [PAUSE:1s][pause:2s] three. [pause:99s]")
+
+    assert [(one.pause_before_s, one.text + one.ending) for one in plan.utterances] == [
+        (0.25, "[S1] One."),
+        (1.5, "[S2] Two."),
+        (3.0, "[S2] three."),
+    ]
+    assert plan.pause_after_s == 10
+    assert plan.estimated_s == pytest.approx(14.75 + sum(one.estimated_s for one in plan.utterances))
+
+
+def test_a_speaker_named_before_a_pause_speaks_after_it() -> None:
+    assert texts("[S1] One. [S2] [pause:1s] Two.") == ["[S1] One.", "[S2] Two."]
+
+
+def test_what_is_no_pause_is_read() -> None:
+    assert texts("[pause:soon] [pause:1]") == ["[S1] [pause:soon] [pause:1]"]
+
+
+def test_many_short_turns_are_shared_out() -> None:
+    plan = planned(" ".join(f"[S{1 + n % 2}] Is this a turn of about two seconds?" for n in range(20)))
+
+    assert all(2 <= utterance.text.count("[S") <= 5 for utterance in plan.utterances)
+
+
+def test_without_a_prompt_the_first_piece_leaves_room_for_itself_as_the_prompt_of_the_others() -> None:
+    first, *others = planned(" ".join(map(sentence, range(40)))).utterances
+
+    assert 5 <= first.estimated_s <= 10
+    assert first.max_tokens + max(other.max_tokens for other in others) <= 3072
+
+
+def test_without_a_prompt_the_first_piece_has_both_speakers_if_it_can() -> None:
+    plan = planned(f"[S1] {sentence(1)} [S2] {' '.join(map(sentence, range(2, 20)))}")
+
+    assert "[S1]" in plan.utterances[0].text
+    assert "[S2]" in plan.utterances[0].text
+
+
+def test_a_long_prompt_makes_short_pieces() -> None:
+    text = " ".join(map(sentence, range(10)))
+
+    plan = planned(text, transcript="[S1] " + "x" * 400, prompt_frames=2584)
+
+    assert all(one.estimated_s <= 4.4 for one in plan.utterances)
+    assert all(2584 + one.max_tokens <= 3072 for one in plan.utterances)
+
+
+@pytest.mark.parametrize(("transcript", "frames"), [("x", 2900), ("x" * 1000, 500)])
+def test_a_prompt_that_leaves_no_room_is_refused(transcript: str, frames: int) -> None:
+    with pytest.raises(Invalid, match="leaves no room"):
+        planned("Hello", transcript=transcript, prompt_frames=frames)
+
+
+@pytest.mark.parametrize(
+    "text", [".", "a", "a ", "a. ", '."', "\u0301", "[S1] a [S2] b ", "[pause:1s] a ", "("]
+)
+def test_the_longest_text_takes_no_longer_than_its_length(text: str) -> None:
+    """A step that looked at all of the text again for each part would take minutes."""
+    assert len(planned(text * (100_000 // len(text))).utterances) > 100
+
+
+@pytest.mark.parametrize("text", ["[S1] {} [S2] you", "[S2] {}", "[S1] I [S2] {} [S1] you"])
+def test_a_piece_may_be_full_to_the_last_byte_but_no_further(text: str) -> None:
+    transcript = "[S1] " + "x" * 957  # 959 bytes and a space leave 64
+    most = 0
+    for letters in range(1, 80):
+        for one in planned(text.format("x" * letters), transcript, prompt_frames=43).utterances:
+            most = max(most, encoded_length(f"{transcript} {one.text}{one.ending}"))
+
+    assert 1021 <= most <= 1024

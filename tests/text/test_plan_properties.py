@@ -1,0 +1,121 @@
+"""What holds for the plan of any text: 10,000 random ones."""
+
+import random
+import re
+from itertools import pairwise
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dia_server.text.plan import Plan, plan
+from dia_server.text.speakers import tag
+
+TAG = re.compile(r"\[S([12])\]")
+MARKUP = re.compile(r"\[S([12])\]|\[pause: ?[0-9]+(?:\.[0-9]+)? ?m?s\]", re.IGNORECASE)
+
+FRAGMENTS = [
+    *("[S1]", "[S2]", "[s1]", "[S3]", "[S", "1]"),
+    *("[pause:1.5s]", "[pause:500ms]", "[pause:0s]", "[pause:", "s]"),
+    *("a", "I", "Hello", "Dr.", "e.g.", "3.14", "U.S.", "1.", "$5,000"),
+    *("https://a.b/c?d=e.f", "don't", "OK!", "The quick brown fox jumps, over the lazy dog."),
+    *(".", "!", "?", "...", "…", ",", ";", ":", "—", " - "),
+    *('"', "“Why?”", "(laughs)", ")", "[", "*"),
+    *("你好。", "こんにちは、", "안녕하세요", "「はい」", "مرحبا؟", "नमस्ते।", "ΑΣ", "ǅ"),
+    *("👩‍👩‍👧‍👦", "🇫🇷", "👍🏽", "e\u0301", "n\u0303o"),
+    *("\u200d", "\u0301", "\u00a0", "\u3000", "\u2028", "\x00", "\x1c", "\ufeff"),
+    *("x" * 90, "字" * 40, "\u0301" * 70, "🏽" * 20, "\u200d" * 50),
+]  # fmt: skip
+
+quick = settings(
+    max_examples=2500, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+def random_text(seed: int, most: int) -> str:
+    """Far longer than hypothesis likes to draw."""
+    chance = random.Random(seed)
+    fragments = chance.sample(FRAGMENTS, k=chance.randint(1, 12))
+    space = chance.choice(["", " ", " ", "\n"])
+    return space.join(chance.choices(fragments, k=chance.randint(1, most)))
+
+
+def spoken(text: str, markup: re.Pattern[str]) -> list[tuple[str, str]]:
+    """Each visible character with who says it; what is `markup` is not said."""
+    said, at, speaker = [], 0, ""
+    for mark in [*markup.finditer(text), None]:
+        said += [(speaker, one) for one in text[at : mark.start() if mark else None] if not one.isspace()]
+        if mark:
+            at = mark.end()
+            speaker = mark[1] or speaker
+    return said
+
+
+def encoded(text: str) -> int:
+    return len(text.replace("[S1]", "1").replace("[S2]", "2").encode())
+
+
+def check(text: str, transcript: str, prompt_frames: int) -> None:
+    text = tag(text, "S1")
+    made = plan(text, transcript=transcript, prompt_frames=prompt_frames)
+    check_words(text, made)
+    check_tags(made)
+    check_budget(made, transcript, prompt_frames)
+    assert all(0 <= utterance.pause_before_s <= 10 for utterance in made.utterances)
+    assert 0 <= made.pause_after_s <= 10
+
+
+def check_words(text: str, made: Plan) -> None:
+    """Nothing is lost, nothing said twice, nothing said by another, and words stay whole if they fit."""
+    pieces = [utterance.text for utterance in made.utterances]
+    assert [one for piece in pieces for one in spoken(piece, TAG)] == spoken(text, MARKUP)
+    words = MARKUP.sub(" ", text).split()
+    if max(map(len, words), default=0) < 8:  # beside any prompt there is room for seven emoji
+        assert " ".join(TAG.sub(" ", piece) for piece in pieces).split() == words
+
+
+def check_tags(made: Plan) -> None:
+    for utterance in made.utterances:
+        assert utterance.text == " ".join(utterance.text.split())
+        before, *tagged = TAG.split(utterance.text)
+        speakers, turns = tagged[::2], tagged[1::2]
+        assert before == ""
+        assert all(turn.strip() for turn in turns)
+        assert all(one != other for one, other in pairwise(speakers))
+        assert 1 <= len(turns) <= 8
+        assert re.fullmatch(r"\.?( \[S[12]\])?", utterance.ending)
+        assert not utterance.ending.endswith(f"[S{speakers[-1]}]")
+
+
+def check_budget(made: Plan, transcript: str, prompt_frames: int) -> None:
+    for index, utterance in enumerate(made.utterances):
+        prompt, frames = transcript, prompt_frames
+        if index and not prompt_frames:
+            prompt, frames = made.utterances[0].text, made.utterances[0].max_tokens - 16
+        assert encoded(f"{prompt} {utterance.text}{utterance.ending}".strip()) <= 1024
+        assert 0 <= utterance.estimated_s <= 20
+        assert utterance.estimated_s * 86.13 + 16 <= utterance.max_tokens <= 3072 - frames
+
+
+@quick
+@given(st.text(max_size=200))
+def test_any_unicode(text: str) -> None:
+    check(text, "", 0)
+
+
+@quick
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=25), st.sampled_from(["", " "]))
+def test_any_mix_of_what_is_hard(fragments: list[str], space: str) -> None:
+    check(space.join(fragments), "", 0)
+
+
+@quick
+@given(st.integers(0, 2**32), st.sampled_from([15, 15, 200]))
+def test_any_long_text(seed: int, most: int) -> None:
+    check(random_text(seed, most), "", 0)
+
+
+@quick
+@given(st.integers(0, 2**32), st.integers(1, 957) | st.integers(940, 957), st.integers(43, 2700))
+def test_any_voice_prompt(seed: int, transcript_bytes: int, frames: int) -> None:
+    """Often with hardly a byte to spare."""
+    check(random_text(seed, 40), "[S1] " + "x" * transcript_bytes, frames)

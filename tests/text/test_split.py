@@ -1,0 +1,79 @@
+"""The bar `|` is where a cut is expected."""
+
+# ruff: noqa: RUF001 - quotes and punctuation of other scripts are meant
+
+import pytest
+
+from dia_server.text.split import characters, clauses, sentences, words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One. |Two! |Three?",
+        "Really?! |Yes... |No… |Well.",
+        "Dr. Smith met Mr. Jones, vs. nobody. |They talked.",
+        "Some fruit, e.g. apples, i.e. the red ones. |Fine.",
+        "J. R. R. Tolkien wrote it. |So did I. |Then he left.",
+        "The U.S. Army came. |It left.",
+        "Pi is 3.14 or so. |Version 2.0.1 is out.",
+        "See www.example.com/a.b?c=d. |Then go on.",
+        "No. 5 is alive. |He said no. |Then he went.",
+        "1. Take this. |2. Take that. |3) Go.",
+        "It was 1984. |Then it was over.",
+        '"Why?" she asked. |"Because." |He left.',
+        "(It rained.) |“Really?” |‘Yes.’ |Fine.",
+        "he said... and left. |Then",
+        "etc. and so on. |Apples, etc. |Then pears.",
+        "你好。|我是一个学生。|真的吗？|「是的。」|好",
+        "مرحبا؟ |نعم.",
+        "नमस्ते। |आप कैसे हैं?",
+        "No end",
+        "A.B. ",
+    ],
+)
+def test_sentences(text: str) -> None:
+    assert "|".join(sentences(text.replace("|", ""))) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Well, |then; |so: |go",
+        "It costs 1,000 or 12:30 or a-b",
+        "Wait— |no — |yes - |maybe",
+        "He came |(late) |[very]",
+        "“So,” |he said",
+        "你好，|世界、|再见",
+    ],
+)
+def test_clauses(text: str) -> None:
+    assert "|".join(clauses(text.replace("|", ""))) == text
+
+
+def test_words_keep_the_space_behind_them() -> None:
+    assert words("one two  three ") == ["one ", "two  ", "three "]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a|b|c",
+        "e\u0301|n\u0303",
+        "👩‍👩‍👧‍👦|x",
+        "🇫🇷|🇩🇪|🇫",
+        "👍🏽|👍",
+        "각|나|\u1112\u1161\u11ab",
+        "क्षि|न",
+    ],
+)
+def test_characters_as_readers_see_them(text: str) -> None:
+    assert "|".join(characters(text.replace("|", ""))) == text
+
+
+def test_a_space_is_no_character() -> None:
+    assert characters("a b" + "\u0301" * 20 + " c ") == ["a ", "b" + "\u0301" * 13, "\u0301" * 7 + " ", "c "]
+
+
+def test_a_heap_of_accents_is_cut_all_the_same() -> None:
+    assert max(map(len, characters("e" + "\u0301" * 1000))) == 14
