@@ -12,7 +12,7 @@ class Generation(AsyncIterator[Chunk]):
 
     __slots__ = ("_cancel", "_ended", "_events", "cancelled", "utterance")
 
-    def __init__(self, utterance: Utterance, cancel: Callable[[Self], None]) -> None:
+    def __init__(self, utterance: Utterance, cancel: Callable[["Generation"], None]) -> None:
         self.utterance = utterance
         self.cancelled = False
         """Read by the engine thread before each step."""
