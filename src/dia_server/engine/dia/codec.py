@@ -93,16 +93,17 @@ class Codec:
 
     @torch.inference_mode()
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
-        """The middle of each window, `n` * 512 samples; windows of one length are decoded as one batch.
+        """The middle of each window, `n` * 512 samples; on GPUs windows of one length go as one batch.
 
         Windows are never padded to a common length: the network pads with zeros at every layer, which
-        added frames would change near an end of the sequence.
+        added frames would change near an end of the sequence. A CPU gains nothing from a batch, and
+        alone a window's samples are the same to the bit whatever else is decoded.
         """
-        by_length: dict[int, list[int]] = {}
+        groups: dict[int, list[int]] = {}
         for i, window in enumerate(windows):
-            by_length.setdefault(len(window.frames), []).append(i)
+            groups.setdefault(i if self.device.type == "cpu" else len(window.frames), []).append(i)
         decoded: dict[int, Tensor] = {}
-        for group in by_length.values():
+        for group in groups.values():
             codes = torch.stack([windows[i].frames for i in group]).to(self.device)
             for i, waveform in zip(group, self.decode_frames(codes), strict=True):
                 middle = slice(windows[i].left * HOP, (windows[i].left + windows[i].n) * HOP)

@@ -8,7 +8,6 @@ on the next one; limits and ends are on the device, so the steps in between do n
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +20,7 @@ from dia_server.engine.dia.delay import UNKNOWN, delayed
 from dia_server.engine.dia.encoder import text_keys_values
 from dia_server.engine.dia.graphs import Eager, Graphs, Launcher
 from dia_server.engine.dia.memory import is_out_of_memory, release_cached
+from dia_server.engine.dia.poll import Poll
 from dia_server.engine.dia.prefill import prefill
 from dia_server.engine.dia.prompts import Encoder, Prompts
 from dia_server.engine.dia.run import Run
@@ -47,17 +47,6 @@ class AudioCodec(Encoder, Decoder, Protocol):
     """What the model asks of a codec."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Poll:
-    """The outcome of one poll on its way to the host."""
-
-    slots: list[int]
-    runs: list[Run]
-    values: Tensor
-    """[B, 4 + steps * channels]: position, EOS column, live, broken, the new columns."""
-    arrived: torch.cuda.Event | None
-
-
 class DiaModel:
     def __init__(
         self,
@@ -80,7 +69,7 @@ class DiaModel:
         self._decoding = Decoding(codec, weights.device)
         self._piece = PIECE
         self._runs: dict[int, Run] = {}
-        self._polls: deque[_Poll] = deque()
+        self._polls: deque[Poll] = deque()
         self._prepare(report)
 
     def _prepare(self, report: Callable[[float], None]) -> None:
@@ -159,7 +148,10 @@ class DiaModel:
         self._prefill_piece(outcomes)
         queued = self._queue_poll()
         if len(self._polls) > (self._depth if queued else 0):
-            self._take(self._polls.popleft())
+            poll = self._polls.popleft()
+            for slot, run, outcome in poll.outcomes():
+                if self._runs.get(slot) is run:  # it may have left meanwhile
+                    run.take(outcome)
         for slot, run in self._runs.items():
             if run.broken:
                 outcomes[slot] = ServerError("The model produced numbers that are not finite")
@@ -241,29 +233,8 @@ class DiaModel:
         fused = self._fused is not None and all(run.utterance.compile for run in runs)
         launcher = self._fused if self._fused is not None and fused else self._eager
         launcher.run(slots, runs, count)
-        after = before[:, None] + torch.arange(1, count + 1, device=before.device)
-        new = state.grid[index[:, None], after.clamp_max(state.columns)].flatten(1)
-        facts = [state.position, state.eos_at, state.live.long(), state.broken.long()]
-        values, arrived = torch.cat([torch.stack([fact[index] for fact in facts], 1), new], 1), None
-        if values.is_cuda:
-            pinned = torch.empty_like(values, device="cpu", pin_memory=True)
-            values = pinned.copy_(values, non_blocking=True)
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record()
-        self._polls.append(_Poll(slots, runs, values, arrived))
+        self._polls.append(Poll(state, slots, runs, index, before, count))
         return True
-
-    def _take(self, poll: _Poll) -> None:
-        """Bring the host's side up to date with a poll's outcome, but for utterances that have left."""
-        if poll.arrived is not None:
-            poll.arrived.synchronize()
-        facts = poll.values[:, :4].tolist()
-        columns = poll.values[:, 4:].view(len(poll.slots), self._steps, -1)
-        for slot, run, (position, eos_at, live, broken), new in zip(
-            poll.slots, poll.runs, facts, columns, strict=True
-        ):
-            if self._runs.get(slot) is run:
-                run.take(position, eos_at, bool(live), bool(broken), new)
 
     def _decode(self, outcomes: dict[int, Chunk | Exception]) -> None:
         """Give the codec the next window of each utterance that has one; end those that have no more."""

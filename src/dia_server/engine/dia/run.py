@@ -1,6 +1,7 @@
 """What the host knows of one utterance in a slot: how far it has come and what of it was handed out."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import LongTensor, Tensor
 
@@ -11,6 +12,17 @@ from dia_server.engine.types import Utterance
 
 FRAMES_A_BYTE = 5.75
 """Of speech for a byte of text, about 15 characters a second: only for progress while the end is open."""
+
+
+class Outcome(NamedTuple):
+    """Where some steps have brought a run."""
+
+    position: int
+    eos_at: int
+    live: bool
+    broken: bool
+    columns: Tensor
+    """[steps, channels]: those made; what follows them, once the run has ended, means nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,11 +77,12 @@ class Run:
             total = min(self.limit, max(usual, made + made // 8 + 1))
         return min(1.0, made / max(1, total))
 
-    def take(self, position: int, eos_at: int, live: bool, broken: bool, columns: Tensor) -> None:
-        """Take over what the device has made since `position`; `columns` [poll, channels] follow it."""
-        made = position - self.position
-        self.columns[self.position + 1 : position + 1] = columns[:made]
-        self.position, self.eos_at, self.ended, self.broken = position, eos_at, not live, broken
+    def take(self, outcome: Outcome) -> None:
+        """Take over what the device has made since `position`."""
+        made = outcome.position - self.position
+        self.columns[self.position + 1 : outcome.position + 1] = outcome.columns[:made]
+        self.position, self.eos_at = outcome.position, outcome.eos_at
+        self.ended, self.broken = not outcome.live, outcome.broken
 
     def next_window(self) -> Window | None:
         """The next frames for the codec, with their context; None where they are too few as yet."""

@@ -1,0 +1,47 @@
+"""What some steps have made of a batch, on its way from the device to the host."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from dia_server.engine.dia.run import Outcome, Run
+from dia_server.engine.dia.state import State
+
+
+class Poll:
+    """One asynchronous copy, queued behind the steps and read when it has arrived."""
+
+    def __init__(
+        self,
+        state: State,
+        slots: Sequence[int],
+        runs: Sequence[Run],
+        index: Tensor,
+        before: Tensor,
+        steps: int,
+    ) -> None:
+        """`index` [B] is `slots` on the device, `before` [B] where they stood before the `steps` steps."""
+        self._slots, self._runs, self._steps = slots, runs, steps
+        after = before[:, None] + torch.arange(1, steps + 1, device=before.device)
+        columns = state.grid[index[:, None], after.clamp_max(state.columns)].flatten(1)
+        facts = [state.position, state.eos_at, state.live.long(), state.broken.long()]
+        values = torch.cat([torch.stack([fact[index] for fact in facts], 1), columns], 1)
+        self._arrived: torch.cuda.Event | None = None
+        if values.is_cuda:
+            pinned = torch.empty_like(values, device="cpu", pin_memory=True)
+            values = pinned.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+        self._values = values
+
+    def outcomes(self) -> Iterator[tuple[int, Run, Outcome]]:
+        """Wait for the copy and tell what became of each slot's run."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        facts = self._values[:, :4].tolist()
+        columns = self._values[:, 4:].view(len(self._slots), self._steps, -1)
+        for slot, run, (position, eos_at, live, broken), new in zip(
+            self._slots, self._runs, facts, columns, strict=True
+        ):
+            yield slot, run, Outcome(position, eos_at, bool(live), bool(broken), new)
