@@ -16,13 +16,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Of a server with everything in a folder of its own, the preview engine and no rate limits."""
+    """Of a server in a folder of its own, with the preview engine, no rate limits and no Whisper."""
     return Settings(
         data_dir=str(tmp_path),
         engine="preview",
         rate_limit_generate=0,
         rate_limit_upload=0,
         rate_limit_jobs=0,
+        auto_transcribe=False,
         log_level="error",
     )
 

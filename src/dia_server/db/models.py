@@ -41,3 +41,21 @@ class VoiceMapping(Base):
     audio_prompt_transcript: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class AudioPrompt(Base):
+    """A recording in the folder of audio prompts, as it was when it was last read."""
+
+    __tablename__ = "audio_prompts"
+
+    prompt_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the file."""
+    duration: Mapped[float]
+    file_size: Mapped[int]
+    transcript: Mapped[str | None] = mapped_column(Text)
+    transcript_source: Mapped[str | None] = mapped_column(String(16))
+    sidecar_digest: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of the transcript file that counted, so that one which somebody changes is noticed."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)

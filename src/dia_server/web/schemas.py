@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from dia_server.services.ids import ID
 from dia_server.services.speech import MAX_CHARACTERS, AudioFormat, Role
 from dia_server.services.status import EngineName
-from dia_server.services.voices import VOICE_ID, Speaker
+from dia_server.services.voices import Speaker
 
 # The text's length is checked by the service, which has an error code of its own for it.
 Text = Annotated[
@@ -29,7 +30,7 @@ TopP = Annotated[float, Meta(ge=0.0, le=1.0, description="Top-p (nucleus) sampli
 MaxTokens = Annotated[int, Meta(ge=100, le=10_000, description="Most decoder steps to make")]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1, description="Same seed, same audio; default: the voice's own")]
 VoiceId = Annotated[
-    str, Meta(pattern=rf"^{VOICE_ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
+    str, Meta(pattern=rf"^{ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
 ]
 
 
