@@ -54,7 +54,9 @@ class AudioPrompt(Base):
     duration: Mapped[float]
     file_size: Mapped[int]
     transcript: Mapped[str | None] = mapped_column(Text)
-    transcript_source: Mapped[str | None] = mapped_column(String(16))
+    transcript_source: Mapped[Literal["reference", "txt", "manual", "whisper_auto"] | None] = mapped_column(
+        String(16)
+    )
     sidecar_digest: Mapped[str | None] = mapped_column(String(64))
     """SHA-256 of the transcript file that counted, so that one which somebody changes is noticed."""
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -10,6 +10,12 @@ UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]+")
 """Control characters and halves of surrogate pairs: nothing says them, and some end a C string."""
 
 
+def spoken(text: str) -> str:
+    """Return `text` as one line without what nothing says; "" where there is nothing but tags."""
+    text = " ".join(UNSPEAKABLE.sub(" ", text).split())
+    return text if TAG.sub("", text).strip() else ""
+
+
 def tag(text: str, speaker: Speaker) -> str:
     """Return `text` with speaker tags, what has none being said by `speaker`.
 
