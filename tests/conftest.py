@@ -7,6 +7,7 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.settings import Settings
+from tests import whisper_model
 
 
 @pytest.fixture
@@ -32,3 +33,9 @@ def settings(tmp_path: Path) -> Settings:
 async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Litestar]]:
     async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random Whisper, which takes seconds to make and a moment to load."""
+    return whisper_model.build(tmp_path_factory.mktemp("whisper"))
