@@ -329,7 +329,10 @@ async def test_reference_wins_over_txt_and_both_over_nothing(shelf: Shelf) -> No
 
     await shelf.prompts.discover()
 
-    known = {prompt.prompt_id: (prompt.transcript, prompt.transcript_source) for prompt in shelf.prompts.all.values()}
+    known = {
+        prompt.prompt_id: (prompt.transcript, prompt.transcript_source)
+        for prompt in shelf.prompts.all.values()
+    }
     assert known == {
         "both": ("From reference.txt.", "reference"),
         "txt": ("From txt.", "txt"),
