@@ -16,7 +16,7 @@ def upgrade() -> None:
         "audio_prompts",
         sa.Column("prompt_id", sa.String(length=64), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("duration", sa.Float(), nullable=False),
+        sa.Column("duration", sa.Double(), nullable=False),
         sa.Column("file_size", sa.Integer(), nullable=False),
         sa.Column("transcript", sa.Text(), nullable=True),
         sa.Column("transcript_source", sa.String(length=16), nullable=True),

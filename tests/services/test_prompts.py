@@ -1,10 +1,12 @@
+import asyncio
 import hashlib
 import io
 import os
+import random
 import resource
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -400,3 +402,34 @@ async def test_a_transcript_for_a_recording_that_has_changed_is_refused(shelf: S
     with pytest.raises(Conflict):
         await shelf.prompts.set_transcript(heard, "Too late.", "whisper_auto")
     assert shelf.prompts.get("a").transcript is None
+
+
+async def test_changes_at_the_same_time_leave_folder_database_and_memory_in_agreement(shelf: Shelf) -> None:
+    chance = random.Random(0)
+    recordings = [wav_file(0.5 + 0.1 * number) for number in range(4)]
+
+    async def change() -> None:
+        prompt_id = chance.choice("abc")
+        with suppress(NotFound, Conflict):
+            match chance.randrange(4):
+                case 0:
+                    await shelf.add(prompt_id, chance.choice(recordings))
+                case 1:
+                    await shelf.prompts.delete(prompt_id)
+                case 2:
+                    await shelf.prompts.set_transcript(shelf.prompts.get(prompt_id), "Hello.", "whisper_auto")
+                case _:
+                    await shelf.prompts.discover()
+
+    await asyncio.gather(*(change() for _ in range(80)))
+
+    known = dict(shelf.prompts.all)
+    again = shelf.service()
+    await again.load()
+    assert dict(again.all) == known
+    assert known
+    for prompt_id, prompt in known.items():
+        stored = (shelf.folder / f"{prompt_id}.wav").read_bytes()
+        assert hashlib.sha256(stored).hexdigest() == prompt.digest
+        assert (f"{prompt_id}.txt" in shelf.files) == (prompt.transcript is not None)
+    assert len(shelf.files) == len(known) + sum(prompt.transcript is not None for prompt in known.values())

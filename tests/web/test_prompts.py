@@ -279,3 +279,15 @@ async def test_a_recording_changed_behind_the_servers_back_is_not_spoken_with(
     for answer in (changed, missing):
         assert (answer.status_code, answer.json()["error_code"]) == (422, "AUDIO_PROMPT_NOT_USABLE")
         assert "'my_voice'" in answer.json()["detail"]
+
+
+async def test_the_upload_is_described(client: Client) -> None:
+    api = (await client.get("/openapi.json")).json()
+
+    upload = api["paths"]["/audio_prompts/upload"]["post"]
+    form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["prompt_id", "audio_file"]
+    assert form["properties"]["audio_file"]["format"] == "binary"
+    assert upload["responses"].keys() >= {"200", "413", "415", "422", "429", "507"}
+    answer = upload["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/AudioPromptUploaded"}

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import DateTime, Dialect, String, Text
+from sqlalchemy import DateTime, Dialect, Double, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -51,7 +51,7 @@ class AudioPrompt(Base):
     prompt_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     digest: Mapped[str] = mapped_column(String(64))
     """SHA-256 of the file."""
-    duration: Mapped[float]
+    duration: Mapped[float] = mapped_column(Double)
     file_size: Mapped[int]
     transcript: Mapped[str | None] = mapped_column(Text)
     transcript_source: Mapped[Literal["reference", "txt", "manual", "whisper_auto"] | None] = mapped_column(

@@ -42,7 +42,8 @@ class FileChange:
                 self._staged[name].replace(self._folder / name)
             else:
                 (self._folder / name).unlink(missing_ok=True)
-        self._sync()
+        if self._files:
+            self._sync()
 
     def undo(self) -> None:
         """Leave the folder as it was, however far the change has come."""

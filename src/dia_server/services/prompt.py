@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal, Self
 
+from dia_server.audio.prompt import SAMPLE_RATE
 from dia_server.db.models import AudioPrompt
 
 Source = Literal["reference", "txt", "manual", "whisper_auto"]
@@ -23,6 +24,11 @@ class Prompt:
     sidecar_digest: str | None
     """Of the transcript file that counted when it was last looked for."""
     created_at: datetime
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return SAMPLE_RATE
 
     @classmethod
     def of(cls, row: AudioPrompt) -> Self:

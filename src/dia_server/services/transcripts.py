@@ -1,8 +1,9 @@
 """What Whisper hears in the audio prompts: asked for, or by itself for what has no transcript."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -41,6 +42,8 @@ class TranscriptService:
         self._whisper = whisper
         self._wait_s = wait_s
         self._running: dict[Prompt, asyncio.Task[Prompt]] = {}
+        self._turn = asyncio.Lock()
+        """Of what nobody has asked for: one recording at a time is in memory, and requests go first."""
 
     def is_pending(self, prompt: Prompt) -> bool:
         """Tell whether a first transcript is on its way."""
@@ -52,7 +55,8 @@ class TranscriptService:
         Raises NotFound, PromptNotUsable, UnusableAudio, Conflict, WhisperNotAvailable, StorageError.
         """
         # shielded: another request may be waiting for the same
-        return await asyncio.shield(self._start(self._prompts.get(prompt_id)))
+        prompt = self._prompts.get(prompt_id)
+        return await asyncio.shield(self._start(prompt, self._transcribe))
 
     async def complete(self, prompt: Prompt) -> Prompt:
         """Give a prompt without a transcript one, if that is wanted; waits for a set time at most."""
@@ -84,12 +88,14 @@ class TranscriptService:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _start_all(self, prompts: Iterable[Prompt], wait_s: float) -> None:
-        if tasks := [self._start(prompt) for prompt in prompts]:
+        if tasks := [self._start(prompt, self._transcribe_in_turn) for prompt in prompts]:
             await asyncio.wait(tasks, timeout=wait_s)
 
-    def _start(self, prompt: Prompt) -> asyncio.Task[Prompt]:
+    def _start(
+        self, prompt: Prompt, transcribe: Callable[[Prompt], Coroutine[Any, Any, Prompt]]
+    ) -> asyncio.Task[Prompt]:
         if (task := self._running.get(prompt)) is None:
-            task = self._running[prompt] = asyncio.create_task(self._transcribe(prompt))
+            task = self._running[prompt] = asyncio.create_task(transcribe(prompt))
             task.add_done_callback(lambda task: self._end(prompt, task))
         return task
 
@@ -98,6 +104,10 @@ class TranscriptService:
         if not task.cancelled() and (error := task.exception()) is not None:
             cause = None if isinstance(error, ServerError) else error
             log.warning("not transcribed", prompt=prompt.prompt_id, error=str(error), exc_info=cause)
+
+    async def _transcribe_in_turn(self, prompt: Prompt) -> Prompt:
+        async with self._turn:
+            return await self._transcribe(prompt)
 
     async def _transcribe(self, prompt: Prompt) -> Prompt:
         recording = await asyncio.to_thread(self._folder.stored, prompt.prompt_id, prompt.digest)

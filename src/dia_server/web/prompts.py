@@ -9,7 +9,6 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Sche
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import FromPath, JSONBody
 
-from dia_server.audio.prompt import SAMPLE_RATE
 from dia_server.errors import Invalid, UnusableAudio
 from dia_server.services.ids import ID
 from dia_server.services.prompt import Prompt
@@ -88,7 +87,7 @@ class PromptController(Controller):
             prompt_id=prompt.prompt_id,
             file_path=file_path(prompt),
             duration=round(prompt.duration, 3),
-            sample_rate=SAMPLE_RATE,
+            sample_rate=prompt.sample_rate,
             transcript=prompt.transcript,
         )
 
@@ -101,7 +100,7 @@ class PromptController(Controller):
                     prompt_id=prompt.prompt_id,
                     file_path=file_path(prompt),
                     duration=round(prompt.duration, 3),
-                    sample_rate=SAMPLE_RATE,
+                    sample_rate=prompt.sample_rate,
                 )
                 for prompt in prompt_service.all.values()
             ]
@@ -163,7 +162,7 @@ def _metadata(prompt: Prompt, transcripts: TranscriptService) -> AudioPromptMeta
         prompt_id=prompt.prompt_id,
         file_path=file_path(prompt),
         duration=round(prompt.duration, 3),
-        sample_rate=SAMPLE_RATE,
+        sample_rate=prompt.sample_rate,
         transcript=prompt.transcript,
         transcript_source="pending" if transcripts.is_pending(prompt) else prompt.transcript_source,
         file_size=prompt.file_size,
