@@ -100,8 +100,8 @@ def create_app(conf: Settings | None = None, engine: Engine | None = None) -> Li
             yield
         finally:
             await asyncio.to_thread(engine.stop)
-            await transcripts.close()
             await whisper.close()
+            await transcripts.close()
             await database.close()
 
     limits = {

@@ -91,10 +91,13 @@ def test_an_upload_that_says_it_is_too_large_is_refused_at_once(tmp_path: Path) 
 
 def test_a_server_that_is_killed_while_prompts_change_finds_them_whole(tmp_path: Path) -> None:
     recordings = [wav_file(1.0), wav_file(5.0)]
-    with Server(tmp_path, auto_transcribe="false") as server, ThreadPoolExecutor() as threads:
+    with (
+        Server(tmp_path, auto_transcribe="false", rate_limit_upload=0) as server,
+        ThreadPoolExecutor() as threads,
+    ):
         for life in range(3):
             changing = threads.submit(change_until_killed, server.url, recordings)
-            time.sleep(0.3 + 0.1 * life)
+            time.sleep(1 + 0.1 * life)
             server.kill()
             assert changing.result() > 0
             server.start()

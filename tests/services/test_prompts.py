@@ -404,6 +404,17 @@ async def test_a_transcript_for_a_recording_that_has_changed_is_refused(shelf: S
     assert shelf.prompts.get("a").transcript is None
 
 
+async def test_what_a_person_writes_wins_over_what_whisper_hears_meanwhile(shelf: Shelf) -> None:
+    await shelf.add("a")
+    heard = shelf.prompts.get("a")
+    await shelf.prompts.set_transcript(heard, "By hand.", "manual")
+
+    with pytest.raises(Conflict):
+        await shelf.prompts.set_transcript(heard, "By ear.", "whisper_auto")
+    await shelf.prompts.set_transcript(heard, "By hand, again.", "manual")
+    assert shelf.prompts.get("a").transcript == "By hand, again."
+
+
 async def test_changes_at_the_same_time_leave_folder_database_and_memory_in_agreement(shelf: Shelf) -> None:
     chance = random.Random(0)
     recordings = [wav_file(0.5 + 0.1 * number) for number in range(4)]

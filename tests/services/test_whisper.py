@@ -60,6 +60,18 @@ async def test_another_model_is_loaded_for_the_next_recording(whisper_folder: Pa
     await whisper.close()
 
 
+async def test_closing_gives_up_what_is_under_way(whisper_folder: Path) -> None:
+    whisper = Whisper(str(whisper_folder), idle_s=0)
+    calls = [asyncio.ensure_future(whisper.transcribe(wav_file(30.0))) for _ in range(3)]
+    await asyncio.sleep(0.01)
+
+    await whisper.close()
+
+    for call in [*calls, whisper.transcribe(wav_file(1.0))]:
+        with pytest.raises(WhisperNotAvailable, match="shutting down"):
+            await call
+
+
 async def test_calls_run_one_after_the_other_on_one_thread() -> None:
     thread = OwnThread("test")
     running: list[int] = []

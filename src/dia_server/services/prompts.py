@@ -30,9 +30,6 @@ from dia_server.text.speakers import spoken
 
 log = structlog.get_logger()
 
-MAX_TRANSCRIPT = 4096
-"""Characters."""
-
 OURS = {"manual", "whisper_auto"}
 """Sources whose text this server has written to `{id}.txt`."""
 
@@ -91,28 +88,33 @@ class PromptService:
                     "delete or change these voice mappings first",
                     param="prompt_id",
                 )
-            names = await asyncio.to_thread(self._folder.belongings, prompt_id)
+            try:
+                names = await asyncio.to_thread(self._folder.belongings, prompt_id)
+            except OSError as error:
+                raise StorageError(f"The folder of audio prompts cannot be read: {error.strerror}") from error
             await self._commit(dict.fromkeys(names), _forget(prompt_id))
             del self._prompts[prompt_id]
 
     async def set_transcript(
         self, prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"]
     ) -> Prompt:
-        """Keep what is said in a prompt, also as `{id}.txt`.
+        """Keep what is said in `prompt`, also as `{id}.txt`.
 
-        Raises Conflict where the prompt is not what it was, Invalid, StorageError.
+        Raises Conflict where its recording is another by now, or, for Whisper, somebody has written
+        the transcript meanwhile; also NotFound, Invalid, StorageError.
         """
         if not (text := spoken(text)):
             raise Invalid("transcript holds nothing that is said", param="transcript")
         async with self._lock:
-            if self._prompts.get(prompt.prompt_id) != prompt:
+            now = self.get(prompt.prompt_id)
+            if now.digest != prompt.digest or (source == "whisper_auto" and now != prompt):
                 raise Conflict(f"Audio prompt {prompt.prompt_id!r} has changed meanwhile", param="prompt_id")
             beside = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
             counts = next(
                 (sidecar for sidecar in beside if sidecar.source == "reference"), Sidecar("txt", text)
             )
-            prompt = replace(prompt, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
-            return await self._save(prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()})
+            now = replace(now, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
+            return await self._save(now, {txt_name(prompt.prompt_id): f"{text}\n".encode()})
 
     async def discover(self) -> list[Skipped]:
         """Bring what is known into line with the folder; returns the files that cannot be used."""
@@ -134,13 +136,15 @@ class PromptService:
         """Make the first of `names` that can be used the prompt; returns those before it."""
         skipped = []
         for name in names:
+            old = self._prompts.get(prompt_id)
             try:
                 await self._read(prompt_id, name)
             except (UnusableAudio, OSError, StorageError) as error:
                 skipped.append(Skipped(name, getattr(error, "strerror", None) or str(error)))
                 if isinstance(error, UnusableAudio) and name == wav_name(prompt_id):
                     async with self._lock:
-                        await self._forget(prompt_id)
+                        if self._prompts.get(prompt_id) == old:
+                            await self._forget(prompt_id)
             else:
                 break
         return skipped
@@ -162,15 +166,13 @@ class PromptService:
         digest = hashlib.sha256(made).hexdigest()
         files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): made}
         beside = await asyncio.to_thread(self._folder.sidecars, prompt_id)
-        if old is not None and old.digest == digest:
-            transcript, source, sidecar_digest = old.transcript, old.transcript_source, old.sidecar_digest
-        else:
-            if old is not None and old.transcript_source in OURS:
-                stale = Sidecar("txt", old.transcript or "")
-                if stale in beside:
-                    beside.remove(stale)
-                    files[txt_name(prompt_id)] = None
-            transcript, source, sidecar_digest = _from(beside)
+        same = old if old is not None and old.digest == digest else None
+        if old is not None and same is None and old.transcript_source in OURS:
+            stale = Sidecar("txt", old.transcript or "")
+            if stale in beside:
+                beside.remove(stale)
+                files[txt_name(prompt_id)] = None
+        transcript, source, sidecar_digest = _transcript(same, beside)
         prompt = Prompt(
             prompt_id=prompt_id,
             digest=digest,
@@ -185,8 +187,9 @@ class PromptService:
 
     async def _look_beside(self, prompt: Prompt) -> None:
         """Take over a transcript file that is new or changed since it was last looked at."""
-        transcript, source, digest = _from(await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id))
-        if digest is not None and digest != prompt.sidecar_digest:
+        beside = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
+        transcript, source, digest = _transcript(prompt, beside)
+        if digest != prompt.sidecar_digest:
             await self._save(
                 replace(prompt, transcript=transcript, transcript_source=source, sidecar_digest=digest), {}
             )
@@ -227,7 +230,11 @@ class PromptService:
         await asyncio.to_thread(change.finish)
 
 
-def _from(beside: list[Sidecar]) -> tuple[str | None, Source | None, str | None]:
+def _transcript(same: Prompt | None, beside: list[Sidecar]) -> tuple[str | None, Source | None, str | None]:
+    """Decide what is said in a recording, where from, and what sidecar counts; `same` is what is known of
+    this very recording."""
+    if same is not None and (not beside or beside[0].digest == same.sidecar_digest):
+        return same.transcript, same.transcript_source, same.sidecar_digest
     return (beside[0].text, beside[0].source, beside[0].digest) if beside else (None, None, None)
 
 

@@ -81,11 +81,8 @@ class TranscriptService:
         return Discovery(len(now), changed, skipped)
 
     async def close(self) -> None:
-        """Give up what has not been transcribed; the next start begins it again."""
-        running = list(self._running.values())
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        """Wait for what is under way, which fails once Whisper is closed; the next start begins it again."""
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _start_all(self, prompts: Iterable[Prompt], wait_s: float) -> None:
         if tasks := [self._start(prompt, self._transcribe_in_turn) for prompt in prompts]:

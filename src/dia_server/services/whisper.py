@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import structlog
@@ -51,7 +51,7 @@ class Whisper:
         self._devices = devices
         self._installed = importlib.util.find_spec("faster_whisper") is not None
         self._thread = OwnThread("whisper")
-        self._busy = 0
+        self._calls: set[asyncio.Future[Any]] = set()
         self._idle: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None
         self._closing = False
@@ -81,24 +81,31 @@ class Whisper:
         return await self._work(lambda: self._transcribe(recording))
 
     async def close(self) -> None:
-        """End the thread; what it is doing is given up."""
+        """Give up what is being done, which raises WhisperNotAvailable, and end the thread."""
         self._closing = True
         if self._idle is not None:
             self._idle.cancel()
-        if self._unloading is not None:
-            await self._unloading
+        for call in self._calls:
+            call.cancel()
         if not await self._thread.end(CLOSE_S):
             log.warning("Whisper was still busy when the server ended")
 
     async def _work(self, function: Callable[[], T]) -> T:
+        if self._closing:
+            raise WhisperNotAvailable("The server is shutting down")
         if self._idle is not None:
             self._idle.cancel()
-        self._busy += 1
+        call = asyncio.ensure_future(self._thread.call(function))
+        self._calls.add(call)
         try:
-            return await self._thread.call(function)
+            return await call
+        except asyncio.CancelledError:
+            if self._closing:
+                raise WhisperNotAvailable("The server is shutting down") from None
+            raise
         finally:
-            self._busy -= 1
-            if self._idle_s and not self._busy and not self._closing:
+            self._calls.discard(call)
+            if self._idle_s and not self._calls and not self._closing:
                 self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._give_back)
 
     def _give_back(self) -> None:
