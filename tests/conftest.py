@@ -7,6 +7,7 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.settings import Settings
+from tests import whisper_model
 
 
 @pytest.fixture
@@ -16,13 +17,14 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Of a server with everything in a folder of its own, the preview engine and no rate limits."""
+    """Of a server in a folder of its own, with the preview engine, no rate limits and no Whisper."""
     return Settings(
         data_dir=str(tmp_path),
         engine="preview",
         rate_limit_generate=0,
         rate_limit_upload=0,
         rate_limit_jobs=0,
+        auto_transcribe=False,
         log_level="error",
     )
 
@@ -31,3 +33,9 @@ def settings(tmp_path: Path) -> Settings:
 async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Litestar]]:
     async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random Whisper, which takes seconds to make and a moment to load."""
+    return whisper_model.build(tmp_path_factory.mktemp("whisper"))

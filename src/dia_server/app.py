@@ -19,9 +19,15 @@ from dia_server.engine.dia import load_dia
 from dia_server.engine.engine import Engine
 from dia_server.engine.pool import AnyEngine, EnginePool
 from dia_server.engine.workers import in_worker
+from dia_server.errors import StorageError
+from dia_server.services.prompt_folder import PromptFolder
+from dia_server.services.prompts import PromptService
 from dia_server.services.speech import SpeechService
 from dia_server.services.status import StatusService
+from dia_server.services.transcripts import TranscriptService
+from dia_server.services.voice_prompts import VoicePrompts
 from dia_server.services.voices import VoiceService
+from dia_server.services.whisper import Whisper
 from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
 from dia_server.web.client_address import ClientAddress
@@ -29,15 +35,24 @@ from dia_server.web.docs import docs_router
 from dia_server.web.errors import render_error
 from dia_server.web.json_request import JSONRequest
 from dia_server.web.openai import OpenAIController
+from dia_server.web.prompts import PromptController
 from dia_server.web.rate_limit import RateLimit
 from dia_server.web.request_context import RequestContext
 from dia_server.web.server import ServerController
 from dia_server.web.speech import SpeechController
 from dia_server.web.voices import VoiceController
+from dia_server.web.whisper import WhisperController
 
 log = structlog.get_logger()
 
-CONTROLLERS = [SpeechController, VoiceController, OpenAIController, ServerController]
+CONTROLLERS = [
+    SpeechController,
+    VoiceController,
+    PromptController,
+    WhisperController,
+    OpenAIController,
+    ServerController,
+]
 
 MAX_BODY = 1024 * 1024
 """Bytes of a JSON body; the longest text, escaped to the utmost, takes 48 KiB."""
@@ -64,19 +79,38 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     engine = engine or build_engine(conf, gpus)
     database = Database(conf.sqlalchemy_url)
     voices = VoiceService(database.sessions)
-    speech = SpeechService(engine, voices, show_prompts=conf.show_prompts)
+    prompt_folder = PromptFolder(conf.audio_prompts)
+    prompts = PromptService(database.sessions, prompt_folder, voices)
+    whisper = Whisper(conf.whisper_model, idle_s=conf.whisper_idle)
+    transcripts = TranscriptService(
+        prompts,
+        prompt_folder,
+        whisper,
+        auto_transcribe=conf.auto_transcribe,
+        wait_s=conf.transcribe_wait,
+    )
+    speech = SpeechService(
+        engine, voices, VoicePrompts(prompts, prompt_folder), show_prompts=conf.show_prompts
+    )
     status = StatusService(engine, gpu_count=len(gpus))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         revision = await database.upgrade()
         await voices.load()
+        await prompts.load()
+        try:
+            await transcripts.discover(wait=False)
+        except StorageError as error:
+            log.error("audio prompts not discovered", cause=str(error))
         engine.start()
         log.info("started", engine=engine.name, database_revision=revision)
         try:
             yield
         finally:
             await asyncio.to_thread(engine.stop)
+            await whisper.close()
+            await transcripts.close()
             await database.close()
 
     limits = {
@@ -87,6 +121,10 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     dependencies = {
         "speech_service": _provide(speech),
         "voice_service": _provide(voices),
+        "prompt_folder": _provide(prompt_folder),
+        "prompt_service": _provide(prompts),
+        "transcript_service": _provide(transcripts),
+        "whisper": _provide(whisper),
         "status_service": _provide(status),
     }
     app = Litestar(

@@ -5,13 +5,18 @@ ServerError
 ├── Unauthorized           401  UNAUTHORIZED
 ├── NotFound               404  NOT_FOUND
 ├── InvalidVoiceId         404  INVALID_VOICE_ID
+├── Conflict               409  CONFLICT
 ├── Invalid                422  VALIDATION_ERROR
 ├── TextTooLong            422  TEXT_TOO_LONG
+├── PromptNotUsable        422  AUDIO_PROMPT_NOT_USABLE
 ├── RateLimitExceeded      429  RATE_LIMIT_EXCEEDED
 ├── AudioProcessingError   500  AUDIO_PROCESSING_ERROR
+│   └── UnusableAudio      422  AUDIO_PROCESSING_ERROR
 ├── ModelNotLoaded         503  MODEL_NOT_LOADED
+├── WhisperNotAvailable    503  WHISPER_NOT_AVAILABLE
 ├── Overloaded             503  SERVER_OVERLOADED
-└── GpuOutOfMemory         503  GPU_OUT_OF_MEMORY
+├── GpuOutOfMemory         503  GPU_OUT_OF_MEMORY
+└── StorageError           507  STORAGE_ERROR
 
 Anything else that escapes is a bug and is answered as 500 INTERNAL_SERVER_ERROR.
 """
@@ -44,12 +49,22 @@ class InvalidVoiceId(ServerError):
     status, code = 404, "INVALID_VOICE_ID"
 
 
+class Conflict(ServerError):
+    status, code = 409, "CONFLICT"
+
+
 class Invalid(ServerError):
     status, code = 422, "VALIDATION_ERROR"
 
 
 class TextTooLong(ServerError):
     status, code = 422, "TEXT_TOO_LONG"
+
+
+class PromptNotUsable(ServerError):
+    """A voice is to speak with an audio prompt that is missing, changed or without a transcript."""
+
+    status, code = 422, "AUDIO_PROMPT_NOT_USABLE"
 
 
 class RateLimitExceeded(ServerError):
@@ -60,8 +75,18 @@ class AudioProcessingError(ServerError):
     status, code = 500, "AUDIO_PROCESSING_ERROR"
 
 
+class UnusableAudio(AudioProcessingError):
+    """The client's audio is at fault."""
+
+    status = 422
+
+
 class ModelNotLoaded(ServerError):
     status, code = 503, "MODEL_NOT_LOADED"
+
+
+class WhisperNotAvailable(ServerError):
+    status, code = 503, "WHISPER_NOT_AVAILABLE"
 
 
 class Overloaded(ServerError):
@@ -70,3 +95,9 @@ class Overloaded(ServerError):
 
 class GpuOutOfMemory(ServerError):
     status, code = 503, "GPU_OUT_OF_MEMORY"
+
+
+class StorageError(ServerError):
+    """The disk is full, or a folder cannot be written."""
+
+    status, code = 507, "STORAGE_ERROR"

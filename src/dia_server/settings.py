@@ -81,6 +81,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     whisper_model: Annotated[
         str, _doc("Whisper that transcribes voice prompts: `tiny` to `large-v3`, `turbo`, or a folder.")
     ] = "base"
+    whisper_idle: Annotated[
+        int, _doc("Seconds without work after which Whisper is unloaded; 0 to keep it.", ge=0, le=1_000_000)
+    ] = 300
+    auto_transcribe: Annotated[bool, _doc("Let Whisper transcribe new voice prompts.")] = True
+    transcribe_wait: Annotated[
+        float,
+        _doc("Seconds that an upload waits for its transcript, which arrives later otherwise.", ge=0, le=600),
+    ] = 10.0
 
     @property
     def audio_prompts(self) -> Path:

@@ -12,8 +12,9 @@ from dia_server.audio.encode import AudioFormat as AudioFormat
 from dia_server.audio.encode import encode
 from dia_server.audio.tempo import change_tempo
 from dia_server.engine.pool import AnyEngine
-from dia_server.engine.types import SAMPLE_RATE, Samples, Utterance
+from dia_server.engine.types import SAMPLE_RATE, Samples, Utterance, VoicePrompt
 from dia_server.errors import Invalid, TextTooLong
+from dia_server.services.voice_prompts import VoicePrompts
 from dia_server.services.voices import Voice, VoiceService
 from dia_server.text.speakers import Speaker, tag
 
@@ -51,17 +52,22 @@ class Speech:
 
 
 class SpeechService:
-    def __init__(self, engine: AnyEngine, voices: VoiceService, *, show_prompts: bool) -> None:
+    def __init__(
+        self, engine: AnyEngine, voices: VoiceService, prompts: VoicePrompts, *, show_prompts: bool
+    ) -> None:
         self._engine = engine
         self._voices = voices
+        self._prompts = prompts
         self._show_prompts = show_prompts
 
     async def speak(self, request: SpeechRequest) -> Speech:
         """Make the whole audio of `request`; cancelling this frees the engine's slot.
 
-        Raises InvalidVoiceId, TextTooLong, Invalid, ModelNotLoaded, Overloaded, AudioProcessingError.
+        Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, ModelNotLoaded, Overloaded,
+        AudioProcessingError.
         """
-        utterance = self._utterance(request, self._voices.resolve(request.voice_id))
+        voice = self._voices.resolve(request.voice_id)
+        utterance = self._utterance(request, voice, await self._prompts.of(voice))
         if self._show_prompts:
             log.info("speaking", text=utterance.text, voice=utterance.voice)
         async with self._engine.submit(utterance) as generation:
@@ -69,7 +75,7 @@ class SpeechService:
         audio = await asyncio.to_thread(_finish, pieces, request.speed, request.response_format)
         return Speech(audio, MEDIA_TYPES[request.response_format], utterance.seed)
 
-    def _utterance(self, request: SpeechRequest, voice: Voice) -> Utterance:
+    def _utterance(self, request: SpeechRequest, voice: Voice, prompt: VoicePrompt | None) -> Utterance:
         if len(request.text) > MAX_CHARACTERS:
             raise TextTooLong(
                 f"The text has {len(request.text)} characters; the limit is {MAX_CHARACTERS}", param="text"
@@ -90,6 +96,7 @@ class SpeechService:
             text,
             voice.voice_id,
             seed=voice.seed if request.seed is None else request.seed,
+            prompt=prompt,
             **{name: value for name, value in wishes.items() if value is not None},
         )
 

@@ -10,12 +10,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import VoiceMapping
-from dia_server.errors import Invalid, InvalidVoiceId
+from dia_server.errors import InvalidVoiceId
+from dia_server.services import ids
 from dia_server.text.speakers import Speaker as Speaker
-
-VOICE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
-DEVICE_NAME = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
-"""Names that mean a device and not a file on Windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +94,7 @@ class VoiceService:
 
     async def save(self, voice: Voice) -> None:
         """Create or replace a voice; raises Invalid where its id cannot be one."""
-        if not VOICE_ID.fullmatch(voice.voice_id) or DEVICE_NAME.fullmatch(voice.voice_id):
-            raise Invalid(
-                "voice_id must be 1 to 64 letters, digits, '_', '-' or '.', not start with a dot, "
-                "and not be the name of a device",
-                param="voice_id",
-            )
+        ids.check(voice.voice_id, "voice_id")
         async with self._sessions.begin() as session:
             row = await session.get(VoiceMapping, voice.voice_id) or VoiceMapping(voice_id=voice.voice_id)
             row.style = voice.style

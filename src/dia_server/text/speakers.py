@@ -21,6 +21,12 @@ class Turn:
     text: str
 
 
+def spoken(text: str) -> str:
+    """Return `text` as one line without what nothing says; "" where there is nothing but tags."""
+    text = " ".join(UNSPEAKABLE.sub(" ", text).split())
+    return text if TAG.sub("", text).strip() else ""
+
+
 def tag(text: str, speaker: Speaker) -> str:
     """Return `text` with speaker tags, what has none being said by `speaker`.
 

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from dia_server.services.ids import ID
 from dia_server.services.speech import MAX_CHARACTERS, AudioFormat, Role
 from dia_server.services.status import EngineName
-from dia_server.services.voices import VOICE_ID, Speaker
+from dia_server.services.voices import Speaker
 
 # The text's length is checked by the service, which has an error code of its own for it.
 Text = Annotated[
@@ -29,7 +30,7 @@ TopP = Annotated[float, Meta(ge=0.0, le=1.0, description="Top-p (nucleus) sampli
 MaxTokens = Annotated[int, Meta(ge=100, le=10_000, description="Most decoder steps to make")]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1, description="Same seed, same audio; default: the voice's own")]
 VoiceId = Annotated[
-    str, Meta(pattern=rf"^{VOICE_ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
+    str, Meta(pattern=rf"^{ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
 ]
 
 
@@ -150,6 +151,95 @@ class Health(Struct, kw_only=True):
     engine: Annotated[EngineName, Meta(description="What speaks")]
     loading: Annotated[int, Meta(ge=0, le=100, description="Percent of the model that is loaded")]
     error: Annotated[str | None, Meta(description="Why the model could not be loaded")] = None
+
+
+class AudioPromptUploaded(Struct, kw_only=True):
+    message: str
+    prompt_id: str
+    file_path: str
+    duration: Annotated[float, Meta(description="Seconds")]
+    sample_rate: int
+    transcript: Annotated[str | None, Meta(description="null while there is none, or Whisper is at it")]
+
+
+class AudioPrompt(Struct, kw_only=True):
+    prompt_id: str
+    file_path: str
+    duration: Annotated[float, Meta(description="Seconds")]
+    sample_rate: int
+
+
+class AudioPrompts(Struct):
+    audio_prompts: list[AudioPrompt]
+
+
+class AudioPromptMetadata(AudioPrompt, kw_only=True):
+    transcript: str | None
+    transcript_source: Annotated[
+        Literal["reference", "txt", "manual", "whisper_auto", "pending"] | None,
+        Meta(description="Where the transcript is from; pending while Whisper makes the first one"),
+    ]
+    file_size: Annotated[int, Meta(description="Bytes")]
+    created_at: datetime
+
+
+class AudioPromptsMetadata(Struct):
+    audio_prompts: list[AudioPromptMetadata]
+
+
+class AudioPromptDeleted(Struct):
+    message: str
+    prompt_id: str
+
+
+class DiscoverRequest(Struct):
+    force_retranscribe: Annotated[
+        bool, Meta(description="Have Whisper make its own transcripts anew; what people wrote is kept")
+    ] = False
+
+
+class DiscoveredPrompt(Struct):
+    prompt_id: str
+    file_path: str
+    transcript: str | None
+
+
+class SkippedFile(Struct):
+    file_path: str
+    reason: str
+
+
+class Discovered(Struct):
+    message: str
+    total_prompts: int
+    discovered: Annotated[list[DiscoveredPrompt], Meta(description="Prompts that are new or changed")]
+    skipped: Annotated[list[SkippedFile], Meta(description="Audio files that cannot be prompts, and why")]
+
+
+class TranscriptRequest(Struct):
+    transcript: Annotated[str, Meta(min_length=1, max_length=MAX_CHARACTERS)]
+
+
+class TranscriptSaved(Struct):
+    message: str
+    prompt_id: str
+    transcript: str
+    saved_to: str
+
+
+class WhisperStatus(Struct, kw_only=True):
+    available: bool
+    model_loaded: bool
+    model_size: Annotated[str, Meta(description="Name or folder of the model")]
+    auto_transcribe: bool
+    device: Annotated[str, Meta(description="cuda or cpu; auto while no model is loaded")]
+    error: Annotated[str | None, Meta(description="Why Whisper is not available")] = None
+
+
+class WhisperLoaded(Struct):
+    message: str
+    model_size: str
+    device: str
 
 
 class Error(Struct):

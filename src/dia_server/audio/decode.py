@@ -1,0 +1,95 @@
+"""Voice prompts from whatever file people have: decoded, made mono, limited, levelled.
+
+What a file says of itself - its name, its type, its length - is not believed: it is read until it ends
+or is too long, and no further.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from dia_server.errors import UnusableAudio
+
+MIN_S, MAX_S = 0.5, 60.0
+SLACK_S = 0.1
+"""Codecs fill up their last frame: so much past MAX_S is cut off instead of refused."""
+PEAK = 0.95
+SILENCE = 0.001
+"""A peak below which there is nothing to level (-60 dB)."""
+RATES = (8_000, 192_000)
+"""Hz. One hertz would make a minute out of 60 samples, and gigabytes out of a small file."""
+TIME_LIMIT_S = 30.0
+"""For one file; a minute of audio takes well under a second."""
+
+CONTAINERS = "wav,w64,mp3,flac,ogg,aac,aiff,caf,mov,matroska"
+"""FFmpeg's names; mov is also M4A and MP4, matroska is also WebM. Others, playlists above all, could
+make it open further files or addresses."""
+
+
+def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
+    """Return the audio in `file` as mono samples at `sample_rate`, its peak at PEAK.
+
+    Raises UnusableAudio where that is not 0.5 to 60 s of sound.
+    """
+    try:
+        options = {"format_whitelist": CONTAINERS}
+        with av.open(file, "r", options=options, metadata_errors="ignore") as container:
+            samples = _resampled(_frames(container), sample_rate)
+    except (av.FFmpegError, ValueError) as error:
+        raise UnusableAudio(
+            "the file cannot be decoded; WAV, MP3, FLAC, OGG, M4A and WebM can be used"
+        ) from error
+    if len(samples) < MIN_S * sample_rate:
+        raise UnusableAudio(f"the audio lasts {len(samples) / sample_rate:.2f} s; {_limits()}")
+    return _levelled(samples[: round(MAX_S * sample_rate)])
+
+
+def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
+    """Decode the first audio stream until it is too long; damaged frames are skipped, as players do."""
+    deadline = time.monotonic() + TIME_LIMIT_S
+    seconds = 0.0
+    if not container.streams.audio:
+        raise UnusableAudio("the file holds no audio")
+    for packet in container.demux(container.streams.audio[0]):
+        if time.monotonic() > deadline:
+            raise UnusableAudio(f"the file takes longer than {TIME_LIMIT_S:.0f} s to decode")
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            continue
+        for frame in frames:
+            assert isinstance(frame, av.AudioFrame)
+            if not RATES[0] <= frame.sample_rate <= RATES[1]:
+                raise UnusableAudio(f"the sample rate is {frame.sample_rate} Hz; the limits are 8 to 192 kHz")
+            seconds += frame.samples / frame.sample_rate
+            if seconds > MAX_S + SLACK_S:
+                raise UnusableAudio(f"the audio lasts longer than {MAX_S:.0f} s; {_limits()}")
+            yield frame
+
+
+def _resampled(frames: Iterator[av.AudioFrame], sample_rate: int) -> NDArray[np.float32]:
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+    pieces = [np.empty(0, np.float32)]
+    for frame in frames:
+        pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+    if len(pieces) > 1:
+        pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+    return np.concatenate(pieces)
+
+
+def _levelled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    peak = float(np.abs(samples).max())
+    if not np.isfinite(peak):
+        raise UnusableAudio("the audio holds samples that are not numbers")
+    if peak < SILENCE:
+        raise UnusableAudio("the audio is silent")
+    return samples * np.float32(PEAK / peak)
+
+
+def _limits() -> str:
+    return f"a voice prompt has {MIN_S} to {MAX_S:.0f} s, best 5 to 10 s"

@@ -1,0 +1,47 @@
+"""What is known of an audio prompt."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Literal, Self
+
+from dia_server.audio.prompt import SAMPLE_RATE
+from dia_server.db.models import AudioPrompt
+
+Source = Literal["reference", "txt", "manual", "whisper_auto"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    prompt_id: str
+    digest: str
+    """SHA-256 of the file."""
+    duration: float
+    """Seconds."""
+    file_size: int
+    """Bytes."""
+    transcript: str | None
+    transcript_source: Source | None
+    sidecar_digest: str | None
+    """Of the transcript file that counted when it was last looked for."""
+    created_at: datetime
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return SAMPLE_RATE
+
+    @classmethod
+    def of(cls, row: AudioPrompt) -> Self:
+        return cls(
+            prompt_id=row.prompt_id,
+            digest=row.digest,
+            duration=row.duration,
+            file_size=row.file_size,
+            transcript=row.transcript,
+            transcript_source=row.transcript_source,
+            sidecar_digest=row.sidecar_digest,
+            created_at=row.created_at,
+        )
+
+    def row(self) -> AudioPrompt:
+        return AudioPrompt(**asdict(self))

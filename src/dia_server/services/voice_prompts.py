@@ -1,0 +1,63 @@
+"""The recordings that voices are cloned from, as the engine takes them."""
+
+import asyncio
+from collections import OrderedDict
+
+from dia_server.audio import prompt as audio
+from dia_server.engine.types import Samples, VoicePrompt
+from dia_server.errors import PromptNotUsable
+from dia_server.services.prompt_folder import PromptFolder
+from dia_server.services.prompts import PromptService
+from dia_server.services.voices import Voice
+from dia_server.text.speakers import tag
+
+CACHE_SIZE = 128 * 1024 * 1024
+"""Bytes of samples kept in memory: 12 minutes."""
+
+
+class VoicePrompts:
+    """Keeps the samples used last in memory, so that speech rarely waits for the disk."""
+
+    def __init__(self, prompts: PromptService, folder: PromptFolder, *, cache_size: int = CACHE_SIZE) -> None:
+        self._prompts = prompts
+        self._folder = folder
+        self._cache_size = cache_size
+        self._cache: OrderedDict[str, Samples] = OrderedDict()
+        """By digest, the one used last at the end."""
+
+    async def of(self, voice: Voice) -> VoicePrompt | None:
+        """Return what `voice` is cloned from, None where it is not; raises PromptNotUsable.
+
+        The mapping's own transcript wins over the prompt's. What has no speaker tags is said by the
+        voice's primary speaker.
+        """
+        if voice.audio_prompt is None:
+            return None
+        prompt = self._prompts.all.get(voice.audio_prompt)
+        if prompt is None:
+            raise PromptNotUsable(
+                f"Voice {voice.voice_id!r} speaks like audio prompt {voice.audio_prompt!r}, which does not "
+                "exist; POST /audio_prompts/upload adds it",
+                param="voice_id",
+            )
+        transcript = tag(voice.audio_prompt_transcript or prompt.transcript or "", voice.primary_speaker)
+        if not transcript:
+            raise PromptNotUsable(
+                f"Audio prompt {prompt.prompt_id!r} of voice {voice.voice_id!r} has no transcript yet, "
+                f"and cannot be cloned without; PUT /audio_prompts/{prompt.prompt_id}/transcript sets it, "
+                f"POST /audio_prompts/{prompt.prompt_id}/transcribe has Whisper make it",
+                param="voice_id",
+            )
+        return VoicePrompt(await self._samples(prompt.prompt_id, prompt.digest), transcript, prompt.digest)
+
+    async def _samples(self, prompt_id: str, digest: str) -> Samples:
+        if (samples := self._cache.get(digest)) is None:
+            samples = audio.samples(await asyncio.to_thread(self._folder.stored, prompt_id, digest))
+            samples.flags.writeable = False  # it is shared by all who speak with it
+            self._cache[digest] = samples
+            while (
+                len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > self._cache_size
+            ):
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(digest)
+        return samples

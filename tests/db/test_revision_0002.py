@@ -1,0 +1,49 @@
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine
+
+from dia_server.db.engine import Database
+from dia_server.db.migrate import script_location
+from dia_server.db.models import AudioPrompt, Base
+
+
+def upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(script_location()))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+async def test_voices_of_an_older_database_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "old.sqlite3"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        upgrade_to(connection, "0001")
+        connection.exec_driver_sql("UPDATE voice_mappings SET audio_prompt = 'mine' WHERE voice_id = 'luna'")
+    engine.dispose()
+
+    database = Database(f"sqlite+aiosqlite:///{file}")
+    assert await database.upgrade() >= "0002"
+    await database.close()
+
+    with closing(sqlite3.connect(file)) as raw:
+        mapped = raw.execute("SELECT voice_id FROM voice_mappings WHERE audio_prompt = 'mine'").fetchall()
+        prompts = raw.execute("SELECT count(*) FROM audio_prompts").fetchone()
+    assert (mapped, prompts) == ([("luna",)], (0,))
+
+
+def test_the_revisions_make_the_table_that_the_model_describes(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'new.sqlite3'}")
+    with engine.begin() as connection:
+        upgrade_to(connection, "head")
+        differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+    engine.dispose()
+
+    table = AudioPrompt.__tablename__
+    assert not [difference for difference in differences if table in str(difference)]

@@ -1,0 +1,134 @@
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import requests
+
+from dia_server.audio.encode import encode
+from tests.live.server import Server
+from tests.recordings import RATE, sound, wav_file
+
+START = (
+    b"POST /audio_prompts/upload HTTP/1.1\r\nHost: test\r\n"
+    b"Content-Type: multipart/form-data; boundary=edge\r\nContent-Length: 50000000\r\n\r\n"
+    b'--edge\r\nContent-Disposition: form-data; name="prompt_id"\r\n\r\ncut\r\n'
+    b'--edge\r\nContent-Disposition: form-data; name="audio_file"; filename="x.wav"\r\n\r\n'
+)
+
+
+def test_the_references_python_client_and_curl_upload(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.wav"
+    sample.write_bytes(wav_file(1.0))
+    with Server(tmp_path, auto_transcribe="false") as server:
+        url = f"{server.url}/audio_prompts/upload"
+        with sample.open("rb") as file:
+            by_client = requests.post(
+                url, files={"audio_file": file}, data={"prompt_id": "by_requests"}, timeout=10
+            )
+        assert by_client.json()["prompt_id"] == "by_requests"
+
+        if curl := shutil.which("curl"):
+            form = ["-F", "prompt_id=by_curl", "-F", f"audio_file=@{sample}"]
+            answer = subprocess.run([curl, "-sS", "-X", "POST", url, *form], capture_output=True, check=True)
+            assert b"by_curl" in answer.stdout
+
+
+def test_an_upload_that_is_cut_leaves_nothing(tmp_path: Path) -> None:
+    with Server(tmp_path, auto_transcribe="false", log_format="json") as server:
+        address = urlsplit(server.url)
+        for sent in (0, 100, 5_000_000):
+            with socket.create_connection((address.hostname, address.port)) as connection:
+                connection.sendall(START + wav_file(50.0)[:sent])
+                time.sleep(0.2)
+        time.sleep(0.3)
+
+        assert httpx.get(f"{server.url}/audio_prompts").json() == {"audio_prompts": []}
+        assert "Traceback" not in server.log
+        assert server.log.count('"status": 499') == 3
+    assert not os.listdir(tmp_path / "audio_prompts")
+
+
+def test_a_large_upload_goes_to_the_disk_and_others_are_served_meanwhile(tmp_path: Path) -> None:
+    hours = encode(sound(60.0), RATE, "mp3") * 150
+    assert len(hours) > 100_000_000
+    with Server(tmp_path, auto_transcribe="false") as server, ThreadPoolExecutor() as threads:
+        before = memory(server)
+        upload = threads.submit(
+            httpx.post,
+            f"{server.url}/audio_prompts/upload",
+            data={"prompt_id": "hours"},
+            files={"audio_file": ("hours.mp3", hours)},
+            timeout=60,
+        )
+        waits = []
+        while not upload.done():
+            started = time.perf_counter()
+            httpx.get(f"{server.url}/health")
+            waits.append(time.perf_counter() - started)
+
+        answer = upload.result()
+        assert (answer.status_code, answer.json()["error_code"]) == (422, "AUDIO_PROCESSING_ERROR")
+        assert memory(server) - before < 60e6
+        assert statistics.median(waits) < 2
+    assert not os.listdir(tmp_path / "audio_prompts")
+
+
+def test_an_upload_that_says_it_is_too_large_is_refused_at_once(tmp_path: Path) -> None:
+    with Server(tmp_path, auto_transcribe="false") as server:
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(START.replace(b"50000000", b"300000000"))
+            assert b" 413 " in connection.recv(1000)
+
+
+def test_a_server_that_is_killed_while_prompts_change_finds_them_whole(tmp_path: Path) -> None:
+    recordings = [wav_file(1.0), wav_file(5.0)]
+    with (
+        Server(tmp_path, auto_transcribe="false", rate_limit_upload=0) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        for life in range(3):
+            changing = threads.submit(change_until_killed, server.url, recordings)
+            time.sleep(1 + 0.1 * life)
+            server.kill()
+            assert changing.result() > 0
+            server.start()
+
+            prompts = httpx.get(f"{server.url}/audio_prompts/metadata").json()["audio_prompts"]
+            sizes = {f"{prompt['prompt_id']}.wav": prompt["file_size"] for prompt in prompts}
+            folder = tmp_path / "audio_prompts"
+            assert sizes == {path.name: path.stat().st_size for path in folder.glob("*.wav")}
+            assert {path.suffix for path in folder.iterdir()} <= {".wav", ".txt"}
+
+
+def change_until_killed(url: str, recordings: list[bytes]) -> int:
+    """Upload over the same three ids again and again; returns how many times that was answered."""
+    answered = 0
+    with httpx.Client(base_url=url) as client, suppress(httpx.TransportError):
+        while True:
+            prompt_id = f"voice{answered % 3}"
+            file = {"audio_file": ("x.wav", recordings[answered % 2])}
+            client.post("/audio_prompts/upload", data={"prompt_id": prompt_id}, files=file).raise_for_status()
+            client.put(
+                f"/audio_prompts/{prompt_id}/transcript", json={"transcript": "Hello."}
+            ).raise_for_status()
+            answered += 1
+    return answered
+
+
+def memory(server: Server) -> int:
+    """The most memory that the server's worker has used so far, in bytes."""
+    assert server.process is not None
+    children = subprocess.run(
+        ["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=True
+    )
+    status = Path(f"/proc/{children.stdout.split()[0]}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

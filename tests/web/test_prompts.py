@@ -1,0 +1,293 @@
+import re
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.app import create_app
+from dia_server.audio.encode import encode
+from dia_server.engine.engine import Engine
+from dia_server.engine.types import VoicePrompt
+from dia_server.settings import Settings
+from tests.recordings import RATE, container, sound, wav_file
+from tests.tones import ToneModel, loader
+
+Client = AsyncTestClient[Litestar]
+
+
+async def upload(client: Client, prompt_id: str = "my_voice", content: bytes | None = None) -> None:
+    file = ("sample.wav", content or wav_file(2.0))
+    answer = await client.post(
+        "/audio_prompts/upload", data={"prompt_id": prompt_id}, files={"audio_file": file}
+    )
+    assert answer.status_code == 200, answer.text
+
+
+async def test_an_upload_is_answered_listed_and_described_as_the_reference_says(client: Client) -> None:
+    uploaded = await client.post(
+        "/audio_prompts/upload",
+        data={"prompt_id": "my_voice"},
+        files={"audio_file": ("sample.wav", wav_file(3.45))},
+    )
+
+    entry = {
+        "prompt_id": "my_voice",
+        "file_path": "audio_prompts/my_voice.wav",
+        "duration": 3.45,
+        "sample_rate": 44100,
+    }
+    assert uploaded.json() == {
+        "message": "Audio prompt uploaded successfully",
+        **entry,
+        "transcript": None,
+    }
+    assert (await client.get("/audio_prompts")).json() == {"audio_prompts": [entry]}
+    metadata = (await client.get("/audio_prompts/metadata")).json()["audio_prompts"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", metadata[0].pop("created_at"))
+    assert metadata == [{**entry, "transcript": None, "transcript_source": None, "file_size": 304334}]
+    assert (await client.get("/audio_prompts/metadata/my_voice")).json()["file_size"] == 304334
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("voice.mp3", encode(sound(1.0), RATE, "mp3")),
+        ("voice.flac", encode(sound(1.0), RATE, "flac")),
+        ("voice.ogg", encode(sound(1.0), RATE, "opus")),
+        ("voice.m4a", container(sound(1.0), "ipod", "aac")),
+        ("voice.webm", container(sound(1.0), "webm", "libopus")),
+        ("voice.wav", encode(sound(1.0), RATE, "mp3")),
+    ],
+    ids=["mp3", "flac", "ogg", "m4a", "webm", "an mp3 with another name"],
+)
+async def test_the_type_is_found_by_decoding(client: Client, name: str, content: bytes) -> None:
+    for content_type in ("audio/x-anything", "application/octet-stream"):
+        answer = await client.post(
+            "/audio_prompts/upload",
+            data={"prompt_id": "my_voice"},
+            files={"audio_file": (name, content, content_type)},
+        )
+        assert answer.status_code == 200, answer.text
+
+
+async def test_a_file_part_without_a_type_or_a_name_is_a_file(client: Client) -> None:
+    for disposition in ('name="audio_file"; filename="x.wav"', 'name="audio_file"'):
+        body = b"\r\n".join(
+            [
+                b"--edge",
+                b'Content-Disposition: form-data; name="prompt_id"',
+                b"",
+                b"my_voice",
+                b"--edge",
+                b"Content-Disposition: form-data; " + disposition.encode(),
+                b"",
+                wav_file(1.0),
+                b"--edge--",
+                b"",
+            ]
+        )
+        headers = {"Content-Type": "multipart/form-data; boundary=edge"}
+        assert (await client.post("/audio_prompts/upload", content=body, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be decoded"),
+        (b"This is a text.\n" * 100, "cannot be decoded"),
+        (wav_file(0.3), "0.30 s; a voice prompt has 0.5 to 60 s"),
+        (wav_file(61), "longer than 60 s"),
+        (wav_file(1.0, loudness=0), "silent"),
+    ],
+    ids=["empty", "text", "short", "long", "silent"],
+)
+async def test_audio_that_cannot_be_used_names_the_field_and_leaves_nothing(
+    client: Client, settings: Settings, content: bytes, message: str
+) -> None:
+    answer = await client.post(
+        "/audio_prompts/upload",
+        data={"prompt_id": "my_voice"},
+        files={"audio_file": ("voice.wav", content)},
+    )
+
+    assert (answer.status_code, answer.json()["error_code"]) == (422, "AUDIO_PROCESSING_ERROR")
+    assert answer.json()["detail"].startswith("audio_file: ")
+    assert message in answer.json()["detail"]
+    assert not list(settings.audio_prompts.iterdir())
+    assert (await client.get("/audio_prompts")).json() == {"audio_prompts": []}
+
+
+async def test_forms_that_lack_something_are_refused(client: Client) -> None:
+    file = {"audio_file": ("x.wav", wav_file(1.0))}
+    twice = [("audio_file", ("x.wav", wav_file(1.0))), ("audio_file", ("y.wav", wav_file(1.0)))]
+    for form, status, field in (
+        ({"files": file}, 422, "prompt_id"),
+        ({"files": {"other": ("x", b"")}, "data": {"prompt_id": "a"}}, 422, "audio_file"),
+        ({"files": twice, "data": {"prompt_id": "a"}}, 422, "audio_file"),
+        ({"files": file, "data": {"prompt_id": "x" * 5000}}, 422, "prompt_id"),
+        ({"files": file, "data": {"prompt_id": "../evil"}}, 422, "prompt_id"),
+        ({"json": {"prompt_id": "a"}}, 415, "multipart/form-data"),
+        ({"data": {"prompt_id": "a"}}, 415, "multipart/form-data"),
+        ({"content": b"--edge", "headers": {"Content-Type": "multipart/form-data"}}, 415, "boundary"),
+        (
+            {"content": b"nonsense", "headers": {"Content-Type": "multipart/form-data; boundary=edge"}},
+            400,
+            "form-data",
+        ),
+    ):
+        answer = await client.post("/audio_prompts/upload", **form)
+        assert (answer.status_code, field in answer.json()["detail"]) == (status, True), answer.text
+    assert (await client.get("/audio_prompts")).json() == {"audio_prompts": []}
+
+
+async def test_unknown_prompts_are_not_found(client: Client) -> None:
+    for method, path in (
+        ("GET", "/audio_prompts/metadata/nobody"),
+        ("GET", "/audio_prompts/metadata/..%2f..%2fetc%2fpasswd"),
+        ("DELETE", "/audio_prompts/nobody"),
+        ("DELETE", "/audio_prompts/..%2fdia.sqlite3"),
+        ("POST", "/audio_prompts/nobody/transcribe"),
+    ):
+        answer = await client.request(method, path)
+        assert (answer.status_code, answer.json()["error_code"]) == (404, "NOT_FOUND"), path
+
+
+async def test_a_prompt_in_use_is_not_deleted(client: Client) -> None:
+    await upload(client)
+    await client.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "my_voice"})
+
+    refused = await client.delete("/audio_prompts/my_voice")
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "CONFLICT")
+    assert "'me'" in refused.json()["detail"]
+
+    await client.delete("/voice_mappings/me")
+    deleted = await client.delete("/audio_prompts/my_voice")
+    assert (deleted.status_code, deleted.json()["prompt_id"]) == (200, "my_voice")
+    assert (await client.get("/audio_prompts")).json() == {"audio_prompts": []}
+
+
+async def test_discovery_tells_what_is_new_and_what_cannot_be_used(
+    client: Client, settings: Settings
+) -> None:
+    await upload(client, "known")
+    (settings.audio_prompts / "new.mp3").write_bytes(encode(sound(1.0), RATE, "mp3"))
+    (settings.audio_prompts / "new.txt").write_text("Hello.")
+    (settings.audio_prompts / "broken.wav").write_text("no audio")
+
+    answer = (await client.post("/audio_prompts/discover", json={"force_retranscribe": False})).json()
+
+    assert answer.pop("skipped")[0]["file_path"] == "audio_prompts/broken.wav"
+    assert answer == {
+        "message": "Audio prompt discovery completed",
+        "total_prompts": 2,
+        "discovered": [
+            {"prompt_id": "new", "file_path": "audio_prompts/new.wav", "transcript": "Hello."},
+        ],
+    }
+    assert (await client.post("/audio_prompts/discover", json={})).json()["discovered"] == []
+
+
+async def test_the_folder_is_read_at_the_start(settings: Settings) -> None:
+    settings.audio_prompts.mkdir()
+    (settings.audio_prompts / "mine.wav").write_bytes(wav_file(1.0))
+
+    async with AsyncTestClient(create_app(settings)) as client:
+        assert [p["prompt_id"] for p in (await client.get("/audio_prompts")).json()["audio_prompts"]] == [
+            "mine"
+        ]
+
+
+async def test_a_folder_that_cannot_be_made_stops_uploads_and_not_the_server(settings: Settings) -> None:
+    settings.audio_prompts.write_text("a file where the folder should be")
+
+    async with AsyncTestClient(create_app(settings)) as client:
+        file = {"audio_file": ("x.wav", wav_file(1.0))}
+        refused = await client.post("/audio_prompts/upload", data={"prompt_id": "a"}, files=file)
+        assert (refused.status_code, refused.json()["error_code"]) == (507, "STORAGE_ERROR")
+        assert (await client.post("/audio_prompts/discover", json={})).status_code == 507
+        settings.audio_prompts.unlink()
+        assert (await client.post("/audio_prompts/upload", data={"prompt_id": "a"}, files=file)).is_success
+
+
+async def test_uploads_are_limited(settings: Settings) -> None:
+    limited = Settings(
+        data_dir=settings.data_dir, engine="preview", rate_limit_upload=1, auto_transcribe=False
+    )
+    async with AsyncTestClient(create_app(limited)) as client:
+        await upload(client)
+        again = await client.post("/audio_prompts/upload", data={"prompt_id": "b"})
+        assert (again.status_code, again.headers["X-RateLimit-Limit"]) == (429, "1")
+
+
+async def spoken_prompt(
+    model: ToneModel, client: Client, **mapping: str | None
+) -> tuple[int, str, VoicePrompt | None]:
+    """Map a voice, let it speak; returns the answer's status and detail, and what the model got."""
+    await client.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "my_voice", **mapping})
+    answer = await client.post("/generate", json={"text": "Hi", "voice_id": "me"})
+    if answer.status_code != 200:
+        return answer.status_code, answer.json()["detail"], None
+    return 200, "", model.seen[-1].prompt
+
+
+async def test_a_voice_speaks_like_its_prompt(settings: Settings) -> None:
+    model = ToneModel()
+    engine = Engine("preview", loader(model), max_waiting=4)
+    async with AsyncTestClient(create_app(settings, engine)) as client:
+        status, detail, _ = await spoken_prompt(model, client)
+        assert (status, "'my_voice', which does not exist" in detail) == (422, True)
+
+        await upload(client)
+        status, detail, _ = await spoken_prompt(model, client)
+        assert (status, "/audio_prompts/my_voice/transcribe" in detail) == (422, True)
+
+        await client.put("/audio_prompts/my_voice/transcript", json={"transcript": "I say  this."})
+        _, _, prompt = await spoken_prompt(model, client, primary_speaker="S2")
+        assert prompt is not None
+        assert prompt.transcript == "[S2] I say this."
+        assert prompt.samples.dtype == "float32"
+        assert len(prompt.samples) == 2 * RATE
+
+        _, _, again = await spoken_prompt(model, client, audio_prompt_transcript="[S1] Rather [S2] this.")
+        assert again is not None
+        assert again.transcript == "[S1] Rather [S2] this."
+        assert again.samples is prompt.samples, "they are kept in memory"
+
+        await upload(client, content=wav_file(1.0))
+        _, _, new = await spoken_prompt(model, client, audio_prompt_transcript="Something else.")
+        assert new is not None
+        assert new.digest != prompt.digest
+        assert len(new.samples) == RATE
+
+        _, _, none = await spoken_prompt(model, client, audio_prompt=None)
+        assert none is None
+
+
+async def test_a_recording_changed_behind_the_servers_back_is_not_spoken_with(
+    client: Client, settings: Settings
+) -> None:
+    await upload(client)
+    await client.put("/audio_prompts/my_voice/transcript", json={"transcript": "I say this."})
+    await client.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "my_voice"})
+    file = settings.audio_prompts / "my_voice.wav"
+
+    file.write_bytes(wav_file(3.0))
+    changed = await client.post("/generate", json={"text": "Hi", "voice_id": "me"})
+    file.unlink()
+    missing = await client.post("/generate", json={"text": "Hi", "voice_id": "me"})
+
+    for answer in (changed, missing):
+        assert (answer.status_code, answer.json()["error_code"]) == (422, "AUDIO_PROMPT_NOT_USABLE")
+        assert "'my_voice'" in answer.json()["detail"]
+
+
+async def test_the_upload_is_described(client: Client) -> None:
+    api = (await client.get("/openapi.json")).json()
+
+    upload = api["paths"]["/audio_prompts/upload"]["post"]
+    form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["prompt_id", "audio_file"]
+    assert form["properties"]["audio_file"]["format"] == "binary"
+    assert upload["responses"].keys() >= {"200", "413", "415", "422", "429", "507"}
+    answer = upload["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/AudioPromptUploaded"}

@@ -1,0 +1,158 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.app import create_app
+from dia_server.settings import Settings
+from tests.recordings import wav_file
+
+Client = AsyncTestClient[Litestar]
+
+
+@pytest.fixture
+def hearing(settings: Settings, whisper_folder: Path) -> Settings:
+    """A server whose Whisper works, and transcribes by itself."""
+    return msgspec.structs.replace(settings, whisper_model=str(whisper_folder), auto_transcribe=True)
+
+
+@pytest.fixture
+async def ears(hearing: Settings) -> AsyncIterator[Client]:
+    async with AsyncTestClient(create_app(hearing), raise_server_exceptions=False) as client:
+        yield client
+
+
+async def upload(client: Client, prompt_id: str = "my_voice", seconds: float = 2.0) -> httpx.Response:
+    answer: httpx.Response = await client.post(
+        "/audio_prompts/upload",
+        data={"prompt_id": prompt_id},
+        files={"audio_file": ("sample.wav", wav_file(seconds))},
+    )
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+async def metadata(client: Client, prompt_id: str = "my_voice") -> dict[str, Any]:
+    found: dict[str, Any] = (await client.get(f"/audio_prompts/metadata/{prompt_id}")).json()
+    return found
+
+
+async def test_status_and_load_are_as_the_reference_has_them(ears: Client, hearing: Settings) -> None:
+    status = {
+        "available": True,
+        "model_loaded": False,
+        "model_size": hearing.whisper_model,
+        "auto_transcribe": True,
+        "device": "auto",
+        "error": None,
+    }
+    assert (await ears.get("/whisper/status")).json() == status
+
+    assert (await ears.post("/whisper/load")).json() == {
+        "message": "Whisper model loaded successfully",
+        "model_size": hearing.whisper_model,
+        "device": "cpu",
+    }
+
+    assert (await ears.get("/whisper/status")).json() == status | {"model_loaded": True, "device": "cpu"}
+
+
+async def test_an_upload_is_transcribed(ears: Client, hearing: Settings) -> None:
+    transcript = (await upload(ears)).json()["transcript"]
+
+    assert transcript
+    known = await metadata(ears)
+    assert (known["transcript"], known["transcript_source"]) == (transcript, "whisper_auto")
+    assert (hearing.audio_prompts / "my_voice.txt").read_text() == f"{transcript}\n"
+    assert (await ears.post("/audio_prompts/discover", json={})).json()["discovered"] == []
+
+
+async def test_an_upload_does_not_wait_longer_than_it_is_told_to(hearing: Settings) -> None:
+    impatient = msgspec.structs.replace(hearing, transcribe_wait=0)
+    async with AsyncTestClient(create_app(impatient)) as client:
+        assert (await upload(client)).json()["transcript"] is None
+        pending = await metadata(client)
+        assert (pending["transcript"], pending["transcript_source"]) == (None, "pending")
+
+        for _ in range(100):
+            if (known := await metadata(client))["transcript_source"] != "pending":
+                break
+            await asyncio.sleep(0.1)
+        assert known["transcript_source"] == "whisper_auto"
+        assert known["transcript"]
+
+
+async def test_a_transcript_that_was_pending_at_the_end_is_made_after_the_next_start(
+    hearing: Settings,
+) -> None:
+    deaf = msgspec.structs.replace(hearing, auto_transcribe=False)
+    async with AsyncTestClient(create_app(deaf)) as client:
+        await upload(client)
+
+    async with AsyncTestClient(create_app(hearing)) as client:
+        assert (await metadata(client))["transcript_source"] == "pending"
+
+
+async def test_a_recording_can_be_transcribed_on_request(hearing: Settings) -> None:
+    deaf = msgspec.structs.replace(hearing, auto_transcribe=False)
+    async with AsyncTestClient(create_app(deaf)) as client:
+        assert (await upload(client)).json()["transcript"] is None
+
+        answer = (await client.post("/audio_prompts/my_voice/transcribe")).json()
+
+        assert answer == {
+            "message": "Transcription completed",
+            "prompt_id": "my_voice",
+            "transcript": (await metadata(client))["transcript"],
+            "saved_to": "audio_prompts/my_voice.txt",
+        }
+
+
+async def test_a_transcript_by_hand_is_kept(client: Client, settings: Settings) -> None:
+    await upload(client)
+
+    answer = await client.put(
+        "/audio_prompts/my_voice/transcript", json={"transcript": "Manually corrected transcript text"}
+    )
+
+    assert answer.json()["saved_to"] == "audio_prompts/my_voice.txt"
+    assert (await metadata(client))["transcript_source"] == "manual"
+    assert (settings.audio_prompts / "my_voice.txt").read_text() == "Manually corrected transcript text\n"
+    await client.post("/audio_prompts/discover", json={"force_retranscribe": False})
+    assert (await metadata(client))["transcript_source"] == "manual"
+    for nothing in ("", " ", "[S1]", "x" * 5000, None):
+        refused = await client.put("/audio_prompts/my_voice/transcript", json={"transcript": nothing})
+        assert (refused.status_code, "transcript" in refused.json()["detail"]) == (422, True)
+
+
+async def test_forcing_makes_whispers_transcripts_anew_and_keeps_peoples(ears: Client) -> None:
+    heard = (await upload(ears, "heard")).json()["transcript"]
+    await upload(ears, "written")
+    await ears.put("/audio_prompts/written/transcript", json={"transcript": "By hand."})
+    await ears.put("/audio_prompts/heard/transcript", json={"transcript": "To be corrected."})
+    assert (await ears.post("/audio_prompts/heard/transcribe")).json()["transcript"] == heard
+
+    await ears.post("/audio_prompts/discover", json={"force_retranscribe": True})
+
+    assert (await metadata(ears, "heard"))["transcript"] == heard
+    assert (await metadata(ears, "written"))["transcript"] == "By hand."
+
+
+async def test_without_whisper_an_upload_succeeds_and_the_cause_is_told(settings: Settings) -> None:
+    without = msgspec.structs.replace(settings, whisper_model="enormous", auto_transcribe=True)
+    async with AsyncTestClient(create_app(without)) as client:
+        assert (await upload(client)).json()["transcript"] is None
+        known = await metadata(client)
+        assert (known["transcript"], known["transcript_source"]) == (None, None)
+        status = (await client.get("/whisper/status")).json()
+        assert (status["available"], "neither a folder nor" in status["error"]) == (False, True)
+        for path in ("/audio_prompts/my_voice/transcribe", "/whisper/load"):
+            refused = await client.post(path)
+            assert (refused.status_code, refused.json()["error_code"]) == (503, "WHISPER_NOT_AVAILABLE")
+            assert "'enormous' cannot be loaded" in refused.json()["detail"]
