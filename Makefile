@@ -33,8 +33,13 @@ format: $(VENV)/installed-dev  ## Put the source in style
 
 .PHONY: bench
 bench: $(VENV)/installed-dev  ## Measure the server's overhead and its behaviour under load
-	@$(BIN)/python benchmarks/overhead.py
-	@$(BIN)/python benchmarks/load.py
+	@$(BIN)/python -m benchmarks.overhead
+	@$(BIN)/python -m benchmarks.load
+
+.PHONY: gpu-check
+gpu-check: $(VENV)/installed-dev  ## Check and measure on a GPU what only a GPU can show
+	@$(BIN)/python -m pytest -m gpu tests/engine
+	@$(BIN)/python -m benchmarks.gpu_check
 
 .PHONY: clean
 clean:  ## Remove the environment and caches; voices and audio stay

@@ -1,6 +1,6 @@
 """Sixteen clients at once against a server of its own on the preview engine.
 
-    python benchmarks/load.py [--seconds 60] [--clients 16]
+    python -m benchmarks.load [--seconds 60] [--clients 16]
 
 Prints requests, errors, latencies, how `/health` answered meanwhile, and memory before and after. Ends
 with status 1 where a request failed with anything but a documented refusal, memory grew by more than 5 %,
@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.live.server import Server
 

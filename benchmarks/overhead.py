@@ -1,6 +1,6 @@
 """What the server adds to one short preview request: the whole time, less synthesis and encoding.
 
-    python benchmarks/overhead.py [--requests 300]
+    python -m benchmarks.overhead [--requests 300]
 
 Client and server are threads of one process, so that the parts of each single request can be told apart.
 Prints medians and ends with status 1 where the overhead's is 5 ms or more.
