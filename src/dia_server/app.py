@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -12,9 +12,19 @@ from litestar.di import Provide
 
 from dia_server import logs, settings
 from dia_server.db.engine import Database
+from dia_server.db.lock import ServerLock
 from dia_server.engine import preview
 from dia_server.engine.engine import Engine
+from dia_server.services.config import Config, ConfigService
+from dia_server.services.job_store import JobStore
+from dia_server.services.job_worker import JobWorker
+from dia_server.services.jobs import JobService
+from dia_server.services.outputs import Outputs
+from dia_server.services.recorder import Recorder
+from dia_server.services.resources import ResourceMonitor
+from dia_server.services.retention import Retention
 from dia_server.services.speech import SpeechService
+from dia_server.services.stats import StatsService
 from dia_server.services.status import StatusService
 from dia_server.services.voices import VoiceService
 from dia_server.settings import Settings
@@ -22,6 +32,7 @@ from dia_server.web.auth import ApiKeys
 from dia_server.web.client_address import ClientAddress
 from dia_server.web.docs import docs_router
 from dia_server.web.errors import render_error
+from dia_server.web.jobs import JobController
 from dia_server.web.json_request import JSONRequest
 from dia_server.web.openai import OpenAIController
 from dia_server.web.rate_limit import RateLimit
@@ -32,7 +43,7 @@ from dia_server.web.voices import VoiceController
 
 log = structlog.get_logger()
 
-CONTROLLERS = [SpeechController, VoiceController, OpenAIController, ServerController]
+CONTROLLERS = [SpeechController, JobController, VoiceController, OpenAIController, ServerController]
 
 MAX_BODY = 1024 * 1024
 """Bytes of a JSON body; the longest text, escaped to the utmost, takes 48 KiB."""
@@ -53,22 +64,42 @@ def create_app(conf: Settings | None = None, engine: Engine | None = None) -> Li
     conf = conf or settings.load()
     logs.configure(conf.log_format, conf.log_level)
     engine = engine or build_engine(conf)
+    lock = ServerLock(conf.sqlalchemy_url)
     database = Database(conf.sqlalchemy_url)
+    config = ConfigService(database.sessions, default_config(conf))
+    usual_level = "info" if conf.log_level == "debug" else conf.log_level
+    config.subscribe(lambda now: logs.set_level("debug" if now.debug_mode else usual_level))
     voices = VoiceService(database.sessions)
-    speech = SpeechService(engine, voices, show_prompts=conf.show_prompts)
+    store = JobStore(database)
+    outputs = Outputs(conf.audio_outputs)
+    recorder = Recorder(store, outputs, config)
+    speech = SpeechService(engine, voices, config, recorder.finished)
+    worker = JobWorker(engine, speech, store, outputs)
+    jobs = JobService(engine, speech, store, worker, outputs)
+    retention = Retention(store, outputs, config)
+    stats = StatsService(database.reads, ResourceMonitor())
     status = StatusService(engine, gpu_count=0)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        revision = await database.upgrade()
-        await voices.load()
-        engine.start()
-        log.info("started", engine=engine.name, database_revision=revision)
-        try:
+        async with AsyncExitStack() as stopping:  # what is started later is stopped earlier
+            await asyncio.to_thread(lock.acquire)
+            stopping.callback(lock.release)
+            stopping.push_async_callback(database.close)
+            revision = await database.upgrade()
+            await config.load()
+            await voices.load()
+            await outputs.prepare()
+            recorder.start()
+            stopping.push_async_callback(recorder.stop)
+            engine.start()
+            stopping.push_async_callback(asyncio.to_thread, engine.stop)
+            await worker.start()
+            stopping.push_async_callback(worker.stop)
+            retention.start()
+            stopping.push_async_callback(retention.stop)
+            log.info("started", engine=engine.name, database_revision=revision)
             yield
-        finally:
-            await asyncio.to_thread(engine.stop)
-            await database.close()
 
     limits = {
         "generate": conf.rate_limit_generate,
@@ -79,6 +110,9 @@ def create_app(conf: Settings | None = None, engine: Engine | None = None) -> Li
         "speech_service": _provide(speech),
         "voice_service": _provide(voices),
         "status_service": _provide(status),
+        "job_service": _provide(jobs),
+        "config_service": _provide(config),
+        "stats_service": _provide(stats),
     }
     app = Litestar(
         [*CONTROLLERS, docs_router(CONTROLLERS, dependencies)],
@@ -102,6 +136,22 @@ def build_engine(conf: Settings) -> Engine:
         name = "preview"
         log.warning("no GPU found: the preview engine (espeak-ng) speaks, not Dia; DIA_ENGINE=dia forces Dia")
     return Engine(name, preview.load(min(conf.max_batch, 16)), max_waiting=conf.max_waiting)
+
+
+def default_config(conf: Settings) -> Config:
+    """The configuration as the settings have it."""
+    return Config(
+        debug_mode=conf.log_level == "debug",
+        save_outputs=conf.save_outputs,
+        show_prompts=conf.show_prompts,
+        output_retention_hours=conf.output_retention_hours,
+        auto_discover_prompts=conf.auto_discover_prompts,
+        auto_transcribe=conf.auto_transcribe,
+        whisper_model_size=conf.whisper_model,
+        gpu_mode=conf.gpu_mode,
+        worker_count=conf.worker_count,
+        torch_compile_enabled=conf.torch_compile,
+    )
 
 
 def _provide(value: Any) -> Provide:

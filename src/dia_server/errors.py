@@ -5,12 +5,14 @@ ServerError
 ├── Unauthorized           401  UNAUTHORIZED
 ├── NotFound               404  NOT_FOUND
 ├── InvalidVoiceId         404  INVALID_VOICE_ID
+├── JobNotComplete         409  JOB_NOT_COMPLETE
 ├── Invalid                422  VALIDATION_ERROR
 ├── TextTooLong            422  TEXT_TOO_LONG
 ├── RateLimitExceeded      429  RATE_LIMIT_EXCEEDED
 ├── AudioProcessingError   500  AUDIO_PROCESSING_ERROR
 ├── ModelNotLoaded         503  MODEL_NOT_LOADED
 ├── Overloaded             503  SERVER_OVERLOADED
+├── StorageUnavailable     503  STORAGE_UNAVAILABLE
 └── GpuOutOfMemory         503  GPU_OUT_OF_MEMORY
 
 Anything else that escapes is a bug and is answered as 500 INTERNAL_SERVER_ERROR.
@@ -44,6 +46,10 @@ class InvalidVoiceId(ServerError):
     status, code = 404, "INVALID_VOICE_ID"
 
 
+class JobNotComplete(ServerError):
+    status, code = 409, "JOB_NOT_COMPLETE"
+
+
 class Invalid(ServerError):
     status, code = 422, "VALIDATION_ERROR"
 
@@ -66,6 +72,12 @@ class ModelNotLoaded(ServerError):
 
 class Overloaded(ServerError):
     status, code = 503, "SERVER_OVERLOADED"
+
+
+class StorageUnavailable(ServerError):
+    """The disk or the database can't take or give anything at the moment."""
+
+    status, code = 503, "STORAGE_UNAVAILABLE"
 
 
 class GpuOutOfMemory(ServerError):

@@ -1,7 +1,9 @@
 """Speech: from what a client asks for to encoded audio."""
 
 import asyncio
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,8 @@ from dia_server.audio.tempo import change_tempo
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, Samples, Utterance
 from dia_server.errors import Invalid, TextTooLong
+from dia_server.services.config import ConfigService
+from dia_server.services.stats import Made
 from dia_server.services.voices import Voice, VoiceService
 from dia_server.text.speakers import Speaker, tag
 
@@ -48,26 +52,77 @@ class Speech:
     audio: bytes
     media_type: str
     seed: int
+    made: Made
+
+
+Listener = Callable[[Samples, float], None]
+"""Is told of new audio and of how much of the whole is made, 0 to 1, while it is made."""
 
 
 class SpeechService:
-    def __init__(self, engine: Engine, voices: VoiceService, *, show_prompts: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        voices: VoiceService,
+        config: ConfigService,
+        finished: Callable[[SpeechRequest, Voice, Speech | None], None],
+    ) -> None:
+        """`finished` is told of every request that `speak` has answered; None is a failure."""
         self._engine = engine
         self._voices = voices
-        self._show_prompts = show_prompts
+        self._config = config
+        self._finished = finished
 
     async def speak(self, request: SpeechRequest) -> Speech:
         """Make the whole audio of `request`; cancelling this frees the engine's slot.
 
         Raises InvalidVoiceId, TextTooLong, Invalid, ModelNotLoaded, Overloaded, AudioProcessingError.
         """
-        utterance = self._utterance(request, self._voices.resolve(request.voice_id))
-        if self._show_prompts:
+        request, voice = self.settle(request)
+        try:
+            speech = await self.make(request, voice)
+        except Exception:
+            self._finished(request, voice, None)
+            raise
+        self._finished(request, voice, speech)
+        return speech
+
+    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, Voice]:
+        """Decide what `request` leaves open: with its voice, it makes the same audio at any later time.
+
+        Raises InvalidVoiceId, TextTooLong, Invalid.
+        """
+        voice = self._voices.resolve(request.voice_id)
+        utterance = self._utterance(request, voice)
+        return replace(request, voice_id=voice.voice_id, seed=utterance.seed), voice
+
+    async def make(
+        self,
+        request: SpeechRequest,
+        voice: Voice,
+        listener: Listener | None = None,
+        *,
+        background: bool = False,
+    ) -> Speech:
+        """Make the audio of a settled request; `background` lets others go first."""
+        utterance = self._utterance(request, voice)
+        if self._config.current.show_prompts:
             log.info("speaking", text=utterance.text, voice=utterance.voice)
-        async with self._engine.submit(utterance) as generation:
-            pieces = [chunk.samples async for chunk in generation]
+        started = time.perf_counter()
+        pieces, tokens = [], 0
+        async with self._engine.submit(utterance, background=background) as generation:
+            async for chunk in generation:
+                pieces.append(chunk.samples)
+                tokens += chunk.tokens
+                if listener is not None:
+                    listener(chunk.samples, chunk.progress)
+        made = Made(
+            generation_s=time.perf_counter() - started,
+            tokens=tokens,
+            audio_s=sum(map(len, pieces)) / SAMPLE_RATE / request.speed,
+        )
         audio = await asyncio.to_thread(_finish, pieces, request.speed, request.response_format)
-        return Speech(audio, MEDIA_TYPES[request.response_format], utterance.seed)
+        return Speech(audio, MEDIA_TYPES[request.response_format], utterance.seed, made)
 
     def _utterance(self, request: SpeechRequest, voice: Voice) -> Utterance:
         if len(request.text) > MAX_CHARACTERS:
