@@ -106,7 +106,7 @@ class JobStore:
             query = query.where(Row.status == status)
         async with self._reads() as session:
             rows = await session.execute(query.order_by(Row.number.desc()).limit(limit))
-            return [JobLine(*row) for row in rows.tuples()]
+            return [JobLine(*row) for row in rows]
 
     async def claim(self, limit: int) -> Sequence[Job]:
         """Make the `limit` oldest pending jobs `processing`, and return them."""
@@ -191,7 +191,7 @@ class JobStore:
         """Jobs that were running when the last server ended, and the files of those that had one."""
         async with self._reads() as session:
             rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
-            return dict(rows.tuples().all())
+            return dict(rows.all())
 
     async def resume(self) -> None:
         """Make the jobs that were interrupted pending again, those that always are failed."""
@@ -209,7 +209,7 @@ class JobStore:
         """The oldest finished jobs and their files."""
         query = select(Row.job_id, Row.file).where(Row.finished_at < moment).order_by(Row.finished_at)
         async with self._reads() as session:
-            return dict((await session.execute(query.limit(limit))).tuples().all())
+            return dict((await session.execute(query.limit(limit))).all())
 
     async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, str]]:
         """(number, job id, file) of jobs that have a file, `limit` of them after `number`."""
@@ -220,7 +220,7 @@ class JobStore:
         )
         async with self._reads() as session:
             rows = await session.execute(query.limit(limit))
-            return [(number, job_id, file or "") for number, job_id, file in rows.tuples()]
+            return [(number, job_id, file or "") for number, job_id, file in rows]
 
     async def _change(self, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
         async with self._sessions.begin() as session:

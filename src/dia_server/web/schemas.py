@@ -195,7 +195,7 @@ class JobRemoved(Struct):
 
 WhisperSize = Annotated[
     str,
-    Meta(description="A size of Whisper", extra_json_schema={"examples": ["base"], "enum": WHISPER_SIZES}),
+    Meta(description="A size of Whisper", extra_json_schema={"enum": WHISPER_SIZES}),
 ]
 RetentionHours = Annotated[
     int, Meta(ge=0, le=MAX_RETENTION_HOURS, description="Age at which outputs and jobs go; 0 is never")
