@@ -1,8 +1,15 @@
-"""Audio files from samples, in each format that the API offers."""
+"""Audio files from samples, in each format that the API offers: whole, or as the samples come.
 
-import io
-from dataclasses import dataclass
-from typing import Literal
+Both ways are one: `encode` writes into a file that can be wound back to complete its headers, an
+`Encoder` to a client, who cannot be told later what is already sent.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from io import BytesIO
+from typing import Literal, Protocol
 
 import av
 import numpy as np
@@ -28,18 +35,40 @@ MEDIA_TYPES: dict[AudioFormat, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
+    """How FFmpeg makes a format; the `streamed` options are for a file that is sent as it grows."""
+
     container: str
     name: str
     sample_rate: int
     sample_format: str
     bit_rate: int | None = None
+    streamed_container: dict[str, str] = field(default_factory=dict)
+    streamed_codec: dict[str, str] = field(default_factory=dict)
 
 
 _CODECS: dict[AudioFormat, _Codec] = {
-    "mp3": _Codec("mp3", "libmp3lame", 44_100, "s16p", 128_000),
-    "opus": _Codec("ogg", "libopus", 48_000, "s16", 64_000),
+    "mp3": _Codec(
+        "mp3",
+        "libmp3lame",
+        44_100,
+        "s16p",
+        128_000,
+        # a Xing frame holds the length, and without a bit reservoir no frame waits for a later one
+        streamed_container={"write_xing": "0", "id3v2_version": "0"},
+        streamed_codec={"reservoir": "0"},
+    ),
+    # a page for each packet: FFmpeg's pages hold a second each, which would come late
+    "opus": _Codec("ogg", "libopus", 48_000, "s16", 64_000, streamed_container={"page_duration": "20000"}),
     "aac": _Codec("adts", "aac", 44_100, "fltp", 128_000),
-    "flac": _Codec("flac", "flac", 44_100, "s16"),
+    # no room for tags that nobody will add, and frames of 23 instead of 104 ms
+    "flac": _Codec(
+        "flac",
+        "flac",
+        44_100,
+        "s16",
+        streamed_container={"metadata_header_padding": "0"},
+        streamed_codec={"frame_size": "1024"},
+    ),
     "pcm": _Codec("s16le", "pcm_s16le", PCM_RATE, "s16"),
 }
 
@@ -49,20 +78,106 @@ def encode(samples: NDArray[np.float32], sample_rate: int, audio_format: AudioFo
     if audio_format == "wav":
         pcm = wav.pcm16(samples)
         return wav.header(sample_rate, len(pcm)) + pcm
-    codec = _CODECS[audio_format]
-    file = io.BytesIO()
+    file = BytesIO()
+    with _failures(audio_format):
+        writer = _Writer(file, _CODECS[audio_format], sample_rate, streamed=False)
+        writer.write(samples)
+        writer.close()
+    return file.getvalue()
+
+
+class Encoder:
+    """Mono samples at `sample_rate` in, the bytes of one file out, as soon as the codec has them.
+
+    What comes out lags what went in by 0.1 s at most. Each call takes processor time and belongs in a
+    worker thread; calls may come from different threads, but not at the same time. An encoder that is
+    no longer wanted can be dropped unfinished. All calls raise AudioProcessingError.
+    """
+
+    def __init__(self, audio_format: AudioFormat, sample_rate: int) -> None:
+        self._format: AudioFormat = audio_format
+        self._sink = _Sink()
+        self._writer: _Writer | None = None
+        if audio_format == "wav":
+            self._sink.write(wav.header(sample_rate))
+        else:
+            with _failures(audio_format):
+                self._writer = _Writer(self._sink, _CODECS[audio_format], sample_rate, streamed=True)
+
+    def push(self, samples: NDArray[np.float32]) -> bytes:
+        """Return the bytes that are new, the file's header before the first; there may be none."""
+        if self._writer is None:
+            self._sink.write(wav.pcm16(samples))
+        else:
+            with _failures(self._format):
+                self._writer.write(samples)
+        return self._sink.take()
+
+    def finish(self) -> bytes:
+        """Return the last bytes; nothing may be pushed any more."""
+        if self._writer is not None:
+            with _failures(self._format):
+                self._writer.close()
+        return self._sink.take()
+
+
+class _File(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
+class _Sink:
+    """A file that cannot be wound back; what is taken from it is forgotten."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def write(self, data: bytes, /) -> int:
+        self._held += data
+        return len(data)
+
+    def take(self) -> bytes:
+        taken, self._held = bytes(self._held), bytearray()
+        return taken
+
+
+class _Writer:
+    """A codec and its container, writing into `file`."""
+
+    def __init__(self, file: _File, codec: _Codec, sample_rate: int, *, streamed: bool) -> None:
+        self._rate = sample_rate
+        self._written = 0
+        options = {"fflags": "+bitexact"}  # equal samples, equal file: no random serial number in Ogg
+        if streamed:
+            options |= {"flush_packets": "1"} | codec.streamed_container
+        self._container = av.open(file, "w", format=codec.container, container_options=options)
+        stream = self._container.add_stream(
+            codec.name, rate=codec.sample_rate, options=codec.streamed_codec if streamed else None
+        )
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = "mono"
+        stream.format = codec.sample_format
+        if codec.bit_rate is not None:
+            stream.bit_rate = codec.bit_rate
+        self._stream = stream
+        self._container.start_encoding()  # a file without samples has its header, too
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        if not len(samples):
+            return
+        clipped = np.ascontiguousarray(samples.clip(-1.0, 1.0)[None])
+        frame = av.AudioFrame.from_ndarray(clipped, format="flt", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._written
+        self._written += len(samples)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+@contextmanager
+def _failures(audio_format: AudioFormat) -> Iterator[None]:
     try:
-        with av.open(file, "w", format=codec.container) as container:
-            stream = container.add_stream(codec.name, rate=codec.sample_rate)
-            assert isinstance(stream, av.AudioStream)
-            stream.layout = "mono"
-            stream.format = codec.sample_format
-            if codec.bit_rate is not None:
-                stream.bit_rate = codec.bit_rate
-            clipped = np.ascontiguousarray(samples.clip(-1.0, 1.0)[None])
-            frame = av.AudioFrame.from_ndarray(clipped, format="flt", layout="mono")
-            frame.sample_rate = sample_rate
-            container.mux([*stream.encode(frame), *stream.encode(None)])
+        yield
     except av.FFmpegError as error:
         raise AudioProcessingError(f"The audio could not be encoded as {audio_format}: {error}") from error
-    return file.getvalue()

@@ -1,0 +1,172 @@
+import gc
+import io
+import resource
+import shutil
+import subprocess
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from dia_server.audio.encode import MEDIA_TYPES, PCM_RATE, AudioFormat, Encoder, encode
+from tests.audio.signals import RATE, Samples, pitch, tone
+
+FORMATS: list[AudioFormat] = list(MEDIA_TYPES)
+RATES: dict[AudioFormat, int] = {
+    "wav": RATE, "mp3": RATE, "opus": 48_000, "aac": RATE, "flac": RATE, "pcm": PCM_RATE
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Decoded:
+    samples: Samples
+    rate: int
+    channels: int
+    codec: str
+
+
+def decode(file: bytes, audio_format: AudioFormat) -> Decoded:
+    if audio_format == "pcm":
+        return Decoded(
+            np.frombuffer(file, "<i2").astype(np.float32) / np.float32(32768), PCM_RATE, 1, "pcm_s16le"
+        )
+    with av.open(io.BytesIO(file), "r") as container:
+        stream = container.streams.audio[0]
+        mono = av.AudioResampler(format="flt", layout="mono")
+        frames = [*container.decode(audio=0), None]
+        pieces = [made.to_ndarray()[0] for frame in frames for made in mono.resample(frame)]
+        return Decoded(np.concatenate(pieces), stream.rate, stream.channels, stream.codec_context.name)
+
+
+def streamed(samples: Samples, audio_format: AudioFormat, sizes: list[int]) -> Iterator[bytes]:
+    """The bytes of each push, then those of the end."""
+    encoder, start, pushes = Encoder(audio_format, RATE), 0, 0
+    while start < len(samples):
+        size = sizes[pushes % len(sizes)]
+        yield encoder.push(samples[start : start + size])
+        start, pushes = start + size, pushes + 1
+    yield encoder.finish()
+
+
+def is_the_tone(decoded: Decoded, audio_format: AudioFormat, seconds: float, hertz: float) -> None:
+    assert (decoded.rate, decoded.channels) == (RATES[audio_format], 1)
+    assert len(decoded.samples) / decoded.rate == pytest.approx(seconds, rel=0.02)
+    assert pitch(decoded.samples, decoded.rate) == pytest.approx(hertz, rel=0.005)
+    middle = decoded.samples[decoded.rate // 2 : -decoded.rate // 2]
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.06)  # LAME takes 5 %
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_a_whole_file_decodes_to_what_went_in(audio_format: AudioFormat) -> None:
+    is_the_tone(decode(encode(tone(3), RATE, audio_format), audio_format), audio_format, 3, 440)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+@pytest.mark.parametrize("sizes", [[512], [997, 0, 1, 4410], [100_000]], ids=str)
+def test_a_stream_decodes_to_what_went_in(audio_format: AudioFormat, sizes: list[int]) -> None:
+    file = b"".join(streamed(tone(3), audio_format, sizes))
+
+    is_the_tone(decode(file, audio_format), audio_format, 3, 440)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_equal_samples_make_equal_files(audio_format: AudioFormat) -> None:
+    assert encode(tone(1), RATE, audio_format) == encode(tone(1), RATE, audio_format)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_single_samples_are_enough(audio_format: AudioFormat) -> None:
+    samples = tone(0.2)
+
+    file = b"".join(streamed(samples, audio_format, [1]))
+
+    assert file == b"".join(streamed(samples, audio_format, [512]))
+
+
+@pytest.mark.parametrize("audio_format", ["flac", "wav"])
+@pytest.mark.skipif(shutil.which("sox") is None, reason="needs sox, a decoder that is not FFmpeg")
+def test_sox_agrees(audio_format: AudioFormat, tmp_path: Path) -> None:
+    path, decoded = tmp_path / f"tone.{audio_format}", tmp_path / "decoded.wav"
+    for file in (encode(tone(3), RATE, audio_format), b"".join(streamed(tone(3), audio_format, [512]))):
+        path.write_bytes(file)
+        subprocess.run(["sox", "--ignore-length", path, decoded], check=True, capture_output=True)
+        with wave.open(str(decoded)) as opened:
+            assert (opened.getframerate(), opened.getnchannels()) == (RATE, 1)
+            assert opened.getnframes() / RATE == pytest.approx(3, rel=0.02)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_bytes_come_while_samples_are_pushed(audio_format: AudioFormat) -> None:
+    *pushes, end = streamed(tone(3), audio_format, [441])
+    sizes = np.array([len(push) for push in pushes])
+
+    first = int(np.flatnonzero(sizes.cumsum() > 200)[0])  # beyond any header
+    assert first * 441 / RATE <= 0.1
+    longest_wait = np.diff(np.flatnonzero(sizes)).max()
+    assert longest_wait * 441 / RATE <= 0.1
+    assert len(end) < 0.05 * sizes.sum()
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_what_is_not_yet_out_is_less_than_a_tenth_of_a_second(audio_format: AudioFormat) -> None:
+    encoder = Encoder(audio_format, RATE)
+    sent = encoder.push(tone(2))
+
+    assert len(decode(sent, audio_format).samples) / RATES[audio_format] >= 1.9
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_the_codec_is_the_format_s(audio_format: AudioFormat) -> None:
+    codecs = {"wav": "pcm_s16le", "mp3": "mp3float", "opus": "opus", "aac": "aac", "flac": "flac",
+              "pcm": "pcm_s16le"}  # fmt: skip
+
+    assert decode(encode(tone(1), RATE, audio_format), audio_format).codec == codecs[audio_format]
+
+
+def test_a_streamed_wav_is_a_header_and_the_samples() -> None:
+    first, second, end = streamed(tone(0.02), "wav", [441])
+
+    assert first[:4] == b"RIFF"
+    assert (len(first), len(second), len(end)) == (44 + 882, 882, 0)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_nothing_said_is_a_file_too(audio_format: AudioFormat) -> None:
+    encoder = Encoder(audio_format, RATE)
+
+    file = encoder.push(np.zeros(0, np.float32)) + encoder.finish()
+
+    assert bool(file) == (audio_format in ("wav", "opus", "flac"))  # the others have no header
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_what_is_too_loud_is_clipped_not_wrapped(audio_format: AudioFormat) -> None:
+    decoded = decode(encode(tone(1, amplitude=3.0), RATE, audio_format), audio_format)
+
+    assert pitch(decoded.samples, decoded.rate) == pytest.approx(440, rel=0.005)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_an_encoder_can_be_dropped_unfinished(audio_format: AudioFormat) -> None:
+    encoder = Encoder(audio_format, RATE)
+    encoder.push(tone(0.5))
+
+    del encoder
+    gc.collect()
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_a_long_stream_is_not_kept(audio_format: AudioFormat) -> None:
+    """A minute and a half, as floats, is 16 MB."""
+    encoder, second = Encoder(audio_format, RATE), tone(1)
+    for _ in range(3):
+        encoder.push(second)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(90):
+        encoder.push(second)
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4 * 1024
