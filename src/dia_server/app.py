@@ -34,6 +34,7 @@ from dia_server.web.docs import docs_router
 from dia_server.web.errors import render_error
 from dia_server.web.jobs import JobController
 from dia_server.web.json_request import JSONRequest
+from dia_server.web.live import live
 from dia_server.web.openai import OpenAIController
 from dia_server.web.rate_limit import RateLimit
 from dia_server.web.request_context import RequestContext
@@ -106,18 +107,20 @@ def create_app(conf: Settings | None = None, engine: Engine | None = None) -> Li
         "upload": conf.rate_limit_upload,
         "jobs": conf.rate_limit_jobs,
     }
+    rate_limit = RateLimit(limits, ClientAddress(conf.trusted_proxies))
     dependencies = {
         "speech_service": _provide(speech),
         "voice_service": _provide(voices),
         "status_service": _provide(status),
         "job_service": _provide(jobs),
         "config_service": _provide(config),
+        "rate_limit": _provide(rate_limit),
         "stats_service": _provide(stats),
     }
     app = Litestar(
-        [*CONTROLLERS, docs_router(CONTROLLERS, dependencies)],
+        [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies)],
         dependencies=dependencies,
-        middleware=[ApiKeys(conf.api_keys), RateLimit(limits, ClientAddress(conf.trusted_proxies))],
+        middleware=[ApiKeys(conf.api_keys), rate_limit],
         exception_handlers={Exception: render_error},
         cors_config=CORSConfig(allow_origins=list(conf.cors_origins), expose_headers=EXPOSED_HEADERS),
         request_class=JSONRequest,

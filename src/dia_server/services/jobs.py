@@ -1,5 +1,6 @@
 """Jobs: speech that is made in its own time, and fetched when it is done."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -48,9 +49,14 @@ class JobService:
 
     async def begin(self, request: SpeechRequest, listener: Listener) -> Job:
         """Accept a job that is made at once, as for a client that listens; raises what `submit` raises."""
-        job = await self._store.add(*self._speech.settle(request), "processing")
-        self._worker.begin(job, listener)
-        return job
+
+        async def begin() -> Job:
+            job = await self._store.add(*self._speech.settle(request), "processing")
+            self._worker.begin(job, listener)
+            return job
+
+        # a job that is entered as running must run, even if its caller is cancelled right then
+        return await asyncio.shield(begin())
 
     async def get(self, job_id: str) -> Job:
         """Raises NotFound."""

@@ -11,10 +11,11 @@ import structlog
 
 from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
-from dia_server.audio.encode import encode
-from dia_server.audio.tempo import change_tempo
+from dia_server.audio.encode import Encoder, encode
+from dia_server.audio.tempo import Tempo, change_tempo
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import SAMPLE_RATE, Samples, Utterance
+from dia_server.engine.types import SAMPLE_RATE, Utterance
+from dia_server.engine.types import Samples as Samples
 from dia_server.errors import Invalid, TextTooLong
 from dia_server.services.config import ConfigService
 from dia_server.services.stats import Made
@@ -146,6 +147,21 @@ class SpeechService:
             seed=voice.seed if request.seed is None else request.seed,
             **{name: value for name, value in wishes.items() if value is not None},
         )
+
+
+class SpeechStream:
+    """The bytes of one file of speech as its samples come; calls take processor time, one at a time."""
+
+    def __init__(self, request: SpeechRequest) -> None:
+        self._tempo = Tempo(request.speed, SAMPLE_RATE)
+        self._encoder = Encoder(request.response_format, SAMPLE_RATE)
+
+    def push(self, samples: Samples) -> bytes:
+        """Return what is ready; it may be nothing."""
+        return self._encoder.push(self._tempo.push(samples))
+
+    def finish(self) -> bytes:
+        return self._encoder.push(self._tempo.finish()) + self._encoder.finish()
 
 
 def _finish(pieces: list[Samples], speed: float, audio_format: AudioFormat) -> bytes:

@@ -1,4 +1,7 @@
-"""The messages of the WebSocket, field for field what the API reference documents, and ours beside them."""
+"""The messages of the WebSocket: field for field what the API reference documents, and ours beside them.
+
+`request_id` is a client's own name for a generation; all that concerns the generation bears it.
+"""
 
 from typing import Annotated, Literal
 
@@ -8,9 +11,6 @@ from msgspec import Meta, Struct
 from dia_server.web.schemas import GenerateRequest
 
 RequestId = Annotated[str, Meta(max_length=64)]
-"""A client's own name for a generation, sent back with all that concerns it."""
-
-Stage = Literal["queued", "generating_tokens", "saving"]
 
 
 class LiveRequest(GenerateRequest, kw_only=True):
@@ -27,20 +27,26 @@ class Cancel(Struct, tag="cancel", kw_only=True):
     job_id: str
 
 
+class Named(Struct):
+    """What can still be told of a message that is wrong elsewhere."""
+
+    request_id: RequestId | None = None
+
+
 class Progress(Struct, tag="progress", kw_only=True, omit_defaults=True):
     job_id: str
     progress: int
     """Percent."""
-    stage: Stage
+    stage: Literal["queued", "generating_tokens"]
     request_id: str | None = None
 
 
 class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
-    """Announces the binary message that follows: mono 16-bit little-endian PCM."""
+    """Announces the binary message that follows: the next bytes of one file in the format asked for."""
 
     job_id: str
-    sample_rate: int
-    bytes: int
+    size: int
+    """Bytes."""
     request_id: str | None = None
 
 
@@ -62,8 +68,15 @@ class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
     request_id: str | None = None
 
 
-Incoming = Generate | Cancel
 Outgoing = Progress | Audio | Complete | Cancelled | Error
 
-decoder = msgspec.json.Decoder(Incoming)
-encoder = msgspec.json.Encoder()
+decode = msgspec.json.Decoder(Generate | Cancel).decode
+encode = msgspec.json.Encoder().encode
+
+
+def request_id_of(text: str) -> str | None:
+    """The name that a message which is refused gives itself, if that can be made out."""
+    try:
+        return msgspec.json.decode(text, type=Named).request_id
+    except msgspec.DecodeError:
+        return None
