@@ -33,7 +33,7 @@ def test_forty_jobs_and_twenty_kills_make_forty_results_once_each(tmp_path: Path
     for goal in sorted(moments.choices(range(JOBS // 2), k=KILLS)):
         # spread over the work, however fast the machine is, and at any step of it
         while len(finished(tmp_path)) < goal:
-            time.sleep(0.001)
+            time.sleep(0.02)
         time.sleep(moments.uniform(0, 0.1))
         server.kill()
         killed_at_work += running(tmp_path) > 0

@@ -1,4 +1,3 @@
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from dia_server.services.speech import SpeechRequest
 from dia_server.services.stats import Made
 from dia_server.services.voices import Voice
 from dia_server.settings import Settings
+from tests.waiting import until
 
 REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
 MADE = Made(generation_s=1.0, tokens=86, audio_s=1.0)
@@ -155,7 +155,9 @@ async def test_a_lower_limit_is_applied_at_once(world: World) -> None:
     await world.job("completed", age_hours=5)
     world.retention.start()
     await world.config.update({"output_retention_hours": 4})
-    async with asyncio.timeout(5):
-        while await world.rows() or await world.files():  # noqa: ASYNC110 - a task clears them
-            await asyncio.sleep(0.01)
+
+    async def gone() -> bool:
+        return not (await world.rows() or await world.files())
+
+    await until(gone)
     await world.retention.stop()

@@ -2,7 +2,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from dia_server.engine.engine import Engine
 from dia_server.services import job_worker
 from dia_server.settings import Settings
 from tests.tones import Gate, ToneModel, loader
+from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
 
@@ -34,12 +35,6 @@ async def serving(settings: Settings, model: ToneModel) -> AsyncIterator[Client]
 
 async def loaded(client: Client) -> bool:
     return bool((await client.get("/health")).json()["model_loaded"])
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():  # noqa: ASYNC110 - what is waited for is in a server
-            await asyncio.sleep(0.01)
 
 
 async def submit(client: Client, **fields: Any) -> str:
