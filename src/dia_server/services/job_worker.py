@@ -159,8 +159,8 @@ class JobWorker:
 
     async def _fail(self, job: Job, error: Exception) -> None:
         known = isinstance(error, ServerError)
-        log.warning("job failed", job_id=job.job_id, exc_info=None if known else error)
         cause = str(error) if known else f"Generation failed: {type(error).__name__}"
+        log.warning("job failed", job_id=job.job_id, cause=cause, exc_info=None if known else error)
         try:
             await self._insist(lambda: self._store.fail(job.job_id, cause))
         except Stopping:
