@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -161,3 +162,25 @@ async def test_a_lower_limit_is_applied_at_once(world: World) -> None:
 
     await until(gone)
     await world.retention.stop()
+
+
+async def test_a_job_that_is_completed_during_a_sweep_keeps_its_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had noted its file, and not written it yet, when the sweep came by."""
+    job = await world.store.add(REQUEST, Voice("aria"), "processing")
+    file = file_name(job.job_id, REQUEST)
+    await world.store.note_made(job.job_id, file, MADE)
+    await world.outputs.prepare()
+    look = world.store.files_after
+
+    async def look_and_complete(number: int, limit: int) -> Any:
+        page = await look(number, limit)
+        if page:
+            await world.store.complete(job.job_id)
+        return page
+
+    monkeypatch.setattr(world.store, "files_after", look_and_complete)
+    await world.retention.sweep()
+
+    assert [line.status for line in await world.store.newest(None, 1)] == ["completed"]

@@ -211,16 +211,16 @@ class JobStore:
         async with self._reads() as session:
             return dict((await session.execute(query.limit(limit))).all())
 
-    async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, str]]:
-        """(number, job id, file) of jobs that have a file, `limit` of them after `number`."""
+    async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, JobStatus, str]]:
+        """(number, job id, status, file) of jobs that have a file, `limit` of them after `number`."""
         query = (
-            select(Row.number, Row.job_id, Row.file)
+            select(Row.number, Row.job_id, Row.status, Row.file)
             .where(Row.number > number, Row.file.is_not(None))
             .order_by(Row.number)
         )
         async with self._reads() as session:
             rows = await session.execute(query.limit(limit))
-            return [(number, job_id, file or "") for number, job_id, file in rows]
+            return [(number, job_id, status, file or "") for number, job_id, status, file in rows]
 
     async def _change(self, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
         async with self._sessions.begin() as session:

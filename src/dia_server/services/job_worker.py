@@ -79,8 +79,15 @@ class JobWorker:
         self, job: Job, listener: Listener | None = None, *, background: bool = False
     ) -> asyncio.Task[None]:
         """Run a job that is `processing`; the task ends with it and raises nothing."""
-        task = asyncio.create_task(self._run(job, listener, background))
-        self._running[job.job_id] = task
+
+        def heard(samples: Samples, progress: float) -> None:
+            self._progress[job.job_id] = progress
+            if listener is not None:
+                listener(samples, progress)
+
+        making = asyncio.create_task(self._speech.make(job.request, job.voice, heard, background=background))
+        task = asyncio.create_task(self._run(job, making, background))
+        self._making[job.job_id], self._running[job.job_id] = making, task
         self._progress[job.job_id] = 0.0
         if background:
             self._queued.add(job.job_id)
@@ -123,14 +130,7 @@ class JobWorker:
             for job in jobs:
                 self.begin(job, background=True)
 
-    async def _run(self, job: Job, listener: Listener | None, background: bool) -> None:
-        def heard(samples: Samples, progress: float) -> None:
-            self._progress[job.job_id] = progress
-            if listener is not None:
-                listener(samples, progress)
-
-        making = asyncio.create_task(self._speech.make(job.request, job.voice, heard, background=background))
-        self._making[job.job_id] = making
+    async def _run(self, job: Job, making: asyncio.Task[Speech], background: bool) -> None:
         try:
             speech = await making
         except asyncio.CancelledError:

@@ -84,9 +84,11 @@ class Retention:
         orphans, number = files - held, 0
         while page := await self._store.files_after(number, BATCH):
             number = page[-1][0]
-            for _, job_id, file in page:
+            for _, job_id, status, file in page:
                 orphans.discard(file)
-                if file not in files and not await self._outputs.exists(file):
+                # one that is still processing may get its file, and be completed, at any moment
+                gone = status == "completed" and file not in files
+                if gone and not await self._outputs.exists(file):
                     await self._store.lose(job_id)
         for file in orphans - self._outputs.held:
             await self._outputs.remove(file)
