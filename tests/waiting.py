@@ -5,5 +5,5 @@ from collections.abc import Awaitable, Callable
 async def until(condition: Callable[[], Awaitable[object]], timeout_s: float = 10) -> None:
     """Return once `condition` gives something true; raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
-        while not await condition():  # noqa: ASYNC110 - what is waited for has no event to wait for
+        while not await condition():
             await asyncio.sleep(0.01)

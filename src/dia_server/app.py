@@ -1,8 +1,9 @@
 """The composition root: the one place that knows every part."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,7 +15,11 @@ from dia_server import logs, settings
 from dia_server.db.engine import Database
 from dia_server.db.lock import ServerLock
 from dia_server.engine import preview
+from dia_server.engine.devices import Device, accelerators
+from dia_server.engine.dia import load_dia
 from dia_server.engine.engine import Engine
+from dia_server.engine.pool import AnyEngine, EnginePool
+from dia_server.engine.workers import in_worker
 from dia_server.services.config import Config, ConfigService
 from dia_server.services.job_store import JobStore
 from dia_server.services.job_worker import JobWorker
@@ -49,6 +54,9 @@ CONTROLLERS = [SpeechController, JobController, VoiceController, OpenAIControlle
 MAX_BODY = 1024 * 1024
 """Bytes of a JSON body; the longest text, escaped to the utmost, takes 48 KiB."""
 
+PREVIEW_SLOTS = 16
+"""More would only make each other's sentences wait: the preview is one thread of espeak-ng."""
+
 EXPOSED_HEADERS = [
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
@@ -60,11 +68,12 @@ EXPOSED_HEADERS = [
 ]
 
 
-def create_app(conf: Settings | None = None, engine: Engine | None = None) -> Litestar:
+def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) -> Litestar:
     """Build the application; `engine` in place of the one that the settings name is for tests."""
     conf = conf or settings.load()
     logs.configure(conf.log_format, conf.log_level)
-    engine = engine or build_engine(conf)
+    gpus = accelerators()
+    engine = engine or build_engine(conf, gpus)
     lock = ServerLock(conf.sqlalchemy_url)
     database = Database(conf.sqlalchemy_url)
     config = ConfigService(database.sessions, default_config(conf))
@@ -79,7 +88,7 @@ def create_app(conf: Settings | None = None, engine: Engine | None = None) -> Li
     jobs = JobService(engine, speech, store, worker, outputs)
     retention = Retention(store, outputs, config)
     stats = StatsService(database.reads, ResourceMonitor())
-    status = StatusService(engine, gpu_count=0)
+    status = StatusService(engine, gpu_count=len(gpus))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -133,12 +142,33 @@ def create_app(conf: Settings | None = None, engine: Engine | None = None) -> Li
     return app
 
 
-def build_engine(conf: Settings) -> Engine:
+def build_engine(conf: Settings, gpus: Sequence[Device]) -> AnyEngine:
+    """Choose what speaks; several GPUs get a process each."""
     name = conf.engine
     if name == "auto":
-        name = "preview"
-        log.warning("no GPU found: the preview engine (espeak-ng) speaks, not Dia; DIA_ENGINE=dia forces Dia")
-    return Engine(name, preview.load(min(conf.max_batch, 16)), max_waiting=conf.max_waiting)
+        name = "dia" if gpus else "preview"
+        if name == "preview":
+            log.warning(
+                "no GPU found: the preview engine (espeak-ng) speaks, not Dia; DIA_ENGINE=dia insists"
+            )
+    if name == "preview":
+        slots = min(conf.max_batch, PREVIEW_SLOTS)
+        return Engine("preview", preview.load(slots), max_waiting=conf.max_waiting)
+    load = partial(
+        load_dia,
+        model=conf.model,
+        codec=conf.codec,
+        dtype=conf.dtype,
+        max_batch=conf.max_batch,
+        compile=conf.torch_compile,
+    )
+    idle = conf.idle_unload or None
+    if conf.device != "auto" or len(gpus) < 2:
+        one = partial(load, device=conf.device)
+        return Engine("dia", one, max_waiting=conf.max_waiting, idle_unload_s=idle)
+    waiting = -(-conf.max_waiting // len(gpus))
+    loaders = [in_worker(partial(load, device=gpu.torch_name)) for gpu in gpus]
+    return EnginePool([Engine("dia", loader, max_waiting=waiting, idle_unload_s=idle) for loader in loaders])
 
 
 def default_config(conf: Settings) -> Config:

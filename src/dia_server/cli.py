@@ -20,13 +20,12 @@ from dia_server.settings import Settings, SettingsError
 def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give `command` a flag for each setting; a flag wins over the environment and `.env`."""
     for field in reversed(msgspec.structs.fields(Settings)):
-        text = next(m.description for m in field.type.__metadata__ if m.description)
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         command = click.option(
             "--" + field.name.replace("_", "-"),
             field.name,
             metavar="VALUE",
-            help=f"{text}  [{settings.variable(field.name)}; default: {default or 'none'}]",
+            help=f"{settings.describe(field)}  [{settings.variable(field.name)}, {default or 'none'}]",
         )(command)
     return command
 
@@ -34,6 +33,8 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 def load_settings(flags: dict[str, str | None]) -> Settings:
     """Put the flags into the environment, where the worker finds them, and read all settings."""
     os.environ |= {settings.variable(name): value for name, value in flags.items() if value is not None}
+    for name in settings.unknown(os.environ):
+        click.echo(f"Warning: {name} is not a setting; `dia-server serve --help` lists them.", err=True)
     try:
         return settings.load()
     except SettingsError as error:

@@ -41,6 +41,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"], _doc("Number format of Dia's weights.")
     ] = "auto"
+    torch_compile: Annotated[bool, _doc("Run Dia's steps compiled where the GPU can.")] = True
+    idle_unload: Annotated[
+        int,
+        _doc("Seconds without work after which Dia leaves the memory; 0 for never.", ge=0),
+    ] = 0
     max_batch: Annotated[
         int, _doc("Utterances made at the same time, at most; fewer where memory is short.", ge=1, le=256)
     ] = 64
@@ -91,7 +96,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     worker_count: Annotated[
         int, _doc("Engines at most, each on a GPU of its own; 0 for one on each GPU.", ge=0, le=64)
     ] = 0
-    torch_compile: Annotated[bool, _doc("Run the model's compiled path where there is one.")] = True
 
     @property
     def audio_prompts(self) -> Path:
@@ -127,6 +131,11 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")
         if (text := given.get(variable(field.name))) is not None:
             values[field.name] = _read(field, text.strip())
     return Settings(**values)
+
+
+def describe(field: msgspec.structs.FieldInfo) -> str:
+    """The field's description, as the Struct gives it."""
+    return str(next(meta.description for meta in field.type.__metadata__ if meta.description))
 
 
 def unknown(environ: Mapping[str, str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from tests.tones import Gate, ToneModel, loader
 async def started(model: ToneModel, max_waiting: int = 64) -> AsyncIterator[Engine]:
     engine = Engine("preview", loader(model), max_waiting=max_waiting)
     engine.start()
-    while not engine.ready:  # noqa: ASYNC110 - the engine is a thread
+    while not engine.ready:
         await asyncio.sleep(0.01)
     try:
         yield engine

@@ -41,8 +41,8 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Start, and return once the model is loaded."""
+    def start(self, *, wait_until_loaded: bool = True) -> None:
+        """Start, and return once the server answers and, if so wished, its model is loaded."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -51,11 +51,12 @@ class Server:
                 env=ours | self.variables,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx.get(f"{self.url}/health").json()["model_loaded"]:
+                if httpx.get(f"{self.url}/health").json()["model_loaded"] or not wait_until_loaded:
                     return
             except httpx.TransportError:
                 pass
@@ -73,12 +74,7 @@ class Server:
     def kill(self) -> None:
         """End the server and its worker as a power failure would."""
         assert self.process is not None
-        # pgrep: the worker is a child, which SIGKILL to its parent would leave running
-        children = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        for pid in [self.process.pid, *map(int, children.stdout.split())]:
-            os.kill(pid, signal.SIGKILL)
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     @property

@@ -5,12 +5,14 @@ Granian's worker is forked from this process and finds the application as it is 
 
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dia_server import app, cli
+from dia_server.engine.devices import Device
 from dia_server.engine.engine import Engine
 from dia_server.settings import Settings
 from tests.tones import ToneModel, loader
@@ -19,7 +21,7 @@ STEP_S = 0.005
 """A step makes 10 ms of audio of each utterance."""
 
 
-def build_engine(conf: Settings) -> Engine:
+def build_engine(conf: Settings, gpus: Sequence[Device]) -> Engine:
     model = ToneModel(conf.max_batch, before_step=partial(time.sleep, STEP_S))
     return Engine("preview", loader(model), max_waiting=conf.max_waiting)
 

@@ -30,9 +30,20 @@ LOADING_RETRY_S = 5
 class Engine:
     """What a caller sees: `start`, `submit`, `stop`, and the state below, true at any moment."""
 
-    def __init__(self, name: EngineName, load_model: LoadModel, *, max_waiting: int) -> None:
+    worker_count = 1
+
+    def __init__(
+        self,
+        name: EngineName,
+        load_model: LoadModel,
+        *,
+        max_waiting: int,
+        idle_unload_s: float | None = None,
+    ) -> None:
+        """A model without work for `idle_unload_s` seconds is closed, and loaded for the next request."""
         self.name = name
         self.ready = False
+        """Whether requests are taken; an unloaded model takes them, and they wait for it."""
         self.loaded = 0.0
         """How much of the model is loaded, 0 to 1."""
         self.error: Exception | None = None
@@ -40,6 +51,7 @@ class Engine:
         self.slots = 0
         self._load_model = load_model
         self._max_waiting = max_waiting
+        self._idle_unload_s = idle_unload_s
         self._waiting: deque[Generation] = deque()
         self._background: deque[Generation] = deque()
         """Waits behind `_waiting`, and is not limited: whoever submits to it bounds it."""
@@ -104,30 +116,74 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            model = self._load_model(self._report_loaded)
+            model: Model | None = self._load()
         except Exception as error:
-            self.error = error
+            self.error = error  # reported by /health and by every submit
             log.error("model not loaded", engine=self.name, exc_info=error)
             return
-        self.slots, self.loaded, self.ready = model.slots, 1.0, True
-        log.info("model loaded", engine=self.name, slots=model.slots)
+        self.ready = True
         try:
-            while self._admit(model):
-                self._step(model)
+            while model is not None:
+                while self._admit(model):
+                    self._step(model)
+                if self._stopping:
+                    break
+                self._unload(model)
+                model = None  # its memory is free before the next one is loaded
+                model = self._reload()
         except Exception as error:
-            self.error = error
+            self.error = error  # a model that cannot be reset is a model that is gone
             log.error("engine stopped", engine=self.name, exc_info=error)
         finally:
             self.ready = False
             with self._wake:
                 self._stopping = True
-                orphans = [*self._busy.values(), *self._waiting, *self._background]
-                self._waiting.clear()
-                self._background.clear()
+                orphans = list(self._busy.values())
             self._busy.clear()
             gone = ModelNotLoaded(str(self.error or "The server is shutting down"))
             self._deliver([(generation, gone) for generation in orphans])
-            model.close()
+            self._fail_waiting(gone)
+            if model is not None:
+                model.close()
+
+    def _load(self) -> Model:
+        model = self._load_model(self._report_loaded)
+        self.slots, self.loaded = model.slots, 1.0
+        log.info("model loaded", engine=self.name, slots=model.slots)
+        return model
+
+    def _unload(self, model: Model) -> None:
+        model.close()
+        self.loaded = 0.0
+        log.info("model unloaded", engine=self.name, idle_s=self._idle_unload_s)
+
+    def _reload(self) -> Model | None:
+        """Sleep until there is work and load the model for it; None when the engine is to stop.
+
+        Requests for which it cannot be loaded are told why, and the next ones try again: memory that
+        somebody else took meanwhile may be free by then.
+        """
+        while True:
+            with self._wake:
+                while not (self._stopping or self._waiting or self._background):
+                    self._wake.wait()
+                if self._stopping:
+                    return None
+            try:
+                return self._load()
+            except Exception as error:
+                log.error("model not loaded again", engine=self.name, exc_info=error)
+                self.loaded = 0.0
+                self._fail_waiting(
+                    ModelNotLoaded(f"The {self.name} engine could not be loaded again: {error}")
+                )
+
+    def _fail_waiting(self, error: Exception) -> None:
+        with self._wake:
+            waiting = [*self._waiting, *self._background]
+            self._waiting.clear()
+            self._background.clear()
+        self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
         self.loaded = share
@@ -135,21 +191,22 @@ class Engine:
     def _admit(self, model: Model) -> bool:
         """Release what was cancelled and fill free slots; sleep while there is nothing at all to do.
 
-        Returns False when the engine is to stop.
+        Returns False when the engine is to leave the model: to stop, or for want of work.
         """
         for slot in [slot for slot, generation in self._busy.items() if generation.cancelled]:
             self._release(model, slot)
         while len(self._busy) < model.slots:
             with self._wake:
                 while not (self._stopping or self._waiting or self._background or self._busy):
-                    self._wake.wait()
+                    if not self._wake.wait(self._idle_unload_s):
+                        return False
                 if self._stopping or (generation := self._next(model.slots)) is None:
                     break
                 slot = next(slot for slot in range(model.slots) if slot not in self._busy)
                 self._busy[slot] = generation
             try:
                 model.admit(slot, generation.utterance)
-            except Exception as error:  # noqa: BLE001 - it is this request's, and the batch goes on
+            except Exception as error:  # noqa: BLE001 - it is this request's; the batch goes on
                 self._release(model, slot)
                 self._deliver([(generation, _answerable(error))])
         return not self._stopping
@@ -185,11 +242,13 @@ class Engine:
                     ended = True
                 if ended:
                     self._release(model, slot)
-        except Exception as error:
+        except Exception as error:  # an out-of-memory step must not end the server
             log.error("step failed", engine=self.name, running=len(self._busy), exc_info=error)
             events += [(generation, _answerable(error)) for generation in self._busy.values()]
             for slot in list(self._busy):
                 self._release(model, slot)
+            self._deliver(events)  # before anything else can fail
+            events = []
             model.reset()
         self._deliver(events)
 

@@ -1,8 +1,9 @@
 """espeak-ng, a formant synthesizer, called from its wheel's shared library.
 
-The library is one per process and not thread-safe: an `Espeak` is made, used and closed by one thread.
+The library is one per process and not thread-safe: one thread calls `speak`.
 """
 
+import _ctypes
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _POS_CHARACTER = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_unload: Callable[[int], None] = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,56 +39,45 @@ class Profile:
     """How much the pitch moves, 0 (monotone) to 100."""
 
 
-class Espeak:
-    def __init__(self) -> None:
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        data = espeakng_loader.get_data_path().encode()
-        self.sample_rate: int = self._library.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, data, _INITIALIZE_DONT_EXIT
-        )
-        if self.sample_rate <= 0:
-            raise OSError(f"espeak-ng could not be initialized from {data.decode()}")
-        self._pieces: list[Samples] = []
-        self._callback = _Callback(self._collect)  # kept: the library holds only its address
-        self._library.espeak_SetSynthCallback(self._callback)
-        self._profile: Profile | None = None
+def speak(text: str, profile: Profile, seed: int = 0) -> tuple[Samples, int]:
+    """Return `text` as mono audio, and its sample rate; empty where there is nothing to pronounce.
 
-    def speak(self, text: str, profile: Profile) -> Samples:
-        """Return `text` as mono audio at `sample_rate`; empty where there is nothing to pronounce."""
-        self._set(profile)
-        self._pieces = []
-        encoded = text.encode()
-        self._call(
-            self._library.espeak_Synth,
-            encoded,
-            ctypes.c_size_t(len(encoded) + 1),
-            0,
-            _POS_CHARACTER,
-            0,
-            _CHARS_UTF8,
-            None,
-            None,
-        )
-        self._call(self._library.espeak_Synchronize)
-        return np.concatenate(self._pieces) if self._pieces else np.empty(0, np.float32)
+    The same arguments give the same audio. The library keeps phases, tremor and noise from one call to
+    the next and has no call that clears them, so each call loads it afresh (0.8 ms).
+    """
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    try:
+        return _speak(library, text, profile, seed)
+    finally:
+        library.espeak_Terminate()
+        _unload(library._handle)
 
-    def close(self) -> None:
-        self._library.espeak_Terminate()
 
-    def _set(self, profile: Profile) -> None:
-        if profile == self._profile:
-            return
-        self._call(self._library.espeak_SetVoiceByName, f"en-us+{profile.variant}".encode())
-        for parameter, value in ((_RATE, profile.rate), (_PITCH, profile.pitch), (_RANGE, profile.range)):
-            self._call(self._library.espeak_SetParameter, parameter, value, 0)
-        self._profile = profile
+def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> tuple[Samples, int]:
+    pieces: list[Samples] = []
 
-    def _collect(self, wave: "ctypes._Pointer[ctypes.c_short]", count: int, _: int | None) -> int:
+    def collect(wave: "ctypes._Pointer[ctypes.c_short]", count: int, _: int | None) -> int:
         if wave and count > 0:
-            pcm = np.ctypeslib.as_array(wave, (count,))
-            self._pieces.append(pcm.astype(np.float32) / np.float32(32768))
+            pieces.append(np.ctypeslib.as_array(wave, (count,)).astype(np.float32) / np.float32(32768))
         return 0
 
-    def _call(self, function: Callable[..., int], *arguments: object) -> None:
-        if (status := function(*arguments)) != 0:
-            raise AudioProcessingError(f"espeak-ng failed with status {status}")
+    data = espeakng_loader.get_data_path().encode()
+    sample_rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data, _INITIALIZE_DONT_EXIT)
+    if sample_rate <= 0:
+        raise AudioProcessingError(f"espeak-ng could not be initialized from {data.decode()}")
+    callback = _Callback(collect)  # kept in a variable: the library holds only its address
+    library.espeak_SetSynthCallback(callback)
+    library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
+    _call(library.espeak_SetVoiceByName, f"en-us+{profile.variant}".encode())
+    for parameter, value in ((_RATE, profile.rate), (_PITCH, profile.pitch), (_RANGE, profile.range)):
+        _call(library.espeak_SetParameter, parameter, value, 0)
+    encoded = text.encode()
+    size = ctypes.c_size_t(len(encoded) + 1)
+    _call(library.espeak_Synth, encoded, size, 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
+    _call(library.espeak_Synchronize)
+    return (np.concatenate(pieces) if pieces else np.empty(0, np.float32)), sample_rate
+
+
+def _call(function: Callable[..., int], *arguments: object) -> None:
+    if (status := function(*arguments)) != 0:
+        raise AudioProcessingError(f"espeak-ng failed with status {status}")

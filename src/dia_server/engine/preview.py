@@ -15,7 +15,7 @@ from itertools import chain
 import av
 import numpy as np
 
-from dia_server.engine.espeak import Espeak, Profile
+from dia_server.engine.espeak import Profile, speak
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
 
 FRAME = 512
@@ -51,7 +51,6 @@ def load(slots: int) -> Callable[[Callable[[float], None]], Model]:
 class Preview:
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._espeak = Espeak()
         self._running: dict[int, _Script] = {}
 
     def admit(self, slot: int, utterance: Utterance) -> None:
@@ -67,11 +66,11 @@ class Preview:
         self._running.clear()
 
     def close(self) -> None:
-        self._espeak.close()
+        self._running.clear()
 
     def _advance(self, script: "_Script") -> Chunk:
         profile, clause = script.clauses.popleft()
-        samples = resample(self._espeak.speak(clause, profile), self._espeak.sample_rate)
+        samples = resample(*speak(clause, profile, script.seed))
         if script.clauses or not samples.any():
             samples = np.concatenate([samples, PAUSE])
         samples = samples[: script.tokens_left * FRAME]
@@ -90,6 +89,7 @@ class _Script:
         self.clauses = deque(clauses(utterance.text, utterance.voice))
         self.length = sum(len(clause) for _, clause in self.clauses)
         self.said = 0
+        self.seed = utterance.seed
         self.tokens_left = sys.maxsize if utterance.max_tokens is None else utterance.max_tokens
 
 

@@ -44,6 +44,8 @@ class Utterance:
     max_tokens: int | None = None
     """Decoder steps at most; None for as many as the model can."""
     prompt: VoicePrompt | None = None
+    compile: bool = True
+    """False asks for plain kernels where the model would run compiled ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

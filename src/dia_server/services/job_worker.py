@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from dia_server.engine.engine import Engine
+from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import Samples
 from dia_server.errors import ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
 from dia_server.services.job_store import Job, JobStore, file_name
@@ -38,7 +38,7 @@ class Stopping(Exception):
 class JobWorker:
     """`start` and `stop` with the server; `wake` when there may be a pending job."""
 
-    def __init__(self, engine: Engine, speech: SpeechService, store: JobStore, outputs: Outputs) -> None:
+    def __init__(self, engine: AnyEngine, speech: SpeechService, store: JobStore, outputs: Outputs) -> None:
         self._engine = engine
         self._speech = speech
         self._store = store

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dia_server.engine.engine import Engine
+from dia_server.engine.pool import AnyEngine
 from dia_server.errors import JobNotComplete, ModelNotLoaded, NotFound
 from dia_server.services.job_store import Job as Job
 from dia_server.services.job_store import JobLine as JobLine
@@ -27,7 +27,7 @@ class Result:
 
 class JobService:
     def __init__(
-        self, engine: Engine, speech: SpeechService, store: JobStore, worker: JobWorker, outputs: Outputs
+        self, engine: AnyEngine, speech: SpeechService, store: JobStore, worker: JobWorker, outputs: Outputs
     ) -> None:
         self._engine = engine
         self._speech = speech

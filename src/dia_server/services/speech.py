@@ -13,7 +13,7 @@ from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
 from dia_server.audio.encode import Encoder, encode
 from dia_server.audio.tempo import Tempo, change_tempo
-from dia_server.engine.engine import Engine
+from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import SAMPLE_RATE, Utterance
 from dia_server.engine.types import Samples as Samples
 from dia_server.errors import Invalid, TextTooLong
@@ -63,7 +63,7 @@ Listener = Callable[[Samples, float], None]
 class SpeechService:
     def __init__(
         self,
-        engine: Engine,
+        engine: AnyEngine,
         voices: VoiceService,
         config: ConfigService,
         finished: Callable[[SpeechRequest, Voice, Speech | None], None],
@@ -140,6 +140,7 @@ class SpeechService:
             "cfg_scale": request.cfg_scale,
             "top_p": request.top_p,
             "max_tokens": request.max_tokens,
+            "compile": request.use_torch_compile,
         }
         return Utterance(
             text,

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from dia_server.engine.engine import Engine
+from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import EngineName as EngineName
 
 
@@ -22,7 +22,7 @@ class Status:
 
 
 class StatusService:
-    def __init__(self, engine: Engine, gpu_count: int) -> None:
+    def __init__(self, engine: AnyEngine, gpu_count: int) -> None:
         self._engine = engine
         self._gpu_count = gpu_count
         self._started = time.monotonic()
@@ -36,7 +36,7 @@ class StatusService:
             status=status,
             model_loaded=engine.ready,
             gpu_count=self._gpu_count,
-            worker_count=1,
+            worker_count=engine.worker_count,
             active_jobs=engine.active,
             uptime_s=time.monotonic() - self._started,
             engine=engine.name,

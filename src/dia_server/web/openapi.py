@@ -6,6 +6,7 @@ written anew by msgspec, which also does the decoding, and errors are taken from
 from `opt={"accepted": True}`.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -47,6 +48,7 @@ def document(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[
     description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for handler, operation in _operations(app, description):
         operation["operationId"] = handler.fn.__name__
+        operation["summary"] = inspect.getdoc(handler.fn)
         responses = {code: answer for code, answer in operation["responses"].items() if code < "400"}
         if handler.opt.get("audio"):
             responses["200"] = _audio()
@@ -63,6 +65,10 @@ def document(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[
         for status, answer in responses.items():
             answer["headers"] = {**answer.get("headers", {}), **_headers(handler, int(status))}
         operation["responses"] = responses
+    # the main way to speech first, OpenAI's twins last
+    description["paths"] = dict(
+        sorted(description["paths"].items(), key=lambda item: item[0].startswith("/v1/"))
+    )
     return msgspec.json.encode(description)
 
 

@@ -19,7 +19,7 @@ Text = Annotated[
         extra_json_schema={
             "minLength": 1,
             "maxLength": MAX_CHARACTERS,
-            "pattern": r"[^\s*\x00-\x20\x7f-\xa0\ud800-\udfff\ufeff]",
+            "pattern": r"[^\s*]",
             "examples": ["Hello, world!"],
         },
     ),

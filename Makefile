@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+# the first of these that is Python 3.11 or newer
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: help
+help:  ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: $(VENV)/installed  ## Set everything up and serve on http://127.0.0.1:7860
+	@$(BIN)/dia-server serve
+
+.PHONY: test
+test: $(VENV)/installed-dev  ## Set everything up and run every test
+	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(VENV)/installed-dev  ## Check style and types
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/installed-dev  ## Put the source in style
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+.PHONY: bench
+bench: $(VENV)/installed-dev  ## Measure the server's overhead and its behaviour under load
+	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/load.py
+
+.PHONY: clean
+clean:  ## Remove the environment and caches; voices and audio stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing; the first time takes a few minutes, most of them for PyTorch."
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@

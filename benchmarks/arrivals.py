@@ -1,0 +1,126 @@
+"""An `Engine` with a random Dia, and requests that arrive at it as a Poisson process."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import LongTensor
+from transformers import DacConfig, DacModel
+
+from benchmarks.models import FRAME_RATE, TEMPERATURE, random_dia
+from dia_server.engine.dia.assemble import assemble
+from dia_server.engine.dia.codec import CODEBOOKS, HOP, SAMPLE_RATE, Codec, Window
+from dia_server.engine.dia.model import AudioCodec, DiaModel
+from dia_server.engine.dia.shape import Shape
+from dia_server.engine.engine import Engine
+from dia_server.engine.types import LoadModel, Samples, Utterance
+
+
+class Silence:
+    """Stands in for the codec on machines that are too slow for it; its audio has the right length."""
+
+    def encode(self, samples: Samples) -> LongTensor:
+        return torch.zeros(-(-len(samples) // HOP), CODEBOOKS).long()  # type: ignore[return-value]
+
+    def decode(self, windows: Sequence[Window]) -> list[Samples]:
+        return [np.zeros(window.n * HOP, np.float32) for window in windows]
+
+
+def random_codec(device: str) -> Codec:
+    """Of the real one's size: 76.6 M parameters."""
+    with torch.device(device):
+        return Codec(DacModel(DacConfig(sampling_rate=SAMPLE_RATE)))
+
+
+def random_loader(size: str, device: str, dtype: torch.dtype, slots: int, *, codec: bool) -> LoadModel:
+    def load(report: Callable[[float], None]) -> DiaModel:
+        dia = random_dia(size, device, dtype)
+        audio: AudioCodec = random_codec(device) if codec else Silence()
+        weights = assemble(
+            Shape.of(dia.config),
+            dia.state_dict().__getitem__,
+            device=dia.device,
+            dtype=dtype,
+            packed=device == "cpu",
+        )
+        return DiaModel(weights, audio, slots, compiled=device.startswith("cuda"), report=report)
+
+    return load
+
+
+async def started(load: LoadModel, max_waiting: int) -> Engine:
+    engine = Engine("dia", load, max_waiting=max_waiting)
+    engine.start()
+    while not engine.ready:
+        if engine.error is not None:
+            raise engine.error
+        await asyncio.sleep(0.05)
+    return engine
+
+
+@dataclass(slots=True)
+class Listening:
+    """What one client heard, in seconds since it asked."""
+
+    first: float = 0.0
+    total: float = 0.0
+    audio: float = 0.0
+    """Seconds of audio received."""
+    chunks: int = 0
+    late: int = 0
+    """Chunks that came when everything before them had been played."""
+    gaps: list[float] = field(default_factory=list)
+    """Between one chunk and the next."""
+
+
+async def listen(engine: Engine, utterance: Utterance) -> Listening:
+    heard, start = Listening(), time.perf_counter()
+    previous = 0.0
+    async with engine.submit(utterance) as generation:
+        async for chunk in generation:
+            now = time.perf_counter() - start
+            if not len(chunk.samples):
+                continue
+            if heard.chunks == 0:
+                heard.first = now
+            else:
+                heard.late += now > heard.first + heard.audio
+                heard.gaps.append(now - previous)
+            previous = now
+            heard.chunks += 1
+            heard.audio += len(chunk.samples) / SAMPLE_RATE
+    heard.total = time.perf_counter() - start
+    return heard
+
+
+def utterances(count: int, seconds: tuple[float, float], seed: int = 0) -> list[Utterance]:
+    """Texts of 15 characters for each of `seconds` of speech, which is about what people speak."""
+    rng = random.Random(seed)
+    made = []
+    for i in range(count):
+        length = rng.uniform(*seconds)
+        text = "[S1] " + "".join(rng.choices("abcdefghij ", k=int(15 * length)))
+        steps = int(length * FRAME_RATE) + 16
+        made.append(Utterance(text, voice="", seed=i, temperature=TEMPERATURE, max_tokens=steps))
+    return made
+
+
+async def arrive(engine: Engine, work: list[Utterance], rate: float, seed: int = 0) -> list[Listening]:
+    """Submit `work` as a Poisson process of `rate` requests a second; what each client heard."""
+    rng = random.Random(seed)
+    tasks = []
+    for utterance in work:
+        tasks.append(asyncio.create_task(listen(engine, utterance)))
+        await asyncio.sleep(rng.expovariate(rate))
+    return await asyncio.gather(*tasks)
+
+
+async def capacity(engine: Engine, work: list[Utterance]) -> float:
+    """Seconds of audio a second with every slot full."""
+    start = time.perf_counter()
+    heard = await asyncio.gather(*(listen(engine, utterance) for utterance in work))
+    return sum(one.audio for one in heard) / (time.perf_counter() - start)

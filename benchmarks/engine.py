@@ -1,0 +1,182 @@
+"""Decoder steps per second of this engine and of its peers, on equal random weights and equal work.
+
+    python -m benchmarks.engine                              one CPU thread, 115 M parameters
+    python -m benchmarks.engine --device cuda --size 1.6B --batches 1 8 32 64 --prompt 860
+    python -m benchmarks.engine --original ../dia            with the original package beside them
+
+First parity: greedy tokens in fp32 must equal transformers', or nothing is measured. Then, for each batch
+size, every implementation in turn, for several rounds; a time is that of a whole call, from text to the last
+token. Warm-up (compilation, graph capture) is apart. Medians are reported, and the spread of the rounds. On
+the CPU it is the process's own time, which means something for one thread only.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.implementations import Implementation, Original, Ours, Transformers
+from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, synchronize
+from benchmarks.models import FRAME_RATE, SIZES, Workload, random_dia, workload
+from dia_server.engine.dia.shape import Shape
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(1)
+    dtype = getattr(torch, options.dtype)
+    check_parity(options.device)
+    machine = describe_machine(options.device)
+    bandwidth = read_bandwidth(options.device, 2 << 30 if options.device == "cpu" else 8 << 30)
+    print(" ".join(f"{key}={value}" for key, value in machine.items()))
+    print(f"reads {bandwidth / 1e9:.1f} GB/s; {options.size} parameters in {options.dtype}")
+
+    dia = random_dia(options.size, options.device, dtype)
+    on_cuda = options.device.startswith("cuda")
+    slots = max([*options.batches, *options.prompted, options.arrivals])
+    ours = Ours(dia, slots, compiled=on_cuda)
+    peers: list[Implementation] = [Transformers(dia, cache) for cache in options.caches]
+    if options.original:
+        peers.append(Original(options.original, dia, compiled=on_cuda))
+
+    shape, rows = Shape.of(dia.config), []
+    cases = [(batch, 0) for batch in options.batches] + [
+        (batch, options.prompt) for batch in options.prompted
+    ]
+    for batch, prompt in cases:
+        work = workload(batch, options.steps, prompt_frames=prompt)
+        times = measure([ours, *peers], work, options.rounds, options.device)
+        limit = step_bytes(shape, dtype, batch, prompt + options.steps / 2, 200) / bandwidth
+        rows += [row(name, seconds, work, times[ours.name], limit) for name, seconds in times.items()]
+        print_rows(rows[-len(times) :])
+    if options.arrivals:
+        arrivals = compare_arrivals(ours, peers[0], options)
+        print(json.dumps(arrivals, indent=2))
+    else:
+        arrivals = None
+    if options.json:
+        report = {
+            "date": date.today().isoformat(),
+            "machine": machine,
+            "bandwidth": bandwidth,
+            "options": vars(options) | {"json": str(options.json)},
+            "rows": rows,
+            "arrivals": arrivals,
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--size", choices=SIZES, default="115M")
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 8])
+    parser.add_argument("--prompt", type=int, default=1000, help="frames of the voice prompt")
+    parser.add_argument("--prompted", type=int, nargs="*", default=[1, 4], help="batches that have one")
+    parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--caches", nargs="*", default=["dynamic", "static"], help="of transformers")
+    parser.add_argument("--arrivals", type=int, default=8, help="requests that arrive one by one; 0 for none")
+    parser.add_argument("--polls-between", type=int, default=1, help="between two arrivals")
+    parser.add_argument("--original", help="folder of the original package")
+    parser.add_argument("--json", type=Path, help="file for the results")
+    return parser.parse_args()
+
+
+def check_parity(device: str) -> None:
+    """A result counts only where the tokens are the same.
+
+    The scale makes the tokens depend on the whole input; at twice of it rounding decides some of them.
+    """
+    dia = random_dia("tiny", device, torch.float32, std=0.1)
+    ours, reference = Ours(dia, 3), Transformers(dia, "dynamic")
+    for prompt in (0, 20):
+        work = workload(3, 60, prompt_frames=prompt, text_bytes=40)
+        greedy = Workload(work.texts, work.prompts, work.steps, sampled=False)
+        for made, expected in zip(ours.generate(greedy), reference.generate(greedy), strict=True):
+            if not torch.equal(made, expected):
+                raise SystemExit(f"The tokens differ from transformers' (prompt of {prompt} frames)")
+    print("parity: greedy tokens equal transformers'")
+
+
+def measure(
+    implementations: Sequence[Implementation], work: Workload, rounds: int, device: str
+) -> dict[str, list[float]]:
+    """Seconds of each round of each implementation, rounds interleaved, after one unmeasured call."""
+    short = Workload(work.texts, work.prompts, 32)
+    for implementation in implementations:
+        implementation.generate(short if device == "cpu" else work)
+    times: dict[str, list[float]] = {implementation.name: [] for implementation in implementations}
+    for _ in range(rounds):
+        for implementation in implementations:
+            times[implementation.name].append(timed(lambda: implementation.generate(work), device))  # noqa: B023
+    return times
+
+
+def timed(call: Callable[[], list[Tensor]], device: str) -> float:
+    """Seconds: on the CPU those that this process had of it, so that a busy machine does less harm."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    synchronize(device)
+    start = clock()
+    call()
+    synchronize(device)
+    return clock() - start
+
+
+def row(name: str, seconds: list[float], work: Workload, ours: list[float], limit: float) -> dict[str, Any]:
+    median, steps = statistics.median(seconds), work.steps
+    return {
+        "name": name,
+        "batch": len(work.texts),
+        "prompt": work.prompt_frames,
+        "seconds": seconds,
+        "steps_per_s": steps / median,
+        "real_time_each": steps / median / FRAME_RATE,
+        "real_time_total": len(work.texts) * steps / median / FRAME_RATE,
+        "percent_of_byte_limit": 100 * limit * steps / median,
+        "spread_percent": 100 * (max(seconds) - min(seconds)) / median,
+        "ours_is_faster": median / statistics.median(ours),
+    }
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    for r in rows:
+        print(
+            f"batch {r['batch']:2} prompt {r['prompt']:4}  {r['name']:28} {r['steps_per_s']:8.1f} steps/s"
+            f"  x{r['real_time_each']:.2f} each  x{r['real_time_total']:.2f} in all"
+            f"  {r['percent_of_byte_limit']:3.0f} % of the limit  +-{r['spread_percent'] / 2:.0f} %"
+            f"  ours x{r['ours_is_faster']:.2f}",
+            flush=True,
+        )
+
+
+def compare_arrivals(ours: Ours, peer: Implementation, options: argparse.Namespace) -> dict[str, Any]:
+    """Requests that arrive one by one, served as they come, against `generate` called for each in turn."""
+    work = workload(options.arrivals, options.steps)
+    singles = [workload(1, options.steps, seed=i) for i in range(options.arrivals)]
+    joined, in_turn = [], []
+    for _ in range(options.rounds):
+        joined.append(timed(lambda: ours.generate(work, polls_between=options.polls_between), options.device))
+        in_turn.append(timed(lambda: [peer.generate(single)[0] for single in singles], options.device))
+    return {
+        "requests": options.arrivals,
+        "polls_between": options.polls_between,
+        "peer": peer.name,
+        "ours_s": joined,
+        "peer_s": in_turn,
+        "ratio": statistics.median(joined) / statistics.median(in_turn),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What a step must read at least, how fast this machine can read, and what machine it is."""
+
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+import transformers
+
+from dia_server.engine.dia.shape import Shape
+
+
+def step_bytes(shape: Shape, dtype: torch.dtype, batch: int, columns: float, letters: float) -> float:
+    """Decoder weights once; keys and values of both rows' `columns`, and of one row's `letters`."""
+    audio, cross = shape.audio, shape.cross_heads * shape.cross_head_dim
+    attention = audio.hidden * audio.head_dim * 2 * (audio.heads + audio.kv_heads)
+    layer = attention + 2 * audio.hidden * cross + 3 * audio.hidden * audio.mlp
+    weights = audio.layers * layer + shape.channels * audio.vocabulary * audio.hidden
+    own = audio.layers * 2 * audio.kv_heads * audio.head_dim
+    text = audio.layers * 2 * shape.cross_kv_heads * shape.cross_head_dim
+    return dtype.itemsize * (weights + batch * (2 * columns * own + letters * text))
+
+
+def read_bandwidth(device: str, size: int) -> float:
+    """Bytes a second: the best of several sums of `size` bytes that no cache holds."""
+    data = torch.ones(size // 4, device=device)
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        data.sum().item()
+        best = min(best, time.perf_counter() - start)
+    return size / best
+
+
+def synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def describe_machine(device: str) -> dict[str, str | int]:
+    versions: dict[str, str | int] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    if device.startswith("cuda"):
+        return {"device": torch.cuda.get_device_name(device), **versions}
+    return {
+        "device": _cpu_name(),
+        "cores": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+        **versions,
+    }
+
+
+def _cpu_name() -> str:
+    """The model, and the instruction sets that decide how fast bf16 is."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in facts.get("flags", "")]
+    return f"{facts.get('model name', platform.machine())} ({', '.join(sets)})"

@@ -1,0 +1,92 @@
+"""Random Dia models of two sizes, and the work that every implementation is given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DiaConfig, DiaForConditionalGeneration
+
+EOS = 1024
+FRAME_RATE = 44_100 / 512
+"""Steps per second of audio: what real time is."""
+
+TEMPERATURE, TOP_P, TOP_K, CFG_SCALE = 1.2, 0.95, 45, 3.0
+"""The original's defaults."""
+
+SIZES: dict[str, dict[str, Any]] = {
+    "1.6B": {},
+    "115M": {
+        "encoder_config": {
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+        },
+        "decoder_config": {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "cross_num_attention_heads": 8,
+            "cross_num_key_value_heads": 8,
+            "cross_hidden_size": 512,
+        },
+    },
+    "tiny": {
+        "encoder_config": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
+        "decoder_config": {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "cross_hidden_size": 64,
+        },
+    },
+}
+"""Where they differ from the real config: the real model, one a CPU core can run, and one for parity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    texts: Sequence[str]
+    prompts: Sequence[Tensor]
+    """Frames [T, 9] of each text's voice prompt, all of one length, which may be 0."""
+    steps: int
+    sampled: bool = True
+    """With the settings above; otherwise greedy."""
+
+    @property
+    def prompt_frames(self) -> int:
+        return len(self.prompts[0])
+
+
+def random_dia(
+    size: str, device: str, dtype: torch.dtype, *, std: float = 0.02
+) -> DiaForConditionalGeneration:
+    """Weights from N(0, std^2); EOS has logit 0, so it is never the likeliest and no run ends early."""
+    config = DiaConfig(**SIZES[size])
+    with torch.device(device):
+        model = DiaForConditionalGeneration(config)
+    generator = torch.Generator(device).manual_seed(0)
+    model.train(False).requires_grad_(False)
+    for name, weight in model.named_parameters():
+        if "norm" not in name:
+            weight.normal_(0.0, std, generator=generator)
+    model.logits_dense.weight[EOS] = 0.0
+    model.to(dtype)  # type: ignore[arg-type]
+    return model
+
+
+def workload(
+    batch: int, steps: int, *, prompt_frames: int = 0, text_bytes: int = 200, seed: int = 0
+) -> Workload:
+    """`batch` different texts of `text_bytes` bytes, each with a different voice prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    letters = torch.randint(97, 123, (batch, text_bytes - 1), generator=generator).tolist()
+    prompts = torch.randint(0, 1024, (batch, prompt_frames, 9), generator=generator)
+    # a tag is one byte of the text as the model reads it
+    return Workload(["[S1]" + bytes(row).decode() for row in letters], list(prompts), steps)

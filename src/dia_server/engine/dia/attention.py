@@ -1,0 +1,97 @@
+"""Attention of one query per row over a K/V arena: the self- and cross-attention of a decoder step.
+
+The arena of a layer is [rows, 2 * kv_heads, columns, head_dim], contiguous: keys in the first half of the
+heads, values in the second, so `arena.chunk(2, dim=1)` gives the `keys` and `values` below without a copy,
+and what a program of the kernel reads (one head's columns) is one unbroken stretch of memory. Put the two
+guidance rows of a slot beside each other (rows 2s and 2s + 1): then the slots below n are the rows below
+2n, a view, and the path without a row index needs no gather.
+
+Lengths stay on the device. The kernel splits each row's own length over a fixed number of programs, so
+one captured graph serves every mixture of lengths, balanced, and reads nothing past the end.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PROGRAMS = 512
+"""Enough to keep the largest GPU's 132 to 192 processors busy, each with a few programs to switch between."""
+MAX_SPLITS = 32
+BLOCK = 64
+"""Columns a program reads at a time; a split is a multiple of it."""
+
+
+def decode_attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    *,
+    rows: Tensor | None = None,
+    limit: int | None = None,
+) -> Tensor:
+    """softmax(q k) v with scale 1.0: q [R, heads, D] to [R, heads, D].
+
+    `keys` and `values` [N, kv_heads, T, D] are views of the arena; query row r reads arena row `rows[r]`
+    (row r where None), its first `lengths[r]` >= 1 columns; heads is a multiple of kv_heads. `limit` is
+    an upper bound of `lengths` that the host knows; it saves reading the rest where there is no kernel.
+    """
+    if q.is_cuda:
+        return fused_attention(q, keys, values, lengths, rows)
+    return plain_attention(q, keys, values, lengths, rows, limit)
+
+
+def plain_attention(
+    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor | None, limit: int | None
+) -> Tensor:
+    """Without the kernel. The queries of one K/V head go in as a sequence: no copy of K and V per query."""
+    keys, values = keys[:, :, :limit], values[:, :, :limit]
+    if rows is None:
+        keys, values = keys[: len(q)], values[: len(q)]
+    else:
+        keys, values = keys[rows], values[rows]
+    mask = torch.arange(keys.shape[2], device=q.device) < lengths[:, None]
+    grouped = q.view(len(q), keys.shape[1], -1, q.shape[2])
+    out = F.scaled_dot_product_attention(grouped, keys, values, mask[:, None, None], scale=1.0)
+    return out.flatten(1, 2)
+
+
+def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor | None) -> Tensor:
+    """Split-KV attention (flash-decoding): softmaxes over pieces of a row, then one pass that joins them."""
+    from dia_server.engine.dia.kernels import join_kernel, split_kernel
+
+    count, heads, dim = q.shape
+    kv_heads, columns = keys.shape[1], keys.shape[2]
+    assert keys.stride() == values.stride()
+    assert keys.stride()[2:] == (dim, 1)
+    q = q.contiguous()
+    splits = split_count(count * kv_heads, columns)
+    out = torch.empty_like(q)
+    partial = out if splits == 1 else q.new_empty(count, heads, splits, dim, dtype=torch.float32)
+    scale = q.new_empty(count, heads, splits, dtype=torch.float32)
+    split_kernel[(count, kv_heads, splits)](
+        q,
+        keys,
+        values,
+        lengths if rows is None else rows,
+        lengths,
+        partial,
+        scale,
+        keys.stride(0),
+        keys.stride(1),
+        ROWS=rows is not None,
+        GROUP=heads // kv_heads,
+        DIM=dim,
+        SPLITS=splits,
+        BLOCK=BLOCK,
+        num_warps=4,
+    )
+    if splits > 1:
+        join_kernel[(count, heads)](partial, scale, out, DIM=dim, SPLITS=splits, num_warps=4)
+    return out
+
+
+def split_count(tasks: int, columns: int) -> int:
+    """Programs for each of `tasks` (row, K/V head) pairs: a power of two, no more than there are blocks."""
+    wanted = min(PROGRAMS // tasks, -(-columns // BLOCK), MAX_SPLITS)
+    return 1 << max(0, wanted.bit_length() - 1)

@@ -1,0 +1,115 @@
+"""Dia's checkpoint on disk: a transformers folder or hub repository, in one safetensors file or many.
+
+Tensors are read through a memory map, one at a time, so that loading never holds a second copy of the model.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils.tqdm import tqdm
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import DiaConfig
+
+from dia_server.engine.dia.shape import Shape
+from dia_server.errors import ModelNotLoaded
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+FILES = ["config.json", INDEX, "*.safetensors"]
+
+Report = Callable[[float], None]
+"""Takes the share that is done, 0 to 1."""
+
+
+class Checkpoint:
+    """The shape and tensors of one folder; raises ModelNotLoaded where they cannot be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shape = _read_shape(folder)
+        self._files: dict[str, Any] = {}
+        if (folder / INDEX).exists():
+            names: dict[str, str] = _read_json(folder / INDEX)["weight_map"]
+            self._where = {name: self._open(file) for name, file in names.items()}
+        else:
+            single = self._open(SINGLE)
+            self._where = dict.fromkeys(single.keys(), single)
+
+    @classmethod
+    def locate(cls, model: str, report: Report) -> Self:
+        """Open the folder `model`, or download the hub repository of that name."""
+        if os.path.isdir(model):
+            return cls(Path(model))
+        try:
+            folder = snapshot_download(model, allow_patterns=FILES, tqdm_class=progress_bar(report))
+        except Exception as error:  # the hub's client has no common base for its failures
+            raise ModelNotLoaded(f"{model!r} is no folder and could not be downloaded: {error}") from error
+        return cls(Path(folder))
+
+    def tensor(self, name: str) -> Tensor:
+        if name not in self._where:
+            raise ModelNotLoaded(f"{self.folder} has no tensor {name!r}")
+        tensor: Tensor = self._where[name].get_tensor(name)
+        return tensor
+
+    def elements(self) -> int:
+        """Numbers in all tensors."""
+        shapes: list[list[int]] = [f.get_slice(name).get_shape() for name, f in self._where.items()]
+        return sum(prod(shape) for shape in shapes)
+
+    def _open(self, file: str) -> Any:
+        if file not in self._files:
+            if not (self.folder / file).exists():
+                raise ModelNotLoaded(f"{self.folder} lacks {file}")
+            try:
+                self._files[file] = safe_open(self.folder / file, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise ModelNotLoaded(f"{self.folder / file} could not be read: {error}") from error
+        return self._files[file]
+
+
+def _read_shape(folder: Path) -> Shape:
+    if not (folder / "config.json").exists():
+        raise ModelNotLoaded(f"{folder} lacks config.json")
+    values = _read_json(folder / "config.json")
+    if values.get("model_type") != "dia":
+        raise ModelNotLoaded(f"{folder} holds a model of type {values.get('model_type')!r}; expected 'dia'")
+    try:
+        return Shape.of(DiaConfig.from_dict(values))
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ModelNotLoaded(f"{folder / 'config.json'} is no config of Dia: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelNotLoaded(f"{path} is not JSON: {error}") from error
+    return values
+
+
+def progress_bar(report: Report) -> type[tqdm]:
+    """A bar for `snapshot_download` that draws nothing and reports the share of all bytes."""
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._nowhere = open(os.devnull, "w")  # noqa: SIM115 - closed with the bar
+            super().__init__(*args, **kwargs | {"disable": False, "file": self._nowhere})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            if self.unit == "B" and self.total:
+                report(min(1.0, self.n / self.total))
+            return drawn
+
+        def close(self) -> None:
+            super().close()
+            self._nowhere.close()
+
+    return Bar

@@ -1,0 +1,150 @@
+"""The DAC codec: 44.1 kHz audio to frames of 9 codes and back, whole or in windows while it is being made.
+
+A frame is 512 samples. A decoded sample depends on at most 9.25 frames on each side of its own, so a window
+with 10 frames of context around its middle gives the same samples as the whole; context is left out only
+where the sequence itself begins or ends. The weights stay in fp32 (bf16 leaves 12 dB); on GPUs the
+convolutions may use TF32, torch's default for them.
+
+`Codec` knows nothing of slots, delay patterns or special tokens: its codes are 0 to 1023.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import LongTensor, Tensor, nn
+from transformers import DacConfig, DacModel
+from transformers.models.dac.modeling_dac import Snake1d
+
+from dia_server.engine.dia.snake import Snake
+from dia_server.engine.types import Samples
+from dia_server.errors import ModelNotLoaded
+
+SAMPLE_RATE = 44_100
+HOP = 512
+"""Samples per frame."""
+CODEBOOKS = 9
+CONTEXT = 10
+"""Frames that a window needs on either side."""
+FIRST_CHUNK, LAST_CHUNK = 4, 43
+"""Frames of the first chunk, for an early start, and of those in full swing, half a second each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Frames to decode, of which only the `n` after the first `left` are wanted."""
+
+    frames: LongTensor
+    """[left + n + right, 9], on any device."""
+    left: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The next chunk of a sequence: frames [start, stop) are its window, `n` from `start + left` its own."""
+
+    start: int
+    stop: int
+    left: int
+    n: int
+
+
+def plan_chunk(emitted: int, complete: int, ended: bool) -> Span | None:
+    """What to decode after `emitted` frames when `complete` are known; None where that is too few as yet.
+
+    Chunks are of 4, 4, 8, 16, 32 and then 43 frames: each starts playing while the next, no longer than
+    everything before it, is being made. Until the sequence has `ended` a chunk waits for its right context.
+    """
+    n = min(max(emitted, FIRST_CHUNK), LAST_CHUNK)
+    if ended:
+        n = min(n, complete - emitted)
+    elif complete < emitted + n + CONTEXT:
+        return None
+    if n == 0:
+        return None
+    left = min(emitted, CONTEXT)
+    return Span(emitted - left, min(complete, emitted + n + CONTEXT), left, n)
+
+
+class Codec:
+    def __init__(self, dac: DacModel) -> None:
+        """Takes `dac` over: its activations are replaced by fused ones."""
+        assert dac.dtype in (torch.float32, torch.float64)
+        self.device = dac.device
+        self._dac = dac.train(False).requires_grad_(False)
+        _fuse_snakes(self._dac)
+        quantizers = self._dac.quantizer.quantizers
+        self._size = dac.config.codebook_size
+        self._table = torch.cat([q.out_proj(q.codebook.weight.T[None])[0].T for q in quantizers])
+        """[9 * 1024, hidden]: what each code adds to the decoder's input, its projection already applied."""
+        self._offsets = torch.arange(CODEBOOKS, device=self.device) * self._size
+
+    @torch.inference_mode()
+    def encode(self, samples: Samples) -> LongTensor:
+        """Mono at 44.1 kHz, padded with silence to whole frames, to codes [ceil(n / 512), 9] there."""
+        waveform = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device, self._dac.dtype)
+        waveform = F.pad(waveform, (0, -len(samples) % HOP))
+        codes: Tensor = self._dac.encode(waveform[None, None]).audio_codes
+        return codes[0].T.contiguous()  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def decode(self, windows: Sequence[Window]) -> list[Samples]:
+        """The middle of each window, `n` * 512 samples; windows of one length are decoded as one batch.
+
+        Windows are never padded to a common length: the network pads with zeros at every layer, which
+        added frames would change near an end of the sequence.
+        """
+        by_length: dict[int, list[int]] = {}
+        for i, window in enumerate(windows):
+            by_length.setdefault(len(window.frames), []).append(i)
+        decoded: dict[int, Tensor] = {}
+        for group in by_length.values():
+            codes = torch.stack([windows[i].frames for i in group]).to(self.device)
+            for i, waveform in zip(group, self.decode_frames(codes), strict=True):
+                middle = slice(windows[i].left * HOP, (windows[i].left + windows[i].n) * HOP)
+                decoded[i] = waveform[middle]
+        if not windows:
+            return []
+        # one copy, and so one wait for the device, for all of them
+        audio: Samples = torch.cat([decoded[i] for i in range(len(windows))]).float().cpu().numpy()
+        return np.split(audio, np.cumsum([window.n * HOP for window in windows])[:-1])
+
+    def decode_frames(self, codes: Tensor) -> Tensor:
+        """Codes [batch, T, 9] on the device to waveforms [batch, T * 512] there, without waiting for them."""
+        hidden = F.embedding(codes + self._offsets, self._table).sum(-2)
+        waveforms: Tensor = self._dac.decoder(hidden.transpose(1, 2).contiguous())
+        return waveforms.squeeze(1)
+
+
+def load_codec(source: str, device: torch.device | str) -> Codec:
+    """Load a DAC checkpoint by hub id or folder; raises ModelNotLoaded with the reason."""
+    try:
+        config = DacConfig.from_pretrained(source)
+        dac: DacModel
+        report: dict[str, Collection[str]]
+        dac, report = DacModel.from_pretrained(  # type: ignore[misc]
+            source, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelNotLoaded(f"The codec {source!r} could not be loaded: {error}") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelNotLoaded(f"The codec {source!r} lacks {len(missing)} weights, among them {missing[0]}")
+    shape = (config.sampling_rate, config.hop_length, config.n_codebooks)
+    needed = (SAMPLE_RATE, HOP, CODEBOOKS)
+    if shape != needed:
+        raise ModelNotLoaded(f"The codec {source!r} has (rate, hop, codebooks) {shape}; Dia needs {needed}")
+    dac.to(device)  # type: ignore[arg-type]
+    return Codec(dac)
+
+
+def _fuse_snakes(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, Snake1d):
+            setattr(module, name, Snake(child.alpha))
+        else:
+            _fuse_snakes(child)

@@ -1,0 +1,131 @@
+"""The decoder's step: one more column for every slot of a batch.
+
+It is a pure function over the state's tensors: it never looks at a value on the host and its shapes depend
+on the batch size only, so it runs eagerly, traces as one graph, and is captured as a CUDA graph.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dia_server.engine.dia.attention import decode_attention
+from dia_server.engine.dia.sampling import sample
+from dia_server.engine.dia.state import State
+from dia_server.engine.dia.weights import Weights, rms_norm, rotate
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(q [R, heads, D], keys, values [N, kv_heads, T, D], lengths [R], rows [R]) to [R, heads, D]."""
+
+
+class Attention(NamedTuple):
+    own: Attend
+    """Over the columns so far."""
+    text: Attend
+    """Over the text."""
+
+
+def on_device(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+    """Attention whose lengths only the device knows."""
+    return decode_attention(q, keys, values, lengths, rows=rows)
+
+
+ON_DEVICE = Attention(on_device, on_device)
+
+
+def known_lengths(slots: Sequence[int], columns: Sequence[int], letters: Sequence[int]) -> Attention:
+    """Attention for the CPU, where the host knows all lengths: no masks, no copies, nothing read in vain."""
+    return Attention(partial(_over_columns, slots, columns), partial(_over_letters, slots, letters))
+
+
+def _over_columns(
+    slots: Sequence[int], columns: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
+) -> Tensor:
+    """Both rows of each slot, q [2B, heads, D]."""
+    # the queries that share a K/V head go in as a sequence: each key is read once for all of them
+    grouped = q.view(2, len(slots), keys.shape[1], -1, q.shape[-1])
+    attended = []
+    for i, (slot, length) in enumerate(zip(slots, columns, strict=True)):
+        rows = slice(2 * slot, 2 * slot + 2)
+        k, v = keys[rows, :, :length], values[rows, :, :length]
+        attended.append(F.scaled_dot_product_attention(grouped[:, i], k, v, scale=1.0))
+    return torch.stack(attended, dim=1).view(q.shape)
+
+
+def _over_letters(
+    slots: Sequence[int], letters: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
+) -> Tensor:
+    """One row of each slot, q [B, heads, D]; matrices by vectors take half the time of the fused kernel."""
+    grouped = q.view(len(slots), keys.shape[1], -1, q.shape[-1]).transpose(2, 3)
+    attended = []
+    for i, (slot, length) in enumerate(zip(slots, letters, strict=True)):
+        scores = torch.bmm(keys[slot, :, :length], grouped[i]).transpose(1, 2)
+        attended.append(torch.bmm(scores.softmax(-1), values[slot, :, :length]))
+    return torch.stack(attended).view(q.shape)
+
+
+def step(weights: Weights, state: State, slots: Tensor, attention: Attention = ON_DEVICE) -> None:
+    """Sample the next column of every live slot among `slots` [B]; the others are left as they are."""
+    shape, position = weights.shape, state.position[slots]
+    x = embed(weights, state.grid[slots, position].clamp_min(0)).repeat(2, 1)
+    x = _layers(weights, state, x, slots, position, attention)
+    logits = weights.head(rms_norm(x, weights.norm, shape.audio.eps)).float()
+    cond, uncond = logits.view(2, len(slots), shape.channels, shape.audio.vocabulary)
+    tokens = sample(cond, uncond, position, state.knobs(slots), shape.eos)
+    finite = (cond + uncond).sum((1, 2)).isfinite()
+    _commit(weights, state, slots, position, tokens, finite)
+
+
+def embed(weights: Weights, tokens: Tensor) -> Tensor:
+    """Columns [..., channels] to the sum of their channels' embeddings [..., hidden]."""
+    return F.embedding(tokens + weights.channel_offset, weights.embedding).sum(-2)
+
+
+def _layers(
+    weights: Weights, state: State, x: Tensor, slots: Tensor, position: Tensor, attention: Attention
+) -> Tensor:
+    """Both rows of each slot [2B, hidden], those with the text first, through all layers."""
+    batch, shape, audio = len(slots), weights.shape, weights.shape.audio
+    rows = torch.cat([2 * slots, 2 * slots + 1])
+    # a slot that has ended may stand behind the last column that can be an input
+    column = position.clamp_max(audio.positions - 1).repeat(2)
+    cos, sin = (angle[column][:, None] for angle in weights.rotation)
+    lengths, letters = column + 1, state.text_length[slots]
+    turned = audio.heads + audio.kv_heads
+    for i, layer in enumerate(weights.layers):
+        cache, block = state.cache[i], layer.block
+        qkv = block.norm_qkv(x).view(2 * batch, -1, audio.head_dim)
+        q, k = rotate(qkv[:, :turned], cos, sin).tensor_split([audio.heads], 1)
+        cache[rows, :, column] = torch.cat([k, qkv[:, turned:]], 1)
+        keys, values = cache.chunk(2, 1)
+        x = x + block.out(attention.own(q, keys, values, lengths, rows).flatten(1))
+        q = layer.text_q(rms_norm(x[:batch], layer.text_norm, block.eps))
+        keys, values = state.text[i].chunk(2, 1)
+        q = q.view(batch, -1, shape.cross_head_dim).to(keys.dtype)
+        heard = attention.text(q, keys, values, letters, slots).flatten(1).to(x.dtype)
+        x = x + torch.cat([layer.text_out(heard), layer.silence.expand(batch, -1)])
+        x = block.mlp(x)
+    return x
+
+
+def _commit(
+    weights: Weights, state: State, slots: Tensor, position: Tensor, tokens: Tensor, finite: Tensor
+) -> None:
+    """Write the column after `position`: forced tokens over sampled ones, the tail after EOS over both."""
+    shape, live = weights.shape, state.live[slots]
+    column = (position + 1).clamp_max(shape.audio.positions)
+    forced = state.grid[slots, column]
+    tokens = torch.where(forced >= 0, forced, tokens)
+    ends = (tokens[:, 0] == shape.eos) | (column >= state.end[slots])
+    eos_at = state.eos_at[slots]
+    eos_at = torch.where(live & ends, torch.minimum(eos_at, column), eos_at)
+    due, at = eos_at[:, None] + weights.delay, column[:, None]
+    tokens = torch.where(at == due, shape.eos, torch.where(at > due, shape.pad, tokens))
+    state.eos_at[slots] = eos_at
+    state.grid[slots, column] = torch.where(live[:, None], tokens, forced)
+    state.position[slots] = torch.where(live, column, position)
+    state.broken[slots] |= live & ~finite
+    state.live[slots] = live & finite & (column < eos_at + shape.tail)

@@ -1,0 +1,93 @@
+"""How a step is launched: eagerly on any device, or on CUDA as one graph for each size of batch.
+
+An eager step is some hundred kernels, each of which costs the host longer to launch than the GPU to run.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dia_server.engine.dia.decoder import ON_DEVICE, known_lengths, step
+from dia_server.engine.dia.run import Run
+from dia_server.engine.dia.state import State
+from dia_server.engine.dia.weights import Weights
+
+BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+
+
+class Launcher(Protocol):
+    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
+        """Queue `steps` steps of `slots`, whose host side is `runs`."""
+
+
+class Eager(Launcher):
+    """Launches a step kernel by kernel."""
+
+    def __init__(self, weights: Weights, state: State) -> None:
+        self._weights, self._state = weights, state
+
+    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
+        index = self._state.upload(torch.tensor(slots))
+        attention, letters = ON_DEVICE, [run.letters for run in runs]
+        for i in range(steps):
+            if self._weights.device.type == "cpu":
+                # the host waits for each poll there, so it knows where every slot stands
+                columns = [min(run.position + 1 + i, self._state.columns) for run in runs]
+                attention = known_lengths(slots, columns, letters)
+            step(self._weights, self._state, index, attention)
+
+
+class Graphs(Launcher):
+    """One captured step for each bucket of batch sizes, over a vector of slots that is filled in before."""
+
+    def __init__(self, weights: Weights, state: State, report: Callable[[float], None]) -> None:
+        self._state = state
+        fused = compiled_step()
+        self._sizes = bucket_sizes(state.slots)
+        self._indices: dict[int, Tensor] = {}
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        pool = torch.cuda.graph_pool_handle()
+        for i, size in enumerate(reversed(self._sizes)):  # the largest first: the others reuse its memory
+            index = any_size(torch.arange(size, device=weights.device))
+            beside = torch.cuda.Stream(weights.device)  # type: ignore[no-untyped-call]
+            beside.wait_stream(torch.cuda.current_stream(weights.device))
+            with torch.cuda.stream(beside):
+                fused(weights, state, index)  # no slot is live, so this changes nothing
+            torch.cuda.current_stream(weights.device).wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                fused(weights, state, index)
+            self._indices[size], self._graphs[size] = index, graph
+            report((i + 1) / len(self._sizes))
+
+    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
+        size = next(size for size in self._sizes if size >= len(slots))
+        self._indices[size].copy_(self._state.upload(torch.tensor(padded(slots, size, self._state.slots))))
+        for _ in range(steps):
+            self._graphs[size].replay()
+
+
+def compiled_step(backend: str = "inductor") -> Callable[[Weights, State, Tensor], None]:
+    """The step, fused: compiled once for batches of one, and once for all others, given as `any_size`."""
+    return torch.compile(step, fullgraph=True, backend=backend)
+
+
+def any_size(index: Tensor) -> Tensor:
+    """`index` [B], whose length is not to be compiled in; a length of one is, as shapes broadcast by it."""
+    if len(index) > 1:
+        torch._dynamo.mark_dynamic(index, 0)
+    return index
+
+
+def bucket_sizes(slots: int) -> tuple[int, ...]:
+    """The batch sizes to capture: never more than there are slots, so that distinct ones fill each."""
+    return (*(size for size in BUCKETS if size < slots), slots)
+
+
+def padded(slots: Sequence[int], size: int, available: int) -> list[int]:
+    """`slots` and as many others as fill the bucket: a step leaves those that are not live as they are."""
+    others = (slot for slot in range(available) if slot not in slots)
+    return [*slots, *islice(others, size - len(slots))]

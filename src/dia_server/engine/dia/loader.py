@@ -1,0 +1,145 @@
+"""From the names of a model, a codec and a device to a running `DiaModel`."""
+
+from collections.abc import Callable
+
+import structlog
+import torch
+
+from dia_server.engine.dia.assemble import assemble
+from dia_server.engine.dia.checkpoint import Checkpoint
+from dia_server.engine.dia.codec import load_codec
+from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, release_cached
+from dia_server.engine.dia.model import PROMPT_BYTES, DiaModel
+from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.state import slot_bytes
+from dia_server.engine.types import LoadModel
+from dia_server.errors import ModelNotLoaded
+
+log = structlog.get_logger()
+
+FOUND, READ, READY = 0.4, 0.9, 1.0
+"""Shares of loading by which the files are there, the weights are read, and the graphs are captured."""
+
+
+def dia_loader(
+    model: str,
+    codec: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    max_batch: int,
+    compile: bool = True,
+    prompt_bytes: int = PROMPT_BYTES,
+) -> LoadModel:
+    """A function that loads Dia and its codec, each a hub id or a folder; it raises ModelNotLoaded.
+
+    `device` is "auto" or as torch names it; `dtype` "auto", "bfloat16", "float16" or "float32".
+    `max_batch` caps the slots, which are else as many as memory holds; `prompt_bytes` bounds what is kept of
+    voice prompts; `compile` asks for compiled steps, which exist on CUDA and ROCm.
+    """
+
+    def load(report: Callable[[float], None]) -> DiaModel:
+        where = pick_device(device)
+        kind = pick_dtype(dtype, where)
+        try:
+            checkpoint = Checkpoint.locate(model, lambda share: report(FOUND * share))
+            _check_memory(checkpoint, where, kind)
+            weights = assemble(
+                checkpoint.shape,
+                checkpoint.tensor,
+                device=where,
+                dtype=kind,
+                packed=_can_pack(where, kind),
+                report=lambda share: report(FOUND + (READ - FOUND) * share),
+            )
+            audio = load_codec(codec, where)
+            slots = count_slots(checkpoint.shape, where, kind, max_batch)
+            _log_memory(weights.bytes, checkpoint.shape, kind, where, slots)
+            return DiaModel(
+                weights,
+                audio,
+                slots,
+                compiled=compile,
+                prompt_bytes=prompt_bytes,
+                report=lambda share: report(READ + (READY - READ) * share),
+            )
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            release_cached()
+            raise ModelNotLoaded(f"Too little memory on {where} for {model}: {error}") from error
+
+    return load
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelNotLoaded(f"The device {name!r} cannot be used: {error}") from error
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """bf16 where the device computes with it, else fp16 on GPUs and fp32 on CPUs."""
+    if name != "auto":
+        dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+        if name not in dtypes:
+            raise ModelNotLoaded(f"The dtype {name!r} is none of auto, {', '.join(dtypes)}")
+        return dtypes[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu":
+        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.float16
+
+
+def count_slots(shape: Shape, device: torch.device, dtype: torch.dtype, max_batch: int) -> int:
+    """As many slots as the memory that is left holds, at most `max_batch`; raises ModelNotLoaded for none."""
+    available = available_bytes(device)
+    each = sum(slot_bytes(shape, device, dtype).values())
+    if available < each:
+        raise ModelNotLoaded(
+            f"Too little memory: one request takes {_mib(each)} MiB, and {_mib(available)} MiB are available"
+        )
+    return min(max_batch, available // each)
+
+
+def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    """Say so before minutes are spent on reading what cannot fit."""
+    needed = checkpoint.elements() * dtype.itemsize + sum(
+        slot_bytes(checkpoint.shape, device, dtype).values()
+    )
+    available = available_bytes(device)
+    if needed > available:
+        raise ModelNotLoaded(
+            f"Too little memory on {device}: the model and one request take {_mib(needed)} MiB in {dtype}, "
+            f"and {_mib(available)} MiB are available"
+        )
+
+
+def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies `dtype` on this CPU."""
+    if device.type != "cpu" or not torch._C._has_mkldnn:
+        return False
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def _log_memory(weights: int, shape: Shape, dtype: torch.dtype, device: torch.device, slots: int) -> None:
+    parts = {f"slot_{part}_mib": _mib(size) for part, size in slot_bytes(shape, device, dtype).items()}
+    total = slots * sum(slot_bytes(shape, device, dtype).values())
+    log.info(
+        "memory", device=str(device), dtype=str(dtype), weights_mib=_mib(weights), slots=slots, **parts,
+        slots_mib=_mib(total),
+    )  # fmt: skip
+
+
+def _mib(size: int) -> int:
+    return size >> 20

@@ -1,0 +1,42 @@
+"""How much memory there is, and what it looks like when there is none left."""
+
+import os
+
+import torch
+
+GPU_MARGIN = 2 << 30
+"""Left free on a GPU for the codec's and the prefill's intermediate results."""
+CPU_SHARE = 0.6
+"""Of the available memory; the rest stays with the machine."""
+
+
+def available_bytes(device: torch.device) -> int:
+    """What may be allocated on `device`, less the margin; 0 where that is exceeded already."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return max(0, free - GPU_MARGIN)
+    if device.type == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory() - GPU_MARGIN)
+    return int(_available_ram() * CPU_SHARE)
+
+
+def _available_ram() -> int:
+    try:
+        with open("/proc/meminfo") as lines:
+            values = dict(line.split(":") for line in lines)
+        return int(values["MemAvailable"].split()[0]) << 10
+    except OSError:  # not Linux
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CPU allocators raise a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def release_cached() -> None:
+    """Give what torch keeps for reuse back to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()

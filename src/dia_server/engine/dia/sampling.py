@@ -1,0 +1,68 @@
+"""From both rows' logits to one token per channel, on [B, channels, K] candidates instead of the vocabulary.
+
+Classifier-free guidance only selects: the K tokens that it ranks highest stay, with their *conditional*
+logits. EOS is taken where it is the likeliest of them in channel 0, and nowhere else. The rest is
+temperature, nucleus and a draw whose noise depends on nothing but (seed, column, channel, token), so that
+an utterance sounds the same in any slot, batch and poll.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TOP_K_LIMIT = 128
+"""K: the candidates computed; a request's top_k takes the first of them."""
+
+_MASK = 0xFFFF_FFFF
+
+
+class Knobs(NamedTuple):
+    """Each request's settings, [B]."""
+
+    temperature: Tensor
+    """0 is greedy."""
+    cfg_scale: Tensor
+    top_p: Tensor
+    top_k: Tensor
+    seed: Tensor
+
+
+def sample(cond: Tensor, uncond: Tensor, column: Tensor, knobs: Knobs, eos: int) -> Tensor:
+    """Logits [B, channels, vocabulary] in fp32 to the tokens [B, channels] of `column` [B]."""
+    temperature, cfg_scale, top_p, top_k, seed = (knob[:, None, None] for knob in knobs)
+    guided = cond + (cond - uncond) * cfg_scale
+    tokens = guided.topk(TOP_K_LIMIT, dim=-1).indices
+    ranks = torch.arange(TOP_K_LIMIT, device=cond.device)
+    channels = torch.arange(cond.shape[1], device=cond.device)[:, None]
+    # specials follow EOS in the vocabulary; EOS itself is for channel 0
+    special = tokens > torch.where(channels == 0, eos, eos - 1)
+    logits = cond.gather(-1, tokens).masked_fill((ranks >= top_k) | special, -torch.inf)
+    logits, order = logits.sort(dim=-1, descending=True)
+    tokens = tokens.gather(-1, order)
+    ends = tokens[..., 0] == eos
+    nothing = logits[..., 0] == -torch.inf
+    logits = logits.masked_fill(tokens == eos, -torch.inf)
+    hot = temperature > 0
+    shares = (logits / torch.where(hot, temperature, 1.0)).softmax(-1)
+    kept = shares.masked_fill(shares.cumsum(-1) - shares > top_p, 0.0)
+    # the largest share / Exp(1) is a draw by shares (the Gumbel-max trick, exponentiated)
+    drawn = kept / -uniform(seed, column[:, None, None], channels, tokens).log()
+    choice = torch.where(hot, drawn, logits).argmax(-1, keepdim=True)
+    token = tokens.gather(-1, choice)[..., 0]
+    # transformers takes token 0 where guidance selects specials only
+    return torch.where(nothing, 0, torch.where(ends, eos, token))
+
+
+def uniform(*keys: Tensor) -> Tensor:
+    """Counter-based noise in (0, 1): murmur3's finaliser over the keys, 0 to 2**32 - 1 each, in turn.
+
+    23 bits, so that neither 0 nor 1 can come of rounding to fp32.
+    """
+    h = keys[0]
+    for key in keys[1:]:
+        h = (h * 0x9E37_79B1 + key + 0x7F4A_7C15) & _MASK
+        h = ((h ^ (h >> 16)) * 0x85EB_CA6B) & _MASK
+        h = ((h ^ (h >> 13)) * 0xC2B2_AE35) & _MASK
+        h = h ^ (h >> 16)
+    return ((h >> 9).float() + 0.5) * 2.0**-23

@@ -1,0 +1,148 @@
+"""Everything that changes while the batch runs: a fixed number of slots, all on the device.
+
+A slot has two rows, 2s with the text and 2s + 1 without it (classifier-free guidance). Its token grid holds
+in advance every token that is not to be sampled (BOS, the voice prompt), and the limits are numbers on the
+device, so that the step needs neither branches nor the host.
+"""
+
+from dataclasses import dataclass, fields
+from math import prod
+
+import torch
+from torch import LongTensor, Tensor
+
+from dia_server.engine.dia.delay import UNKNOWN
+from dia_server.engine.dia.sampling import Knobs
+from dia_server.engine.dia.shape import Shape
+from dia_server.engine.types import Utterance
+
+NEVER = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    grid: Tensor
+    """[slots, columns + 1, channels]: delayed token columns, UNKNOWN where still to be sampled."""
+    position: Tensor
+    """[slots]: the last known column, the next step's input."""
+    end: Tensor
+    """[slots]: the column in which channel 0 must end."""
+    eos_at: Tensor
+    """[slots]: the column in which channel 0 has ended, or NEVER."""
+    live: Tensor
+    broken: Tensor
+    """[slots]: the model has produced NaN or infinity."""
+    temperature: Tensor
+    cfg_scale: Tensor
+    top_p: Tensor
+    top_k: Tensor
+    seed: Tensor
+    text_length: Tensor
+    cache: Tensor
+    """[layers, 2 * slots, 2 * kv_heads, columns, head_dim]: keys, then values, of the self-attention."""
+    text: Tensor
+    """[layers, slots, 2 * heads, bytes, head_dim]: the same of the cross-attention."""
+
+    @property
+    def slots(self) -> int:
+        return len(self.position)
+
+    @property
+    def columns(self) -> int:
+        return self.cache.shape[3]
+
+    def begin(self, slot: int, utterance: Utterance, columns: LongTensor, prompt: int, end: int) -> None:
+        """Set a slot up whose prompt has `prompt` frames; it runs once it is `live`.
+
+        Until then its position is the first column to be stepped, so that a step that has it along
+        without its being live overwrites nothing of it.
+        """
+        self.grid[slot].fill_(UNKNOWN)
+        self.grid[slot, : len(columns)].copy_(self.upload(columns))
+        self.position[slot] = prompt
+        self.end[slot] = end
+        self.eos_at[slot] = NEVER
+        self.live[slot] = False
+        self.broken[slot] = False
+        for knob in Knobs._fields:
+            getattr(self, knob)[slot] = getattr(utterance, knob)
+
+    def set_text(self, slot: int, keys_values: Tensor) -> None:
+        """Take what `text_keys_values` made of the slot's text."""
+        length = keys_values.shape[2]
+        self.text[:, slot, :, :length] = keys_values
+        self.text_length[slot] = length
+
+    def silent_cache(self, slot: int, columns: int) -> Tensor:
+        """The row without a text: [layers, 2 * kv_heads, columns, head_dim]."""
+        return self.cache[:, 2 * slot + 1, :, :columns]
+
+    def knobs(self, slots: Tensor) -> Knobs:
+        return Knobs(*(getattr(self, knob)[slots] for knob in Knobs._fields))
+
+    def scrub(self, slot: int) -> None:
+        """Remove what a broken utterance has left: masked attention multiplies it by 0; NaN survives."""
+        self.cache[:, 2 * slot : 2 * slot + 2].zero_()
+        self.text[:, slot].zero_()
+
+    def upload(self, tensor: Tensor) -> Tensor:
+        """To the device, without waiting for the work that is queued there."""
+        device = self.position.device
+        if device.type == "cuda":
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+
+    def bytes(self) -> dict[str, int]:
+        return {field.name: getattr(self, field.name).nbytes for field in fields(self)}
+
+
+def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Of the cross-attention's arena: CPUs multiply a matrix by a vector far faster in fp32 than in bf16."""
+    return torch.float32 if device.type == "cpu" else dtype
+
+
+def slot_bytes(shape: Shape, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
+    """What one slot takes, by arena; the vectors do not count."""
+    cache, text = _arenas(shape, 1)
+    grid = (shape.audio.positions + 1) * shape.channels
+    return {
+        "cache": prod(cache) * dtype.itemsize,
+        "text": prod(text) * text_dtype(device, dtype).itemsize,
+        "grid": grid * torch.long.itemsize,
+    }
+
+
+def new_state(shape: Shape, slots: int, device: torch.device, dtype: torch.dtype) -> State:
+    """All slots idle; raises torch.OutOfMemoryError where they do not fit."""
+
+    def vector(kind: torch.dtype, value: float = 0) -> Tensor:
+        return torch.full((slots,), value, dtype=kind, device=device)
+
+    # zeros rather than whatever was there: masked attention multiplies it by 0
+    cache_size, text_size = _arenas(shape, slots)
+    cache = torch.zeros(cache_size, dtype=dtype, device=device)
+    text = torch.zeros(text_size, dtype=text_dtype(device, dtype), device=device)
+    return State(
+        grid=torch.full((slots, shape.audio.positions + 1, shape.channels), UNKNOWN, device=device),
+        position=vector(torch.long),
+        end=vector(torch.long),
+        eos_at=vector(torch.long, NEVER),
+        live=vector(torch.bool),
+        broken=vector(torch.bool),
+        temperature=vector(torch.float32),
+        cfg_scale=vector(torch.float32),
+        top_p=vector(torch.float32, 1.0),
+        top_k=vector(torch.long, 1),
+        seed=vector(torch.long),
+        text_length=vector(torch.long, 1),
+        cache=cache,
+        text=text,
+    )
+
+
+def _arenas(shape: Shape, slots: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    audio = shape.audio
+    return (
+        (audio.layers, 2 * slots, 2 * audio.kv_heads, audio.positions, audio.head_dim),
+        (audio.layers, slots, 2 * shape.cross_kv_heads, shape.text.positions, shape.cross_head_dim),
+    )

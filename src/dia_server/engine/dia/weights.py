@@ -1,0 +1,118 @@
+"""Dia's weights in the form that the step reads them: fused, on the device, packed for the CPU."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dia_server.engine.dia.shape import Shape
+
+PACKED_FOR = 16
+"""Rows that oneDNN chooses its blocked layout for; any other number runs on it too."""
+
+Rotation = tuple[Tensor, Tensor]
+"""RoPE's cosines and signed sines [positions, head_dim], in fp32."""
+
+
+class Linear:
+    """x W^T for W [out, in]; `packed` puts W into oneDNN's layout once, which else happens in each call."""
+
+    __slots__ = ("_packed", "_weight")
+
+    def __init__(self, weight: Tensor, *, packed: bool) -> None:
+        self._packed = packed
+        self._weight = weight
+        if packed:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._packed:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
+            return product
+        return F.linear(x, self._weight)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """What encoder and decoder layers have in common."""
+
+    attention_norm: Tensor
+    qkv: Linear
+    out: Linear
+    mlp_norm: Tensor
+    gate_up: Linear
+    down: Linear
+    eps: float
+
+    def norm_qkv(self, x: Tensor) -> Tensor:
+        return self.qkv(rms_norm(x, self.attention_norm, self.eps))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(rms_norm(x, self.mlp_norm, self.eps)).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoder:
+    embedding: Tensor
+    blocks: list[Block]
+    norm: Tensor
+    rotation: Rotation
+    heads: int
+    head_dim: int
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecoderLayer:
+    block: Block
+    text_norm: Tensor
+    text_q: Linear
+    text_out: Linear
+    silence: Tensor
+    """[1, hidden]: what the cross-attention adds to a row without a text.
+
+    That text is all zeros, so its keys and values are the same everywhere, and any softmax over them
+    gives the value itself: a constant, whatever the query.
+    """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    shape: Shape
+    device: torch.device
+    dtype: torch.dtype
+    bytes: int
+    encoder: Encoder
+    text_kv: Linear
+    """Encoder states to the keys and values of every layer's cross-attention, layer by layer."""
+    embedding: Tensor
+    """[channels * vocabulary, hidden]."""
+    channel_offset: Tensor
+    """[channels]: where a channel begins in `embedding`."""
+    layers: list[DecoderLayer]
+    norm: Tensor
+    head: Linear
+    delay: Tensor
+    """[channels]."""
+    rotation: Rotation
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def rotation(positions: int, head_dim: int, theta: float, device: torch.device) -> Rotation:
+    """RoPE as in RoFormer (arXiv 2104.09864), halves rotated against each other as GPT-NeoX does."""
+    frequency = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    angle = torch.outer(torch.arange(positions, dtype=torch.float32), frequency)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], -1).to(device), torch.cat([-sin, sin], -1).to(device)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn x [..., head_dim] by its position, in fp32: bf16 angles cost precision at no gain."""
+    wide = x.float()
+    swapped = wide.view(*x.shape[:-1], 2, -1).flip(-2).view(x.shape)
+    return torch.addcmul(wide * cos, swapped, sin).to(x.dtype)

@@ -1,0 +1,73 @@
+"""Several engines, one per GPU, behind the face of one."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from dia_server.engine.engine import Engine
+from dia_server.engine.generation import Generation
+from dia_server.engine.types import Utterance
+
+
+class EnginePool:
+    """Sends each utterance to the engine with the most free slots; its state is that of all together."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        assert engines
+        self.name = engines[0].name
+        self.worker_count = len(engines)
+        self._engines = list(engines)
+
+    @property
+    def ready(self) -> bool:
+        """Whether an utterance can be taken: one engine is enough."""
+        return any(engine.ready for engine in self._engines)
+
+    @property
+    def loaded(self) -> float:
+        """Of all models, 0 to 1."""
+        return sum(engine.loaded for engine in self._engines) / len(self._engines)
+
+    @property
+    def error(self) -> Exception | None:
+        """Why nothing can be taken; while one engine works the others' errors are only logged."""
+        errors = [engine.error for engine in self._engines]
+        return errors[0] if all(errors) else None
+
+    @property
+    def slots(self) -> int:
+        return sum(engine.slots for engine in self._engines if engine.ready)
+
+    @property
+    def active(self) -> int:
+        return sum(engine.active for engine in self._engines)
+
+    def start(self) -> None:
+        for engine in self._engines:
+            engine.start()
+
+    def stop(self) -> None:
+        """Stop all at once; blocks until the last is done."""
+        with ThreadPoolExecutor(len(self._engines)) as threads:
+            list(threads.map(Engine.stop, self._engines))
+
+    def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
+        """Queue `utterance` with the engine that suits it best; raises what `Engine.submit` raises."""
+        voice = utterance.prompt.digest if utterance.prompt else utterance.voice
+        best = max(range(len(self._engines)), key=lambda i: self._suitability(i, voice))
+        return self._engines[best].submit(utterance, background=background)
+
+    def _suitability(self, i: int, voice: str) -> tuple[bool, bool, int, bytes]:
+        """Higher is better: it takes work, it can begin at once, its free slots, and its rank for this voice.
+
+        One that is unloaded or starts over comes after those with a free slot and before those without.
+        An engine caches what it has computed of a voice, so among equals a voice keeps to one. That needs no
+        memory here: rendezvous hashing gives every pair of engine and voice a fixed rank.
+        """
+        engine = self._engines[i]
+        free = engine.slots - engine.active
+        rank = hashlib.blake2b(f"{i} {voice}".encode(), digest_size=8).digest()
+        return engine.ready, engine.loaded >= 1 and free > 0, free, rank
+
+
+AnyEngine = Engine | EnginePool

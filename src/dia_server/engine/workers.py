@@ -1,0 +1,173 @@
+"""A model in a process of its own, and its stand-in here: how a machine's GPUs each get an engine.
+
+Python runs one thread at a time, so several engines in one process would wait for each other between steps.
+`Engine` stays what it is, a thread that calls a `Model`; this model's calls travel over a pipe to a child
+that has the real one. Only messages cross: utterances, chunks (NumPy arrays) and errors, never tensors, so
+the parent needs no torch.
+
+    engine = Engine("dia", in_worker(partial(load_dia, device="cuda:1")), max_waiting=32)
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import structlog
+
+from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
+from dia_server.errors import ServerError
+
+log = structlog.get_logger()
+
+EXIT_S = 10.0
+"""How long a worker may take to close its model before it is ended."""
+
+
+class WorkerDied(ServerError):
+    """The process is gone; what it was making is lost, and it is started again."""
+
+
+def in_worker(load_model: LoadModel) -> LoadModel:
+    """`load_model` in a new process; it must be picklable: a function of a module, or a `partial` of one."""
+    return partial(WorkerModel, load_model)
+
+
+class WorkerModel:
+    """A `Model` that is somewhere else; a worker that died is replaced by `reset` or when it is next used."""
+
+    def __init__(self, load_model: LoadModel, report: Callable[[float], None]) -> None:
+        """Start the worker and wait until its model is loaded; raises what loading it raised."""
+        self.slots = 0
+        self._load_model = load_model
+        self._report = report
+        self._busy: set[int] = set()
+        self._start()
+
+    def admit(self, slot: int, utterance: Utterance) -> None:
+        try:
+            self._call("admit", slot, utterance)
+        except WorkerDied:
+            if self._busy:
+                raise  # the next step finds it out too, for those that were running
+            self._restart()
+            self._call("admit", slot, utterance)
+        self._busy.add(slot)
+
+    def step(self) -> Mapping[int, Chunk | Exception]:
+        outcomes: Mapping[int, Chunk | Exception] = self._call("step")
+        return outcomes
+
+    def release(self, slot: int) -> None:
+        self._busy.discard(slot)
+        with suppress(WorkerDied):
+            self._call("release", slot)
+
+    def reset(self) -> None:
+        """A model that cannot be made whole in its process, as after a fault of the GPU, gets a new one."""
+        try:
+            self._call("reset")
+        except Exception as error:
+            log.warning("worker replaced", exc_info=error)
+            self._restart()
+
+    def close(self) -> None:
+        self._connection.close()  # the worker's sign to end
+        self._process.join(EXIT_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _start(self) -> None:
+        spawn = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
+        self._connection, theirs = spawn.Pipe()
+        self._process = spawn.Process(
+            target=_serve, args=(theirs, self._load_model), name="dia-worker", daemon=True
+        )
+        self._process.start()
+        theirs.close()  # so that the pipe ends when the worker does
+        try:
+            self.slots = self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def _restart(self) -> None:
+        self.close()
+        self._report(0.0)
+        self._start()
+        self._report(1.0)
+
+    def _call(self, method: str, *args: Any) -> Any:
+        try:
+            self._connection.send((method, args))
+        except OSError:
+            raise self._death() from None
+        return self._answer()
+
+    def _answer(self) -> Any:
+        """The next answer of the worker; raises what it raised. Reports of progress may come before it."""
+        while True:
+            try:
+                kind, value = self._connection.recv()
+            except (EOFError, OSError):
+                raise self._death() from None
+            if kind == "loaded":
+                self._report(value)
+            elif kind == "raised":
+                raise value
+            else:
+                return value
+
+    def _death(self) -> WorkerDied:
+        self._process.join(EXIT_S)
+        return WorkerDied(f"The engine's process ended unexpectedly (exit code {self._process.exitcode})")
+
+
+def _serve(connection: Connection, load_model: LoadModel) -> None:
+    """The worker's life: load, then answer calls until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+    try:
+        model = load_model(lambda share: connection.send(("loaded", share)))
+    except Exception as error:  # noqa: BLE001 - raised again in the parent
+        connection.send(("raised", _portable(error)))
+        return
+    connection.send(("returned", model.slots))
+    with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
+        while True:
+            method, args = connection.recv()
+            connection.send(_answer_to(model, method, args))
+    model.close()
+
+
+def _answer_to(model: Model, method: str, args: tuple[Any, ...]) -> tuple[str, Any]:
+    try:
+        match method:
+            case "step":
+                outcomes = model.step()
+                return "returned", {
+                    slot: _portable(outcome) if isinstance(outcome, Exception) else outcome
+                    for slot, outcome in outcomes.items()
+                }
+            case "admit":
+                model.admit(*args)
+            case "release":
+                model.release(*args)
+            case "reset":
+                model.reset()
+            case _:
+                raise AssertionError(method)
+    except Exception as error:  # noqa: BLE001 - raised again in the parent
+        return "raised", _portable(error)
+    return "returned", None
+
+
+def _portable(error: Exception) -> Exception:
+    """`error` as a parent without torch can unpickle it: what the API has no name for keeps only its text."""
+    if isinstance(error, ServerError):
+        return error
+    log.error("worker's model failed", exc_info=error)
+    return RuntimeError(f"{type(error).__name__}: {error}")

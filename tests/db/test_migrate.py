@@ -1,0 +1,86 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy.exc import OperationalError
+
+from dia_server.db.engine import Database
+from dia_server.db.migrate import script_location
+from dia_server.db.models import Base, VoiceMapping, now
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'new folder' / 'dia.sqlite3'}")
+    yield database
+    await database.close()
+
+
+async def test_it_goes_up_from_nothing_and_again(database: Database) -> None:
+    head = ScriptDirectory(str(script_location())).get_current_head()
+
+    assert await database.upgrade() == head
+    assert await database.upgrade() == head
+
+
+async def test_models_and_migrations_agree(database: Database) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        return list(compare_metadata(context, Base.metadata))
+
+    await database.upgrade()
+    async with database.sessions() as session:
+        assert await (await session.connection()).run_sync(differences) == []
+
+
+async def test_the_built_in_voices_are_there(database: Database) -> None:
+    await database.upgrade()
+    async with database.sessions() as session:
+        voices = (await session.scalars(select(VoiceMapping))).all()
+
+    assert {voice.voice_id: (voice.style, voice.primary_speaker) for voice in voices} == {
+        "aria": ("neutral", "S1"),
+        "atlas": ("calm", "S1"),
+        "luna": ("expressive", "S2"),
+        "kai": ("friendly", "S1"),
+        "zara": ("deep", "S2"),
+        "nova": ("bright", "S1"),
+    }
+
+
+async def test_moments_keep_their_time_zone(database: Database) -> None:
+    await database.upgrade()
+    before = now()
+    async with database.sessions.begin() as session:
+        session.add(VoiceMapping(voice_id="new", style="neutral", primary_speaker="S1"))
+    async with database.sessions() as session:
+        voice = await session.get_one(VoiceMapping, "new")
+
+    assert before <= voice.created_at <= now()
+
+
+async def test_the_database_is_set_up_for_a_server(database: Database) -> None:
+    await database.upgrade()
+    async with database.sessions() as session:
+        found = [await session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "foreign_keys")]
+
+    assert found == ["wal", 1]
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(database: Database) -> None:
+    def fail_half_way(connection: Connection) -> None:
+        connection.execute(text("CREATE TABLE half (a INTEGER)"))
+        connection.execute(text("CREATE TABLE half (a INTEGER)"))
+
+    with pytest.raises(OperationalError):
+        async with database.sessions.begin() as session:
+            await (await session.connection()).run_sync(fail_half_way)
+
+    async with database.sessions() as session:
+        tables = await (await session.connection()).run_sync(lambda c: inspect(c).get_table_names())
+    assert "half" not in tables

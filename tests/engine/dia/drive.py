@@ -1,0 +1,74 @@
+"""Drives a model as the engine does, in the test's own thread."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import LongTensor, Tensor
+from transformers import DiaForConditionalGeneration
+
+from dia_server.engine.dia.assemble import assemble
+from dia_server.engine.dia.codec import Window
+from dia_server.engine.dia.model import AudioCodec
+from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.weights import Weights
+from dia_server.engine.types import Chunk, Model, Samples, Utterance, VoicePrompt
+
+
+class CodesAsAudio(AudioCodec):
+    """A codec whose audio is the codes themselves, so that a test sees the tokens."""
+
+    def encode(self, samples: Samples) -> LongTensor:
+        return torch.from_numpy(samples).view(-1, 9).long()  # type: ignore[return-value]
+
+    def decode(self, windows: Sequence[Window]) -> list[Samples]:
+        return [w.frames[w.left : w.left + w.n].flatten().float().numpy() for w in windows]
+
+
+def weights_of(
+    dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.float32, packed: bool = False
+) -> Weights:
+    source = dia.state_dict().__getitem__
+    return assemble(Shape.of(dia.config), source, device=torch.device("cpu"), dtype=dtype, packed=packed)
+
+
+def prompt_of(frames: Tensor, transcript: str = "") -> VoicePrompt:
+    """A voice prompt that `CodesAsAudio` encodes to `frames`."""
+    samples = frames.flatten().float().numpy()
+    return VoicePrompt(samples, transcript, digest=str(hash(samples.tobytes())))
+
+
+def drive(
+    model: Model, utterances: Sequence[Utterance], arrivals: Sequence[int] | None = None
+) -> list[list[Chunk]]:
+    """All chunks of each utterance; the n-th enters at poll `arrivals[n]` or when a slot is free after it.
+
+    Raises what the model raises or answers for one of them.
+    """
+    waiting = sorted(range(len(utterances)), key=lambda n: arrivals[n] if arrivals else 0)
+    chunks: list[list[Chunk]] = [[] for _ in utterances]
+    busy: dict[int, int] = {}
+    poll = 0
+    while waiting or busy:
+        for slot in range(model.slots):
+            if slot not in busy and waiting and (arrivals is None or arrivals[waiting[0]] <= poll):
+                busy[slot] = waiting.pop(0)
+                model.admit(slot, utterances[busy[slot]])
+        for slot, outcome in model.step().items():
+            if isinstance(outcome, Exception):
+                raise outcome
+            chunks[busy[slot]].append(outcome)
+            if outcome.done:
+                del busy[slot]
+                model.release(slot)
+        poll += 1
+    return chunks
+
+
+def audio_of(chunks: Sequence[Chunk]) -> Samples:
+    return np.concatenate([chunk.samples for chunk in chunks])
+
+
+def frames_of(chunks: Sequence[Chunk]) -> Tensor:
+    """The frames [n, 9] that `CodesAsAudio` was given."""
+    return torch.from_numpy(audio_of(chunks)).view(-1, 9).long()

@@ -1,0 +1,125 @@
+"""Against SDPA; the kernels run in Triton's interpreter, which must be chosen before Triton is imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dia_server.engine.dia import attention
+from dia_server.engine.dia.attention import decode_attention, fused_attention, split_count
+from dia_server.engine.dia.snake import Snake, fused_snake
+
+COLUMNS = 200
+
+
+def case(
+    heads: int, kv_heads: int, dtype: torch.dtype, lengths: list[int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """q, keys, values, rows, lengths; NaN wherever nothing may be read."""
+    generator = torch.Generator().manual_seed(heads)
+    count = len(lengths)
+    arena = torch.randn(2 * count, 2 * kv_heads, COLUMNS, 128, generator=generator).to(dtype)
+    rows = torch.randperm(2 * count, generator=generator)[:count]
+    for row in range(2 * count):
+        used = [n for n, r in zip(lengths, rows.tolist(), strict=True) if r == row]
+        arena[row, :, used[0] if used else 0 :] = torch.nan
+    q = (torch.randn(count, heads, 128, generator=generator) / 4).to(dtype)
+    keys, values = arena.chunk(2, dim=1)
+    return q, keys, values, rows, torch.tensor(lengths)
+
+
+def reference(q: Tensor, keys: Tensor, values: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
+    """Row by row in fp32, over that row's own columns."""
+    out = []
+    for query, row, n in zip(q.float(), rows.tolist(), lengths.tolist(), strict=True):
+        k, v = keys[row, :, :n].float(), values[row, :, :n].float()
+        out.append(F.scaled_dot_product_attention(query[:, None], k, v, scale=1.0, enable_gqa=True)[:, 0])
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(16, 4), (16, 16), (4, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_plain_path_equals_sdpa_row_by_row(heads: int, kv_heads: int, dtype: torch.dtype) -> None:
+    q, keys, values, rows, lengths = case(heads, kv_heads, dtype, [1, 64, 65, 150])
+    expected = reference(q, keys, values, rows, lengths)
+    keys, values = keys.nan_to_num(0), values.nan_to_num(0)  # read, but masked out
+
+    by_row = decode_attention(q, keys, values, lengths, rows=rows, limit=150)
+    in_order = decode_attention(q, keys[rows], values[rows], lengths)
+
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(by_row.float(), expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(in_order.float(), expected, atol=tolerance, rtol=0)
+
+
+def test_splits_fill_the_gpu_and_no_more() -> None:
+    assert split_count(tasks=8, columns=3072) == 32  # one request: 2 rows of 4 K/V heads
+    assert split_count(tasks=16, columns=1024) == 16  # its cross-attention
+    assert split_count(tasks=512, columns=3072) == 1  # 64 requests
+    assert split_count(tasks=1024, columns=3072) == 1
+    assert split_count(tasks=8, columns=10) == 1
+
+
+def test_the_kernels_equal_sdpa_and_the_codec_in_the_interpreter() -> None:
+    subprocess.run(
+        [sys.executable, "-c", "from tests.engine.dia.test_attention import interpret; interpret()"],
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        cwd=Path(__file__).parents[3],
+        check=True,
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_kernels_equal_sdpa_and_the_codec_on_the_gpu() -> None:
+    check_kernels("cuda")
+
+
+def interpret() -> None:
+    """Run the checks in the interpreter, mended where Triton 3.6's is wrong."""
+    from triton.runtime import interpreter  # type: ignore[import-untyped]
+
+    patch, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
+
+    def patch_and_mend(tensor: type, scope: Any) -> None:
+        """Loop bounds are arrays of one element, which NumPy 2.4 does not take for numbers."""
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    def dot_of_bf16(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        """bf16 is kept as its bits, and those would be multiplied."""
+        if a.dtype == interpreter.tl.bfloat16:
+            a, b = (self.cast_impl(x, interpreter.tl.float32) for x in (a, b))
+        return dot(self, a, b, *rest)
+
+    interpreter._patch_lang_tensor = patch_and_mend
+    interpreter.InterpreterBuilder.create_dot = dot_of_bf16
+    check_kernels()
+
+
+def check_kernels(device: str = "cpu") -> None:
+    """The kernels against SDPA, row by row; on "cpu" only in the interpreter."""
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        for heads, kv_heads in ((16, 4), (16, 16)):
+            # one piece per row; then several, of which the short rows leave some empty
+            for programs in (1, 64):
+                attention.PROGRAMS = programs
+                q, keys, values, rows, lengths = (
+                    x.to(device) for x in case(heads, kv_heads, dtype, [1, 64, 65, 150])
+                )
+                expected = reference(q, keys, values, rows, lengths)
+                by_row = fused_attention(q, keys, values, lengths, rows)
+                in_order = fused_attention(q, keys[rows], values[rows], lengths, None)
+                torch.testing.assert_close(by_row.float(), expected, atol=tolerance, rtol=0)
+                torch.testing.assert_close(in_order, by_row, atol=0, rtol=0)
+
+    x = torch.randn(2, 3, 1500, device=device) * 5
+    snake = Snake(torch.rand(1, 3, 1, device=device) + 0.5)
+    expected = torch.addcmul(x, torch.sin(x * snake.alpha).square(), snake.inverse)
+    torch.testing.assert_close(fused_snake(x, snake.alpha, snake.inverse), expected, atol=1e-5, rtol=0)

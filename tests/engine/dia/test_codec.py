@@ -1,0 +1,188 @@
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import DacModel
+
+from dia_server.engine.dia.codec import CONTEXT, HOP, Codec, Window, load_codec, plan_chunk
+from dia_server.engine.types import Samples
+from dia_server.errors import ModelNotLoaded
+from tests.engine.dia.tiny import save_dac, save_dia, tiny_dac
+
+
+def lively_dac(dtype: torch.dtype = torch.float32) -> DacModel:
+    """A codec whose output is loud and depends on every frame within reach, so that errors are heard."""
+    dac = tiny_dac()
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in dac.named_parameters():
+        if name.endswith("alpha"):
+            weight.uniform_(0.5, 2.0, generator=generator)
+        else:
+            weight.normal_(0.0, 0.12, generator=generator)
+    dac.to(dtype)  # type: ignore[arg-type]
+    return dac
+
+
+def random_frames(count: int, seed: int = 0) -> torch.LongTensor:
+    return torch.randint(0, 1024, (count, 9), generator=torch.Generator().manual_seed(seed))  # type: ignore[return-value]
+
+
+def streamed(codec: Codec, frames: torch.LongTensor, arrivals: list[int]) -> Samples:
+    """Decode `frames` as they become complete: `arrivals[0]` of them, `arrivals[1]`, ... and at last all."""
+    chunks: list[Samples] = []
+    emitted = 0
+    for complete in [*arrivals, len(frames)]:
+        ended = complete == len(frames)
+        while span := plan_chunk(emitted, complete, ended):
+            window = Window(frames[span.start : span.stop], span.left, span.n)  # type: ignore[arg-type]
+            chunks += codec.decode([window])
+            emitted += span.n
+    return np.concatenate(chunks)
+
+
+def decibels(signal: Samples, other: Samples) -> float:
+    power, noise = np.mean(signal.astype(np.float64) ** 2), np.mean((signal.astype(np.float64) - other) ** 2)
+    return float("inf") if noise == 0 else float(10 * np.log10(power / noise))
+
+
+def test_decoding_equals_transformers() -> None:
+    frames = random_frames(37)
+    expected = lively_dac().decode(audio_codes=frames.T[None]).audio_values[0].numpy()
+
+    [decoded] = Codec(lively_dac()).decode([Window(frames, 0, 37)])
+
+    assert expected.std() > 0.05
+    assert decibels(expected, decoded) > 100
+
+
+@pytest.mark.parametrize("length", [1, 511, 512, 513, 30_000])
+def test_encoding_equals_transformers(length: int) -> None:
+    samples = np.random.default_rng(length).normal(0, 0.3, length).astype(np.float32)
+    padded = torch.from_numpy(np.pad(samples, (0, -length % HOP)))
+    expected = lively_dac().encode(padded[None, None]).audio_codes[0].T
+
+    codes = Codec(lively_dac()).encode(samples)
+
+    assert codes.shape == (-(-length // HOP), 9)
+    assert torch.equal(codes, expected)
+
+
+def test_chunks_put_together_equal_the_whole() -> None:
+    codec = Codec(lively_dac())
+    rng = random.Random(1)
+    for plan in range(20):
+        count = rng.choice([1, 3, 13, 14, 15, 40, 107, 130])
+        frames = random_frames(count, plan)
+        [whole] = codec.decode([Window(frames, 0, count)])
+
+        arrivals = sorted(rng.sample(range(count), rng.randint(0, min(count, 30))))
+
+        assert decibels(whole, streamed(codec, frames, arrivals)) > 70
+
+
+SPANS = [(0, 4), (4, 4), (8, 8), (16, 16), (20, 7), (32, 28)]
+
+
+def error_in_fp64(context: int, spans: list[tuple[int, int]]) -> float:
+    """The largest error of chunks (start, frames) of 60 that are decoded with `context` on each side."""
+    codec = Codec(lively_dac(torch.float64))
+    worst = 0.0
+    frames = random_frames(60)
+    whole = codec.decode_frames(frames[None])[0]
+    for start, n in spans:
+        left, right = min(start, context), min(60 - start - n, context)
+        part = codec.decode_frames(frames[None, start - left : start + n + right])[0]
+        error = part[left * HOP : (left + n) * HOP] - whole[start * HOP : (start + n) * HOP]
+        worst = max(worst, float(error.abs().max()))
+    return worst
+
+
+def test_ten_frames_of_context_are_enough_and_nine_are_not() -> None:
+    assert error_in_fp64(CONTEXT, [*SPANS, (59, 1)]) < 1e-13
+    assert error_in_fp64(CONTEXT - 1, SPANS) > 1e-6
+
+
+@pytest.mark.skipif(not torch._C.has_mkl, reason="asks MKL to be reproducible")
+def test_chunks_are_bit_identical_where_matrix_products_are() -> None:
+    """MKL rounds a product differently for different shapes, unless it is told to be reproducible."""
+    code = "from tests.engine.dia.test_codec import *; print(error_in_fp64(CONTEXT, SPANS))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"MKL_CBWR": "COMPATIBLE", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+    )
+
+    assert float(run.stdout or run.stderr) == 0.0
+
+
+def test_windows_of_a_batch_do_not_touch_each_other() -> None:
+    codec = Codec(lively_dac())
+    windows = [Window(random_frames(n + 14, n), 4, n) for n in (4, 8, 4, 43, 8, 4)]
+
+    together = codec.decode(windows)
+
+    for window, samples in zip(windows, together, strict=True):
+        [alone] = codec.decode([window])
+        assert samples.shape == (window.n * HOP,)
+        assert decibels(alone, samples) > 100
+
+
+def test_no_windows_give_no_samples() -> None:
+    assert Codec(tiny_dac()).decode([]) == []
+
+
+def test_the_first_chunk_comes_after_14_frames_and_chunks_grow() -> None:
+    assert plan_chunk(0, 13, False) is None
+    sizes, emitted = [], 0
+    while span := plan_chunk(emitted, 250, True):
+        sizes.append(span.n)
+        emitted += span.n
+    assert sizes == [4, 4, 8, 16, 32, 43, 43, 43, 43, 14]
+    first = plan_chunk(0, 14, False)
+    assert first is not None
+    assert (first.start, first.stop, first.left, first.n) == (0, 14, 0, 4)
+
+
+def test_nothing_is_left_to_plan_of_an_empty_sequence() -> None:
+    assert plan_chunk(0, 0, True) is None
+
+
+def test_a_codec_is_loaded_from_a_folder(tmp_path: Path) -> None:
+    frames = random_frames(5)
+    dac = lively_dac()
+    save_dac(tmp_path, dac)
+
+    loaded = load_codec(str(tmp_path), "cpu")
+
+    [expected], [samples] = (codec.decode([Window(frames, 0, 5)]) for codec in (Codec(dac), loaded))
+    assert np.array_equal(expected, samples)
+
+
+def test_what_is_wrong_with_a_codec_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotLoaded, match="nowhere"):
+        load_codec(str(tmp_path / "nowhere"), "cpu")
+
+    mono = tiny_dac().config
+    mono.n_codebooks = 8
+    save_dac(tmp_path / "eight", DacModel(mono))
+    with pytest.raises(ModelNotLoaded, match="needs"):
+        load_codec(str(tmp_path / "eight"), "cpu")
+
+    save_dac(tmp_path / "half")
+    weights = tmp_path / "half" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ModelNotLoaded, match="could not be loaded"):
+        load_codec(str(tmp_path / "half"), "cpu")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    save_dia(tmp_path)
+    with pytest.raises(ModelNotLoaded):
+        load_codec(str(tmp_path), "cpu")

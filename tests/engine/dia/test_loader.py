@@ -1,0 +1,163 @@
+"""Loading from folders, and the cause that each way of failing is given."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dia_server.engine.dia.checkpoint import Checkpoint, progress_bar
+from dia_server.engine.dia.loader import count_slots, dia_loader, pick_device, pick_dtype
+from dia_server.engine.dia.model import DiaModel
+from dia_server.engine.dia.shape import Shape
+from dia_server.engine.types import Utterance
+from dia_server.errors import ModelNotLoaded
+
+from .drive import CodesAsAudio, audio_of, drive, weights_of
+from .tiny import save_dac, save_dia, tiny_dia
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return save_dia(root / "dia", shard="1MB"), save_dac(root / "dac")
+
+
+def ignore(share: float) -> None:
+    pass
+
+
+def test_a_sharded_folder_loads_and_speaks(folders: tuple[Path, Path]) -> None:
+    shares: list[float] = []
+    load = dia_loader(str(folders[0]), str(folders[1]), device="cpu", dtype="float32", max_batch=2)
+    model = load(shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[-1] <= 1
+    chunks = drive(model, [Utterance("Hello", "", seed=1, max_tokens=48)])[0]
+    assert len(audio_of(chunks)) % 512 == 0
+    assert sum(chunk.tokens for chunk in chunks) <= 48
+    assert chunks[-1].progress == 1.0
+    model.close()
+
+
+def test_files_and_memory_give_the_same_weights(folders: tuple[Path, Path]) -> None:
+    asked = Utterance("Hello", "", seed=1, max_tokens=40)
+    load = dia_loader(str(folders[0]), str(folders[1]), device="cpu", dtype="float32", max_batch=1)
+    from_files = load(ignore)
+    assert isinstance(from_files, DiaModel)
+    from_files._decoding._codec = CodesAsAudio()
+    in_memory = DiaModel(weights_of(tiny_dia()), CodesAsAudio(), slots=1)
+    assert (audio_of(drive(from_files, [asked])[0]) == audio_of(drive(in_memory, [asked])[0])).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "cause"),
+    [
+        ("config.json", "lacks config.json"),
+        ("model-00002-of-00003.safetensors", "lacks model-00002-of-00003.safetensors"),
+        ("model.safetensors.index.json", "lacks model.safetensors"),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path: Path, file: str, cause: str) -> None:
+    folder = save_dia(tmp_path / "dia", shard="1MB")
+    (folder / file).unlink()
+    with pytest.raises(ModelNotLoaded, match=cause):
+        Checkpoint(folder)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    folder = save_dia(tmp_path / "dia")
+    (folder / "model.safetensors").write_bytes(b"not a tensor")
+    with pytest.raises(ModelNotLoaded, match=r"model\.safetensors could not be read"):
+        Checkpoint(folder)
+
+
+def test_another_model_is_refused(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(ModelNotLoaded, match="'dac'; expected 'dia'"):
+        Checkpoint(folders[1])
+
+
+def test_a_wrong_shape_and_a_missing_tensor_are_named(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    folder = save_dia(tmp_path / "dia")
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.decoder.layers.1.mlp.down_proj.weight"
+    tensors[name] = tensors[name][:, :-1].contiguous()
+    save_file(tensors, folder / "model.safetensors")
+    load = dia_loader(str(folder), str(folders[1]), device="cpu", max_batch=1)
+    with pytest.raises(ModelNotLoaded, match=rf"{name}' has shape \[64, 127\]; .* \[64, 128\]"):
+        load(ignore)
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelNotLoaded, match=f"no tensor '{name}'"):
+        load(ignore)
+
+
+def test_a_config_without_its_tokens_is_refused(tmp_path: Path) -> None:
+    folder = save_dia(tmp_path / "dia")
+    config = json.loads((folder / "config.json").read_bytes())
+    config["decoder_config"]["eos_token_id"] = None
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelNotLoaded, match="EOS"):
+        Checkpoint(folder)
+
+
+def test_a_download_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("dia_server.engine.dia.checkpoint.snapshot_download", offline)
+    with pytest.raises(ModelNotLoaded, match=r"'some/model' is no folder .* no route to host"):
+        Checkpoint.locate("some/model", ignore)
+
+
+def test_the_download_reports_its_share() -> None:
+    shares: list[float] = []
+    bar = progress_bar(shares.append)(total=0, unit="B", unit_scale=True, disable=True)
+    bar.total = 8
+    bar.update(2)
+    bar.update(6)
+    bar.close()
+    assert shares == [0.25, 1.0]
+
+
+def test_too_little_memory_is_told_before_reading(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dia_server.engine.dia.loader.available_bytes", lambda device: 1 << 20)
+    load = dia_loader(str(folders[0]), str(folders[1]), device="cpu", max_batch=1)
+    with pytest.raises(ModelNotLoaded, match=r"Too little memory on cpu: .* 1 MiB are available"):
+        load(ignore)
+
+
+def test_memory_that_runs_out_while_reading_is_told(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("dia_server.engine.dia.loader.assemble", full)
+    load = dia_loader(str(folders[0]), str(folders[1]), device="cpu", max_batch=1)
+    with pytest.raises(ModelNotLoaded, match="Too little memory"):
+        load(ignore)
+
+
+def test_slots_are_what_memory_holds_up_to_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slots(available: int) -> int:
+        monkeypatch.setattr("dia_server.engine.dia.loader.available_bytes", lambda device: available)
+        return count_slots(Shape.of(tiny_dia().config), torch.device("cpu"), torch.float32, max_batch=8)
+
+    cache = 2 * 2 * 2 * 2 * 3072 * 16 * 4
+    text = 2 * 2 * 4 * 1024 * 16 * 4
+    each = cache + text + 3073 * 9 * 8
+    assert slots(5 * each) == 5
+    assert slots(50 * each) == 8
+    with pytest.raises(ModelNotLoaded, match="one request takes"):
+        slots(each - 1)
+
+
+def test_an_unusable_device_or_dtype_is_named() -> None:
+    with pytest.raises(ModelNotLoaded, match="'abacus' cannot be used"):
+        pick_device("abacus")
+    with pytest.raises(ModelNotLoaded, match="'int3' is none of auto, bfloat16"):
+        pick_dtype("int3", torch.device("cpu"))

@@ -1,0 +1,243 @@
+"""What an utterance gets from the model, whatever else the model does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dia_server.engine.dia.codec import Codec, Window
+from dia_server.engine.dia.model import AudioCodec, DiaModel
+from dia_server.engine.dia.prefill import prefill
+from dia_server.engine.dia.weights import Weights
+from dia_server.engine.types import Chunk, Samples, Utterance
+from dia_server.errors import GpuOutOfMemory, Invalid, ServerError, TextTooLong
+
+from .drive import CodesAsAudio, audio_of, drive, frames_of, prompt_of, weights_of
+from .tiny import tiny_dac, tiny_dia
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return weights_of(tiny_dia(ends=False))
+
+
+def utterance(seed: int, *, tokens: int = 40, prompt: int = 0) -> Utterance:
+    frames = torch.randint(0, 1024, (prompt, 9), generator=torch.Generator().manual_seed(seed))
+    return Utterance(
+        text=f"[S1] This is utterance {seed}." + "!" * seed,
+        voice="",
+        seed=seed,
+        max_tokens=tokens,
+        prompt=prompt_of(frames, "[S1] So it goes.") if prompt else None,
+    )
+
+
+def steps(model: DiaModel, count: int) -> list[Chunk | Exception]:
+    """What slot 0 answers in `count` polls."""
+    return [outcomes[0] for outcomes in (model.step() for _ in range(count)) if 0 in outcomes]
+
+
+@pytest.mark.parametrize("prompt", [0, 30])
+def test_audio_does_not_depend_on_mates_slot_order_or_poll(weights: Weights, prompt: int) -> None:
+    asked = [utterance(seed, tokens=30 + 5 * seed, prompt=prompt) for seed in range(6)]
+    alone = [frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
+    assert len({tuple(frames.flatten().tolist()) for frames in alone}) == len(asked)
+    for slots, poll, arrivals in [(6, 4, None), (3, 1, [0, 1, 5, 9, 9, 20]), (4, 7, [5, 4, 3, 2, 1, 0])]:
+        together = drive(DiaModel(weights, CodesAsAudio(), slots, poll=poll), asked, arrivals)
+        for chunks, frames in zip(together, alone, strict=True):
+            assert torch.equal(frames_of(chunks), frames)
+
+
+def test_another_seed_gives_another_voice(weights: Weights) -> None:
+    asked = [utterance(1), replace(utterance(1), seed=2)]
+    first, second = drive(DiaModel(weights, CodesAsAudio(), 2), asked)
+    assert not torch.equal(frames_of(first), frames_of(second))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_streamed_audio_equals_the_whole_decode(weights: Weights, dtype: torch.dtype) -> None:
+    asked = [utterance(seed, tokens=90 + 20 * seed, prompt=20 * (seed % 2)) for seed in range(3)]
+    codes = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
+    dac = tiny_dac()
+    dac.to(dtype)  # type: ignore[arg-type]
+
+    class Speaking(CodesAsAudio):
+        def decode(self, windows: Sequence[Window]) -> list[Samples]:
+            return Codec(dac).decode(windows)
+
+    for chunks, made in zip(drive(DiaModel(weights, Speaking(), 3), asked), codes, strict=True):
+        assert len(chunks) > 3
+        assert len(chunks[0].samples) == 4 * 512
+        frames = frames_of(made)
+        whole = dac.decode(audio_codes=frames.T[None]).audio_values[0].numpy()
+        error = np.abs(audio_of(chunks) - whole.astype(np.float32))
+        if dtype == torch.float64:
+            assert error.max() == 0.0
+        else:
+            assert 20 * np.log10(np.abs(whole).max() / max(error.max(), 1e-30)) >= 70
+
+
+def test_the_first_chunk_comes_after_29_steps(weights: Weights) -> None:
+    model = DiaModel(weights, CodesAsAudio(), 1, poll=1)
+    model.admit(0, utterance(0, tokens=60))
+    assert steps(model, 28) == []
+    (chunk,) = steps(model, 1)
+    assert isinstance(chunk, Chunk)
+    assert (len(chunk.samples), chunk.tokens) == (4 * 9, 29)
+
+
+def test_progress_grows_to_1_and_tokens_add_up(weights: Weights) -> None:
+    chunks = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0, tokens=100)])[0]
+    progress = [chunk.progress for chunk in chunks]
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0
+    assert sum(chunk.tokens for chunk in chunks) == 100
+    assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+
+
+def test_a_released_slot_is_free_at_once_and_the_others_hear_nothing_of_it(weights: Weights) -> None:
+    asked = [utterance(0), utterance(1), utterance(2)]
+    alone = [frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
+    model = DiaModel(weights, CodesAsAudio(), 2)
+    model.admit(0, asked[0])
+    model.admit(1, asked[1])
+    chunks: dict[int, list[Chunk]] = {1: [], 0: []}
+    for poll in range(60):
+        if poll == 3:
+            model.release(0)
+            model.admit(0, asked[2])
+        for slot, outcome in model.step().items():
+            assert isinstance(outcome, Chunk)
+            chunks[slot].append(outcome)
+            if outcome.done:
+                model.release(slot)
+    assert torch.equal(frames_of(chunks[1]), alone[1])
+    assert torch.equal(frames_of(chunks[0]), alone[2])
+
+
+def test_a_voice_is_encoded_once_and_its_silent_half_prefilled_once(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, both = 0, []
+
+    class Counting(CodesAsAudio):
+        def encode(self, samples: Samples) -> torch.LongTensor:
+            nonlocal encoded
+            encoded += 1
+            return super().encode(samples)
+
+    def watched(*args: object, **kwargs: bool) -> None:
+        both.append(kwargs["both"])
+        prefill(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dia_server.engine.dia.model.prefill", watched)
+    first = utterance(0, prompt=600)
+    second = replace(first, text="[S2] Something else.")
+    model = DiaModel(weights, Counting(), 1)
+    made = drive(model, [first, second])
+    assert encoded == 1
+    assert both == [True] * 3 + [False] * 3
+    for asked, chunks in zip([first, second], made, strict=True):
+        alone = drive(DiaModel(weights, CodesAsAudio(), 1), [asked])[0]
+        assert torch.equal(frames_of(chunks), frames_of(alone))
+
+
+def test_kept_voices_are_bounded(weights: Weights) -> None:
+    model = DiaModel(weights, CodesAsAudio(), 2, prompt_bytes=100_000)
+    drive(model, [utterance(seed, prompt=50) for seed in range(5)])
+    assert 0 < model._prompts.bytes <= 100_000
+
+
+def test_texts_and_prompts_that_do_not_fit_are_refused(weights: Weights) -> None:
+    model = DiaModel(weights, CodesAsAudio(), 1)
+    long = replace(utterance(0, prompt=20), text="x" * 1020)
+    with pytest.raises(TextTooLong, match="1024 at most"):
+        model.admit(0, long)
+    model.admit(0, replace(long, prompt=None))
+    model.release(0)
+    with pytest.raises(Invalid, match="empty"):
+        model.admit(0, replace(long, text="  "))
+    with pytest.raises(Invalid, match="voice prompt is too long"):
+        model.admit(0, utterance(0, prompt=3060))
+    with pytest.raises(Invalid, match="top_k"):
+        model.admit(0, replace(utterance(0), top_k=129))
+
+
+def test_the_longest_run_uses_all_columns(weights: Weights) -> None:
+    chunks = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0, tokens=9999, prompt=3000)])[0]
+    assert len(frames_of(chunks)) == 3072 - 3000 - 16
+
+
+def test_memory_that_is_short_at_admission_fails_that_request_alone(weights: Weights) -> None:
+    class Full(CodesAsAudio):
+        def encode(self, samples: Samples) -> torch.LongTensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = DiaModel(weights, Full(), 2)
+    model.admit(0, utterance(0))
+    with pytest.raises(GpuOutOfMemory):
+        model.admit(1, utterance(1, prompt=20))
+    model.release(1)
+    alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0)])[0]
+    chunks = [outcome for outcome in steps(model, 20) if isinstance(outcome, Chunk)]
+    assert torch.equal(frames_of(chunks), frames_of(alone))
+
+
+@pytest.mark.parametrize("room", [64, 0])
+def test_prefill_shrinks_to_the_memory_there_is(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    def narrow(w: Weights, s: object, slot: int, start: int, stop: int, n: int, *, both: bool) -> None:
+        if stop - start > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        prefill(w, s, slot, start, stop, n, both=both)  # type: ignore[arg-type]
+
+    alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0, prompt=150)])[0]
+    monkeypatch.setattr("dia_server.engine.dia.model.prefill", narrow)
+    model = DiaModel(weights, CodesAsAudio(), 1)
+    if room:
+        assert torch.equal(frames_of(drive(model, [utterance(0, prompt=150)])[0]), frames_of(alone))
+    else:
+        with pytest.raises(GpuOutOfMemory):
+            drive(model, [utterance(0, prompt=150)])
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("device-side assert"), torch.OutOfMemoryError("full")])
+def test_the_model_serves_on_after_a_step_that_failed(weights: Weights, failure: Exception) -> None:
+    class Failing(CodesAsAudio):
+        failing = True
+
+        def decode(self, windows: Sequence[Window]) -> list[Samples]:
+            if self.failing:
+                raise failure
+            return super().decode(windows)
+
+    codec: AudioCodec = Failing()
+    model = DiaModel(weights, codec, 1)
+    expected = GpuOutOfMemory if isinstance(failure, torch.OutOfMemoryError) else RuntimeError
+    with pytest.raises(expected):
+        drive(model, [utterance(0)])
+    model.release(0)
+    model.reset()
+    Failing.failing = False
+    alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(1)])[0]
+    assert torch.equal(frames_of(drive(model, [utterance(1)])[0]), frames_of(alone))
+
+
+def test_nan_is_reported_and_gone_with_its_utterance(weights: Weights) -> None:
+    model = DiaModel(weights, CodesAsAudio(), 2)
+    model.admit(0, utterance(0))
+    model.admit(1, utterance(1))
+    model._state.text[:, 0] = torch.nan
+    outcomes = model.step()
+    assert isinstance(outcomes[0], ServerError)
+    assert "not finite" in str(outcomes[0])
+    assert 1 not in outcomes
+    model.release(0)
+    assert model._state.text.isfinite().all()
+    assert model._state.cache.isfinite().all()
+    model.release(1)
+    alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(2)])[0]
+    assert torch.equal(frames_of(drive(model, [utterance(2)])[0]), frames_of(alone))

@@ -1,0 +1,86 @@
+"""Greedy output equals that of transformers' `generate`, token for token, whatever shares the batch."""
+
+import random
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from dia_server.engine.dia.model import DiaModel
+from dia_server.engine.types import Utterance
+
+from . import reference
+from .drive import CodesAsAudio, drive, frames_of, prompt_of, weights_of
+from .tiny import tiny_dia
+
+LETTERS = [chr(code) for code in range(33, 127)]
+GROUP = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """One group of requests that one call of `generate` can make."""
+
+    prompt: int
+    max_tokens: int
+    cfg_scale: float
+    top_k: int
+
+
+def cases(count: int, seed: int) -> list[Case]:
+    pick = random.Random(seed)
+    return [
+        Case(
+            prompt=pick.choice([0, 0, 1, 2, 7, 15, 16, 17, 40, 120]),
+            max_tokens=pick.choice([17, 20, 33, 48, 64]),
+            cfg_scale=pick.choice([1.5, 3.0, 5.0]),
+            top_k=pick.choice([1, 5, 45, 100]),
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mixed_batches_equal_transformers(seed: int) -> None:
+    """Over both seeds 208 requests of 26 groups, shuffled, joining while others run."""
+    dia = tiny_dia(seed)
+    pick = random.Random(seed)
+    torch.manual_seed(seed)
+    utterances: list[Utterance] = []
+    expected: list[Tensor] = []
+    for case in cases(13, seed):
+        lengths = [pick.choice([1, 2, 9, 40, 77, 200]) for _ in range(GROUP - 1)] + [pick.randint(201, 1024)]
+        texts = ["".join(pick.choices(LETTERS, k=n)) for n in lengths]
+        prompts = [torch.randint(0, 1024, (case.prompt, 9)) for _ in texts]
+        columns = reference.generate(
+            dia,
+            [text.encode() for text in texts],
+            prompts,
+            max_tokens=case.max_tokens,
+            cfg_scale=case.cfg_scale,
+            top_k=case.top_k,
+        )
+        for text, prompt, made in zip(texts, prompts, columns, strict=True):
+            expected.append(reference.frames_of(made, prompt))
+            utterances.append(
+                Utterance(
+                    text=text,
+                    voice="",
+                    seed=0,
+                    temperature=0.0,
+                    cfg_scale=case.cfg_scale,
+                    top_k=case.top_k,
+                    max_tokens=case.max_tokens,
+                    prompt=prompt_of(prompt) if case.prompt else None,
+                )
+            )
+    arrivals = [pick.randint(0, 150) for _ in utterances]
+
+    chunks = drive(DiaModel(weights_of(dia), CodesAsAudio(), slots=16), utterances, arrivals)
+
+    wrong = [n for n, frames in enumerate(expected) if not torch.equal(frames_of(chunks[n]), frames)]
+    assert not wrong
+    natural = [len(frames) < (u.max_tokens or 0) - 16 for frames, u in zip(expected, utterances, strict=True)]
+    assert any(natural)
+    assert not all(natural)

@@ -1,0 +1,119 @@
+"""Sampling against transformers' own processors, and the noise behind it."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.generation.logits_process import (
+    DiaClassifierFreeGuidanceLogitsProcessor,
+    DiaEOSChannelFilterLogitsProcessor,
+)
+
+from dia_server.engine.dia.sampling import Knobs, sample, uniform
+
+CHANNELS, VOCABULARY, EOS = 9, 1028, 1024
+
+
+def knobs(
+    count: int, *, temperature: float, top_p: float, top_k: int, cfg_scale: float = 3.0, first_seed: int = 0
+) -> Knobs:
+    return Knobs(
+        temperature=torch.full((count,), temperature),
+        cfg_scale=torch.full((count,), cfg_scale),
+        top_p=torch.full((count,), top_p),
+        top_k=torch.full((count,), top_k),
+        seed=torch.arange(first_seed, first_seed + count),
+    )
+
+
+def expected_shares(
+    cond: Tensor, uncond: Tensor, *, temperature: float, top_p: float, top_k: int, cfg_scale: float = 3.0
+) -> Tensor:
+    """[channels, vocabulary]: what transformers would draw from."""
+    ids = torch.zeros(CHANNELS, 1, dtype=torch.long)
+    scores = DiaClassifierFreeGuidanceLogitsProcessor(cfg_scale, top_k)(ids, torch.cat([cond, uncond]))
+    scores = TemperatureLogitsWarper(temperature)(ids, scores)
+    scores = DiaEOSChannelFilterLogitsProcessor(CHANNELS, EOS)(ids, scores)
+    shares: Tensor = TopPLogitsWarper(top_p)(ids, scores).softmax(-1)
+    return shares
+
+
+def chi_square(counts: Tensor, shares: Tensor) -> float:
+    """How many standard deviations the statistic lies above its mean."""
+    drawn = shares > 0
+    expected = shares[drawn].double() * counts.sum()
+    statistic = ((counts[drawn].double() - expected) ** 2 / expected).sum().item()
+    freedom = int(drawn.sum()) - 1
+    return (statistic - freedom) / math.sqrt(2 * freedom) if freedom else statistic
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "top_k"), [(1.2, 0.95, 45), (1.0, 1.0, 10), (1.8, 0.9, 128), (1.2, 0.5, 3)]
+)
+def test_draws_are_distributed_as_transformers(temperature: float, top_p: float, top_k: int) -> None:
+    torch.manual_seed(0)
+    cond, uncond = torch.randn(2, CHANNELS, VOCABULARY)
+    cond[:, EOS:] -= 2.0
+    count = 4000
+    tokens = sample(
+        cond.expand(count, -1, -1),
+        uncond.expand(count, -1, -1),
+        torch.full((count,), 7),
+        knobs(count, temperature=temperature, top_p=top_p, top_k=top_k),
+        EOS,
+    )
+    shares = expected_shares(cond, uncond, temperature=temperature, top_p=top_p, top_k=top_k)
+    for channel in range(CHANNELS):
+        counts = tokens[:, channel].bincount(minlength=VOCABULARY)
+        assert not counts[shares[channel] == 0].any()
+        assert chi_square(counts, shares[channel]) < 5
+
+
+def test_the_test_of_the_distribution_can_fail() -> None:
+    shares = torch.tensor([0.5, 0.3, 0.2])
+    assert chi_square(torch.tensor([2000, 1200, 800]), shares) < 0
+    assert chi_square(torch.tensor([1800, 1300, 900]), shares) > 5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.2])
+def test_eos_is_taken_where_it_is_likeliest_in_channel_0_only(temperature: float) -> None:
+    cond, uncond = torch.zeros(2, 2, CHANNELS, VOCABULARY)
+    cond[..., 5] = 4.0
+    cond[0, :, EOS] = 5.0
+    cond[1, :, EOS] = 3.9
+    settings = knobs(2, temperature=temperature, top_p=1.0, top_k=2)
+    tokens = sample(cond, uncond, torch.zeros(2, dtype=torch.long), settings, EOS)
+    assert tokens[0].tolist() == [EOS] + [5] * 8
+    assert tokens[1].tolist() == [5] * 9
+
+
+def test_no_guidance_is_the_conditional_distribution_alone() -> None:
+    torch.manual_seed(0)
+    cond, uncond = torch.randn(2, 1, CHANNELS, VOCABULARY)
+    cond[..., EOS:] = -10.0
+    settings = knobs(1, temperature=0.0, top_p=1.0, top_k=45, cfg_scale=0.0)
+    tokens = sample(cond, uncond, torch.zeros(1, dtype=torch.long), settings, EOS)
+    assert torch.equal(tokens, cond.argmax(-1))
+
+
+def test_specials_alone_give_token_0_as_in_transformers() -> None:
+    cond, uncond = torch.zeros(2, 1, CHANNELS, VOCABULARY)
+    cond[..., EOS + 1] = 9.0
+    settings = knobs(1, temperature=1.2, top_p=1.0, top_k=1)
+    assert not sample(cond, uncond, torch.zeros(1, dtype=torch.long), settings, EOS).any()
+
+
+def test_noise_is_even_independent_and_never_0_or_1() -> None:
+    seed, column = torch.arange(2000)[:, None], torch.arange(500)
+    noise = uniform(seed, column)
+    assert noise.min() > 0
+    assert noise.max() < 1
+    even = noise.mul(100).long().flatten().bincount(minlength=100)
+    assert abs(chi_square(even, torch.full((100,), 0.01))) < 5
+    neighbours = torch.stack([noise[:-1] - 0.5, noise[1:] - 0.5]).flatten(1)
+    assert abs(torch.corrcoef(neighbours)[0, 1].item()) < 0.005
+    extremes = torch.tensor([0, 2**32 - 1])
+    assert uniform(extremes, extremes).min() > 0
+    assert uniform(extremes, extremes).max() < 1

@@ -1,0 +1,127 @@
+"""The step never waits for the device, and is one graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dia_server.engine.dia.assemble import assemble
+from dia_server.engine.dia.decoder import step
+from dia_server.engine.dia.delay import delayed
+from dia_server.engine.dia.encoder import text_keys_values
+from dia_server.engine.dia.graphs import any_size, compiled_step
+from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.state import State, new_state
+from dia_server.engine.dia.weights import Weights
+from dia_server.engine.types import Utterance
+
+from .tiny import tiny_dia
+
+SLOTS = 4
+
+Step = Callable[[Weights, State, Tensor], None]
+
+SYNCHRONISING = {
+    "aten._local_scalar_dense",
+    "aten.equal",
+    "aten.is_nonzero",
+    "aten.masked_select",
+    "aten.nonzero",
+    "aten.unique_dim",
+    "aten._unique2",
+    "aten.repeat_interleave.Tensor",
+}
+
+
+class Synchronised(Exception):
+    pass
+
+
+class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses the operations whose result, or its shape, the host has to wait for."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func).removesuffix(".default")
+        masked = name in {"aten.index.Tensor", "aten.index_put_"} and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if masked or name in SYNCHRONISING:
+            raise Synchronised(name)
+        self.calls += 1
+        return func(*args, **kwargs or {})
+
+
+def begun(device: str) -> tuple[Weights, State]:
+    """A state in which every slot is about to sample its first column."""
+    dia = tiny_dia()
+    where = torch.device(device)
+    source = dia.state_dict().__getitem__
+    weights = assemble(Shape.of(dia.config), source, device=where, dtype=torch.float32, packed=False)
+    state = new_state(weights.shape, SLOTS, where, torch.float32)
+    columns = delayed(torch.empty(0, 9, dtype=torch.long), weights.shape.delay, weights.shape.bos)
+    for slot in range(SLOTS):
+        state.begin(slot, Utterance("x", "", seed=slot), columns, 0, 40)
+        text = torch.arange(3, 20 + slot)
+        state.set_text(slot, text_keys_values(weights, text.to(where)))
+        state.live[slot] = True
+    return weights, state
+
+
+def observed(function: Step, device: str) -> int:
+    """Run `function` where synchronising is impossible ("meta" has no values) or refused; count its calls."""
+    weights, state = begun(device)
+    slots = torch.arange(SLOTS, device=device)
+    seen = NoSynchronisation()  # type: ignore[no-untyped-call]
+    with torch.inference_mode(), seen:
+        function(weights, state, slots)
+    return seen.calls
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_step_never_waits_for_the_device(device: str) -> None:
+    assert observed(step, device) > 100
+
+
+def looks_at_a_value(weights: Weights, state: State, slots: Tensor) -> None:
+    if state.live.any():
+        step(weights, state, slots)
+
+
+def counts_the_live(weights: Weights, state: State, slots: Tensor) -> None:
+    step(weights, state, slots[state.live])
+
+
+def copies_to_the_host(weights: Weights, state: State, slots: Tensor) -> None:
+    step(weights, state, slots)
+    state.position.cpu()
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("function", [looks_at_a_value, counts_the_live])
+def test_a_step_that_waits_is_caught(function: Step, device: str) -> None:
+    with pytest.raises((Synchronised, RuntimeError, NotImplementedError)):
+        observed(function, device)
+
+
+def test_a_copy_to_the_host_is_caught() -> None:
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        observed(copies_to_the_host, "meta")
+
+
+def test_the_step_is_one_graph_and_computes_the_same() -> None:
+    weights, eager = begun("cpu")
+    _, traced = begun("cpu")
+    compiled = compiled_step("eager")
+    with torch.inference_mode(), torch._dynamo.config.patch(error_on_recompile=True):
+        for batch in ([0, 1, 2, 3], [0, 1, 2, 3], [1, 3], [3, 0, 1]):
+            slots = torch.tensor(batch)
+            step(weights, eager, slots)
+            compiled(weights, traced, any_size(slots))
+    assert eager.position.tolist() == [3, 4, 2, 4]
+    assert torch.equal(eager.position, traced.position)
+    assert torch.equal(eager.grid, traced.grid)

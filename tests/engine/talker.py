@@ -1,0 +1,57 @@
+"""A model without weights for tests of workers: it says a chunk for each word, or fails on cue."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from dia_server.engine.types import Chunk, Utterance
+from dia_server.errors import TextTooLong
+
+
+class Talker:
+    """Each chunk is one sample: the id of the process it was made in."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._words: dict[int, list[str]] = {}
+
+    def admit(self, slot: int, utterance: Utterance) -> None:
+        if utterance.text == "too long":
+            raise TextTooLong("1025 bytes", param="text")
+        if utterance.text == "die at once":
+            os._exit(3)
+        self._words[slot] = utterance.text.split()
+
+    def step(self) -> dict[int, Chunk | Exception]:
+        outcomes: dict[int, Chunk | Exception] = {}
+        for slot, words in self._words.items():
+            match words.pop(0):
+                case "die":
+                    os._exit(7)
+                case "crash":
+                    raise ArithmeticError("the step failed")
+                case "fail":
+                    outcomes[slot] = TextTooLong("this one only")
+                case _:
+                    samples = np.array([os.getpid()], np.float32)
+                    outcomes[slot] = Chunk(samples, tokens=1, progress=0.5, done=not words)
+        return outcomes
+
+    def release(self, slot: int) -> None:
+        self._words.pop(slot, None)
+
+    def reset(self) -> None:
+        self._words.clear()
+
+    def close(self) -> None:
+        pass
+
+
+def load_talker(report: Callable[[float], None], *, slots: int = 2) -> Talker:
+    report(0.5)
+    return Talker(slots)
+
+
+def load_nothing(report: Callable[[float], None]) -> Talker:
+    raise OSError("no weights")

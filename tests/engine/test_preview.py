@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
+from tests.audio.pitch import pitch
+
+
+@pytest.fixture(scope="module")
+def preview() -> Preview:
+    return Preview(slots=2)
+
+
+def speak(
+    preview: Preview, text: str, voice: str = "aria", max_tokens: int | None = None
+) -> tuple[Samples, list[Chunk]]:
+    preview.admit(0, Utterance(text, voice, seed=0, max_tokens=max_tokens))
+    chunks: list[Chunk] = []
+    while not chunks or not chunks[-1].done:
+        chunk = preview.step()[0]
+        assert isinstance(chunk, Chunk)
+        chunks.append(chunk)
+    preview.release(0)
+    return np.concatenate([chunk.samples for chunk in chunks]), chunks
+
+
+def test_it_speaks_for_as_long_as_people_would(preview: Preview) -> None:
+    samples, _ = speak(preview, "[S1] The quick brown fox jumps over the lazy dog.")
+
+    assert 2 < len(samples) / SAMPLE_RATE < 5
+    assert 0.1 < np.abs(samples).max() <= 1
+
+
+def test_each_sentence_is_a_step_and_progress_grows(preview: Preview) -> None:
+    _, chunks = speak(preview, "[S1] One thing. Another thing! [S2] Really?")
+
+    progress = [chunk.progress for chunk in chunks]
+    assert len(chunks) == 3
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+    assert all(chunk.tokens == -(-len(chunk.samples) // FRAME) for chunk in chunks)
+
+
+def test_every_voice_and_speaker_tag_is_another_person(preview: Preview) -> None:
+    said = {
+        (voice, tag): speak(preview, f"[{tag}] Good morning to all of you.", voice)[0].tobytes()
+        for voice in [*VOICES, "custom_1", "custom_2"]
+        for tag in ("S1", "S2")
+    }
+
+    assert len(set(said.values())) == len(said)
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_the_two_people_of_a_voice_are_told_apart_by_pitch(preview: Preview, voice: str) -> None:
+    first, second = (
+        pitch(speak(preview, f"[{tag}] Good morning to all of you, my friends.", voice)[0])
+        for tag in ("S1", "S2")
+    )
+
+    assert max(first, second) / min(first, second) > 1.15
+
+
+def test_the_same_request_gives_the_same_audio(preview: Preview) -> None:
+    assert np.array_equal(speak(preview, "[S1] Again.")[0], speak(preview, "[S1] Again.")[0])
+
+
+@pytest.mark.parametrize("text", ["[S1] .", "[S1] (laughs)", "[S1] 🎉", "[S1]  [S2] "])
+def test_what_cannot_be_pronounced_is_a_pause(preview: Preview, text: str) -> None:
+    samples, _ = speak(preview, text)
+
+    assert len(samples) >= SAMPLE_RATE // 4
+
+
+def test_max_tokens_ends_it(preview: Preview) -> None:
+    samples, chunks = speak(preview, "[S1] " + "One two three. " * 20, max_tokens=100)
+
+    assert 95 * FRAME < len(samples) <= 100 * FRAME
+    assert sum(chunk.tokens for chunk in chunks) == 100
+
+
+def test_a_text_without_punctuation_is_cut_between_words_and_nothing_is_lost() -> None:
+    words = [f"word{n}" for n in range(300)]
+
+    pieces = [said for _, said in clauses("[S1] " + " ".join(words), "aria")]
+
+    assert all(len(piece) <= LONGEST for piece in pieces)
+    assert " ".join(pieces).split() == words
+
+
+def test_one_endless_word_is_cut_and_nothing_is_lost() -> None:
+    pieces = [said for _, said in clauses("[S1] " + "a" * 1000, "aria")]
+
+    assert "".join(pieces) == "a" * 1000
+
+
+def test_turns_are_said_by_the_person_whose_they_are() -> None:
+    first, second = VOICES["luna"]
+
+    assert clauses("[S1] Hi. [S2] Hello! How are you? [S1] Fine.", "luna") == [
+        (first, "Hi."),
+        (second, "Hello!"),
+        (second, "How are you?"),
+        (first, "Fine."),
+    ]

@@ -1,0 +1,126 @@
+"""Starting, stopping, logging, restarting."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.live.server import Server
+
+SECRET_TEXT = "the purple elephant sleeps"
+
+
+def test_sigint_and_sigterm_end_it_cleanly(tmp_path: Path) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        server = Server(tmp_path)
+        server.start()
+        assert server.process
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=15) == 0
+    assert "Traceback" not in server.log
+
+
+def test_a_running_answer_is_finished_before_the_end(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        answers: list[httpx.Response] = []
+        text = "This is said to the end. " * 60
+        thread = threading.Thread(
+            target=lambda: answers.append(
+                httpx.post(f"{server.url}/generate", json={"text": text}, timeout=30)
+            )
+        )
+        thread.start()
+        while httpx.get(f"{server.url}/health").json()["active_jobs"] == 0:
+            time.sleep(0.005)
+        server.stop()
+        thread.join()
+
+    assert answers[0].status_code == 200
+    assert len(answers[0].content) > 1_000_000
+
+
+def test_voices_survive_a_restart(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        httpx.post(f"{server.url}/voice_mappings", json={"voice_id": "narrator", "style": "deep"})
+    with Server(tmp_path) as server:
+        assert httpx.get(f"{server.url}/voice_mappings").json()["narrator"]["style"] == "deep"
+
+
+def test_the_log_is_json_on_request_and_holds_no_texts(tmp_path: Path) -> None:
+    with Server(tmp_path, log_format="json", log_level="debug") as server:
+        body = {"text": SECRET_TEXT}
+        answer = httpx.post(f"{server.url}/generate", json=body)
+        httpx.post(f"{server.url}/generate", json=body | {"voice_id": "nobody"})
+        httpx.post(f"{server.url}/generate", content=b'{"text": "' + SECRET_TEXT.encode())
+        httpx.post(f"{server.url}/generate", json=body | {"speed": SECRET_TEXT})
+
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    ours = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
+    assert [(line["event"], line["path"], line["status"]) for line in ours] == [("request", "/generate", 200)]
+    assert any("granian" in line["event"] for line in lines)
+    assert SECRET_TEXT not in server.log
+
+
+def test_the_log_holds_texts_when_asked_to(tmp_path: Path) -> None:
+    with Server(tmp_path, show_prompts="true") as server:
+        httpx.post(f"{server.url}/generate", json={"text": SECRET_TEXT})
+
+    assert SECRET_TEXT in server.log
+
+
+def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dia_server", *arguments],
+        cwd=cwd,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_wrong_settings_end_the_start_in_words(tmp_path: Path) -> None:
+    wrong = run("serve", cwd=tmp_path, DIA_PORT="70000", DIA_PROT="1")
+
+    assert wrong.returncode == 1
+    assert "Error: DIA_PORT: expected `int` <= 65535, not '70000'" in wrong.stderr
+    assert "Warning: DIA_PROT is not a setting" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_a_port_in_use_ends_the_start_in_words(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        second = run("serve", "--port", str(server.port), cwd=tmp_path)
+
+    assert second.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{server.port}" in second.stderr
+
+
+def test_the_database_is_upgraded_by_hand(tmp_path: Path) -> None:
+    upgraded = run("db", "upgrade", "--data-dir", str(tmp_path / "data"), cwd=tmp_path)
+
+    assert (upgraded.returncode, upgraded.stderr) == (0, "")
+    assert (tmp_path / "data" / "dia.sqlite3").exists()
+
+
+def test_dia_without_weights_is_reported_and_never_replaced(tmp_path: Path) -> None:
+    server = Server(tmp_path, engine="dia", model=str(tmp_path / "no-such-model"))
+    try:
+        server.start(wait_until_loaded=False)
+        while (health := httpx.get(f"{server.url}/health").json())["status"] == "loading":
+            time.sleep(0.1)
+        answer = httpx.post(f"{server.url}/generate", json={"text": "Hi"})
+    finally:
+        server.stop()
+
+    assert (health["status"], health["engine"], health["model_loaded"]) == ("unhealthy", "dia", False)
+    assert (answer.status_code, answer.json()["error_code"]) == (503, "MODEL_NOT_LOADED")
+    assert "no-such-model" in answer.json()["detail"]
+    assert answer.headers["x-engine"] == "dia"

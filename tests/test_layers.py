@@ -1,0 +1,65 @@
+"""The package's layers: a module may import its own layer and those to the right of it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "dia_server"
+ALLOWED = {
+    "web": {"web", "services", "errors"},
+    "services": {"services", "db", "engine", "audio", "text", "errors"},
+    "db": {"db", "errors"},
+    "engine": {"engine", "errors"},
+    "audio": {"audio", "errors"},
+    "text": {"text", "errors"},
+}
+FOREIGN = {
+    "web": {"sqlalchemy", "torch", "transformers", "av"},
+    "services": {"litestar", "torch", "transformers"},
+    "db": {"litestar", "torch"},
+    "engine": {"litestar", "sqlalchemy"},
+    "audio": {"litestar", "sqlalchemy", "torch"},
+    "text": {"litestar", "sqlalchemy", "torch", "numpy"},
+}
+MODULES = [path for layer in ALLOWED for path in sorted((PACKAGE / layer).rglob("*.py"))]
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    layer = path.relative_to(PACKAGE).parts[0]
+    names = [name.split(".") for name in imports(path)]
+
+    ours = {name[1] for name in names if name[0] == "dia_server"}
+    assert ours <= ALLOWED[layer] | {"__version__"}
+    assert not {name[0] for name in names} & FOREIGN[layer]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_only_settings_and_cli_know_the_environment(path: Path) -> None:
+    reads = {"os.environ", "os.getenv"} & {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    assert not reads or path.name in {"settings.py", "cli.py"}
+
+
+@pytest.mark.parametrize("module", ["dia_server.cli", "dia_server.app"])
+def test_starting_imports_no_torch(module: str) -> None:
+    program = f"import sys, {module}; print({{'torch', 'transformers', 'faster_whisper'}} & {{*sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"

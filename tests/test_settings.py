@@ -1,0 +1,87 @@
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dia_server import settings
+from dia_server.settings import Settings, SettingsError
+
+DOCS = Path(__file__).parents[1] / "docs" / "configuration.md"
+FIELDS = msgspec.structs.fields(Settings)
+NOWHERE = Path("/nonexistent/.env")
+
+
+def load(**variables: str) -> Settings:
+    return settings.load(variables, NOWHERE)
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    assert load() == Settings()
+
+
+def test_variables_are_read_as_their_types() -> None:
+    conf = load(
+        DIA_PORT="8080",
+        DIA_API_KEYS="one, two,",
+        DIA_SHOW_PROMPTS="true",
+        DIA_ENGINE=" dia ",
+        DIA_CORS_ORIGINS="",
+    )
+
+    assert (conf.port, conf.api_keys, conf.show_prompts, conf.engine, conf.cors_origins) == (
+        8080,
+        ("one", "two"),
+        True,
+        "dia",
+        (),
+    )
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("DIA_PORT=1111\nDIA_HOST=0.0.0.0\n")
+
+    conf = settings.load({"DIA_PORT": "2222"}, file)
+
+    assert (conf.port, conf.host) == (2222, "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("DIA_PORT", "0", "DIA_PORT: expected `int` >= 1, not '0'"),
+        ("DIA_PORT", "x", "DIA_PORT: expected `int`"),
+        ("DIA_MAX_BATCH", "257", "DIA_MAX_BATCH: expected `int` <= 256"),
+        ("DIA_ENGINE", "espeak", "DIA_ENGINE: .*espeak"),
+        ("DIA_TRUSTED_PROXIES", "10.0.0.0/33", "DIA_TRUSTED_PROXIES: .*10.0.0.0/33"),
+        ("DIA_RATE_LIMIT_GENERATE", "-1", "DIA_RATE_LIMIT_GENERATE: expected `int` >= 0"),
+        ("DIA_SHOW_PROMPTS", "maybe", "DIA_SHOW_PROMPTS: expected `bool`"),
+        ("DIA_DATA_DIR", "", "DIA_DATA_DIR: .*length >= 1"),
+    ],
+)
+def test_an_error_names_the_variable_and_the_limit(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(**{name: value})
+
+
+def test_misspelt_variables_are_noticed() -> None:
+    assert list(settings.unknown({"DIA_PORT": "1", "DIA_PROT": "1", "PATH": "/"})) == ["DIA_PROT"]
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_the_page_and_the_struct_agree(field: msgspec.structs.FieldInfo) -> None:
+    rows = dict(re.findall(r"^\| `(DIA_\w+)` \| (.*) \|$", DOCS.read_text(), re.MULTILINE))
+    default = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+    default = default.lower() if isinstance(field.default, bool) else default
+
+    assert (
+        rows[settings.variable(field.name)]
+        == f"{f'`{default}`' if default else 'none'} | {settings.describe(field)}"
+    )
+
+
+def test_the_page_has_no_other_settings() -> None:
+    rows = re.findall(r"^\| `(DIA_\w+)`", DOCS.read_text(), re.MULTILINE)
+
+    assert rows == [settings.variable(field.name) for field in FIELDS]

@@ -1,0 +1,60 @@
+import re
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.web.docs import STATIC
+
+Client = AsyncTestClient[Litestar]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_a_page_loads_only_what_we_serve(client: Client, page: str) -> None:
+    html = (await client.get(page)).text
+    assets = re.findall(r"""(?:src|href|spec-url)="([^"]+)\"""", html)
+
+    assert len(assets) >= 3
+    for asset in assets:
+        assert (await client.get(asset)).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["cdn.", "unpkg", "fonts.g", "petstore"])
+def test_no_asset_names_a_host_to_load_from(host: str) -> None:
+    for path in STATIC.rglob("*.*"):
+        assert host.encode() not in path.read_bytes(), path.name
+
+
+async def test_every_route_is_described(client: Client) -> None:
+    description: dict[str, Any] = (await client.get("/openapi.json")).json()
+
+    assert description["paths"].keys() >= {
+        "/generate",
+        "/v1/audio/speech",
+        "/v1/audio/voices",
+        "/v1/audio/voices/{model}",
+        "/v1/audio/models",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/voices",
+        "/voice_mappings",
+        "/voice_mappings/{voice_id}",
+        "/health",
+    }
+    request = description["components"]["schemas"]["GenerateRequest"]
+    assert request["required"] == ["text"]
+    assert request["properties"]["text"]["maxLength"] == 4096
+    top_p = next(kind for kind in request["properties"]["top_p"]["anyOf"] if kind["type"] == "number")
+    assert (top_p["minimum"], top_p["maximum"]) == (0.0, 1.0)
+    answers = description["paths"]["/generate"]["post"]["responses"]
+    assert answers.keys() == {"200", "400", "401", "404", "413", "415", "422", "429", "500", "503"}
+    assert "audio/mpeg" in answers["200"]["content"]
+    assert answers["429"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+
+
+async def test_all_references_lead_somewhere(client: Client) -> None:
+    text = (await client.get("/openapi.json")).text
+
+    for name in set(re.findall(r'"#/components/schemas/(\w+)"', text)):
+        assert name in (await client.get("/openapi.json")).json()["components"]["schemas"]

@@ -1,0 +1,205 @@
+from datetime import datetime
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.app import create_app
+from dia_server.engine.engine import Engine
+from dia_server.errors import AudioProcessingError, GpuOutOfMemory
+from dia_server.settings import Settings
+from tests.tones import ToneModel, loader
+
+Client = AsyncTestClient[Litestar]
+Body = dict[str, Any]
+
+
+def assert_native(body: Body, code: str) -> None:
+    assert body.keys() == {"detail", "error_code", "timestamp"}
+    assert body["error_code"] == code
+    assert datetime.fromisoformat(body["timestamp"]).tzinfo is not None
+
+
+def assert_openai(body: Body, code: str, param: str | None = None) -> None:
+    assert body.keys() == {"error", "detail", "error_code", "timestamp"}
+    assert body["error_code"] == code
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    assert (body["error"]["code"], body["error"]["param"]) == (code.lower(), param)
+    assert body["error"]["message"] == body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "code", "field"),
+    [
+        ({"text": None}, 422, "VALIDATION_ERROR", "text"),
+        ({"text": 5}, 422, "VALIDATION_ERROR", "text"),
+        ({"text": ""}, 422, "VALIDATION_ERROR", "text"),
+        ({"text": " * \n"}, 422, "VALIDATION_ERROR", "text"),
+        ({"text": "x" * 4097}, 422, "TEXT_TOO_LONG", "4096"),
+        ({"voice_id": "nobody"}, 404, "INVALID_VOICE_ID", "nobody"),
+        ({"voice_id": 1}, 422, "VALIDATION_ERROR", "voice_id"),
+        ({"response_format": "midi"}, 422, "VALIDATION_ERROR", "response_format"),
+        ({"speed": 0.24}, 422, "VALIDATION_ERROR", "0.25"),
+        ({"speed": 4.01}, 422, "VALIDATION_ERROR", "4"),
+        ({"speed": "1.5"}, 422, "VALIDATION_ERROR", "speed"),
+        ({"speed": True}, 422, "VALIDATION_ERROR", "speed"),
+        ({"speed": None}, 422, "VALIDATION_ERROR", "speed"),
+        ({"role": "narrator"}, 422, "VALIDATION_ERROR", "role"),
+        ({"temperature": 0}, 422, "VALIDATION_ERROR", "0.1"),
+        ({"temperature": 2.1}, 422, "VALIDATION_ERROR", "2"),
+        ({"cfg_scale": 0.9}, 422, "VALIDATION_ERROR", "1"),
+        ({"cfg_scale": 10.1}, 422, "VALIDATION_ERROR", "10"),
+        ({"top_p": -0.1}, 422, "VALIDATION_ERROR", "0"),
+        ({"top_p": 1.1}, 422, "VALIDATION_ERROR", "1"),
+        ({"max_tokens": 99}, 422, "VALIDATION_ERROR", "100"),
+        ({"max_tokens": 10_001}, 422, "VALIDATION_ERROR", "10000"),
+        ({"max_tokens": 200.5}, 422, "VALIDATION_ERROR", "max_tokens"),
+        ({"use_torch_compile": 0}, 422, "VALIDATION_ERROR", "use_torch_compile"),
+        ({"seed": -1}, 422, "VALIDATION_ERROR", "seed"),
+        ({"seed": 2**32}, 422, "VALIDATION_ERROR", "4294967295"),
+    ],
+    ids=str,
+)
+async def test_bad_input_is_named_with_its_limit(
+    client: Client, wrong: Body, status: int, code: str, field: str
+) -> None:
+    answer = await client.post("/generate", json={"text": "Hi", **wrong})
+
+    assert answer.status_code == status
+    assert_native(answer.json(), code)
+    assert field in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("edge", [{"top_p": 0}, {"top_p": 1}, {"speed": 4}, {"max_tokens": 100}, {"seed": 0}])
+async def test_limits_themselves_are_inside(client: Client, edge: Body) -> None:
+    assert (await client.post("/generate", json={"text": "Hi", **edge})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "code", "param"),
+    [
+        ({"voice": "nobody"}, 404, "INVALID_VOICE_ID", "voice"),
+        ({"input": "x" * 4097}, 422, "TEXT_TOO_LONG", "input"),
+        ({"input": ""}, 422, "VALIDATION_ERROR", "input"),
+        ({"speed": 5}, 422, "VALIDATION_ERROR", "speed"),
+    ],
+)
+async def test_openai_clients_get_openai_errors(
+    client: Client, wrong: Body, status: int, code: str, param: str
+) -> None:
+    answer = await client.post("/v1/audio/speech", json={"input": "Hi", **wrong})
+
+    assert answer.status_code == status
+    assert_openai(answer.json(), code, param)
+
+
+async def test_what_is_not_there_is_told_in_each_dialect(client: Client) -> None:
+    for method, path, status, code in (
+        ("GET", "/nowhere", 404, "NOT_FOUND"),
+        ("GET", "/static/nowhere.js", 404, "NOT_FOUND"),
+        ("GET", "/generate", 405, "METHOD_NOT_ALLOWED"),
+        ("DELETE", "/health", 405, "METHOD_NOT_ALLOWED"),
+    ):
+        answer = await client.request(method, path)
+        assert answer.status_code == status
+        assert_native(answer.json(), code)
+    for method, path, status, code, param in (
+        ("GET", "/v1/nowhere", 404, "NOT_FOUND", None),
+        ("GET", "/v1/readyz", 404, "NOT_FOUND", None),
+        ("GET", "/v1/models/gpt-9", 404, "NOT_FOUND", "model"),
+        ("GET", "/v1/audio/speech", 405, "METHOD_NOT_ALLOWED", None),
+    ):
+        answer = await client.request(method, path)
+        assert answer.status_code == status
+        assert_openai(answer.json(), code, param)
+
+
+@pytest.mark.parametrize(
+    "media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
+async def test_json_under_another_name_is_refused(client: Client, media_type: str) -> None:
+    answer = await client.post("/generate", content=b'{"text":"Hi"}', headers={"content-type": media_type})
+
+    assert answer.status_code == 415
+    assert_native(answer.json(), "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 400),
+        (b"null", 422),
+        (b"[]", 422),
+        (b'"text"', 422),
+        (b'{"text": "Hi"} trailing', 400),
+        (b'{"text": "\xff\xfe"}', 400),
+        (b'{"text": "\\ud800"}', 400),
+        (b'{"text": "Hi", "x": ' + b"[" * 100_000, 400),
+        (b'{"text": "Hi", "speed": 1e999}', 422),
+        (b'{"text": "Hi", "speed": NaN}', 400),
+        (b"\x00\x01\x02", 400),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_malformed_bodies_are_refused_in_the_format(client: Client, body: bytes, status: int) -> None:
+    answer = await client.post("/generate", content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code == status
+    assert_native(answer.json(), {400: "BAD_REQUEST", 422: "VALIDATION_ERROR"}[status])
+
+
+async def test_a_body_that_is_too_large_is_refused(client: Client) -> None:
+    answer = await client.post("/generate", json={"text": "x" * 2_000_000})
+
+    assert answer.status_code == 413
+    assert_native(answer.json(), "PAYLOAD_TOO_LARGE")
+
+
+async def answer_of(settings: Settings, engine: Engine, path: str, body: Body) -> Any:
+    async with AsyncTestClient(create_app(settings, engine)) as client:
+        while not engine.ready and engine.error is None:
+            pass
+        return await client.post(path, json=body)
+
+
+def failing_loader(_: object) -> ToneModel:
+    raise OSError("no weights in /models/dia")
+
+
+async def test_a_model_that_is_not_there_is_reported_with_its_cause(settings: Settings) -> None:
+    engine = Engine("dia", failing_loader, max_waiting=1)
+
+    answer = await answer_of(settings, engine, "/generate", {"text": "Hi"})
+
+    assert answer.status_code == 503
+    assert_native(answer.json(), "MODEL_NOT_LOADED")
+    assert "no weights in /models/dia" in answer.json()["detail"]
+    assert answer.headers["x-engine"] == "dia"
+    assert answer.headers["x-should-retry"] == "false"
+    assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (GpuOutOfMemory("No memory for 1000 frames", retry_after=5), 503, "GPU_OUT_OF_MEMORY"),
+        (AudioProcessingError("The codec failed"), 500, "AUDIO_PROCESSING_ERROR"),
+        (RuntimeError("step 7 of Hi"), 500, "INTERNAL_SERVER_ERROR"),
+    ],
+)
+async def test_failures_of_the_engine_are_told_apart(
+    settings: Settings, error: Exception, status: int, code: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    engine = Engine("dia", loader(ToneModel(before_step=fail)), max_waiting=1)
+
+    answer = await answer_of(settings, engine, "/v1/audio/speech", {"input": "Hi"})
+
+    assert answer.status_code == status
+    assert_openai(answer.json(), code)
+    assert ("retry-after" in answer.headers) == (status == 503)
+    assert ("x-should-retry" in answer.headers) == (status == 500)

@@ -1,0 +1,140 @@
+import io
+import wave
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.audio.encode import MEDIA_TYPES
+
+Client = AsyncTestClient[Litestar]
+
+
+def seconds(file: bytes) -> float:
+    with wave.open(io.BytesIO(file)) as wav:
+        assert (wav.getnchannels(), wav.getsampwidth(), wav.getframerate()) == (1, 2, 44_100)
+        return int(wav.getnframes()) / 44_100
+
+
+async def test_generate_returns_a_wav_file_by_default(client: Client) -> None:
+    answer = await client.post("/generate", json={"text": "Hello, world!"})
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "audio/wav"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert 0.5 < seconds(answer.content) < 3
+
+
+async def test_every_documented_parameter_is_taken(client: Client) -> None:
+    answer = await client.post(
+        "/generate",
+        json={
+            "text": "Hello, world!",
+            "voice_id": "aria",
+            "response_format": "wav",
+            "speed": 1.0,
+            "role": "assistant",
+            "temperature": 0.7,
+            "cfg_scale": 3.0,
+            "top_p": 0.9,
+            "max_tokens": 2048,
+            "use_torch_compile": True,
+            "seed": 7,
+        },
+    )
+
+    assert answer.status_code == 200
+    assert answer.headers["x-seed"] == "7"
+
+
+async def test_nulls_stand_for_defaults(client: Client) -> None:
+    fields = ("role", "temperature", "cfg_scale", "top_p", "max_tokens", "use_torch_compile", "seed")
+
+    answer = await client.post("/generate", json={"text": "Hi", **dict.fromkeys(fields)})
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("audio_format", MEDIA_TYPES)
+@pytest.mark.parametrize(("path", "field"), [("/generate", "text"), ("/v1/audio/speech", "input")])
+async def test_each_format_has_its_media_type(
+    client: Client, path: str, field: str, audio_format: Any
+) -> None:
+    answer = await client.post(path, json={field: "Hi", "response_format": audio_format})
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == MEDIA_TYPES[audio_format]
+
+
+async def test_a_format_that_cannot_be_made_is_refused_by_name(client: Client) -> None:
+    answer = await client.post("/v1/audio/speech", json={"input": "Hi", "response_format": "vorbis"})
+
+    assert answer.status_code == 422
+    assert "vorbis" in answer.json()["detail"]
+    assert answer.json()["error"]["param"] == "response_format"
+
+
+async def test_speed_changes_the_length(client: Client) -> None:
+    lengths = [
+        seconds((await client.post("/generate", json={"text": "Good morning.", "speed": speed})).content)
+        for speed in (0.25, 1.0, 4.0)
+    ]
+
+    assert lengths[0] == pytest.approx(4 * lengths[1], rel=0.01)
+    assert lengths[2] == pytest.approx(lengths[1] / 4, rel=0.01)
+
+
+async def test_roles_speak_in_turn_unless_the_text_says_who(client: Client) -> None:
+    async def say(text: str, role: str | None) -> bytes:
+        return (await client.post("/generate", json={"text": text, "role": role})).content
+
+    assert await say("Hi.", "user") == await say("[S1] Hi.", "assistant") == await say("Hi.", None)
+    assert await say("Hi.", "assistant") == await say("Hi.", "system") == await say("[S2] Hi.", "user")
+    assert await say("Hi.", "user") != await say("Hi.", "assistant")
+
+
+async def test_the_same_request_gives_the_same_audio(client: Client) -> None:
+    first, second = [await client.post("/generate", json={"text": "Again."}) for _ in range(2)]
+
+    assert first.content == second.content
+    assert first.headers["x-seed"] == second.headers["x-seed"]
+
+
+@pytest.mark.parametrize(
+    "voice", ["alloy", "echo", "fable", "onyx", "nova", "shimmer", " atlas", {"id": "luna"}]
+)
+async def test_openai_voices_and_untrimmed_ones_speak(client: Client, voice: object) -> None:
+    answer = await client.post("/v1/audio/speech", json={"input": "Hi", "voice": voice})
+
+    assert answer.status_code == 200
+
+
+async def test_unknown_fields_and_any_model_are_taken(client: Client) -> None:
+    body = {"input": "Hi", "model": "tts-1-hd", "instructions": "softly", "params": {"a": 1}}
+
+    assert (await client.post("/v1/audio/speech", json=body)).status_code == 200
+
+
+async def test_a_full_stop_is_speech_enough(client: Client) -> None:
+    answer = await client.post("/v1/audio/speech", json={"input": ".", "response_format": "mp3"})
+
+    assert answer.status_code == 200
+    assert answer.content
+
+
+async def test_every_answer_names_the_engine_and_the_request(client: Client) -> None:
+    for answer in (
+        await client.post("/generate", json={"text": "Hi"}, headers={"X-Request-ID": "my-own.id"}),
+        await client.get("/nowhere", headers={"X-Request-ID": "my-own.id"}),
+    ):
+        assert answer.headers["x-engine"] == "preview"
+        assert answer.headers["x-request-id"] == "my-own.id"
+    forged = await client.get("/health", headers={"X-Request-ID": "a b\tc"})
+    assert forged.headers["x-request-id"].isalnum()
+
+
+async def test_the_longest_text_is_spoken(client: Client) -> None:
+    text = ("word " * 820)[:4096]
+
+    assert seconds((await client.post("/generate", json={"text": text})).content) > 60
