@@ -90,7 +90,9 @@ async def run(given: argparse.Namespace) -> tuple[Meter, float, list[float]]:
         while not engine.ready:  # noqa: ASYNC110 - it is another thread that gets ready
             await asyncio.sleep(0.1)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            await asyncio.to_thread(pool.apply, clients, (1, 2))  # the first requests fill caches, and import httpx
+            await asyncio.to_thread(
+                pool.apply, clients, (1, 2)
+            )  # the first requests fill caches, and import httpx
             meter.step_s, meter.polls, meter.occupied = 0.0, 0, []
             before = time.process_time()
             waiting = pool.apply_async(clients, (given.clients, given.requests))
