@@ -56,25 +56,9 @@ def serve(**flags: str | None) -> None:
     _check_address(conf.host, conf.port)
     _check_database(conf.sqlalchemy_url)
 
-    from granian.constants import Interfaces, Loops
-    from granian.log import LogLevels
-    from granian.server import Server
+    from dia_server import serving
 
-    from dia_server import logs
-
-    logs.configure(conf.log_format, conf.log_level)
-    Server(
-        "dia_server.app:create_app",
-        address=conf.host,
-        port=conf.port,
-        interface=Interfaces.ASGI,
-        workers=1,
-        runtime_threads=1,
-        loop=Loops.auto,
-        factory=True,
-        log_level=LogLevels(conf.log_level),
-        log_dictconfig=logs.dict_config(conf.log_format, conf.log_level),
-    ).serve()
+    serving.run(conf)
 
 
 def _check_address(host: str, port: int) -> None:
