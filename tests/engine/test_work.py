@@ -25,7 +25,8 @@ def gate() -> Gate:
 @pytest.fixture
 async def started(gate: Gate) -> AsyncIterator[tuple[Engine, list[Generation]]]:
     """An engine, and the generations it tells of."""
-    one, ended = engine(gate), []
+    one = engine(gate)
+    ended: list[Generation] = []
     one.watch(ended.append)
     one.start()
     await ready(one)
@@ -88,7 +89,8 @@ async def test_the_end_of_each_utterance_is_told_once_with_its_times(
 
 
 async def test_what_a_stopping_engine_gives_up_has_failed(gate: Gate) -> None:
-    stopped, ended = engine(gate), []
+    stopped = engine(gate)
+    ended: list[Generation] = []
     stopped.watch(ended.append)
     stopped.start()
     await ready(stopped)
