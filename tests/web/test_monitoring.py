@@ -75,7 +75,7 @@ async def test_the_page_is_what_prometheus_reads(client: Client) -> None:
 
 async def test_an_utterance_is_counted_with_its_steps_and_its_audio(client: Client, gate: Gate) -> None:
     gate.open()
-    text = "ten to say"
+    text = "Ten to say."
     await client.post("/generate", json={"text": text})
     page = await scrape(client)
 
