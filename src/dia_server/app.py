@@ -75,6 +75,7 @@ EXPOSED_HEADERS = [
     "X-Request-ID",
     "X-Engine",
     "X-Seed",
+    "X-Retries",
 ]
 
 
