@@ -21,7 +21,7 @@ from dia_server.engine.types import LoadModel, Samples, Utterance
 
 
 class Hum:
-    """Stands in for the codec on machines too slow for it: its audio has the right length, and is no silence."""
+    """Stands in for the codec on slow machines; its audio has the right length and is no silence."""
 
     def encode(self, samples: Samples) -> LongTensor:
         return torch.zeros(-(-len(samples) // HOP), CODEBOOKS).long()  # type: ignore[return-value]
