@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "dia_server"
 ALLOWED = {
     "web": {"web", "services", "errors"},
     "services": {"services", "db", "engine", "audio", "text", "errors"},
-    "db": {"db"},
+    "db": {"db", "errors"},
     "engine": {"engine", "errors"},
     "audio": {"audio", "errors"},
     "text": {"text", "errors"},

@@ -19,6 +19,8 @@ class ToneModel:
         self.steps = 0
         self.resets = 0
         self.closed = False
+        self.most = 0
+        """Utterances that were running at the same time, at most."""
         self.left: dict[int, int] = {}
         self.seen: list[Utterance] = []
 
@@ -26,6 +28,7 @@ class ToneModel:
         assert slot not in self.left
         self.seen.append(utterance)
         self.left[slot] = len(utterance.text)
+        self.most = max(self.most, len(self.left))
 
     def step(self) -> dict[int, Chunk | Exception]:
         self.before_step()

@@ -1,9 +1,8 @@
 """The composition root: the one place that knows every part."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -13,16 +12,23 @@ from litestar.di import Provide
 
 from dia_server import logs, settings
 from dia_server.db.engine import Database
-from dia_server.engine import preview
-from dia_server.engine.devices import Device, accelerators
-from dia_server.engine.dia import load_dia
-from dia_server.engine.engine import Engine
-from dia_server.engine.pool import AnyEngine, EnginePool
-from dia_server.engine.workers import in_worker
-from dia_server.errors import StorageError
+from dia_server.db.lock import ServerLock
+from dia_server.engine.devices import accelerators
+from dia_server.engine.pool import AnyEngine
+from dia_server.engines import choose_engine
+from dia_server.errors import StorageUnavailable
+from dia_server.services.config import Config, ConfigService
+from dia_server.services.job_store import JobStore
+from dia_server.services.job_worker import JobWorker
+from dia_server.services.jobs import JobService
+from dia_server.services.outputs import Outputs
 from dia_server.services.prompt_folder import PromptFolder
 from dia_server.services.prompts import PromptService
+from dia_server.services.recorder import Recorder
+from dia_server.services.resources import ResourceMonitor
+from dia_server.services.retention import Retention
 from dia_server.services.speech import SpeechService
+from dia_server.services.stats import StatsService
 from dia_server.services.status import StatusService
 from dia_server.services.transcripts import TranscriptService
 from dia_server.services.voice_prompts import VoicePrompts
@@ -33,7 +39,9 @@ from dia_server.web.auth import ApiKeys
 from dia_server.web.client_address import ClientAddress
 from dia_server.web.docs import docs_router
 from dia_server.web.errors import render_error
+from dia_server.web.jobs import JobController
 from dia_server.web.json_request import JSONRequest
+from dia_server.web.live import live
 from dia_server.web.openai import OpenAIController
 from dia_server.web.prompts import PromptController
 from dia_server.web.rate_limit import RateLimit
@@ -47,6 +55,7 @@ log = structlog.get_logger()
 
 CONTROLLERS = [
     SpeechController,
+    JobController,
     VoiceController,
     PromptController,
     WhisperController,
@@ -56,9 +65,6 @@ CONTROLLERS = [
 
 MAX_BODY = 1024 * 1024
 """Bytes of a JSON body; the longest text, escaped to the utmost, takes 48 KiB."""
-
-PREVIEW_SLOTS = 16
-"""More would only make each other's sentences wait: the preview is one thread of espeak-ng."""
 
 EXPOSED_HEADERS = [
     "X-RateLimit-Limit",
@@ -76,8 +82,11 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     conf = conf or settings.load()
     logs.configure(conf.log_format, conf.log_level)
     gpus = accelerators()
-    engine = engine or build_engine(conf, gpus)
+    lock = ServerLock(conf.sqlalchemy_url)
     database = Database(conf.sqlalchemy_url)
+    config = ConfigService(database.sessions, default_config(conf, len(gpus)))
+    engine = engine or choose_engine(conf, gpus, lambda: config.current)
+    usual_level = "info" if conf.log_level == "debug" else conf.log_level
     voices = VoiceService(database.sessions)
     prompt_folder = PromptFolder(conf.audio_prompts)
     prompts = PromptService(database.sessions, prompt_folder, voices)
@@ -89,35 +98,55 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         auto_transcribe=conf.auto_transcribe,
         wait_s=conf.transcribe_wait,
     )
-    speech = SpeechService(
-        engine, voices, VoicePrompts(prompts, prompt_folder), show_prompts=conf.show_prompts
-    )
+
+    def apply(now: Config) -> None:
+        logs.set_level("debug" if now.debug_mode else usual_level)
+        transcripts.auto_transcribe = now.auto_transcribe
+        whisper.model_size = now.whisper_model_size
+
+    config.subscribe(apply)
+    store = JobStore(database)
+    outputs = Outputs(conf.audio_outputs)
+    recorder = Recorder(store, outputs, config)
+    speech = SpeechService(engine, voices, VoicePrompts(prompts, prompt_folder), config, recorder.finished)
+    worker = JobWorker(engine, speech, store, outputs)
+    jobs = JobService(engine, speech, store, worker, outputs)
+    retention = Retention(store, outputs, config)
+    stats = StatsService(database.reads, ResourceMonitor())
     status = StatusService(engine, gpu_count=len(gpus))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        revision = await database.upgrade()
-        await voices.load()
-        await prompts.load()
-        try:
-            await transcripts.discover(wait=False)
-        except StorageError as error:
-            log.error("audio prompts not discovered", cause=str(error))
-        engine.start()
-        log.info("started", engine=engine.name, database_revision=revision)
-        try:
+        async with AsyncExitStack() as stopping:  # what is started later is stopped earlier
+            await asyncio.to_thread(lock.acquire)
+            stopping.callback(lock.release)
+            stopping.push_async_callback(database.close)
+            revision = await database.upgrade()
+            await config.load()
+            await voices.load()
+            await prompts.load()
+            stopping.push_async_callback(transcripts.close)
+            stopping.push_async_callback(whisper.close)
+            if config.current.auto_discover_prompts:
+                await discover(transcripts)
+            await outputs.prepare()
+            recorder.start()
+            stopping.push_async_callback(recorder.stop)
+            engine.start()
+            stopping.push_async_callback(asyncio.to_thread, engine.stop)
+            await worker.start()
+            stopping.push_async_callback(worker.stop)
+            retention.start()
+            stopping.push_async_callback(retention.stop)
+            log.info("started", engine=engine.name, database_revision=revision)
             yield
-        finally:
-            await asyncio.to_thread(engine.stop)
-            await whisper.close()
-            await transcripts.close()
-            await database.close()
 
     limits = {
         "generate": conf.rate_limit_generate,
         "upload": conf.rate_limit_upload,
         "jobs": conf.rate_limit_jobs,
     }
+    rate_limit = RateLimit(limits, ClientAddress(conf.trusted_proxies))
     dependencies = {
         "speech_service": _provide(speech),
         "voice_service": _provide(voices),
@@ -126,11 +155,15 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "transcript_service": _provide(transcripts),
         "whisper": _provide(whisper),
         "status_service": _provide(status),
+        "job_service": _provide(jobs),
+        "config_service": _provide(config),
+        "rate_limit": _provide(rate_limit),
+        "stats_service": _provide(stats),
     }
     app = Litestar(
-        [*CONTROLLERS, docs_router(CONTROLLERS, dependencies)],
+        [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies)],
         dependencies=dependencies,
-        middleware=[ApiKeys(conf.api_keys), RateLimit(limits, ClientAddress(conf.trusted_proxies))],
+        middleware=[ApiKeys(conf.api_keys), rate_limit],
         exception_handlers={Exception: render_error},
         cors_config=CORSConfig(allow_origins=list(conf.cors_origins), expose_headers=EXPOSED_HEADERS),
         request_class=JSONRequest,
@@ -143,33 +176,28 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     return app
 
 
-def build_engine(conf: Settings, gpus: Sequence[Device]) -> AnyEngine:
-    """Choose what speaks; several GPUs get a process each."""
-    name = conf.engine
-    if name == "auto":
-        name = "dia" if gpus else "preview"
-        if name == "preview":
-            log.warning(
-                "no GPU found: the preview engine (espeak-ng) speaks, not Dia; DIA_ENGINE=dia insists"
-            )
-    if name == "preview":
-        slots = min(conf.max_batch, PREVIEW_SLOTS)
-        return Engine("preview", preview.load(slots), max_waiting=conf.max_waiting)
-    load = partial(
-        load_dia,
-        model=conf.model,
-        codec=conf.codec,
-        dtype=conf.dtype,
-        max_batch=conf.max_batch,
-        compile=conf.torch_compile,
+async def discover(transcripts: TranscriptService) -> None:
+    """Look for new recordings; a folder that cannot be read must not keep the server from speaking."""
+    try:
+        await transcripts.discover(wait=False)
+    except StorageUnavailable as error:
+        log.error("audio prompts not discovered", cause=str(error))
+
+
+def default_config(conf: Settings, gpu_count: int) -> Config:
+    """The configuration as the settings have it."""
+    return Config(
+        debug_mode=conf.log_level == "debug",
+        save_outputs=conf.save_outputs,
+        show_prompts=conf.show_prompts,
+        output_retention_hours=conf.output_retention_hours,
+        auto_discover_prompts=conf.auto_discover_prompts,
+        auto_transcribe=conf.auto_transcribe,
+        whisper_model_size=conf.whisper_model,
+        gpu_mode=conf.gpu_mode,
+        worker_count=conf.worker_count or max(1, gpu_count),
+        torch_compile_enabled=conf.torch_compile,
     )
-    idle = conf.idle_unload or None
-    if conf.device != "auto" or len(gpus) < 2:
-        one = partial(load, device=conf.device)
-        return Engine("dia", one, max_waiting=conf.max_waiting, idle_unload_s=idle)
-    waiting = -(-conf.max_waiting // len(gpus))
-    loaders = [in_worker(partial(load, device=gpu.torch_name)) for gpu in gpus]
-    return EnginePool([Engine("dia", loader, max_waiting=waiting, idle_unload_s=idle) for loader in loaders])
 
 
 def _provide(value: Any) -> Provide:

@@ -53,6 +53,7 @@ def serve(**flags: str | None) -> None:
     """Serve the API; the database is brought up to date first."""
     conf = load_settings(flags)
     _check_address(conf.host, conf.port)
+    _check_database(conf.sqlalchemy_url)
 
     from granian.constants import Interfaces, Loops
     from granian.log import LogLevels
@@ -86,6 +87,18 @@ def _check_address(host: str, port: int) -> None:
             raise click.ClickException(
                 f"Cannot listen on {host}:{port}: {error.strerror} (DIA_HOST, DIA_PORT)"
             ) from None
+
+
+def _check_database(url: str) -> None:
+    """Fail in words where another server has the database; the worker then takes its lock."""
+    from dia_server.db.lock import AlreadyServed, ServerLock
+
+    lock = ServerLock(url)
+    try:
+        lock.acquire()
+    except AlreadyServed as error:
+        raise click.ClickException(str(error)) from None
+    lock.release()
 
 
 @main.group()

@@ -6,6 +6,7 @@ ServerError
 ├── NotFound               404  NOT_FOUND
 ├── InvalidVoiceId         404  INVALID_VOICE_ID
 ├── Conflict               409  CONFLICT
+├── JobNotComplete         409  JOB_NOT_COMPLETE
 ├── Invalid                422  VALIDATION_ERROR
 ├── TextTooLong            422  TEXT_TOO_LONG
 ├── PromptNotUsable        422  AUDIO_PROMPT_NOT_USABLE
@@ -15,8 +16,8 @@ ServerError
 ├── ModelNotLoaded         503  MODEL_NOT_LOADED
 ├── WhisperNotAvailable    503  WHISPER_NOT_AVAILABLE
 ├── Overloaded             503  SERVER_OVERLOADED
-├── GpuOutOfMemory         503  GPU_OUT_OF_MEMORY
-└── StorageError           507  STORAGE_ERROR
+├── StorageUnavailable     503  STORAGE_UNAVAILABLE
+└── GpuOutOfMemory         503  GPU_OUT_OF_MEMORY
 
 Anything else that escapes is a bug and is answered as 500 INTERNAL_SERVER_ERROR.
 """
@@ -51,6 +52,10 @@ class InvalidVoiceId(ServerError):
 
 class Conflict(ServerError):
     status, code = 409, "CONFLICT"
+
+
+class JobNotComplete(ServerError):
+    status, code = 409, "JOB_NOT_COMPLETE"
 
 
 class Invalid(ServerError):
@@ -93,11 +98,11 @@ class Overloaded(ServerError):
     status, code = 503, "SERVER_OVERLOADED"
 
 
+class StorageUnavailable(ServerError):
+    """The disk or the database can't take or give anything at the moment."""
+
+    status, code = 503, "STORAGE_UNAVAILABLE"
+
+
 class GpuOutOfMemory(ServerError):
     status, code = 503, "GPU_OUT_OF_MEMORY"
-
-
-class StorageError(ServerError):
-    """The disk is full, or a folder cannot be written."""
-
-    status, code = 507, "STORAGE_ERROR"

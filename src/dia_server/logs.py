@@ -61,3 +61,8 @@ def configure(log_format: str, level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def set_level(level: str) -> None:
+    """Change the least severe lines that are logged, while the server runs."""
+    logging.getLogger().setLevel(level.upper())

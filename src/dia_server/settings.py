@@ -90,6 +90,20 @@ class Settings(Struct, frozen=True, kw_only=True):
         _doc("Seconds that an upload waits for its transcript, which arrives later otherwise.", ge=0, le=600),
     ] = 10.0
 
+    save_outputs: Annotated[
+        bool, _doc("Keep what is generated at once in `audio_outputs/` too, as jobs' results are.")
+    ] = False
+    output_retention_hours: Annotated[
+        int, _doc("Hours that outputs and finished jobs are kept; 0 for ever.", ge=0, le=87_600)
+    ] = 24
+    auto_discover_prompts: Annotated[bool, _doc("Look for new files in `audio_prompts/` at start.")] = True
+    gpu_mode: Annotated[
+        Literal["auto", "single", "multi"], _doc("Use one GPU or all there are; `auto` is all.")
+    ] = "auto"
+    worker_count: Annotated[
+        int, _doc("Engines at most, each on a GPU of its own; 0 for one on each GPU.", ge=0, le=64)
+    ] = 0
+
     @property
     def audio_prompts(self) -> Path:
         return Path(self.data_dir) / "audio_prompts"

@@ -22,7 +22,7 @@ def anyio_backend() -> str:
 async def pool() -> AsyncIterator[EnginePool]:
     """Two engines of two slots, each in a process of its own."""
     load = in_worker(partial(load_talker, slots=2))
-    pool = EnginePool([Engine("dia", load, max_waiting=8) for _ in range(2)])
+    pool = EnginePool("dia", lambda: [Engine("dia", load, max_waiting=8) for _ in range(2)])
     pool.start()
     while pool.loaded < 1:
         await asyncio.sleep(0.01)
@@ -74,9 +74,8 @@ async def test_one_dead_worker_does_not_disturb_the_other(pool: EnginePool) -> N
 
 
 async def test_an_engine_that_cannot_load_leaves_the_others_at_work() -> None:
-    pool = EnginePool(
-        [Engine("dia", load_nothing, max_waiting=8), Engine("dia", load_talker, max_waiting=8)],
-    )
+    engines = [Engine("dia", load, max_waiting=8) for load in (load_nothing, load_talker)]
+    pool = EnginePool("dia", lambda: engines)
     pool.start()
     while not pool.ready:
         await asyncio.sleep(0.001)
@@ -89,7 +88,8 @@ async def test_an_engine_that_cannot_load_leaves_the_others_at_work() -> None:
 
 async def test_an_unloaded_engine_is_woken_when_the_others_are_full() -> None:
     loads = [in_worker(partial(load_talker, slots=1)) for _ in range(2)]
-    pool = EnginePool([Engine("dia", load, max_waiting=8, idle_unload_s=0.2) for load in loads])
+    engines = [Engine("dia", load, max_waiting=8, idle_unload_s=0.2) for load in loads]
+    pool = EnginePool("dia", lambda: engines)
     pool.start()
     while pool.loaded > 0 or not pool.ready:
         await asyncio.sleep(0.01)
@@ -101,7 +101,7 @@ async def test_an_unloaded_engine_is_woken_when_the_others_are_full() -> None:
 
 
 async def test_when_no_engine_can_load_the_reason_is_given() -> None:
-    pool = EnginePool([Engine("dia", load_nothing, max_waiting=8) for _ in range(2)])
+    pool = EnginePool("dia", lambda: [Engine("dia", load_nothing, max_waiting=8) for _ in range(2)])
     pool.start()
     await asyncio.to_thread(pool.stop)
 

@@ -25,9 +25,7 @@ class Server:
         self.data_dir = data_dir
         self.log_file = data_dir / "server.log"
         self._command = command
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.variables = {
             "DIA_DATA_DIR": str(data_dir),
@@ -82,3 +80,10 @@ class Server:
     @property
     def log(self) -> str:
         return self.log_file.read_text()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -15,7 +15,7 @@ import pytest
 from dia_server.audio import wav
 from dia_server.audio.encode import AudioFormat, encode
 from dia_server.db.engine import Database
-from dia_server.errors import Conflict, Invalid, NotFound, StorageError, UnusableAudio
+from dia_server.errors import Conflict, Invalid, NotFound, StorageUnavailable, UnusableAudio
 from dia_server.services.prompt_folder import PromptFolder
 from dia_server.services.prompts import PromptService
 from dia_server.services.voices import Voice, VoiceService
@@ -126,7 +126,7 @@ async def test_a_full_disk_is_a_clear_error_and_leaves_all_as_it_was(shelf: Shel
     await shelf.add("kept", wav_file(0.6))
     before, former = shelf.files, (shelf.folder / "kept.wav").read_bytes()
 
-    with small_disk(100_000), pytest.raises(StorageError, match="cannot be written: "):
+    with small_disk(100_000), pytest.raises(StorageUnavailable, match="cannot be written: "):
         await shelf.add("kept", wav_file(5.0))
 
     assert (shelf.files, (shelf.folder / "kept.wav").read_bytes()) == (before, former)
@@ -161,7 +161,7 @@ async def test_a_database_that_refuses_leaves_the_files_as_they_were(shelf: Shel
         shelf.prompts.delete("old"),
         shelf.prompts.set_transcript(shelf.prompts.get("old"), "Bye.", "manual"),
     ):
-        with pytest.raises(StorageError, match="database"):
+        with pytest.raises(StorageUnavailable, match="database"):
             await attempt
 
     assert {name: (shelf.folder / name).read_bytes() for name in shelf.files} == before

@@ -203,8 +203,8 @@ async def test_a_folder_that_cannot_be_made_stops_uploads_and_not_the_server(set
     async with AsyncTestClient(create_app(settings)) as client:
         file = {"audio_file": ("x.wav", wav_file(1.0))}
         refused = await client.post("/audio_prompts/upload", data={"prompt_id": "a"}, files=file)
-        assert (refused.status_code, refused.json()["error_code"]) == (507, "STORAGE_ERROR")
-        assert (await client.post("/audio_prompts/discover", json={})).status_code == 507
+        assert (refused.status_code, refused.json()["error_code"]) == (503, "STORAGE_UNAVAILABLE")
+        assert (await client.post("/audio_prompts/discover", json={})).status_code == 503
         settings.audio_prompts.unlink()
         assert (await client.post("/audio_prompts/upload", data={"prompt_id": "a"}, files=file)).is_success
 
@@ -288,6 +288,6 @@ async def test_the_upload_is_described(client: Client) -> None:
     form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["required"] == ["prompt_id", "audio_file"]
     assert form["properties"]["audio_file"]["format"] == "binary"
-    assert upload["responses"].keys() >= {"200", "413", "415", "422", "429", "507"}
+    assert upload["responses"].keys() >= {"200", "413", "415", "422", "429", "503"}
     answer = upload["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == {"$ref": "#/components/schemas/AudioPromptUploaded"}

@@ -1,16 +1,30 @@
 """The database: connections, short sessions, upgrades."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from dia_server.db.migrate import upgrade
+from dia_server.errors import StorageUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
+RETRY_S = 5
+READ_ONLY = "dia_read_only"
+SQLITE_TROUBLE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
+"""Failures that are the machine's, and may pass."""
 
 
 class Database:
@@ -23,9 +37,14 @@ class Database:
                 Path(file).parent.mkdir(parents=True, exist_ok=True)
             event.listen(self._engine.sync_engine, "connect", _on_connect)
             event.listen(self._engine.sync_engine, "begin", _on_begin)
+        event.listen(self._engine.sync_engine, "handle_error", _on_error)
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
             self._engine, expire_on_commit=False
         )
+        self.reads: async_sessionmaker[AsyncSession] = async_sessionmaker(
+            self._engine.execution_options(**{READ_ONLY: True}), expire_on_commit=False
+        )
+        """Sessions that only read: they don't wait for a writer, nor make one wait."""
 
     async def upgrade(self) -> str:
         """Apply the migrations that are missing; returns the revision that the schema is at."""
@@ -49,4 +68,16 @@ def _on_connect(connection: DBAPIConnection, _: Any) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    read_only = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _on_error(context: ExceptionContext) -> None:
+    """Name what is the matter with the disk or the database, rather than with a statement."""
+    code: int | None = getattr(context.original_exception, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF not in SQLITE_TROUBLE:
+        return  # a mistake in a statement of ours
+    if isinstance(context.sqlalchemy_exception, OperationalError):
+        raise StorageUnavailable(
+            f"The database can't be used at the moment: {context.original_exception}", retry_after=RETRY_S
+        ) from context.original_exception

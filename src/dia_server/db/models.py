@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import DateTime, Dialect, Double, String, Text
+from sqlalchemy import BigInteger, DateTime, Dialect, Double, Index, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -61,3 +61,59 @@ class AudioPrompt(Base):
     """SHA-256 of the transcript file that counted, so that one which somebody changes is noticed."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+JobStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
+
+
+class Job(Base):
+    """A generation that outlives its request: all that it takes to make it, and how far it is."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_status_number", "status", "number"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """The order in which jobs were accepted, and are run."""
+    job_id: Mapped[str] = mapped_column(String(36), unique=True)
+    status: Mapped[JobStatus] = mapped_column(String(16))
+    request: Mapped[str] = mapped_column(Text)
+    """JSON of a `SpeechRequest`, its seed decided."""
+    voice: Mapped[str] = mapped_column(Text)
+    """JSON of the `Voice` as it was when the job was accepted."""
+    text_preview: Mapped[str] = mapped_column(String(100))
+    attempts: Mapped[int] = mapped_column(default=0)
+    """How often it was begun; more than once where the server ended in between."""
+    progress: Mapped[float] = mapped_column(default=0.0)
+    """0 to 1; newer in the worker's memory while the job runs."""
+    error: Mapped[str | None] = mapped_column(Text)
+    file: Mapped[str | None] = mapped_column(String(64))
+    """Name of the result in the outputs folder."""
+    audio_s: Mapped[float | None]
+    generation_s: Mapped[float | None]
+    tokens: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class ConfigValue(Base):
+    """A field of the configuration that was changed while the server ran."""
+
+    __tablename__ = "config"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+    """JSON."""
+
+
+class Totals(Base):
+    """One row: sums over every finished request, so that statistics never count rows."""
+
+    __tablename__ = "totals"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    successful: Mapped[int] = mapped_column(server_default=text("0"))
+    failed: Mapped[int] = mapped_column(server_default=text("0"))
+    generation_s: Mapped[float] = mapped_column(server_default=text("0"))
+    tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    audio_s: Mapped[float] = mapped_column(server_default=text("0"))

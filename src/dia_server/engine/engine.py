@@ -18,6 +18,11 @@ log = structlog.get_logger()
 
 Event = tuple[Generation, Chunk | Exception]
 
+FAIR_SHARE = 5
+"""Of the slots that become free, one in so many is background work's, however long the queue before it."""
+RESERVED_SHARE = 8
+"""One slot in so many, but at least one, is kept from background work, so that a request finds one free."""
+
 OVERLOADED_RETRY_S = 2
 LOADING_RETRY_S = 5
 
@@ -48,6 +53,10 @@ class Engine:
         self._max_waiting = max_waiting
         self._idle_unload_s = idle_unload_s
         self._waiting: deque[Generation] = deque()
+        self._background: deque[Generation] = deque()
+        """Waits behind `_waiting`, and is not limited: whoever submits to it bounds it."""
+        self._passed = 0
+        """Admissions since one from `_background`."""
         self._busy: dict[int, Generation] = {}
         self._stopping = False
         self._wake = threading.Condition()
@@ -58,7 +67,7 @@ class Engine:
     @property
     def active(self) -> int:
         """Utterances that are in the batch or wait for it."""
-        return len(self._busy) + len(self._waiting)
+        return len(self._busy) + len(self._waiting) + len(self._background)
 
     def start(self) -> None:
         """Load the model and serve; events go to the event loop this is called on."""
@@ -72,32 +81,36 @@ class Engine:
             self._wake.notify()
         self._thread.join()
 
-    def submit(self, utterance: Utterance) -> Generation:
-        """Queue `utterance`; raises ModelNotLoaded or Overloaded where that would be in vain."""
+    def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
+        """Queue `utterance`; raises ModelNotLoaded or Overloaded where that would be in vain.
+
+        What is made in the `background` lets others go first, yet never waits for ever.
+        """
         if self.error is not None:
             raise ModelNotLoaded(f"The {self.name} engine could not be loaded: {self.error}")
         if not self.ready:
             raise ModelNotLoaded(
                 f"The {self.name} engine is still loading ({self.loaded:.0%})", retry_after=LOADING_RETRY_S
             )
-        generation = Generation(utterance, self._cancel)
+        generation = Generation(utterance, self._cancel, background=background)
         with self._wake:
             if self._stopping:
                 raise ModelNotLoaded("The server is shutting down")
-            if len(self._waiting) >= self._max_waiting:
+            if not background and len(self._waiting) >= self._max_waiting:
                 raise Overloaded(
                     f"{self._max_waiting} requests are waiting already (DIA_MAX_WAITING)",
                     retry_after=OVERLOADED_RETRY_S,
                 )
-            self._waiting.append(generation)
+            (self._background if background else self._waiting).append(generation)
             self._wake.notify()
         return generation
 
     def _cancel(self, generation: Generation) -> None:
         """Drop `generation` from the queue; one that is running is released before the next step."""
         with self._wake:
-            if generation in self._waiting:
-                self._waiting.remove(generation)
+            queue = self._background if generation.background else self._waiting
+            if generation in queue:
+                queue.remove(generation)
 
     # Everything below runs on the engine thread.
 
@@ -152,7 +165,7 @@ class Engine:
         """
         while True:
             with self._wake:
-                while not (self._stopping or self._waiting):
+                while not (self._stopping or self._waiting or self._background):
                     self._wake.wait()
                 if self._stopping:
                     return None
@@ -167,8 +180,9 @@ class Engine:
 
     def _fail_waiting(self, error: Exception) -> None:
         with self._wake:
-            waiting = list(self._waiting)
+            waiting = [*self._waiting, *self._background]
             self._waiting.clear()
+            self._background.clear()
         self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
@@ -183,12 +197,11 @@ class Engine:
             self._release(model, slot)
         while len(self._busy) < model.slots:
             with self._wake:
-                while not (self._stopping or self._waiting or self._busy):
+                while not (self._stopping or self._waiting or self._background or self._busy):
                     if not self._wake.wait(self._idle_unload_s):
                         return False
-                if self._stopping or not self._waiting:
+                if self._stopping or (generation := self._next(model.slots)) is None:
                     break
-                generation = self._waiting.popleft()
                 slot = next(slot for slot in range(model.slots) if slot not in self._busy)
                 self._busy[slot] = generation
             try:
@@ -197,6 +210,22 @@ class Engine:
                 self._release(model, slot)
                 self._deliver([(generation, _answerable(error))])
         return not self._stopping
+
+    def _next(self, slots: int) -> Generation | None:
+        """Take whose turn it is off its queue.
+
+        Background work leaves some slots to those who are waited for, and of those that are free it gets
+        one in FAIR_SHARE while others wait too.
+        """
+        running = sum(generation.background for generation in self._busy.values())
+        allowed = max(1, slots - max(1, slots // RESERVED_SHARE))
+        if self._background and running < allowed and (not self._waiting or self._passed + 1 >= FAIR_SHARE):
+            self._passed = 0
+            return self._background.popleft()
+        if not self._waiting:
+            return None
+        self._passed += 1
+        return self._waiting.popleft()
 
     def _step(self, model: Model) -> None:
         if not self._busy:

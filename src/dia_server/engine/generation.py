@@ -10,10 +10,14 @@ from dia_server.engine.types import Chunk, Utterance
 class Generation(AsyncIterator[Chunk]):
     """Iterate over it for audio; leaving the `async with` block cancels whatever is not finished."""
 
-    __slots__ = ("_cancel", "_ended", "_events", "cancelled", "utterance")
+    __slots__ = ("_cancel", "_ended", "_events", "background", "cancelled", "utterance")
 
-    def __init__(self, utterance: Utterance, cancel: Callable[["Generation"], None]) -> None:
+    def __init__(
+        self, utterance: Utterance, cancel: Callable[["Generation"], None], *, background: bool = False
+    ) -> None:
         self.utterance = utterance
+        self.background = background
+        """Nobody waits for it: others go first."""
         self.cancelled = False
         """Read by the engine thread before each step."""
         self._cancel = cancel

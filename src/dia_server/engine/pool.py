@@ -1,22 +1,26 @@
 """Several engines, one per GPU, behind the face of one."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dia_server.engine.engine import Engine
 from dia_server.engine.generation import Generation
-from dia_server.engine.types import Utterance
+from dia_server.engine.types import EngineName, Utterance
 
 
 class EnginePool:
     """Sends each utterance to the engine with the most free slots; its state is that of all together."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        assert engines
-        self.name = engines[0].name
-        self.worker_count = len(engines)
-        self._engines = list(engines)
+    def __init__(self, name: EngineName, make: Callable[[], Sequence[Engine]]) -> None:
+        """`make` builds the engines when the pool is started; before there are none."""
+        self.name = name
+        self._make = make
+        self._engines: list[Engine] = []
+
+    @property
+    def worker_count(self) -> int:
+        return len(self._engines)
 
     @property
     def ready(self) -> bool:
@@ -26,13 +30,13 @@ class EnginePool:
     @property
     def loaded(self) -> float:
         """Of all models, 0 to 1."""
-        return sum(engine.loaded for engine in self._engines) / len(self._engines)
+        return sum(engine.loaded for engine in self._engines) / max(1, len(self._engines))
 
     @property
     def error(self) -> Exception | None:
         """Why nothing can be taken; while one engine works the others' errors are only logged."""
         errors = [engine.error for engine in self._engines]
-        return errors[0] if all(errors) else None
+        return errors[0] if errors and all(errors) else None
 
     @property
     def slots(self) -> int:
@@ -43,6 +47,8 @@ class EnginePool:
         return sum(engine.active for engine in self._engines)
 
     def start(self) -> None:
+        self._engines = list(self._make())
+        assert self._engines
         for engine in self._engines:
             engine.start()
 
@@ -51,11 +57,12 @@ class EnginePool:
         with ThreadPoolExecutor(len(self._engines)) as threads:
             list(threads.map(Engine.stop, self._engines))
 
-    def submit(self, utterance: Utterance) -> Generation:
+    def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
         """Queue `utterance` with the engine that suits it best; raises what `Engine.submit` raises."""
+        assert self._engines, "not started"
         voice = utterance.prompt.digest if utterance.prompt else utterance.voice
         best = max(range(len(self._engines)), key=lambda i: self._suitability(i, voice))
-        return self._engines[best].submit(utterance)
+        return self._engines[best].submit(utterance, background=background)
 
     def _suitability(self, i: int, voice: str) -> tuple[bool, bool, int, bytes]:
         """Higher is better: it takes work, it can begin at once, its free slots, and its rank for this voice.

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
 from dia_server.db.models import AudioPrompt
-from dia_server.errors import Conflict, Invalid, NotFound, StorageError, UnusableAudio
+from dia_server.errors import Conflict, Invalid, NotFound, StorageUnavailable, UnusableAudio
 from dia_server.services import prompt_folder
 from dia_server.services.file_change import FileChange
 from dia_server.services.prompt import Prompt, Source
@@ -69,7 +69,7 @@ class PromptService:
     async def add(self, prompt_id: str, file: BinaryIO) -> Prompt:
         """Make a recording the prompt `prompt_id`, in place of the one that has the id now.
 
-        Raises Invalid, UnusableAudio, StorageError; nothing has changed then.
+        Raises Invalid, UnusableAudio, StorageUnavailable; nothing has changed then.
         """
         prompt_folder.check_id(prompt_id)
         made = await asyncio.to_thread(audio.make, file)
@@ -77,7 +77,7 @@ class PromptService:
             return await self._take(prompt_id, made, is_stored=False)
 
     async def delete(self, prompt_id: str) -> None:
-        """Delete a prompt and every file that belongs to it; raises NotFound, Conflict, StorageError."""
+        """Delete a prompt and every file that belongs to it; raises NotFound or Conflict."""
         async with self._lock:
             self.get(prompt_id)
             if users := [
@@ -91,7 +91,7 @@ class PromptService:
             try:
                 names = await asyncio.to_thread(self._folder.belongings, prompt_id)
             except OSError as error:
-                raise StorageError(f"The folder of audio prompts cannot be read: {error.strerror}") from error
+                raise _unreadable(error) from error
             await self._commit(dict.fromkeys(names), _forget(prompt_id))
             del self._prompts[prompt_id]
 
@@ -101,7 +101,7 @@ class PromptService:
         """Keep what is said in `prompt`, also as `{id}.txt`.
 
         Raises Conflict where its recording is another by now, or, for Whisper, somebody has written
-        the transcript meanwhile; also NotFound, Invalid, StorageError.
+        the transcript meanwhile; also NotFound, Invalid, StorageUnavailable.
         """
         if not (text := spoken(text)):
             raise Invalid("transcript holds nothing that is said", param="transcript")
@@ -121,7 +121,7 @@ class PromptService:
         try:
             found, skipped = await asyncio.to_thread(self._folder.recordings)
         except OSError as error:
-            raise StorageError(f"The folder of audio prompts cannot be read: {error.strerror}") from error
+            raise _unreadable(error) from error
         for prompt_id, names in found.items():
             skipped += await self._read_best(prompt_id, names)
         for prompt_id in self._prompts.keys() - found.keys():
@@ -139,7 +139,7 @@ class PromptService:
             old = self._prompts.get(prompt_id)
             try:
                 await self._read(prompt_id, name)
-            except (UnusableAudio, OSError, StorageError) as error:
+            except (UnusableAudio, OSError, StorageUnavailable) as error:
                 skipped.append(Skipped(name, getattr(error, "strerror", None) or str(error)))
                 if isinstance(error, UnusableAudio) and name == wav_name(prompt_id):
                     async with self._lock:
@@ -223,9 +223,9 @@ class PromptService:
         except BaseException as error:
             await asyncio.to_thread(change.undo)
             if isinstance(error, OSError):
-                raise StorageError(f"The audio prompt cannot be written: {error.strerror}") from error
+                raise StorageUnavailable(f"The audio prompt cannot be written: {error.strerror}") from error
             if isinstance(error, DBAPIError):
-                raise StorageError(f"The database cannot be written: {error.orig}") from error
+                raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
             raise
         await asyncio.to_thread(change.finish)
 
@@ -243,3 +243,7 @@ def _forget(prompt_id: str) -> Callable[[AsyncSession], Coroutine[Any, Any, None
         await session.execute(delete(AudioPrompt).where(AudioPrompt.prompt_id == prompt_id))
 
     return write
+
+
+def _unreadable(error: OSError) -> StorageUnavailable:
+    return StorageUnavailable(f"The folder of audio prompts cannot be read: {error.strerror}")

@@ -1,7 +1,9 @@
 """Speech: from what a client asks for to encoded audio."""
 
 import asyncio
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,11 +11,14 @@ import structlog
 
 from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
-from dia_server.audio.encode import encode
-from dia_server.audio.tempo import change_tempo
+from dia_server.audio.encode import Encoder, encode
+from dia_server.audio.tempo import Tempo, change_tempo
 from dia_server.engine.pool import AnyEngine
-from dia_server.engine.types import SAMPLE_RATE, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
+from dia_server.engine.types import Samples as Samples
 from dia_server.errors import Invalid, TextTooLong
+from dia_server.services.config import ConfigService
+from dia_server.services.stats import Made
 from dia_server.services.voice_prompts import VoicePrompts
 from dia_server.services.voices import Voice, VoiceService
 from dia_server.text.speakers import Speaker, tag
@@ -49,16 +54,28 @@ class Speech:
     audio: bytes
     media_type: str
     seed: int
+    made: Made
+
+
+Listener = Callable[[Samples, float], None]
+"""Is told of new audio and of how much of the whole is made, 0 to 1, while it is made."""
 
 
 class SpeechService:
     def __init__(
-        self, engine: AnyEngine, voices: VoiceService, prompts: VoicePrompts, *, show_prompts: bool
+        self,
+        engine: AnyEngine,
+        voices: VoiceService,
+        prompts: VoicePrompts,
+        config: ConfigService,
+        finished: Callable[[SpeechRequest, Voice, Speech | None], None],
     ) -> None:
+        """`finished` is told of every request that `speak` has answered; None is a failure."""
         self._engine = engine
         self._voices = voices
         self._prompts = prompts
-        self._show_prompts = show_prompts
+        self._config = config
+        self._finished = finished
 
     async def speak(self, request: SpeechRequest) -> Speech:
         """Make the whole audio of `request`; cancelling this frees the engine's slot.
@@ -66,14 +83,51 @@ class SpeechService:
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, ModelNotLoaded, Overloaded,
         AudioProcessingError.
         """
+        request, voice = self.settle(request)
+        try:
+            speech = await self.make(request, voice)
+        except Exception:
+            self._finished(request, voice, None)
+            raise
+        self._finished(request, voice, speech)
+        return speech
+
+    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, Voice]:
+        """Decide what `request` leaves open: with its voice, it makes the same audio at any later time.
+
+        Raises InvalidVoiceId, TextTooLong, Invalid.
+        """
         voice = self._voices.resolve(request.voice_id)
+        utterance = self._utterance(request, voice, None)
+        return replace(request, voice_id=voice.voice_id, seed=utterance.seed), voice
+
+    async def make(
+        self,
+        request: SpeechRequest,
+        voice: Voice,
+        listener: Listener | None = None,
+        *,
+        background: bool = False,
+    ) -> Speech:
+        """Make the audio of a settled request; `background` lets others go first."""
         utterance = self._utterance(request, voice, await self._prompts.of(voice))
-        if self._show_prompts:
+        if self._config.current.show_prompts:
             log.info("speaking", text=utterance.text, voice=utterance.voice)
-        async with self._engine.submit(utterance) as generation:
-            pieces = [chunk.samples async for chunk in generation]
+        started = time.perf_counter()
+        pieces, tokens = [], 0
+        async with self._engine.submit(utterance, background=background) as generation:
+            async for chunk in generation:
+                pieces.append(chunk.samples)
+                tokens += chunk.tokens
+                if listener is not None:
+                    listener(chunk.samples, chunk.progress)
+        made = Made(
+            generation_s=time.perf_counter() - started,
+            tokens=tokens,
+            audio_s=sum(map(len, pieces)) / SAMPLE_RATE / request.speed,
+        )
         audio = await asyncio.to_thread(_finish, pieces, request.speed, request.response_format)
-        return Speech(audio, MEDIA_TYPES[request.response_format], utterance.seed)
+        return Speech(audio, MEDIA_TYPES[request.response_format], utterance.seed, made)
 
     def _utterance(self, request: SpeechRequest, voice: Voice, prompt: VoicePrompt | None) -> Utterance:
         if len(request.text) > MAX_CHARACTERS:
@@ -99,6 +153,21 @@ class SpeechService:
             prompt=prompt,
             **{name: value for name, value in wishes.items() if value is not None},
         )
+
+
+class SpeechStream:
+    """The bytes of one file of speech as its samples come; calls take processor time, one at a time."""
+
+    def __init__(self, request: SpeechRequest) -> None:
+        self._tempo = Tempo(request.speed, SAMPLE_RATE)
+        self._encoder = Encoder(request.response_format, SAMPLE_RATE)
+
+    def push(self, samples: Samples) -> bytes:
+        """Return what is ready; it may be nothing."""
+        return self._encoder.push(self._tempo.push(samples))
+
+    def finish(self) -> bytes:
+        return self._encoder.push(self._tempo.finish()) + self._encoder.finish()
 
 
 def _finish(pieces: list[Samples], speed: float, audio_format: AudioFormat) -> bytes:

@@ -52,7 +52,7 @@ class TranscriptService:
     async def transcribe(self, prompt_id: str) -> Prompt:
         """Transcribe a prompt now, in place of the transcript that it has.
 
-        Raises NotFound, PromptNotUsable, UnusableAudio, Conflict, WhisperNotAvailable, StorageError.
+        Raises NotFound, PromptNotUsable, UnusableAudio, Conflict, WhisperNotAvailable, StorageUnavailable.
         """
         # shielded: another request may be waiting for the same
         prompt = self._prompts.get(prompt_id)
@@ -68,7 +68,7 @@ class TranscriptService:
         """Read the folder again and transcribe what has no transcript.
 
         `force_retranscribe` makes Whisper's own transcripts anew too, whether `auto_transcribe` is on
-        or not; what people wrote is kept. Raises StorageError.
+        or not; what people wrote is kept. Raises StorageUnavailable.
         """
         before = dict(self._prompts.all)
         skipped = await self._prompts.discover()

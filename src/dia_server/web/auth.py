@@ -1,6 +1,7 @@
 """API keys."""
 
 import hmac
+from urllib.parse import parse_qs
 
 from litestar.datastructures import Headers
 from litestar.enums import ScopeType
@@ -20,7 +21,7 @@ class ApiKeys(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         if self._keys and not scope["route_handler"].opt.get("public", False):
-            self._check(Headers.from_scope(scope).get("authorization", ""))
+            self._check(_authorization(scope))
         await next_app(scope, receive, send)
 
     def _check(self, authorization: str) -> None:
@@ -29,3 +30,12 @@ class ApiKeys(ASGIMiddleware):
         # every key is compared, each in constant time, so that the answer's time tells nothing
         if sum(hmac.compare_digest(given, key) for key in self._keys) == 0:
             raise Unauthorized("An API key is required: Authorization: Bearer <key>")
+
+
+def _authorization(scope: Scope) -> str:
+    """What the client shows; browsers can't send headers with a WebSocket, so there a parameter will do."""
+    header = Headers.from_scope(scope).get("authorization", "")
+    if header or scope["type"] != ScopeType.WEBSOCKET:
+        return header
+    (key,) = parse_qs(scope["query_string"].decode("latin-1")).get("api_key", [""])[-1:]
+    return f"Bearer {key}"

@@ -2,7 +2,8 @@
 
 Litestar drops limits on optional fields and documents an error body of its own. So every component is
 written anew by msgspec, which also does the decoding, and errors are taken from the handlers'
-`opt={"errors": ...}`, answers with audio from `opt={"audio": True}`.
+`opt={"errors": ...}`, answers with audio from `opt={"audio": True}`, those that may be a job in its place
+from `opt={"accepted": True}`.
 """
 
 import inspect
@@ -51,6 +52,10 @@ def document(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[
         responses = {code: answer for code, answer in operation["responses"].items() if code < "400"}
         if handler.opt.get("audio"):
             responses["200"] = _audio()
+        if handler.opt.get("accepted"):
+            responses["200"]["content"]["application/json"] = {
+                "schema": {"$ref": "#/components/schemas/JobAccepted"}
+            }
         statuses = {*handler.opt.get("errors", ())}
         if not handler.opt.get("public"):
             statuses.add(401)

@@ -64,7 +64,7 @@ class PromptController(Controller):
         status_code=200,
         request_max_body_size=MAX_AUDIO,
         operation_class=UploadOperation,
-        opt={"rate_limit": "upload", "errors": (400, 413, 415, 422, 429, 500, 507)},
+        opt={"rate_limit": "upload", "errors": (400, 413, 415, 422, 429, 500, 503)},
     )
     async def upload_audio_prompt(
         self,
@@ -127,7 +127,7 @@ class PromptController(Controller):
         """Get all that is known of one audio prompt."""
         return _metadata(prompt_service.get(prompt_id), transcript_service)
 
-    @delete("/{prompt_id:str}", status_code=200, opt={"errors": (404, 409, 507)})
+    @delete("/{prompt_id:str}", status_code=200, opt={"errors": (404, 409, 503)})
     async def delete_audio_prompt(
         self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
     ) -> AudioPromptDeleted:
@@ -135,7 +135,7 @@ class PromptController(Controller):
         await prompt_service.delete(prompt_id)
         return AudioPromptDeleted(f"Audio prompt '{prompt_id}' deleted", prompt_id)
 
-    @post("/discover", status_code=200, opt={"errors": (400, 413, 415, 422, 507)})
+    @post("/discover", status_code=200, opt={"errors": (400, 413, 415, 422, 503)})
     async def discover_audio_prompts(
         self, data: JSONBody[DiscoverRequest], transcript_service: NamedDependency[TranscriptService]
     ) -> Discovered:

@@ -32,10 +32,22 @@ class RateLimit(ASGIMiddleware):
         """Requests in the current window; forgotten as a whole when the next one begins."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        name = scope["route_handler"].opt.get("rate_limit", "")
+        headers = self.take(scope["route_handler"].opt.get("rate_limit", ""), scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableScopeHeaders.from_message(message).update(headers)
+            await send(message)
+
+        await next_app(scope, receive, send_with_headers if headers else send)
+
+    def take(self, name: str, scope: Scope) -> dict[str, str]:
+        """Count a request against the limit `name`; returns the headers to answer with.
+
+        Raises RateLimitExceeded, with the headers too.
+        """
         if not (limit := self._limits.get(name, 0)):
-            await next_app(scope, receive, send)
-            return
+            return {}
         now = self._clock()
         if (window := int(now // WINDOW_S)) != self._window:
             self._window = window
@@ -49,11 +61,6 @@ class RateLimit(ASGIMiddleware):
             "X-RateLimit-Reset": str(reset),
         }
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableScopeHeaders.from_message(message).update(headers)
-            await send(message)
-
         if count > limit:
             wait = max(1, round(reset - now))
             failure = RateLimitExceeded(
@@ -61,4 +68,4 @@ class RateLimit(ASGIMiddleware):
             )
             failure.headers = headers  # type: ignore[attr-defined]
             raise failure
-        await next_app(scope, receive, send_with_headers)
+        return headers

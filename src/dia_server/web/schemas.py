@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, WHISPER_SIZES, GpuMode
 from dia_server.services.ids import ID
+from dia_server.services.jobs import JobStatus as JobState
 from dia_server.services.speech import MAX_CHARACTERS, AudioFormat, Role
 from dia_server.services.status import EngineName
 from dia_server.services.voices import Speaker
@@ -240,6 +242,114 @@ class WhisperLoaded(Struct):
     message: str
     model_size: str
     device: str
+
+
+class JobAccepted(Struct):
+    job_id: str
+    status: JobState
+    message: str
+
+
+class JobDetails(Struct, kw_only=True):
+    job_id: str
+    status: JobState
+    created_at: datetime
+    started_at: Annotated[datetime | None, Meta(description="When it was last begun")]
+    completed_at: Annotated[datetime | None, Meta(description="When it was completed, failed or cancelled")]
+    duration: Annotated[float | None, Meta(description="Seconds of audio in the result")]
+    result_url: Annotated[str | None, Meta(description="Where the audio is, once completed")]
+    progress: Annotated[int, Meta(ge=0, le=100, description="Percent that is made")]
+    error: Annotated[str | None, Meta(description="Why it failed")]
+    generation_time: Annotated[float | None, Meta(description="Seconds that making it took")]
+    voice_id: str
+    response_format: AudioFormat
+    seed: Annotated[int | None, Meta(description="Same seed, same audio")]
+
+
+class JobSummary(Struct):
+    job_id: str
+    status: JobState
+    created_at: datetime
+    text_preview: Annotated[str, Meta(description="The beginning of the text")]
+
+
+class Jobs(Struct):
+    jobs: list[JobSummary]
+
+
+class JobRemoved(Struct):
+    message: str
+    job_id: str
+    status: Literal["cancelled", "deleted"]
+
+
+WhisperSize = Annotated[
+    str,
+    Meta(description="A size of Whisper", extra_json_schema={"enum": WHISPER_SIZES}),
+]
+RetentionHours = Annotated[
+    int, Meta(ge=0, le=MAX_RETENTION_HOURS, description="Age at which outputs and jobs go; 0 is never")
+]
+WorkerCount = Annotated[
+    int, Meta(ge=0, le=MAX_WORKERS, description="Engines at most, one a GPU; 0 for all GPUs")
+]
+
+
+class Config(Struct, kw_only=True):
+    debug_mode: Annotated[bool, Meta(description="Log in detail")]
+    save_outputs: Annotated[bool, Meta(description="Keep what is answered at once as files and jobs too")]
+    show_prompts: Annotated[bool, Meta(description="Write the texts that are spoken to the log")]
+    output_retention_hours: int
+    auto_discover_prompts: Annotated[bool, Meta(description="Look for new voice prompts at start")]
+    auto_transcribe: Annotated[bool, Meta(description="Transcribe new voice prompts")]
+    whisper_model_size: str
+    gpu_mode: GpuMode
+    worker_count: int
+    torch_compile_enabled: bool
+    restart_required: Annotated[
+        list[str], Meta(description="Fields whose new value is used after the next start")
+    ]
+
+
+class ConfigUpdate(Struct, kw_only=True):
+    """What is left out stays as it is."""
+
+    debug_mode: bool | UnsetType = UNSET
+    save_outputs: bool | UnsetType = UNSET
+    show_prompts: bool | UnsetType = UNSET
+    output_retention_hours: RetentionHours | UnsetType = UNSET
+    auto_discover_prompts: bool | UnsetType = UNSET
+    auto_transcribe: bool | UnsetType = UNSET
+    whisper_model_size: WhisperSize | UnsetType = UNSET
+    gpu_mode: GpuMode | UnsetType = UNSET
+    worker_count: WorkerCount | UnsetType = UNSET
+    torch_compile_enabled: bool | UnsetType = UNSET
+
+
+class RequestStats(Struct):
+    total: int
+    successful: int
+    failed: int
+    success_rate: Annotated[float, Meta(description="Percent")]
+
+
+class PerformanceStats(Struct):
+    avg_generation_time: Annotated[float, Meta(description="Seconds")]
+    avg_tokens_per_second: Annotated[float, Meta(description="Decoder steps a second and request")]
+    total_audio_generated: Annotated[str, Meta(description="As in 2h 45m 23s")]
+
+
+class ResourceStats(Struct):
+    cpu_usage: Annotated[float, Meta(description="Percent of all cores")]
+    memory_usage: Annotated[float, Meta(description="Percent")]
+    gpu_usage: Annotated[list[float | None], Meta(description="Percent of each NVIDIA GPU; null: unknown")]
+    gpu_memory: Annotated[list[float | None], Meta(description="GiB in use on each NVIDIA GPU")]
+
+
+class Stats(Struct):
+    requests: RequestStats
+    performance: PerformanceStats
+    resources: ResourceStats
 
 
 class Error(Struct):

@@ -1,11 +1,25 @@
-"""The server itself: health."""
+"""The server itself: health, configuration, statistics."""
 
-from litestar import Controller, get
+import dataclasses
+
+import msgspec
+from litestar import Controller, get, put
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from dia_server import __version__
+from dia_server.services.config import ConfigService
+from dia_server.services.stats import StatsService
 from dia_server.services.status import StatusService
-from dia_server.web.schemas import Health
+from dia_server.web.schemas import (
+    Config,
+    ConfigUpdate,
+    Health,
+    PerformanceStats,
+    RequestStats,
+    ResourceStats,
+    Stats,
+)
 
 
 class ServerController(Controller):
@@ -28,6 +42,41 @@ class ServerController(Controller):
             loading=now.loading,
             error=now.error,
         )
+
+    @get("/config")
+    async def get_config(self, config_service: NamedDependency[ConfigService]) -> Config:
+        """Get the configuration."""
+        return _config(config_service)
+
+    @put("/config", opt={"errors": (400, 413, 415, 422, 503)})
+    async def update_config(
+        self, data: JSONBody[ConfigUpdate], config_service: NamedDependency[ConfigService]
+    ) -> Config:
+        """Change fields of the configuration, for now and for later runs."""
+        changes = msgspec.structs.asdict(data).items()
+        await config_service.update({name: value for name, value in changes if value is not msgspec.UNSET})
+        return _config(config_service)
+
+    @get("/stats", opt={"errors": (503,)})
+    async def get_stats(self, stats_service: NamedDependency[StatsService]) -> Stats:
+        """Tell what has been done since the database was made, and how busy the machine is."""
+        now = await stats_service.stats()
+        return Stats(
+            RequestStats(now.total, now.successful, now.failed, round(now.success_rate, 1)),
+            PerformanceStats(
+                round(now.avg_generation_s, 2), round(now.tokens_per_s, 1), spoken_duration(now.audio_s)
+            ),
+            ResourceStats(
+                now.resources.cpu_percent,
+                now.resources.memory_percent,
+                now.resources.gpu_percent,
+                now.resources.gpu_memory_gib,
+            ),
+        )
+
+
+def _config(service: ConfigService) -> Config:
+    return Config(**dataclasses.asdict(service.current), restart_required=service.restart_required)
 
 
 def spoken_duration(seconds: float) -> str:

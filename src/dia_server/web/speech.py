@@ -1,16 +1,21 @@
 """POST /generate and its OpenAI twin."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
+from litestar.params import JSONBody, QueryParameter
 
 from dia_server.services import speech
+from dia_server.services.jobs import JobService
 from dia_server.services.speech import Speech, SpeechService
 from dia_server.web.disconnect import unless_gone
-from dia_server.web.schemas import GenerateRequest, SpeechRequest
+from dia_server.web.schemas import GenerateRequest, JobAccepted, SpeechRequest
+
+AsyncMode = Annotated[
+    bool, QueryParameter(description="Answer at once with a job, whose result is fetched when it is made")
+]
 
 ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
 
@@ -19,15 +24,20 @@ class SpeechController(Controller):
     tags = ["Speech"]
     opt = {"rate_limit": "generate", "errors": ERRORS, "audio": True}
 
-    @post("/generate", status_code=200)
+    @post("/generate", status_code=200, opt={"accepted": True})
     async def generate(
         self,
         request: Request[Any, Any, Any],
         data: JSONBody[GenerateRequest],
         speech_service: NamedDependency[SpeechService],
-    ) -> Response[bytes]:
+        job_service: NamedDependency[JobService],
+        async_mode: AsyncMode = False,
+    ) -> Response[bytes] | Response[JobAccepted]:
         """Generate speech from text."""
         wanted = speech.SpeechRequest(**msgspec.structs.asdict(data))
+        if async_mode:
+            job = await job_service.submit(wanted)
+            return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
         return _audio(await unless_gone(request, speech_service.speak(wanted)))
 
     @post("/v1/audio/speech", status_code=200)

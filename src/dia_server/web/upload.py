@@ -13,7 +13,7 @@ from litestar import Request
 from litestar.exceptions import ClientException, InternalServerException
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from dia_server.errors import Invalid, StorageError
+from dia_server.errors import Invalid, StorageUnavailable
 from dia_server.web.disconnect import ClientGone
 from dia_server.web.json_request import UnsupportedMediaType
 
@@ -37,7 +37,7 @@ async def receive(
 ) -> AsyncIterator[Upload]:
     """Read a form to its end; `spool` opens a temporary file, on a thread.
 
-    Raises UnsupportedMediaType, ClientException (the form is broken), ClientGone, StorageError, and
+    Raises UnsupportedMediaType, ClientException (the form is broken), ClientGone, StorageUnavailable, and
     Invalid (there is no file, or a field is too long).
     """
     media_type, options = request.content_type
@@ -56,7 +56,7 @@ async def receive(
         finally:
             await asyncio.to_thread(file.close)
     except OSError as error:
-        raise StorageError(f"The upload cannot be stored: {error.strerror}", param=file_field) from error
+        raise StorageUnavailable(f"The upload fails: {error.strerror}", param=file_field) from error
 
 
 class _Form:

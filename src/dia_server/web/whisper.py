@@ -18,7 +18,7 @@ class WhisperController(Controller):
     @post(
         "/audio_prompts/{prompt_id:str}/transcribe",
         status_code=200,
-        opt={"errors": (404, 409, 422, 503, 507)},
+        opt={"errors": (404, 409, 422, 503)},
     )
     async def transcribe_audio_prompt(
         self, prompt_id: FromPath[str], transcript_service: NamedDependency[TranscriptService]
@@ -28,7 +28,7 @@ class WhisperController(Controller):
 
     @put(
         "/audio_prompts/{prompt_id:str}/transcript",
-        opt={"errors": (400, 404, 409, 413, 415, 422, 507)},
+        opt={"errors": (400, 404, 409, 413, 415, 422, 503)},
     )
     async def set_transcript(
         self,

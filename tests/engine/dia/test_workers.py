@@ -45,7 +45,7 @@ async def test_two_engines_say_what_one_would(tmp_path: Path) -> None:
     ]
     here = Engine("dia", partial(load, folder=tmp_path), max_waiting=8)
     there = [Engine("dia", in_worker(partial(load, folder=tmp_path)), max_waiting=8) for _ in range(2)]
-    pool = EnginePool(there)
+    pool = EnginePool("dia", lambda: there)
     here.start()
     pool.start()
     while here.loaded < 1 or pool.loaded < 1:

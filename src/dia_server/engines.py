@@ -1,0 +1,59 @@
+"""Which engine speaks, and how many there are: a part of the composition root, app.py."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import structlog
+
+from dia_server.engine import preview
+from dia_server.engine.devices import Device
+from dia_server.engine.dia import load_dia
+from dia_server.engine.engine import Engine
+from dia_server.engine.pool import AnyEngine, EnginePool
+from dia_server.engine.workers import in_worker
+from dia_server.services.config import Config
+from dia_server.settings import Settings
+
+log = structlog.get_logger()
+
+PREVIEW_SLOTS = 16
+"""More would only make each other's sentences wait: the preview is one thread of espeak-ng."""
+
+
+def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> AnyEngine:
+    """Choose what speaks; `config` is asked when the engine is started, and holds what was changed."""
+    name = conf.engine
+    if name == "auto":
+        name = "dia" if gpus else "preview"
+        if name == "preview":
+            log.warning(
+                "no GPU found: the preview engine (espeak-ng) speaks, not Dia; DIA_ENGINE=dia insists"
+            )
+    if name == "preview":
+        slots = min(conf.max_batch, PREVIEW_SLOTS)
+        return Engine("preview", preview.load(slots), max_waiting=conf.max_waiting)
+    return EnginePool("dia", lambda: _dia_engines(conf, gpus, config()))
+
+
+def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list[Engine]:
+    """One engine in this process, or, for several GPUs, one in a process of its own for each."""
+    devices = [gpu.torch_name for gpu in gpus] if conf.device == "auto" and gpus else [conf.device]
+    devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count]
+    load = partial(
+        load_dia,
+        model=conf.model,
+        codec=conf.codec,
+        dtype=conf.dtype,
+        max_batch=conf.max_batch,
+        compile=config.torch_compile_enabled,
+    )
+    loaders = [partial(load, device=device) for device in devices]
+    return [
+        Engine(
+            "dia",
+            loader if len(loaders) == 1 else in_worker(loader),
+            max_waiting=-(-conf.max_waiting // len(loaders)),
+            idle_unload_s=conf.idle_unload or None,
+        )
+        for loader in loaders
+    ]

@@ -1,0 +1,257 @@
+"""Jobs in the database: each change of status is one statement that says which status it comes from.
+
+    pending -> processing -> completed | failed        a server that ended: processing -> pending
+    pending | processing -> cancelled
+
+So a job is finished once, whoever races: a crash, a cancellation, the worker.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from dia_server.db import models
+from dia_server.db.engine import Database
+from dia_server.db.models import JobStatus as JobStatus
+from dia_server.db.models import now
+from dia_server.services import stats
+from dia_server.services.speech import SpeechRequest
+from dia_server.services.stats import Made
+from dia_server.services.voices import Voice
+
+PREVIEW = 100
+"""Characters of a job's text that lists show."""
+MAX_ATTEMPTS = 25
+"""A job that was running each time the server died is taken for the cause of it."""
+
+Row = models.Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it is in the database; times are UTC, durations seconds."""
+
+    job_id: str
+    status: JobStatus
+    request: SpeechRequest
+    """Its seed decided: made again it is the same audio."""
+    voice: Voice
+    """As it was when the job was accepted."""
+    progress: float
+    """0 to 1."""
+    error: str | None
+    file: str | None
+    audio_s: float | None
+    generation_s: float | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """A job as lists show it."""
+
+    job_id: str
+    status: JobStatus
+    created_at: datetime
+    text_preview: str
+
+
+def file_name(job_id: str, request: SpeechRequest) -> str:
+    """Of a job's result in the outputs folder."""
+    return f"{job_id}.{request.response_format}"
+
+
+def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
+    return Row(
+        job_id=str(uuid4()),
+        status=status,
+        request=msgspec.json.encode(request).decode(),
+        voice=msgspec.json.encode(voice).decode(),
+        text_preview=request.text[:PREVIEW],
+        attempts=int(status != "pending"),
+        created_at=now(),
+        started_at=None if status == "pending" else now(),
+        progress=0.0,
+    )
+
+
+class JobStore:
+    def __init__(self, database: Database) -> None:
+        self._sessions = database.sessions
+        self._reads = database.reads
+
+    async def add(self, request: SpeechRequest, voice: Voice, status: JobStatus) -> Job:
+        """Take on a job, `pending` or, where it is run at once, `processing`."""
+        row = new_job(request, voice, status)
+        async with self._sessions.begin() as session:
+            session.add(row)
+        return _job(row)
+
+    async def get(self, job_id: str) -> Job | None:
+        async with self._reads() as session:
+            row = await session.scalar(select(Row).where(Row.job_id == job_id))
+            return None if row is None else _job(row)
+
+    async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
+        query = select(Row.job_id, Row.status, Row.created_at, Row.text_preview)
+        if status is not None:
+            query = query.where(Row.status == status)
+        async with self._reads() as session:
+            rows = await session.execute(query.order_by(Row.number.desc()).limit(limit))
+            return [JobLine(*row) for row in rows]
+
+    async def claim(self, limit: int) -> Sequence[Job]:
+        """Make the `limit` oldest pending jobs `processing`, and return them."""
+        oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
+        async with self._sessions.begin() as session:
+            rows = (await session.scalars(oldest)).all()
+            for row in rows:
+                row.status, row.started_at, row.attempts = "processing", now(), row.attempts + 1
+            return [_job(row) for row in rows]
+
+    async def put_back(self, job_id: str) -> None:
+        """Make a job that could not be run now pending again."""
+        await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1)
+
+    async def note_progress(self, progress: Mapping[str, float]) -> None:
+        async with self._sessions.begin() as session:
+            for job_id, share in progress.items():
+                await session.execute(update(Row).where(Row.job_id == job_id).values(progress=share))
+
+    async def note_made(self, job_id: str, file: str, made: Made) -> None:
+        """Note what a job's result is, before there is a file of that name.
+
+        A job that is `processing` and has its file lacks nothing but `complete`.
+        """
+        await self._change(
+            job_id,
+            ["processing"],
+            file=file,
+            audio_s=made.audio_s,
+            generation_s=made.generation_s,
+            tokens=made.tokens,
+        )
+
+    async def complete(self, job_id: str) -> bool:
+        """Finish and count a job whose file is there; returns False where it was not running any more."""
+        async with self._sessions.begin() as session:
+            row = await session.scalar(select(Row).where(Row.job_id == job_id, Row.status == "processing"))
+            if row is None:
+                return False
+            row.status, row.progress, row.finished_at = "completed", 1.0, now()
+            made = Made(generation_s=row.generation_s or 0, tokens=row.tokens or 0, audio_s=row.audio_s or 0)
+            await stats.count(session, made)
+        return True
+
+    async def fail(self, job_id: str, error: str) -> None:
+        async with self._sessions.begin() as session:
+            if await _change(session, job_id, ["processing"], **_failed(error)):
+                await stats.count(session, None)
+
+    async def lose(self, job_id: str) -> None:
+        """Fail a completed job whose file has gone; it stays counted as what it was."""
+        await self._change(job_id, ["completed"], **_failed("The result is gone from the outputs folder"))
+
+    async def cancel(self, job_id: str) -> bool:
+        """Returns False where the job was finished already, or is not there."""
+        return await self._change(
+            job_id, ["pending", "processing"], status="cancelled", file=None, finished_at=now()
+        )
+
+    async def delete(self, job_ids: Sequence[str]) -> None:
+        """Delete finished jobs."""
+        async with self._sessions.begin() as session:
+            await session.execute(
+                delete(Row).where(Row.job_id.in_(job_ids), Row.status.not_in(["pending", "processing"]))
+            )
+
+    async def keep(self, job_id: str, request: SpeechRequest, voice: Voice, file: str, made: Made) -> None:
+        """Enter what was made without a job as one that is completed; it is counted here too."""
+        row = new_job(request, voice, "completed")
+        row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
+        row.audio_s, row.generation_s, row.tokens = made.audio_s, made.generation_s, made.tokens
+        async with self._sessions.begin() as session:
+            session.add(row)
+            await stats.count(session, made)
+
+    async def count(self, made: Made | None) -> None:
+        """Count a request that leaves no job."""
+        async with self._sessions.begin() as session:
+            await stats.count(session, made)
+
+    async def interrupted(self) -> Mapping[str, str | None]:
+        """Jobs that were running when the last server ended, and the files of those that had one."""
+        async with self._reads() as session:
+            rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
+            return dict(rows.all())
+
+    async def resume(self) -> None:
+        """Make the jobs that were interrupted pending again, those that always are failed."""
+        again = Row.attempts < MAX_ATTEMPTS
+        async with self._sessions.begin() as session:
+            await session.execute(
+                update(Row).where(Row.status == "processing", again).values(status="pending", progress=0.0)
+            )
+            for job_id in await session.scalars(select(Row.job_id).where(Row.status == "processing")):
+                error = f"The server ended {MAX_ATTEMPTS} times while this job was running"
+                await _change(session, job_id, ["processing"], **_failed(error))
+                await stats.count(session, None)
+
+    async def finished_before(self, moment: datetime, limit: int) -> Mapping[str, str | None]:
+        """The oldest finished jobs and their files."""
+        query = select(Row.job_id, Row.file).where(Row.finished_at < moment).order_by(Row.finished_at)
+        async with self._reads() as session:
+            return dict((await session.execute(query.limit(limit))).all())
+
+    async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, JobStatus, str]]:
+        """(number, job id, status, file) of jobs that have a file, `limit` of them after `number`."""
+        query = (
+            select(Row.number, Row.job_id, Row.status, Row.file)
+            .where(Row.number > number, Row.file.is_not(None))
+            .order_by(Row.number)
+        )
+        async with self._reads() as session:
+            rows = await session.execute(query.limit(limit))
+            return [(number, job_id, status, file or "") for number, job_id, status, file in rows]
+
+    async def _change(self, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
+        async with self._sessions.begin() as session:
+            return await _change(session, job_id, before, **values)
+
+
+async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
+    """Change a job if its status is one of `before`; returns whether it was."""
+    result = await session.execute(
+        update(Row).where(Row.job_id == job_id, Row.status.in_(before)).values(**values)
+    )
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1
+
+
+def _failed(error: str) -> dict[str, Any]:
+    return {"status": "failed", "error": error, "file": None, "finished_at": now()}
+
+
+def _job(row: Row) -> Job:
+    return Job(
+        job_id=row.job_id,
+        status=row.status,
+        request=msgspec.json.decode(row.request, type=SpeechRequest),
+        voice=msgspec.json.decode(row.voice, type=Voice),
+        progress=row.progress,
+        error=row.error,
+        file=row.file,
+        audio_s=row.audio_s,
+        generation_s=row.generation_s,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )

@@ -1,0 +1,104 @@
+"""Jobs: speech that is made in its own time, and fetched when it is done."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dia_server.engine.pool import AnyEngine
+from dia_server.errors import JobNotComplete, ModelNotLoaded, NotFound
+from dia_server.services.job_store import Job as Job
+from dia_server.services.job_store import JobLine as JobLine
+from dia_server.services.job_store import JobStatus as JobStatus
+from dia_server.services.job_store import JobStore
+from dia_server.services.job_worker import JobWorker
+from dia_server.services.outputs import Outputs
+from dia_server.services.speech import MEDIA_TYPES, Listener, SpeechRequest, SpeechService
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    audio: AsyncIterator[bytes]
+    size: int
+    """Bytes."""
+    media_type: str
+    file: str
+
+
+class JobService:
+    def __init__(
+        self, engine: AnyEngine, speech: SpeechService, store: JobStore, worker: JobWorker, outputs: Outputs
+    ) -> None:
+        self._engine = engine
+        self._speech = speech
+        self._store = store
+        self._worker = worker
+        self._outputs = outputs
+
+    async def submit(self, request: SpeechRequest) -> Job:
+        """Accept a job; once this returns it is made, whatever happens to the server.
+
+        Raises InvalidVoiceId, TextTooLong, Invalid, StorageUnavailable, and ModelNotLoaded where it could
+        never be made; a model that is still loading is no hindrance.
+        """
+        if self._engine.error is not None:
+            raise ModelNotLoaded(f"The {self._engine.name} engine could not be loaded: {self._engine.error}")
+        job = await self._store.add(*self._speech.settle(request), "pending")
+        self._worker.wake()
+        return job
+
+    async def begin(self, request: SpeechRequest, listener: Listener) -> Job:
+        """Accept a job that is made at once, as for a client that listens; raises what `submit` raises."""
+
+        async def begin() -> Job:
+            job = await self._store.add(*self._speech.settle(request), "processing")
+            self._worker.begin(job, listener)
+            return job
+
+        # a job that is entered as running must run, even if its caller is cancelled right then
+        return await asyncio.shield(begin())
+
+    async def get(self, job_id: str) -> Job:
+        """Raises NotFound."""
+        job = await self._store.get(job_id)
+        if job is None:
+            raise NotFound(f"Job {job_id!r} does not exist", param="job_id")
+        progress = self._worker.progress(job_id)
+        return job if progress is None else replace(job, progress=progress)
+
+    async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
+        return await self._store.newest(status, limit)
+
+    async def result(self, job_id: str) -> Result:
+        """The audio of a completed job; raises NotFound, JobNotComplete, StorageUnavailable."""
+        job = await self.get(job_id)
+        if job.status != "completed" or job.file is None:
+            cause = f": {job.error}" if job.error else ""
+            raise JobNotComplete(f"Job {job_id!r} is {job.status}{cause}", param="job_id")
+        try:
+            size, audio = await self._outputs.open(job.file)
+        except FileNotFoundError:
+            raise NotFound(f"The result of job {job_id!r} is gone", param="job_id") from None
+        return Result(audio, size, MEDIA_TYPES[job.request.response_format], job.file)
+
+    async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
+        """Cancel a job that is not finished, delete one that is, with its file; raises NotFound."""
+        if await self.cancel(job_id):
+            return "cancelled"
+        job = await self.get(job_id)
+        await self._store.delete([job_id])
+        if job.file is not None:
+            await self._outputs.remove(job.file)
+        return "deleted"
+
+    async def cancel(self, job_id: str) -> bool:
+        """Returns False where the job is finished already, or is not there."""
+        if not await self._store.cancel(job_id):
+            return False
+        await self._worker.drop(job_id)
+        return True
+
+    async def wait(self, job_id: str) -> Job:
+        """Return a job that was begun once it is over."""
+        await self._worker.wait(job_id)
+        return await self.get(job_id)

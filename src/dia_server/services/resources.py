@@ -1,0 +1,69 @@
+"""How busy the machine is: processor, memory, and every NVIDIA GPU that its driver shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pynvml  # type: ignore[import-untyped]
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    cpu_percent: float
+    """Of all cores, since the previous measurement."""
+    memory_percent: float
+    gpu_percent: list[float | None]
+    """Per device; None where the driver doesn't tell, as with a part of a GPU (MIG)."""
+    gpu_memory_gib: list[float | None]
+    """In use per device, by whatever process."""
+
+
+class ResourceMonitor:
+    def __init__(self) -> None:
+        self._lock = Lock()
+        """NVML is started and ended for each measurement; two at once would end each other's."""
+        psutil.cpu_percent()  # the first call only notes where the counters stand
+
+    def measure(self) -> Resources:
+        """Takes a millisecond, with GPUs some more: not for the event loop."""
+        with self._lock:
+            usage, memory = _gpus()
+        return Resources(
+            cpu_percent=psutil.cpu_percent(),
+            memory_percent=psutil.virtual_memory().percent,
+            gpu_percent=usage,
+            gpu_memory_gib=memory,
+        )
+
+
+def _gpus() -> tuple[list[float | None], list[float | None]]:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return [], []  # no driver
+    try:
+        devices = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [_ask(_usage, device) for device in devices], [_ask(_memory, device) for device in devices]
+    except pynvml.NVMLError:
+        return [], []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _usage(device: Any) -> float:
+    return float(pynvml.nvmlDeviceGetUtilizationRates(device).gpu)
+
+
+def _memory(device: Any) -> float:
+    return float(pynvml.nvmlDeviceGetMemoryInfo(device).used) / GIB
+
+
+def _ask(question: Callable[[Any], float], device: Any) -> float | None:
+    try:
+        return round(question(device), 2)
+    except pynvml.NVMLError:
+        return None

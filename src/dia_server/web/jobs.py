@@ -1,0 +1,73 @@
+"""Jobs: how far they are, what they made, and their end."""
+
+from typing import Annotated
+
+from litestar import Controller, delete, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+
+from dia_server.services.jobs import Job, JobService, JobStatus
+from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
+
+MAX_LIMIT = 1000
+
+StatusFilter = Annotated[JobStatus | None, QueryParameter(description="Only jobs with this status")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Most jobs to return")]
+
+
+class JobController(Controller):
+    path = "/jobs"
+    tags = ["Jobs"]
+    opt = {"rate_limit": "jobs"}
+
+    @get("", opt={"errors": (422, 429, 503)})
+    async def list_jobs(
+        self, job_service: NamedDependency[JobService], status: StatusFilter = None, limit: Limit = 50
+    ) -> Jobs:
+        """List jobs, the newest first."""
+        lines = await job_service.newest(status, limit)
+        return Jobs([JobSummary(job.job_id, job.status, job.created_at, job.text_preview) for job in lines])
+
+    @get("/{job_id:str}", opt={"errors": (404, 429, 503)})
+    async def get_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobDetails:
+        """Tell how far a job is."""
+        return _details(await job_service.get(job_id))
+
+    @get("/{job_id:str}/result", opt={"errors": (404, 409, 429, 503), "audio": True})
+    async def get_job_result(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> Stream:
+        """Download the audio of a completed job."""
+        result = await job_service.result(job_id)
+        return Stream(
+            result.audio,
+            media_type=result.media_type,
+            headers={
+                "Content-Length": str(result.size),
+                "Content-Disposition": f'inline; filename="{result.file}"',
+            },
+        )
+
+    @delete("/{job_id:str}", status_code=200, opt={"errors": (404, 429, 503)})
+    async def delete_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobRemoved:
+        """Cancel a job that is not finished, or delete one that is, with its result."""
+        done = await job_service.remove(job_id)
+        return JobRemoved(f"Job '{job_id}' {done}", job_id, done)
+
+
+def _details(job: Job) -> JobDetails:
+    completed = job.status == "completed"
+    return JobDetails(
+        job_id=job.job_id,
+        status=job.status,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.finished_at,
+        duration=round(job.audio_s, 2) if completed and job.audio_s is not None else None,
+        result_url=f"/jobs/{job.job_id}/result" if completed else None,
+        progress=int(job.progress * 100),
+        error=job.error,
+        generation_time=round(job.generation_s, 2) if completed and job.generation_s is not None else None,
+        voice_id=job.request.voice_id,
+        response_format=job.request.response_format,
+        seed=job.request.seed,
+    )

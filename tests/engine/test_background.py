@@ -1,0 +1,89 @@
+"""Background work in the engine: it goes last, leaves room, and still comes to its turn."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from dia_server.engine.engine import Engine
+from dia_server.engine.generation import Generation
+from dia_server.engine.types import Utterance
+from tests.tones import Gate, ToneModel, loader
+
+
+@asynccontextmanager
+async def started(model: ToneModel, max_waiting: int = 64) -> AsyncIterator[Engine]:
+    engine = Engine("preview", loader(model), max_waiting=max_waiting)
+    engine.start()
+    while not engine.ready:
+        await asyncio.sleep(0.01)
+    try:
+        yield engine
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+
+def utterance(text: str) -> Utterance:
+    return Utterance(text, "aria", seed=1)
+
+
+async def finish(*generations: Generation) -> None:
+    for generation in generations:
+        async with generation:
+            assert [chunk async for chunk in generation][-1].done
+
+
+def order(model: ToneModel) -> str:
+    return "".join(seen.text for seen in model.seen)
+
+
+async def test_background_work_waits_for_the_others_but_not_for_ever() -> None:
+    gate = Gate()
+    model = ToneModel(slots=1, before_step=gate)
+    async with started(model) as engine:
+        first = engine.submit(utterance("x"))
+        await asyncio.to_thread(gate.entered.wait, 5)
+        behind = [engine.submit(utterance("b"), background=True) for _ in range(3)]
+        before = [engine.submit(utterance("f")) for _ in range(9)]
+        assert engine.active == 13
+        gate.open()
+        await finish(first, *before, *behind)
+
+    assert order(model) == "x" + "fff" + "b" + "ffff" + "b" + "ff" + "b"
+
+
+@pytest.mark.parametrize(("slots", "used"), [(1, 1), (2, 1), (4, 3), (16, 14)])
+async def test_background_work_leaves_slots_free(slots: int, used: int) -> None:
+    gate = Gate()
+    model = ToneModel(slots=slots, before_step=gate)
+    async with started(model) as engine:
+        behind = [engine.submit(utterance("b"), background=True) for _ in range(slots + 4)]
+        await asyncio.to_thread(gate.entered.wait, 5)
+        gate.open()
+        await finish(*behind)
+
+    assert model.most == used
+
+
+async def test_background_work_does_not_use_up_the_queue() -> None:
+    gate = Gate()
+    async with started(ToneModel(slots=1, before_step=gate), max_waiting=1) as engine:
+        behind = [engine.submit(utterance("b"), background=True) for _ in range(4)]
+        await asyncio.to_thread(gate.entered.wait, 5)
+        request = engine.submit(utterance("f"))
+        gate.open()
+        await finish(request, *behind)
+
+
+async def test_cancelled_background_work_is_never_begun() -> None:
+    gate = Gate()
+    model = ToneModel(slots=1, before_step=gate)
+    async with started(model) as engine:
+        first = engine.submit(utterance("x"))
+        await asyncio.to_thread(gate.entered.wait, 5)
+        engine.submit(utterance("b"), background=True).cancel()
+        gate.open()
+        await finish(first, engine.submit(utterance("f")))
+
+    assert order(model) == "xf"

@@ -1,0 +1,32 @@
+"""`dia-server` with tones for speech that take their time: a program for tests that interrupt it.
+
+Granian's worker is forked from this process and finds the application as it is changed here.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from dia_server import app, cli
+from dia_server.engine.devices import Device
+from dia_server.engine.engine import Engine
+from dia_server.services.config import Config
+from dia_server.settings import Settings
+from tests.tones import ToneModel, loader
+
+STEP_S = 0.005
+"""A step makes 10 ms of audio of each utterance."""
+
+
+def slow_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> Engine:
+    model = ToneModel(conf.max_batch, before_step=partial(time.sleep, STEP_S))
+    return Engine("preview", loader(model), max_waiting=conf.max_waiting)
+
+
+if __name__ == "__main__":
+    app.choose_engine = slow_engine  # type: ignore[attr-defined]
+    cli.main()

@@ -1,0 +1,105 @@
+"""Accepted jobs survive SIGKILL, at whatever moment it comes."""
+
+import random
+import sqlite3
+import sys
+import time
+import wave
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.live import slow_server
+from tests.live.server import Server
+from tests.tones import CHUNK
+
+JOBS = 40
+KILLS = 20
+
+Finished = dict[str, tuple[str, int, int]]
+"""Job id to when it was completed (text), and its file's time (ns) and inode."""
+
+
+@pytest.mark.parametrize("seed", [random.randrange(2**32)])
+def test_forty_jobs_and_twenty_kills_make_forty_results_once_each(tmp_path: Path, seed: int) -> None:
+    moments = random.Random(seed)
+    slow = (sys.executable, slow_server.__file__)
+    server = Server(tmp_path, command=slow, rate_limit_generate=0, rate_limit_jobs=0, max_batch=4)
+    server.start()
+    accepted = {submit(server, text): text for text in (f"{i} " + "x" * (60 + i) for i in range(JOBS))}
+    seen: Finished = {}
+    killed_at_work = 0
+    for goal in sorted(moments.choices(range(JOBS // 2), k=KILLS)):
+        # spread over the work, however fast the machine is, and at any step of it
+        while len(finished(tmp_path)) < goal:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.1))
+        server.kill()
+        killed_at_work += running(tmp_path) > 0
+        now = finished(tmp_path)
+        assert now.items() >= seen.items()  # nothing that was completed is made again
+        seen = now
+        server.start()
+    while len(finished(tmp_path)) < JOBS:
+        time.sleep(0.05)
+    stats = httpx.get(f"{server.url}/stats").json()["requests"]
+    listed = httpx.get(f"{server.url}/jobs").json()["jobs"]
+    assert server.stop() == 0
+
+    assert killed_at_work > KILLS / 2
+    assert [job["job_id"] for job in reversed(listed)] == list(accepted)
+    assert {job["status"] for job in listed} == {"completed"}
+    assert {path.name for path in results(tmp_path)} == {f"{job_id}.wav" for job_id in accepted}
+    lengths = [check(tmp_path / "audio_outputs" / f"{job}.wav", text) for job, text in accepted.items()]
+    # every generation that came to its end is counted together with its job's completion: 40, not 41
+    assert stats == {"total": JOBS, "successful": JOBS, "failed": 0, "success_rate": 100.0}
+    assert counted_audio(tmp_path) == pytest.approx(sum(lengths))
+
+
+def submit(server: Server, text: str) -> str:
+    answer = httpx.post(f"{server.url}/generate?async_mode=true", json={"text": text})
+    return str(answer.json()["job_id"])
+
+
+def results(folder: Path) -> list[Path]:
+    return list((folder / "audio_outputs").iterdir())
+
+
+def check(path: Path, text: str) -> float:
+    """Assert that a WAV file is whole and says `text`, a chunk for each character; returns its seconds."""
+    with wave.open(str(path)) as audio:
+        samples = audio.readframes(audio.getnframes())
+        assert len(samples) == audio.getnframes() * 2 == path.stat().st_size - 44
+        chunk = samples[: len(CHUNK) * 2]
+        assert any(chunk)
+        assert samples == chunk * len(f"[S1] {text}")
+        length: float = audio.getnframes() / audio.getframerate()
+        return length
+
+
+def finished(folder: Path) -> Finished:
+    rows = query(folder, "SELECT job_id, finished_at, file FROM jobs WHERE status = 'completed'")
+    found = {}
+    for job_id, moment, file in rows:
+        status = (folder / "audio_outputs" / str(file)).stat()
+        found[str(job_id)] = (str(moment), status.st_mtime_ns, status.st_ino)
+    return found
+
+
+def running(folder: Path) -> int:
+    return len(query(folder, "SELECT 1 FROM jobs WHERE status = 'processing'"))
+
+
+def counted_audio(folder: Path) -> float:
+    ((audio_s,),) = query(folder, "SELECT audio_s FROM totals")
+    assert isinstance(audio_s, float)
+    return audio_s
+
+
+def query(folder: Path, statement: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(folder / "dia.sqlite3")
+    try:
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()

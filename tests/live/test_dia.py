@@ -1,0 +1,79 @@
+"""The Dia engine behind the whole server, with a small random model: what it says is noise, but exact."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.engine.dia.tiny import save_dac, save_dia, tiny_dia
+from tests.live.server import Server
+
+SLOTS = 4
+TOKENS = 100
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("dia")
+    model = save_dia(folder / "model", tiny_dia(ends=False))
+    codec = save_dac(folder / "codec")
+    with Server(
+        folder,
+        engine="dia",
+        model=model,
+        codec=codec,
+        device="cpu",
+        dtype="float32",
+        max_batch=SLOTS,
+        rate_limit_generate=0,
+    ) as server:
+        yield server
+
+
+def say(server: Server, text: str, seed: int = 1) -> bytes:
+    body = {"text": text, "seed": seed, "max_tokens": TOKENS}
+    answer = httpx.post(f"{server.url}/generate", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-engine"] == "dia"
+    return answer.content
+
+
+def active(server: Server) -> int:
+    return int(httpx.get(f"{server.url}/health").json()["active_jobs"])
+
+
+def test_its_length_is_that_of_the_tokens(server: Server) -> None:
+    samples = (len(say(server, "Hello, world!")) - 44) // 2
+
+    assert samples == (TOKENS - 16) * 512  # the delay pattern takes 16 columns
+
+
+def test_health_says_that_it_is_dia(server: Server) -> None:
+    health = httpx.get(f"{server.url}/health").json()
+
+    assert (health["engine"], health["status"], health["model_loaded"]) == ("dia", "healthy", True)
+
+
+def test_a_request_sounds_the_same_alone_and_among_others(server: Server) -> None:
+    alone = say(server, "Among others.", seed=7)
+
+    with ThreadPoolExecutor(16) as threads:
+        others = [threads.submit(say, server, f"Somebody else, number {n}.", n) for n in range(15)]
+        among = threads.submit(say, server, "Among others.", 7).result()
+        assert len({other.result() for other in others}) == 15
+
+    assert among == alone
+
+
+def test_one_that_leaves_does_not_change_what_the_others_get(server: Server) -> None:
+    texts = [f"Number {n} stays." for n in range(SLOTS - 1)]
+    undisturbed = [say(server, text) for text in texts]
+
+    with ThreadPoolExecutor(SLOTS) as threads:
+        staying = [threads.submit(say, server, text) for text in texts]
+        body = {"text": "I leave.", "max_tokens": 3000}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/generate", json=body, timeout=0.1)
+        assert [future.result() for future in staying] == undisturbed
+    assert active(server) == 0

@@ -1,0 +1,108 @@
+"""Jobs and the WebSocket on a real server."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.live.server import Server, free_port
+from tests.live.websocket import WebSocketClient
+
+LONG = "The quick brown fox jumps over the lazy dog and runs away into the dark wood. " * 50
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with Server(folder, rate_limit_generate=0, rate_limit_jobs=0, max_batch=2) as server:
+        yield server
+
+
+def status(server: Server, job_id: str) -> str:
+    return str(httpx.get(f"{server.url}/jobs/{job_id}").json()["status"])
+
+
+def test_a_second_server_on_the_same_database_refuses_to_start(server: Server) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "dia_server", "serve", "--data-dir", str(server.data_dir)],
+        env=os.environ | {"DIA_PORT": str(free_port())},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert "Another dia-server uses" in second.stderr
+    assert "DIA_DATA_DIR" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_the_messages_of_the_reference_on_the_wire(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        assert client.status == 101
+        client.send({"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria"}})
+        messages: list[dict[str, Any]] = []
+        while not messages or messages[-1]["type"] == "progress":
+            messages.append(client.receive())
+
+        job_id = messages[0]["job_id"]
+        assert messages[-1] == {
+            "type": "complete",
+            "job_id": job_id,
+            "audio_url": f"/jobs/{job_id}/result",
+        }
+        assert httpx.get(server.url + messages[-1]["audio_url"]).content[:4] == b"RIFF"
+
+        client.send({"type": "generate", "data": {"text": ""}})
+        assert client.receive()["type"] == "error"
+
+
+def test_audio_comes_while_it_is_made(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        client.send({"type": "generate", "data": {"text": LONG, "stream": True, "response_format": "mp3"}})
+        while not isinstance(message := client.receive(), bytes):
+            assert message["type"] in {"progress", "audio"}
+        assert message[0] == 0xFF  # an mp3 frame
+        assert httpx.get(f"{server.url}/health").json()["active_jobs"] == 1
+
+
+def test_a_client_that_vanishes_is_noticed_and_its_work_cancelled(server: Server) -> None:
+    client = WebSocketClient(server.port, "/ws/generate")
+    client.send({"type": "generate", "data": {"text": LONG}})
+    job_id = client.receive()["job_id"]
+    client.vanish()
+
+    deadline = time.monotonic() + 5
+    while status(server, job_id) != "cancelled":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    while httpx.get(f"{server.url}/health").json()["active_jobs"]:
+        assert time.monotonic() < deadline
+
+
+def test_texts_are_not_logged_unless_that_is_wished(tmp_path: Path) -> None:
+    with Server(tmp_path, rate_limit_generate=0) as server:
+
+        def speak(text: str) -> None:
+            body = {"text": text, "voice_id": "aria"}
+            assert httpx.post(f"{server.url}/generate", json=body).status_code == 200
+            httpx.post(f"{server.url}/generate?async_mode=true", json=body)
+            with WebSocketClient(server.port, "/ws/generate") as client:
+                client.send({"type": "generate", "data": body})
+                while client.receive()["type"] != "complete":
+                    pass
+
+        speak("Marmalade")
+        httpx.put(f"{server.url}/config", json={"debug_mode": True, "save_outputs": True})
+        speak("Marmalade")
+        assert "arma" not in server.log
+        httpx.put(f"{server.url}/config", json={"show_prompts": True})
+        speak("Marmalade")
+        assert server.log.count("[S1] Marmalade") >= 2

@@ -1,0 +1,74 @@
+"""A WebSocket client of a screenful: it shows what is on the wire, and can vanish."""
+
+import base64
+import json
+import os
+import socket
+import struct
+from types import TracebackType
+from typing import Any, Self
+
+TEXT = 1
+
+
+class WebSocketClient:
+    """Speaks to 127.0.0.1; every wait ends after `timeout_s` with TimeoutError."""
+
+    def __init__(self, port: int, path: str, timeout_s: float = 10) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+        self._socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self._read(1)
+        self.status = int(head.split()[1])
+        """101 where the server agrees."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.vanish()
+
+    def send(self, message: Any) -> None:
+        payload = json.dumps(message).encode()
+        length = (
+            bytes([0x80 | len(payload)])
+            if len(payload) < 126
+            else bytes([0x80 | 126]) + struct.pack(">H", len(payload))
+        )
+        self._socket.sendall(bytes([0x80 | TEXT]) + length + bytes(4) + payload)  # masked with zeros
+
+    def receive(self) -> Any:
+        """The next message: bytes, what the JSON of a text says, or None for the end."""
+        while True:
+            first, length = self._read(2)
+            if length >= 126:
+                kind, size = (">H", 2) if length == 126 else (">Q", 8)
+                (length,) = struct.unpack(kind, self._read(size))
+            payload = self._read(length)
+            match first & 0xF:
+                case 1:
+                    return json.loads(payload)
+                case 2:
+                    return payload
+                case 8:
+                    return None
+
+    def vanish(self) -> None:
+        """Close the connection without a word of the protocol."""
+        self._socket.close()
+
+    def _read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = self._socket.recv(count - len(data))
+            if not piece:
+                raise ConnectionError("The server has closed the connection")
+            data += piece
+        return data

@@ -1,0 +1,82 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from dia_server.app import default_config
+from dia_server.db.engine import Database
+from dia_server.errors import Invalid, StorageUnavailable
+from dia_server.services.config import Config, ConfigService
+from dia_server.settings import Settings
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> Any:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
+    await database.upgrade()
+    yield database
+    await database.close()
+
+
+async def opened(database: Database, **settings: Any) -> ConfigService:
+    service = ConfigService(database.sessions, default_config(Settings(**settings), gpu_count=0))
+    await service.load()
+    return service
+
+
+async def test_settings_are_the_defaults_and_changes_outlive_the_server(database: Database) -> None:
+    service = await opened(database, output_retention_hours=5, show_prompts=True)
+    assert (service.current.output_retention_hours, service.current.show_prompts) == (5, True)
+
+    await service.update({"output_retention_hours": 7})
+
+    again = await opened(database, output_retention_hours=9, show_prompts=False)
+    assert (again.current.output_retention_hours, again.current.show_prompts) == (7, False)
+
+
+async def test_listeners_hear_of_the_present_and_of_every_change(database: Database) -> None:
+    service = await opened(database)
+    heard: list[Config] = []
+    service.subscribe(heard.append)
+    await service.update({"debug_mode": True})
+
+    assert [config.debug_mode for config in heard] == [False, True]
+
+
+async def test_what_needs_a_restart_is_said_until_there_was_one(database: Database) -> None:
+    service = await opened(database)
+    await service.update({"worker_count": 2, "debug_mode": True})
+    assert service.restart_required == ["worker_count"]
+
+    assert (await opened(database)).restart_required == []
+
+
+async def test_only_whoever_starts_the_server_may_name_a_folder_for_whisper(database: Database) -> None:
+    service = await opened(database, whisper_model="/models/whisper")
+    await service.update({"whisper_model_size": "small"})
+    await service.update({"whisper_model_size": "/models/whisper"})
+    with pytest.raises(Invalid, match="whisper_model_size"):
+        await service.update({"whisper_model_size": "/etc", "debug_mode": True})
+    assert not service.current.debug_mode
+
+
+async def test_values_that_this_version_cannot_use_are_left_out(database: Database) -> None:
+    async with database.sessions.begin() as session:
+        await session.execute(
+            text("INSERT INTO config VALUES ('gone', '1'), ('debug_mode', '2'), ('show_prompts', 'true')")
+        )
+
+    service = await opened(database)
+    assert (service.current.debug_mode, service.current.show_prompts) == (False, True)
+
+
+async def test_a_change_that_cannot_be_kept_is_not_made(
+    database: Database,
+) -> None:
+    service = await opened(database)
+    async with database.sessions.begin() as session:
+        await session.execute(text("PRAGMA query_only = ON"))
+    with pytest.raises(StorageUnavailable):
+        await service.update({"debug_mode": True})
+    assert not service.current.debug_mode

@@ -1,0 +1,166 @@
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pynvml as nvml  # type: ignore[import-untyped]
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.app import create_app
+from dia_server.settings import Settings
+from tests.waiting import until
+
+Client = AsyncTestClient[Litestar]
+
+
+@pytest.fixture(autouse=True)
+def level() -> Iterator[None]:
+    """What a test does to the level of the log ends with it."""
+    root = logging.getLogger()
+    before = root.level
+    yield
+    root.setLevel(before)
+
+
+async def test_the_configuration_has_the_fields_of_the_reference(client: Client) -> None:
+    assert (await client.get("/config")).json() == {
+        "debug_mode": False,
+        "save_outputs": False,
+        "show_prompts": False,
+        "output_retention_hours": 24,
+        "auto_discover_prompts": True,
+        "auto_transcribe": True,
+        "whisper_model_size": "base",
+        "gpu_mode": "auto",
+        "worker_count": 0,
+        "torch_compile_enabled": True,
+        "restart_required": [],
+    }
+
+
+async def test_a_change_names_what_changes_and_outlives_the_server(settings: Settings) -> None:
+    changes = {
+        "debug_mode": True,
+        "save_outputs": True,
+        "auto_transcribe": True,
+        "whisper_model_size": "small",
+    }
+    async with AsyncTestClient(create_app(settings)) as client:
+        before = (await client.get("/config")).json()
+        after = (await client.put("/config", json=changes)).json()
+        assert after == before | changes
+        assert (await client.put("/config", json={})).json() == after
+        assert (await client.put("/config", json=after)).json() == after
+    async with AsyncTestClient(create_app(settings)) as client:
+        assert (await client.get("/config")).json() == after
+
+
+async def test_wrong_values_are_refused_and_change_nothing(client: Client) -> None:
+    before = (await client.get("/config")).json()
+    for wrong in (
+        {"debug_mode": "yes"},
+        {"debug_mode": None},
+        {"output_retention_hours": -1},
+        {"output_retention_hours": 1.5},
+        {"whisper_model_size": "huge"},
+        {"gpu_mode": "some"},
+        {"worker_count": 65, "debug_mode": True},
+    ):
+        answer = await client.put("/config", json=wrong)
+        assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR"), wrong
+        assert next(iter(wrong)) in answer.json()["detail"]
+    assert (await client.get("/config")).json() == before
+
+
+async def test_what_needs_a_restart_is_said(client: Client) -> None:
+    answer = await client.put("/config", json={"worker_count": 2, "gpu_mode": "single", "show_prompts": True})
+
+    assert answer.json()["restart_required"] == ["gpu_mode", "worker_count"]
+
+
+async def test_debug_mode_lowers_the_level_of_the_log_and_raises_it_again(client: Client) -> None:
+    root = logging.getLogger()
+    before = root.level
+    await client.put("/config", json={"debug_mode": True})
+    assert root.level == logging.DEBUG
+    await client.put("/config", json={"debug_mode": False})
+    assert root.level == before
+
+
+async def test_outputs_of_requests_are_kept_if_that_is_wished(settings: Settings, client: Client) -> None:
+    await client.post("/generate", json={"text": "Not kept"})
+    await client.put("/config", json={"save_outputs": True})
+    made = await client.post("/generate", json={"text": "Kept", "response_format": "mp3"})
+
+    async def kept() -> Any:
+        return (await client.get("/jobs")).json()["jobs"]
+
+    await until(kept)
+    (job,) = await kept()
+    assert (job["status"], job["text_preview"]) == ("completed", "Kept")
+    assert (await client.get(f"/jobs/{job['job_id']}/result")).content == made.content
+    assert [path.name for path in settings.audio_outputs.iterdir()] == [f"{job['job_id']}.mp3"]
+
+
+async def test_a_request_is_answered_though_its_output_cannot_be_kept(
+    settings: Settings, client: Client
+) -> None:
+    await client.put("/config", json={"save_outputs": True})
+    settings.audio_outputs.rmdir()
+    settings.audio_outputs.write_text("not a folder")
+
+    assert (await client.post("/generate", json={"text": "Hello"})).status_code == 200
+
+    async def counted() -> Any:
+        return (await client.get("/stats")).json()["requests"]["total"]
+
+    await until(counted)
+    assert (await client.get("/jobs")).json() == {"jobs": []}
+
+
+async def test_statistics_outlive_the_server(settings: Settings) -> None:
+    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
+        empty = (await client.get("/stats")).json()
+        assert empty["requests"] == {"total": 0, "successful": 0, "failed": 0, "success_rate": 100.0}
+        assert empty["performance"] == {
+            "avg_generation_time": 0.0,
+            "avg_tokens_per_second": 0.0,
+            "total_audio_generated": "0s",
+        }
+        for _ in range(2):
+            await client.post("/generate", json={"text": "Hello there. " * 10})
+        await client.post("/v1/audio/speech", json={"input": "Hello there. " * 10, "speed": 2})
+        await client.post("/generate", json={"text": "Hello", "voice_id": "nobody"})  # never begun
+
+    async with AsyncTestClient(create_app(settings)) as client:
+        stats = (await client.get("/stats")).json()
+    assert stats["requests"] == {"total": 3, "successful": 3, "failed": 0, "success_rate": 100.0}
+    assert stats["performance"]["avg_tokens_per_second"] > 0
+    assert stats["performance"]["total_audio_generated"].endswith("s")
+    assert 0 <= stats["resources"]["cpu_usage"] <= 100
+    assert 0 < stats["resources"]["memory_usage"] < 100
+
+
+async def test_each_gpu_is_told_of_and_what_its_driver_hides_is_null(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver is the one thing that a test machine may lack."""
+
+    class Answer:
+        gpu, used = 85, 4.2 * 2**30
+
+    def hidden_for_the_second(device: int) -> Answer:
+        if device == 1:
+            raise nvml.NVMLError(nvml.NVML_ERROR_NOT_SUPPORTED)
+        return Answer()
+
+    monkeypatch.setattr(nvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(nvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByIndex", lambda i: i)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetUtilizationRates", hidden_for_the_second)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetMemoryInfo", lambda _: Answer())
+
+    found = (await client.get("/stats")).json()["resources"]
+    assert (found["gpu_usage"], found["gpu_memory"]) == ([85.0, None], [4.2, 4.2])
