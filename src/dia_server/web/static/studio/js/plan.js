@@ -2,7 +2,7 @@
 
 import { post, unknown } from "./api.js";
 import { h } from "./dom.js";
-import { marks } from "./script.js";
+import { chips } from "./script.js";
 import { onChange } from "./state.js";
 
 const PATIENCE = 450; // ms without a key before the server is asked
@@ -55,8 +55,7 @@ export class Plan {
     this.root.replaceChildren(
       h("ol", { class: "steps", tabindex: 0, "aria-label": "Pieces of the text" }, ...utterances.map((piece) =>
         h("li", {},
-          h("span", { class: "words under-marks" }, ...marks(piece.text).map(([words, kind]) =>
-            (kind ? h("em", { class: `mark ${kind}` }, words.replace(/^\[(S[12])\]$/i, "$1")) : words))),
+          h("span", { class: "words" }, ...chips(piece.text)),
           h("span", {}, `${piece.pause_before_s ? `+${round(piece.pause_before_s)} ` : ""}${round(piece.estimated_s)} s`),
         ))),
       h("p", { class: "quiet small total" }, `${pieces}, about ${Math.round(seconds)} s.`),

@@ -1,5 +1,7 @@
 // The text of a dialogue: turns to tagged text and back, and what in it is not words.
 
+import { h } from "./dom.js";
+
 const TAG = /\[S([12])\]/gi;
 
 export const SOUNDS = [
@@ -43,6 +45,10 @@ export function marks(text) {
   pieces.push([text.slice(at), ""]);
   return pieces;
 }
+
+/** The same pieces as elements to read, with the speakers' tags as chips. */
+export const chips = (text) =>
+  marks(text).map(([piece, kind]) => (kind ? h("em", { class: `mark ${kind}` }, piece.replace(/^\[(S[12])\]$/i, "$1")) : piece));
 
 /** Seconds that a text will about take: 15 letters a second, as the server's planner has it. */
 export const guessSeconds = (text, speed) => text.replace(TAG, "").trim().length / 15 / speed;

@@ -8,6 +8,7 @@ const ROWS = 96;
 const LOW = 60;
 const HIGH = 12000;
 const FLOOR = -60; // dB that is drawn as nothing
+const TOP = -9; // and as the loudest there is
 const BUDGET = 6; // ms of work at a time, so that the page stays quick
 
 export class Spectrogram {
@@ -42,7 +43,7 @@ export class Spectrogram {
       for (let bin = low + 1; bin < to; bin++) loudest = Math.max(loudest, power[bin]);
       // high tones are weaker in speech: lift them a little, as the ear does
       const db = 10 * Math.log10(loudest / (SIZE * SIZE / 16) + 1e-12) + (18 * row) / ROWS;
-      column[row] = 255 * Math.max(0, Math.min(1, (db - FLOOR) / -FLOOR)) ** 1.25;
+      column[row] = 255 * Math.max(0, Math.min(1, (db - FLOOR) / (TOP - FLOOR))) ** 1.15;
     }
     return column;
   }

@@ -7,6 +7,7 @@ const BAR = 3; // pixels, and as many to the next one less 1
 
 export class Waveform {
   #peaks = [];
+  rate = 1;
   #read = 0;
 
   begin(rate) {
