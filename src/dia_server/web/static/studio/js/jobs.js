@@ -8,7 +8,7 @@ import { chips } from "./script.js";
 const EVERY = 3000; // ms; a client may ask for 100 jobs a minute, so only a few are watched closely
 const WATCHED = 3;
 const SHOWN = 50;
-const PREVIEW = 80; // characters of a text that the server tells
+const PREVIEW = 100; // characters of a text that the server tells
 const LOOKS = { pending: "busy", processing: "busy", completed: "good", failed: "bad", cancelled: "" };
 const EXTENSIONS = { opus: "ogg" };
 
