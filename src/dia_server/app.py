@@ -21,6 +21,7 @@ from dia_server.services.config import Config, ConfigService
 from dia_server.services.job_store import JobStore
 from dia_server.services.job_worker import JobWorker
 from dia_server.services.jobs import JobService
+from dia_server.services.narrator import Narrator
 from dia_server.services.outputs import Outputs
 from dia_server.services.prompt_folder import PromptFolder
 from dia_server.services.prompts import PromptService
@@ -108,7 +109,8 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     store = JobStore(database)
     outputs = Outputs(conf.audio_outputs)
     recorder = Recorder(store, outputs, config)
-    speech = SpeechService(engine, voices, VoicePrompts(prompts, prompt_folder), config, recorder.finished)
+    narrator = Narrator(engine, retries=conf.guard_retries)
+    speech = SpeechService(narrator, voices, VoicePrompts(prompts, prompt_folder), config, recorder.finished)
     worker = JobWorker(engine, speech, store, outputs)
     jobs = JobService(engine, speech, store, worker, outputs)
     retention = Retention(store, outputs, config)

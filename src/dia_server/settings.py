@@ -46,6 +46,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         _doc("Seconds without work after which Dia leaves the memory; 0 for never.", ge=0),
     ] = 0
+    guard_retries: Annotated[
+        int, _doc("Times that a piece which came out badly is made again with the next seed.", ge=0, le=10)
+    ] = 1
     max_batch: Annotated[
         int, _doc("Utterances made at the same time, at most; fewer where memory is short.", ge=1, le=256)
     ] = 64

@@ -30,10 +30,10 @@ async def test_the_configuration_has_the_fields_of_the_reference(client: Client)
         "show_prompts": False,
         "output_retention_hours": 24,
         "auto_discover_prompts": True,
-        "auto_transcribe": True,
+        "auto_transcribe": False,
         "whisper_model_size": "base",
         "gpu_mode": "auto",
-        "worker_count": 0,
+        "worker_count": 1,
         "torch_compile_enabled": True,
         "restart_required": [],
     }

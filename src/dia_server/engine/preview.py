@@ -34,6 +34,8 @@ VOICES = {
     "nova": (Profile("f2", 80, 180, 70), Profile("m4", 55, 170)),
 }
 """Voice id to the people that say [S1] and [S2]."""
+SECOND = {"luna", "zara"}
+"""Voices whose own person is the one that says [S2]."""
 
 SPEAKER = re.compile(r"\[S([12])\]")
 NONVERBAL = re.compile(
@@ -95,7 +97,7 @@ class _Script:
 
 def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
     """Split `text` into what is said in one go, each with who says it; at least one."""
-    people = VOICES.get(voice) or _people(voice)
+    people = _people(voice)
     _, *parts = SPEAKER.split(text)
     found = []
     for number, said in zip(parts[::2], parts[1::2], strict=True):
@@ -118,6 +120,18 @@ def _pieces(clause: str) -> Iterator[str]:
 
 
 def _people(voice: str) -> tuple[Profile, Profile]:
+    """Who says [S1] and [S2]; "aria+luna" are the two voices' own people."""
+    first, _, second = voice.partition("+")
+    if second:
+        return _main(first), _main(second)
+    return VOICES.get(voice) or _strangers(voice)
+
+
+def _main(voice: str) -> Profile:
+    return _people(voice)[voice in SECOND]
+
+
+def _strangers(voice: str) -> tuple[Profile, Profile]:
     """Two people for a voice that is not built in, always the same for the same id."""
     key = zlib.crc32(voice.encode())
     woman = Profile(f"f{1 + key % 5}", 40 + key // 5 % 40, 150 + key // 200 % 30)

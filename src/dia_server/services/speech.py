@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,19 +14,29 @@ from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
 from dia_server.audio.encode import Encoder, encode
 from dia_server.audio.tempo import Tempo, change_tempo
-from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
 from dia_server.engine.types import Samples as Samples
 from dia_server.errors import Invalid, TextTooLong
+from dia_server.services.casting import cast
 from dia_server.services.config import ConfigService
+from dia_server.services.narrator import UNLIMITED_S, Narrated, Narrator
 from dia_server.services.stats import Made
 from dia_server.services.voice_prompts import VoicePrompts
 from dia_server.services.voices import Voice, VoiceService
+from dia_server.text.plan import Plan as Plan
+from dia_server.text.plan import plan
 from dia_server.text.speakers import Speaker, tag
 
 log = structlog.get_logger()
 
 MAX_CHARACTERS = 4096
+MAX_PAUSES_S = 120.0
+"""Of silence that a text may ask for, in all."""
+FRAME = 512
+"""Samples of one of the codec's frames, in which the room for a prompt is counted."""
+AHEAD_S = 40.0
+"""Of speech that a streamed request may be made ahead of its reader: 7 MB of samples."""
+
 SPEAKERS: dict[str, Speaker] = {"user": "S1", "assistant": "S2", "system": "S2"}
 """Who says untagged text in a chat, by role."""
 
@@ -38,6 +49,8 @@ class SpeechRequest:
 
     text: str
     voice_id: str
+    voice_id_2: str | None = None
+    """Says [S2], where it is another voice than the first."""
     response_format: AudioFormat = "wav"
     speed: float = 1.0
     role: Role | None = None
@@ -57,6 +70,24 @@ class Speech:
     made: Made
 
 
+@dataclass(slots=True)
+class Tally:
+    """What has been made so far."""
+
+    tokens: int = 0
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Speech that is sent while it is made; whoever takes `audio` closes it."""
+
+    audio: AsyncGenerator[bytes]
+    media_type: str
+    seed: int
+    tally: Tally
+
+
 Listener = Callable[[Samples, float], None]
 """Is told of new audio and of how much of the whole is made, 0 to 1, while it is made."""
 
@@ -64,21 +95,21 @@ Listener = Callable[[Samples, float], None]
 class SpeechService:
     def __init__(
         self,
-        engine: AnyEngine,
+        narrator: Narrator,
         voices: VoiceService,
         prompts: VoicePrompts,
         config: ConfigService,
         finished: Callable[[SpeechRequest, Voice, Speech | None], None],
     ) -> None:
-        """`finished` is told of every request that `speak` has answered; None is a failure."""
-        self._engine = engine
+        """`finished` is told of every request that is answered here; None is a failure."""
+        self._narrator = narrator
         self._voices = voices
         self._prompts = prompts
         self._config = config
         self._finished = finished
 
     async def speak(self, request: SpeechRequest) -> Speech:
-        """Make the whole audio of `request`; cancelling this frees the engine's slot.
+        """Make the whole audio of `request`; cancelling this frees the engine's slots.
 
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, ModelNotLoaded, Overloaded,
         AudioProcessingError.
@@ -92,14 +123,37 @@ class SpeechService:
         self._finished(request, voice, speech)
         return speech
 
+    async def stream(self, request: SpeechRequest) -> Streamed:
+        """Make `request` and hand it out as it comes, once the first audio is there; raises as `speak`.
+
+        What fails later is raised by the iterator.
+        """
+        request, voice = self.settle(request)
+        tally = Tally()
+        audio = self._stream(request, voice, tally)
+        try:
+            first = await anext(audio)
+        except Exception:
+            self._finished(request, voice, None)
+            raise
+        assert request.seed is not None
+        return Streamed(_chain(first, audio), MEDIA_TYPES[request.response_format], request.seed, tally)
+
+    async def plan(self, request: SpeechRequest) -> Plan:
+        """Show how `request` would be cut into pieces, and how long they will take to hear."""
+        request, voice = self.settle(request)
+        return (await self._script(request, voice))[0]
+
     def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, Voice]:
         """Decide what `request` leaves open: with its voice, it makes the same audio at any later time.
 
         Raises InvalidVoiceId, TextTooLong, Invalid.
         """
         voice = self._voices.resolve(request.voice_id)
-        utterance = self._utterance(request, voice, None)
-        return replace(request, voice_id=voice.voice_id, seed=utterance.seed), voice
+        second = request.voice_id_2 and self._voices.resolve(request.voice_id_2).voice_id
+        seed = voice.seed if request.seed is None else request.seed
+        self._tagged(request, voice)
+        return replace(request, voice_id=voice.voice_id, voice_id_2=second, seed=seed), voice
 
     async def make(
         self,
@@ -110,35 +164,73 @@ class SpeechService:
         background: bool = False,
     ) -> Speech:
         """Make the audio of a settled request; `background` lets others go first."""
-        utterance = self._utterance(request, voice, await self._prompts.of(voice))
-        if self._config.current.show_prompts:
-            log.info("speaking", text=utterance.text, voice=utterance.voice)
         started = time.perf_counter()
         pieces, tokens = [], 0
-        async with self._engine.submit(utterance, background=background) as generation:
-            async for chunk in generation:
-                pieces.append(chunk.samples)
-                tokens += chunk.tokens
+        async with aclosing(self._narrate(request, voice, background=background)) as narration:
+            async for narrated in narration:
+                pieces.append(narrated.samples)
+                tokens += narrated.tokens
                 if listener is not None:
-                    listener(chunk.samples, chunk.progress)
-        made = Made(
-            generation_s=time.perf_counter() - started,
-            tokens=tokens,
-            audio_s=sum(map(len, pieces)) / SAMPLE_RATE / request.speed,
-        )
+                    listener(narrated.samples, narrated.progress)
+        made = _made(started, tokens, sum(map(len, pieces)), request.speed)
         audio = await asyncio.to_thread(_finish, pieces, request.speed, request.response_format)
-        return Speech(audio, MEDIA_TYPES[request.response_format], utterance.seed, made)
+        assert request.seed is not None
+        return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made)
 
-    def _utterance(self, request: SpeechRequest, voice: Voice, prompt: VoicePrompt | None) -> Utterance:
-        if len(request.text) > MAX_CHARACTERS:
-            raise TextTooLong(
-                f"The text has {len(request.text)} characters; the limit is {MAX_CHARACTERS}", param="text"
+    async def _stream(self, request: SpeechRequest, voice: Voice, tally: Tally) -> AsyncGenerator[bytes]:
+        """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
+        stream, kept = SpeechStream(request), bytearray()
+        keep = self._config.current.save_outputs
+        started = time.perf_counter()
+        try:
+            async with aclosing(self._narrate(request, voice, ahead_s=AHEAD_S)) as narration:
+                async for narrated in narration:
+                    tally.tokens += narrated.tokens
+                    tally.samples += len(narrated.samples)
+                    if audio := await asyncio.to_thread(stream.push, narrated.samples):
+                        kept += audio if keep else b""
+                        yield audio
+            audio = await asyncio.to_thread(stream.finish)
+            kept += audio if keep else b""
+            yield audio
+        except Exception:
+            self._finished(request, voice, None)
+            raise
+        assert request.seed is not None
+        made = _made(started, tally.tokens, tally.samples, request.speed)
+        media_type = MEDIA_TYPES[request.response_format]
+        self._finished(request, voice, Speech(bytes(kept), media_type, request.seed, made))
+
+    async def _narrate(
+        self,
+        request: SpeechRequest,
+        voice: Voice,
+        *,
+        background: bool = False,
+        ahead_s: float = UNLIMITED_S,
+    ) -> AsyncGenerator[Narrated]:
+        planned, base = await self._script(request, voice)
+        if self._config.current.show_prompts:
+            log.info("speaking", text=base.text, voice=base.voice)
+        narration = self._narrator.narrate(planned, base, background=background, ahead_s=ahead_s)
+        async with aclosing(narration):
+            async for narrated in narration:
+                yield narrated
+
+    async def _script(self, request: SpeechRequest, voice: Voice) -> tuple[Plan, Utterance]:
+        """What is said, in pieces, and how: the text of the utterance is the whole."""
+        prompt, name = await self._prompts.of(voice), voice.voice_id
+        if request.voice_id_2 is not None:
+            second = self._voices.resolve(request.voice_id_2)
+            prompt, name = cast(prompt, await self._prompts.of(second)), f"{name}+{second.voice_id}"
+        text = self._tagged(request, voice)
+        planned = plan(text, **_room(prompt if self._narrator.clones else None))
+        pauses_s = planned.pause_after_s + sum(one.pause_before_s for one in planned.utterances)
+        if pauses_s > MAX_PAUSES_S:
+            raise Invalid(
+                f"The text asks for {pauses_s:.0f} s of pauses; the limit is {MAX_PAUSES_S:.0f} s",
+                param="text",
             )
-        speaker = voice.primary_speaker
-        if request.role is not None and voice.audio_prompt is None:
-            speaker = SPEAKERS[request.role]
-        if not (text := tag(request.text, speaker)):
-            raise Invalid("The text holds nothing to say", param="text")
         wishes: dict[str, Any] = {
             "temperature": request.temperature,
             "cfg_scale": request.cfg_scale,
@@ -146,13 +238,28 @@ class SpeechService:
             "max_tokens": request.max_tokens,
             "compile": request.use_torch_compile,
         }
-        return Utterance(
+        assert request.seed is not None
+        return planned, Utterance(
             text,
-            voice.voice_id,
-            seed=voice.seed if request.seed is None else request.seed,
+            name,
+            seed=request.seed,
             prompt=prompt,
             **{name: value for name, value in wishes.items() if value is not None},
         )
+
+    def _tagged(self, request: SpeechRequest, voice: Voice) -> str:
+        if len(request.text) > MAX_CHARACTERS:
+            raise TextTooLong(
+                f"The text has {len(request.text)} characters; the limit is {MAX_CHARACTERS}", param="text"
+            )
+        speaker = voice.primary_speaker
+        if request.voice_id_2 is not None:
+            speaker = "S1"
+        elif request.role is not None and voice.audio_prompt is None:
+            speaker = SPEAKERS[request.role]
+        if not (text := tag(request.text, speaker)):
+            raise Invalid("The text holds nothing to say", param="text")
+        return text
 
 
 class SpeechStream:
@@ -168,6 +275,26 @@ class SpeechStream:
 
     def finish(self) -> bytes:
         return self._encoder.push(self._tempo.finish()) + self._encoder.finish()
+
+
+async def _chain(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for audio in rest:
+            yield audio
+
+
+def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
+    """The planner's view of a prompt."""
+    if prompt is None:
+        return {}
+    return {"transcript": prompt.transcript, "prompt_frames": -(-len(prompt.samples) // FRAME)}
+
+
+def _made(started: float, tokens: int, samples: int, speed: float) -> Made:
+    return Made(
+        generation_s=time.perf_counter() - started, tokens=tokens, audio_s=samples / SAMPLE_RATE / speed
+    )
 
 
 def _finish(pieces: list[Samples], speed: float, audio_format: AudioFormat) -> bytes:

@@ -56,6 +56,8 @@ def document(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[
             responses["200"]["content"]["application/json"] = {
                 "schema": {"$ref": "#/components/schemas/JobAccepted"}
             }
+        if handler.opt.get("events"):
+            responses["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
         statuses = {*handler.opt.get("errors", ())}
         if not handler.opt.get("public"):
             statuses.add(401)
@@ -105,7 +107,7 @@ def _headers(handler: HTTPRouteHandler, status: int) -> Json:
         "X-Request-ID": _header("Names the request in the server's log", "string"),
         "X-Engine": _header("What speaks: dia, or preview", "string"),
     }
-    if "rate_limit" in handler.opt:
+    if handler.opt.get("rate_limit"):
         headers |= {
             "X-RateLimit-Limit": _header("Requests a minute, where they are limited", "integer"),
             "X-RateLimit-Remaining": _header("Requests left in this minute", "integer"),

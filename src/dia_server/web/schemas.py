@@ -48,6 +48,8 @@ class GenerateRequest(Struct, kw_only=True):
     max_tokens: MaxTokens | None = None
     use_torch_compile: Annotated[bool | None, Meta(description="Run the model's compiled path")] = None
     seed: Seed | None = None
+    voice_id_2: Annotated[str | None, Meta(description="Another voice, which says [S2]")] = None
+    stream: Annotated[bool, Meta(description="Send the audio while it is made")] = False
 
 
 class VoiceReference(Struct):
@@ -65,6 +67,24 @@ class SpeechRequest(Struct, kw_only=True):
     response_format: AudioFormat = "wav"
     speed: Speed = 1.0
     seed: Seed | None = None
+    stream: Annotated[
+        bool | None,
+        Meta(description="Send the audio while it is made; default: for every format but wav"),
+    ] = None
+    stream_format: Annotated[
+        Literal["audio", "sse"] | None, Meta(description="sse: events with the audio in base64")
+    ] = None
+
+
+class PlannedUtterance(Struct):
+    text: str
+    pause_before_s: float
+    estimated_s: float
+
+
+class SpeechPlan(Struct):
+    utterances: Annotated[list[PlannedUtterance], Meta(description="What is made in one go, in order")]
+    estimated_s: Annotated[float, Meta(description="Seconds of the whole, pauses included")]
 
 
 class Voice(Struct):

@@ -6,18 +6,22 @@ import msgspec
 from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
+from litestar.response import Stream
 
 from dia_server.services import speech
 from dia_server.services.jobs import JobService
-from dia_server.services.speech import Speech, SpeechService
+from dia_server.services.speech import Speech, SpeechService, Streamed
+from dia_server.web import sse
 from dia_server.web.disconnect import unless_gone
-from dia_server.web.schemas import GenerateRequest, JobAccepted, SpeechRequest
+from dia_server.web.schemas import GenerateRequest, JobAccepted, PlannedUtterance, SpeechPlan, SpeechRequest
 
 AsyncMode = Annotated[
     bool, QueryParameter(description="Answer at once with a job, whose result is fetched when it is made")
 ]
 
 ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
+FREE = {"rate_limit": "", "audio": False}
+"""Of a route here that makes no speech."""
 
 
 class SpeechController(Controller):
@@ -32,31 +36,67 @@ class SpeechController(Controller):
         speech_service: NamedDependency[SpeechService],
         job_service: NamedDependency[JobService],
         async_mode: AsyncMode = False,
-    ) -> Response[bytes] | Response[JobAccepted]:
+    ) -> Response[bytes] | Response[JobAccepted] | Stream:
         """Generate speech from text."""
-        wanted = speech.SpeechRequest(**msgspec.structs.asdict(data))
+        wanted = _wanted(data)
         if async_mode:
             job = await job_service.submit(wanted)
             return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
-        return _audio(await unless_gone(request, speech_service.speak(wanted)))
+        if data.stream:
+            return _stream(await unless_gone(request, speech_service.stream(wanted)))
+        return _whole(await unless_gone(request, speech_service.speak(wanted)))
 
-    @post("/v1/audio/speech", status_code=200)
+    @post("/v1/audio/speech", status_code=200, opt={"events": True})
     async def create_speech(
         self,
         request: Request[Any, Any, Any],
         data: JSONBody[SpeechRequest],
         speech_service: NamedDependency[SpeechService],
-    ) -> Response[bytes]:
-        """Generate speech from text, OpenAI-compatible."""
+    ) -> Response[bytes] | Stream:
+        """Generate speech from text, OpenAI-compatible; two voices, as "aria+atlas", speak [S1] and [S2]."""
+        voice, _, voice_2 = (data.voice if isinstance(data.voice, str) else data.voice.id).partition("+")
         wanted = speech.SpeechRequest(
             text=data.input,
-            voice_id=data.voice if isinstance(data.voice, str) else data.voice.id,
+            voice_id=voice,
+            voice_id_2=voice_2 or None,
             response_format=data.response_format,
             speed=data.speed,
             seed=data.seed,
         )
-        return _audio(await unless_gone(request, speech_service.speak(wanted)))
+        # a WAV file's header holds its length, which is only known at the end
+        as_it_comes = data.response_format != "wav" if data.stream is None else data.stream
+        if data.stream_format == "sse":
+            streamed = await unless_gone(request, speech_service.stream(wanted))
+            return Stream(
+                sse.events(streamed, len(data.input)),
+                media_type=sse.MEDIA_TYPE,
+                headers={"X-Seed": str(streamed.seed), "Cache-Control": "no-cache"},
+            )
+        if as_it_comes:
+            return _stream(await unless_gone(request, speech_service.stream(wanted)))
+        return _whole(await unless_gone(request, speech_service.speak(wanted)))
+
+    @post("/plan", status_code=200, opt={**FREE, "errors": (400, 404, 413, 415, 422)})
+    async def plan(
+        self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
+    ) -> SpeechPlan:
+        """Show how a text would be cut into pieces, without speaking it."""
+        planned = await speech_service.plan(_wanted(data))
+        return SpeechPlan(
+            [PlannedUtterance(one.text, one.pause_before_s, one.estimated_s) for one in planned.utterances],
+            planned.estimated_s,
+        )
 
 
-def _audio(made: Speech) -> Response[bytes]:
+def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
+    fields = msgspec.structs.asdict(data)
+    del fields["stream"]
+    return speech.SpeechRequest(**fields)
+
+
+def _whole(made: Speech) -> Response[bytes]:
     return Response(made.audio, media_type=made.media_type, headers={"X-Seed": str(made.seed)})
+
+
+def _stream(streamed: Streamed) -> Stream:
+    return Stream(streamed.audio, media_type=streamed.media_type, headers={"X-Seed": str(streamed.seed)})

@@ -1,0 +1,41 @@
+"""OpenAI's server-sent events of speech."""
+
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import msgspec
+from msgspec import Struct
+
+from dia_server.services.speech import Streamed
+
+MEDIA_TYPE = "text/event-stream"
+
+
+class Delta(Struct, tag_field="type", tag="speech.audio.delta"):
+    audio: str
+    """Base64 of the file's next bytes."""
+
+
+class Usage(Struct):
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class Done(Struct, tag_field="type", tag="speech.audio.done"):
+    usage: Usage
+
+
+async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
+    """The audio as events; input tokens are the text's characters, output tokens decoder steps."""
+    async with aclosing(streamed.audio) as audio:
+        async for piece in audio:
+            if piece:
+                yield _event(Delta(b64encode(piece).decode()))
+    tokens = streamed.tally.tokens
+    yield _event(Done(Usage(characters, tokens, characters + tokens)))
+
+
+def _event(data: Struct) -> bytes:
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"

@@ -1,0 +1,123 @@
+import base64
+import io
+import json
+
+import av
+import numpy as np
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.audio.encode import MEDIA_TYPES
+
+Client = AsyncTestClient[Litestar]
+
+TEXT = "[S1] One sentence is here. Another one follows! [S2] And a third, said by somebody else?"
+
+
+def decoded(file: bytes, media_type: str) -> float:
+    """Seconds of audio in a file."""
+    if media_type.startswith("audio/pcm"):
+        return len(file) / 2 / 24_000
+    if file[:4] == b"RIFF":
+        return (len(file) - 44) / 2 / 44_100
+    with av.open(io.BytesIO(file), "r") as container:
+        return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
+
+
+@pytest.mark.parametrize("audio_format", MEDIA_TYPES)
+async def test_a_stream_is_as_long_as_the_whole(client: Client, audio_format: str) -> None:
+    body = {"text": TEXT, "response_format": audio_format}
+
+    whole = await client.post("/generate", json=body)
+    stream = await client.post("/generate", json=body | {"stream": True})
+
+    assert stream.headers["content-type"] == whole.headers["content-type"]
+    assert stream.headers["x-seed"] == whole.headers["x-seed"]
+    assert "content-length" not in stream.headers
+    lengths = [decoded(answer.content, answer.headers["content-type"]) for answer in (whole, stream)]
+    assert lengths[0] == pytest.approx(lengths[1], abs=0.06)
+
+
+async def test_a_streamed_wav_has_the_canonical_header_and_the_same_samples(client: Client) -> None:
+    body = {"input": TEXT, "response_format": "wav"}
+
+    whole = (await client.post("/v1/audio/speech", json=body)).content
+    stream = (await client.post("/v1/audio/speech", json=body | {"stream": True})).content
+
+    assert stream[:8] == b"RIFF\xff\xff\xff\xff"
+    assert stream[36:44] == b"data\xff\xff\xff\xff"
+    assert stream[44:] == whole[44:]
+
+
+@pytest.mark.parametrize(("audio_format", "chunked"), [("wav", False), ("mp3", True), ("pcm", True)])
+async def test_openai_clients_get_a_stream_for_all_but_wav(
+    client: Client, audio_format: str, chunked: bool
+) -> None:
+    answer = await client.post("/v1/audio/speech", json={"input": "Hi", "response_format": audio_format})
+
+    assert ("content-length" not in answer.headers) == chunked
+
+
+async def test_events_carry_the_file_and_end_with_the_usage(client: Client) -> None:
+    body = {"input": TEXT, "response_format": "pcm"}
+    plain = (await client.post("/v1/audio/speech", json=body)).content
+
+    answer = await client.post("/v1/audio/speech", json=body | {"stream_format": "sse"})
+
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
+    assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"}
+    assert b"".join(base64.b64decode(event["audio"]) for event in events[:-1]) == plain
+    usage = events[-1]["usage"]
+    assert events[-1]["type"] == "speech.audio.done"
+    assert usage["input_tokens"] == len(TEXT)
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+
+
+async def test_what_fails_before_the_first_audio_is_an_error_and_no_stream(client: Client) -> None:
+    for body in ({"voice": "nobody"}, {"input": "x" * 4097}, {"input": "[pause:10s] a " * 20}):
+        answer = await client.post("/v1/audio/speech", json={"input": "Hi", "stream": True, **body})
+        assert answer.status_code in {404, 422}
+        assert answer.json()["error"]["message"]
+
+
+async def test_pauses_are_silence_of_the_length_asked_for(client: Client) -> None:
+    async def seconds(text: str) -> float:
+        return decoded((await client.post("/generate", json={"text": text})).content, "")
+
+    apart = await seconds("Ready. [pause:2s] Go.")
+
+    assert apart == pytest.approx(await seconds("Ready.") + 2 + await seconds("Go."), abs=0.1)
+
+
+async def test_two_voices_speak_with_each_other(client: Client) -> None:
+    async def say(path: str, body: dict[str, str]) -> bytes:
+        answer = await client.post(path, json=body)
+        assert answer.status_code == 200
+        return answer.content
+
+    cast = await say("/generate", {"text": "[S1] Hi. [S2] Hello.", "voice_id": "aria", "voice_id_2": "atlas"})
+    openai = await say("/v1/audio/speech", {"input": "[S1] Hi. [S2] Hello.", "voice": "aria+atlas"})
+    alone = await say("/generate", {"text": "[S1] Hi. [S2] Hello.", "voice_id": "aria"})
+    other = await say("/generate", {"text": "[S1] Hello.", "voice_id": "atlas"})
+
+    assert cast == openai != alone
+    seconds = [np.frombuffer(file[44:], "<i2") for file in (cast, other)]
+    assert len(seconds[0]) > len(seconds[1])
+    unknown = await client.post("/generate", json={"text": "Hi", "voice_id_2": "nobody"})
+    assert unknown.json()["error_code"] == "INVALID_VOICE_ID"
+
+
+async def test_a_plan_shows_what_would_be_said(client: Client) -> None:
+    text = "This is a sentence of a long text. " * 40
+
+    plan = (await client.post("/plan", json={"text": text})).json()
+
+    pieces = plan["utterances"]
+    assert len(pieces) > 3
+    assert " ".join(piece["text"].removeprefix("[S1] ") for piece in pieces).split() == text.split()
+    assert plan["estimated_s"] == pytest.approx(
+        sum(piece["estimated_s"] + piece["pause_before_s"] for piece in pieces), abs=0.01
+    )
+    assert "x-ratelimit-limit" not in (await client.post("/plan", json={"text": "Hi"})).headers
