@@ -6,10 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from tests.browser.studio import Studio
 from tests.live.server import Server
+from tests.recordings import wav_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -51,6 +53,21 @@ def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iter
         auto_transcribe="false",
     ) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def furnished(server: Server) -> Server:
+    """The same server with a recording, a voice and jobs, so that no view is empty."""
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        client.post(
+            "/audio_prompts/upload",
+            data={"prompt_id": "grandmother"},
+            files={"audio_file": ("sample.wav", wav_file(3.0))},
+        ).raise_for_status()
+        client.post("/voice_mappings", json={"voice_id": "grandmother", "audio_prompt": "grandmother"})
+        for text in ("[S1] Chapter one. [S2] Already?", "The second chapter."):
+            client.post("/generate?async_mode=true", json={"text": text}).raise_for_status()
+    return server
 
 
 @pytest.fixture

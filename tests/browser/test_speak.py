@@ -47,7 +47,7 @@ def test_what_is_played_is_what_the_server_made(studio: Studio) -> None:
     with studio.page.expect_download() as saved:
         studio.button("Download").click()
 
-    body = sent.value.post_data_json
+    body: dict[str, Any] = sent.value.post_data_json or {}
     made = studio.page.request.post(f"{studio.url}/generate", data={**body, "stream": False}).body()
     assert _pcm(saved.value.path()) == _pcm(io.BytesIO(made))
 
@@ -281,7 +281,8 @@ def test_the_preview_engine_is_named_on_every_view(studio: Studio) -> None:
 
 def _pcm(file: Path | io.BytesIO) -> bytes:
     with wave.open(str(file) if isinstance(file, Path) else file) as audio:
-        return audio.readframes(audio.getnframes())
+        frames: bytes = audio.readframes(audio.getnframes())
+    return frames
 
 
 def _seconds(studio: Studio) -> float:

@@ -2,7 +2,7 @@
 
 import { h, icon } from "./dom.js";
 import { sample } from "./sample.js";
-import { change, state } from "./state.js";
+import { change, onChange, state } from "./state.js";
 import { voicelist } from "./voicelist.js";
 
 export class Cast {
@@ -16,6 +16,9 @@ export class Cast {
       h("p", { class: "quiet small" }, "Every voice comes with a partner for the other side of a dialogue."),
     );
     voicelist.addEventListener("change", () => this.draw());
+    onChange((changes) => {
+      if ("voice" in changes) this.first.value = state.voice;
+    });
     this.draw();
   }
 

@@ -1,8 +1,8 @@
-// A small live chart: the last two minutes of one number.
+// A small live chart: the last minute or so of one number.
 
 import { h } from "./dom.js";
 
-const KEPT = 60;
+const KEPT = 36;
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Chart {

@@ -83,7 +83,7 @@ export class Editor {
         title: "Give this turn to the other speaker",
         "aria-label": `S${turn.speaker} ${who} says turn ${i + 1}; give it to the other speaker`,
         onclick: () => this.#swap(i),
-      }, h("b", {}, `S${turn.speaker}`), h("span", {}, who)),
+      }, h("b", {}, `S${turn.speaker}`), " ", h("span", {}, who)),
       line,
       h("button", {
         type: "button", class: "icon", title: "Remove this turn", "aria-label": `Remove turn ${i + 1}`,

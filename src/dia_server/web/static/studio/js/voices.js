@@ -58,7 +58,7 @@ function card(voice) {
   const builtIn = BUILT_IN.includes(voice.id);
   return h("li", { class: "card voice" },
     h("button", { type: "button", class: "round small", "aria-label": `Try ${voice.name}`, title: "Try it", onclick: () => sample(voice.id) }, icon("play")),
-    h("div", { class: "who" }, h("h3", {}, voice.name),
+    h("div", { class: "who" }, h("h2", {}, voice.name),
       h("p", { class: "quiet small" }, voice.style)),
     h("button", { type: "button", class: "ghost", onclick: () => {
       change({ voice: voice.id });
