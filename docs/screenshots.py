@@ -20,8 +20,9 @@ SCREENS = {
 }
 VIEWS = ("speak", "voices", "jobs", "server")
 MEMORIES = "When I was young we had no television. We had a stove, and stories, and a dog who ran the house."
-BUSY = """text => { for (let i = 0; i < 3; i++) fetch("/generate", {method: "POST", body: JSON.stringify({text}),
-headers: {"Content-Type": "application/json"}}) }"""
+BUSY = """text => { for (let i = 0; i < 3; i++) fetch("/generate", {
+  method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({text})
+}) }"""
 JOBS = (
     "[S1] Good evening, and welcome to the late news. [S2] Good evening. Tonight: a whale in the harbour.",
     "[S1] Chapter two. [S2] Already? (laughs) [S1] I read fast.",

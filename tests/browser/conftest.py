@@ -31,8 +31,9 @@ TAP = Path(__file__).parent / "tap.js"
 OpenStudio = Callable[..., Studio]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> "Iterator[Browser]":
+    """Ends with this folder: Playwright runs an event loop meanwhile, which other tests could not."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
@@ -42,7 +43,7 @@ def browser() -> "Iterator[Browser]":
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A preview server without limits that most tests share."""
     with Server(
@@ -55,7 +56,7 @@ def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def furnished(server: Server) -> Server:
     """The same server with a recording, a voice and jobs, so that no view is empty."""
     with httpx.Client(base_url=server.url, timeout=30) as client:
