@@ -1,6 +1,7 @@
 """The composition root: the one place that knows every part."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 
-from dia_server import logs, settings
+from dia_server import __version__, logs, settings
 from dia_server.db.engine import Database
 from dia_server.db.lock import ServerLock
 from dia_server.engine.devices import accelerators
@@ -21,6 +22,7 @@ from dia_server.services.config import Config, ConfigService
 from dia_server.services.job_store import JobStore
 from dia_server.services.job_worker import JobWorker
 from dia_server.services.jobs import JobService
+from dia_server.services.metrics import Metrics
 from dia_server.services.narrator import Narrator
 from dia_server.services.outputs import Outputs
 from dia_server.services.prompt_folder import PromptFolder
@@ -28,6 +30,7 @@ from dia_server.services.prompts import PromptService
 from dia_server.services.recorder import Recorder
 from dia_server.services.resources import ResourceMonitor
 from dia_server.services.retention import Retention
+from dia_server.services.shutdown import Shutdown
 from dia_server.services.speech import SpeechService
 from dia_server.services.stats import StatsService
 from dia_server.services.status import StatusService
@@ -35,6 +38,7 @@ from dia_server.services.transcripts import TranscriptService
 from dia_server.services.voice_prompts import VoicePrompts
 from dia_server.services.voices import VoiceService
 from dia_server.services.whisper import Whisper
+from dia_server.serving import NOTICE
 from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
 from dia_server.web.client_address import ClientAddress
@@ -43,10 +47,12 @@ from dia_server.web.errors import render_error
 from dia_server.web.jobs import JobController
 from dia_server.web.json_request import JSONRequest
 from dia_server.web.live import live
+from dia_server.web.monitoring import MonitoringController
 from dia_server.web.openai import OpenAIController
 from dia_server.web.prompts import PromptController
 from dia_server.web.rate_limit import RateLimit
 from dia_server.web.request_context import RequestContext
+from dia_server.web.request_metrics import RequestMetrics
 from dia_server.web.server import ServerController
 from dia_server.web.speech import SpeechController
 from dia_server.web.voices import VoiceController
@@ -62,6 +68,7 @@ CONTROLLERS = [
     WhisperController,
     OpenAIController,
     ServerController,
+    MonitoringController,
 ]
 
 MAX_BODY = 1024 * 1024
@@ -114,8 +121,11 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     worker = JobWorker(engine, speech, store, outputs)
     jobs = JobService(engine, speech, store, worker, outputs)
     retention = Retention(store, outputs, config)
-    stats = StatsService(database.reads, ResourceMonitor())
-    status = StatusService(engine, gpu_count=len(gpus))
+    monitor = ResourceMonitor()
+    stats = StatsService(database.reads, monitor)
+    metrics = Metrics(__version__, engine, monitor)
+    shutdown = Shutdown(conf.shutdown_timeout, engine, worker)
+    status = StatusService(engine, shutdown, gpu_count=len(gpus))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -137,11 +147,14 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
             engine.start()
             stopping.push_async_callback(asyncio.to_thread, engine.stop)
             await worker.start()
-            stopping.push_async_callback(worker.stop)
+            stopping.push_async_callback(lambda: worker.stop(shutdown.left_s))
+            stopping.push_async_callback(shutdown.close)
             retention.start()
             stopping.push_async_callback(retention.stop)
+            listen_for_notice(shutdown)
             log.info("started", engine=engine.name, database_revision=revision)
             yield
+        log.info("stopped")
 
     limits = {
         "generate": conf.rate_limit_generate,
@@ -161,6 +174,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "config_service": _provide(config),
         "rate_limit": _provide(rate_limit),
         "stats_service": _provide(stats),
+        "metrics_service": _provide(metrics),
     }
     app = Litestar(
         [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies)],
@@ -174,8 +188,14 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         openapi_config=None,
         logging_config=None,
     )
-    app.asgi_handler = RequestContext(app.asgi_handler, engine.name)
+    app.asgi_handler = RequestContext(RequestMetrics(app.asgi_handler, metrics), engine.name)
     return app
+
+
+def listen_for_notice(shutdown: Shutdown) -> None:
+    """Begin the shutdown when the server's main process says so; tests run on threads without signals."""
+    if NOTICE is not None and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(NOTICE, shutdown.begin)
 
 
 async def discover(transcripts: TranscriptService) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `dia-server serve`, `dia-server db upgrade`.
+"""The command line: `dia-server serve`, `doctor`, `bench`, `db upgrade`.
 
 It only sets DIA_* variables and starts Granian, whose worker builds the application; nothing heavy is
 imported here, since workers are forked from this process.
@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -55,25 +56,9 @@ def serve(**flags: str | None) -> None:
     _check_address(conf.host, conf.port)
     _check_database(conf.sqlalchemy_url)
 
-    from granian.constants import Interfaces, Loops
-    from granian.log import LogLevels
-    from granian.server import Server
+    from dia_server import serving
 
-    from dia_server import logs
-
-    logs.configure(conf.log_format, conf.log_level)
-    Server(
-        "dia_server.app:create_app",
-        address=conf.host,
-        port=conf.port,
-        interface=Interfaces.ASGI,
-        workers=1,
-        runtime_threads=1,
-        loop=Loops.auto,
-        factory=True,
-        log_level=LogLevels(conf.log_level),
-        log_dictconfig=logs.dict_config(conf.log_format, conf.log_level),
-    ).serve()
+    serving.run(conf)
 
 
 def _check_address(host: str, port: int) -> None:
@@ -122,3 +107,62 @@ def upgrade(**flags: str | None) -> None:
             await database.close()
 
     click.echo(f"The database is at revision {asyncio.run(run())}.")
+
+
+@main.command()
+@setting_flags
+def doctor(**flags: str | None) -> None:
+    """Tell what this machine lacks to run the server; ends with status 1 where something is wrong."""
+    conf = load_settings(flags)
+
+    from dia_server.doctor import examine
+
+    count = 0
+    for finding in examine(conf):
+        mark = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}[finding.grade]
+        click.echo(f"{mark}  {finding.subject + ':':<13}{finding.text}")
+        count += finding.grade == "wrong"
+    if count:
+        raise click.ClickException(f"{count} thing{'s are' if count > 1 else ' is'} wrong.")
+    click.echo("Nothing is wrong.")
+
+
+@main.command()
+@click.argument("url", required=False)
+@click.option("--clients", default="1,4,8", show_default=True, help="Requests at the same time, per round.")
+@click.option("--requests", default=16, show_default=True, help="Requests in each round.")
+@click.option("--voice", default="aria", show_default=True)
+@click.option("--text", default="", help="What is spoken; a short dialogue if left out.")
+@click.option("--key", default="", help="API key, where the server asks for one.")
+def bench(url: str | None, clients: str, requests: int, voice: str, text: str, key: str) -> None:
+    """Measure latency and throughput of the server at URL, or of one that is started for it.
+
+    Raise DIA_RATE_LIMIT_GENERATE of the server at URL first, or most requests will be refused.
+    """
+    from dia_server import bench as measurement
+
+    try:
+        counts = [int(count) for count in clients.split(",")]
+    except ValueError:
+        raise click.ClickException("--clients takes numbers, comma-separated") from None
+    with ExitStack() as stack:
+        try:
+            if url is None:
+                conf = load_settings({})
+                key = key or next(iter(conf.api_keys), "")
+                url = stack.enter_context(measurement.own_server(_free_port()))
+            click.echo(measurement.describe(url, key))
+        except measurement.BenchError as error:
+            raise click.ClickException(str(error)) from None
+        said = text or measurement.TEXT
+        rounds = [measurement.measure(url, n, requests, voice=voice, text=said, key=key) for n in counts]
+    click.echo("\n".join(measurement.table(rounds)))
+    if failures := {failure for r in rounds for failure in r.failures}:
+        raise click.ClickException("; ".join(sorted(failures)))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

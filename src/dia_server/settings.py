@@ -55,6 +55,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_waiting: Annotated[
         int, _doc("Utterances that may wait for a slot; one more is refused with 503.", ge=1, le=100_000)
     ] = 256
+    shutdown_timeout: Annotated[
+        int, _doc("Seconds that running work has to end when the server is stopped.", ge=0, le=3600)
+    ] = 30
     api_keys: Annotated[
         tuple[str, ...], _doc("Keys of which a request must bear one, comma-separated; none: no key asked.")
     ] = ()

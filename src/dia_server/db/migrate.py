@@ -5,6 +5,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 IN_WHEEL = Path(__file__).parents[1] / "migrations"
@@ -13,6 +14,12 @@ IN_CHECKOUT = Path(__file__).parents[3] / "migrations"
 
 def script_location() -> Path:
     return IN_WHEEL if IN_WHEEL.exists() else IN_CHECKOUT
+
+
+def revisions() -> tuple[set[str], str | None]:
+    """Every revision that this version knows, and the newest of them."""
+    scripts = ScriptDirectory(str(script_location()))
+    return {script.revision for script in scripts.walk_revisions()}, scripts.get_current_head()
 
 
 def upgrade(connection: Connection) -> str:

@@ -7,11 +7,13 @@ of HTTP, SQL or audio files; everything it needs is in the `Utterance`.
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
 from dia_server.engine.generation import Generation
 from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance
+from dia_server.engine.work import Work
 from dia_server.errors import ModelNotLoaded, Overloaded, ServerError
 
 log = structlog.get_logger()
@@ -49,6 +51,8 @@ class Engine:
         self.error: Exception | None = None
         """Why the model could not be loaded."""
         self.slots = 0
+        self.work = Work()
+        self._on_end: Callable[[Generation], None] = lambda _: None
         self._load_model = load_model
         self._max_waiting = max_waiting
         self._idle_unload_s = idle_unload_s
@@ -68,6 +72,19 @@ class Engine:
     def active(self) -> int:
         """Utterances that are in the batch or wait for it."""
         return len(self._busy) + len(self._waiting) + len(self._background)
+
+    @property
+    def busy(self) -> int:
+        """Utterances in the batch."""
+        return len(self._busy)
+
+    def waiting(self, *, background: bool) -> int:
+        """Utterances that wait for a slot."""
+        return len(self._background if background else self._waiting)
+
+    def watch(self, on_end: Callable[[Generation], None]) -> None:
+        """Have `on_end` called, on the event loop, with every generation that ends from now on."""
+        self._on_end = on_end
 
     def start(self) -> None:
         """Load the model and serve; events go to the event loop this is called on."""
@@ -92,7 +109,7 @@ class Engine:
             raise ModelNotLoaded(
                 f"The {self.name} engine is still loading ({self.loaded:.0%})", retry_after=LOADING_RETRY_S
             )
-        generation = Generation(utterance, self._cancel, background=background)
+        generation = Generation(utterance, self._cancel, background=background, on_end=self._on_end)
         with self._wake:
             if self._stopping:
                 raise ModelNotLoaded("The server is shutting down")
@@ -232,9 +249,14 @@ class Engine:
             return
         events: list[Event] = []
         try:
-            for slot, outcome in model.step().items():
+            outcomes = model.step()
+            self.work.steps += 1
+            self.work.slot_steps += len(self._busy)
+            for slot, outcome in outcomes.items():
                 generation = self._busy[slot]
                 if isinstance(outcome, Chunk):
+                    self.work.tokens += outcome.tokens
+                    self.work.samples += len(outcome.samples)
                     events.append((generation, outcome))
                     ended = outcome.done
                 else:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dia_server.engine.engine import Engine
 from dia_server.engine.generation import Generation
 from dia_server.engine.types import EngineName, Utterance
+from dia_server.engine.work import Work
 
 
 class EnginePool:
@@ -17,6 +18,7 @@ class EnginePool:
         self.name = name
         self._make = make
         self._engines: list[Engine] = []
+        self._on_end: Callable[[Generation], None] = lambda _: None
 
     @property
     def worker_count(self) -> int:
@@ -46,10 +48,26 @@ class EnginePool:
     def active(self) -> int:
         return sum(engine.active for engine in self._engines)
 
+    @property
+    def busy(self) -> int:
+        return sum(engine.busy for engine in self._engines)
+
+    @property
+    def work(self) -> Work:
+        return sum((engine.work for engine in self._engines), Work())
+
+    def waiting(self, *, background: bool) -> int:
+        return sum(engine.waiting(background=background) for engine in self._engines)
+
+    def watch(self, on_end: Callable[[Generation], None]) -> None:
+        """As `Engine.watch`; to be called before the start."""
+        self._on_end = on_end
+
     def start(self) -> None:
         self._engines = list(self._make())
         assert self._engines
         for engine in self._engines:
+            engine.watch(self._on_end)
             engine.start()
 
     def stop(self) -> None:

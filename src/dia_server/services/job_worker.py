@@ -61,11 +61,22 @@ class JobWorker:
         await self._store.resume()
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._note_progress())]
 
-    async def stop(self) -> None:
-        """Leave what is being made to the next server, and wait until nothing is half-way."""
+    def rest(self) -> None:
+        """Take no more jobs from the queue; what runs goes on."""
+        for loop in self._loops:
+            loop.cancel()
+
+    async def stop(self, finish_s: float = 0.0) -> None:
+        """Give what runs `finish_s` seconds, and leave to the next server what is not made by then.
+
+        Returns when nothing is half-way.
+        """
+        self.rest()
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=finish_s)
         self._stopping = True
-        for task in [*self._loops, *self._making.values()]:
-            task.cancel()
+        for making in self._making.values():
+            making.cancel()
         await asyncio.gather(*self._loops, *self._running.values(), return_exceptions=True)
 
     def wake(self) -> None:

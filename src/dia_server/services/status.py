@@ -4,8 +4,11 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
+from dia_server.engine.engine import LOADING_RETRY_S
 from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import EngineName as EngineName
+from dia_server.errors import ModelNotLoaded
+from dia_server.services.shutdown import Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,9 @@ class Status:
 
 
 class StatusService:
-    def __init__(self, engine: AnyEngine, gpu_count: int) -> None:
+    def __init__(self, engine: AnyEngine, shutdown: Shutdown, gpu_count: int) -> None:
         self._engine = engine
+        self._shutdown = shutdown
         self._gpu_count = gpu_count
         self._started = time.monotonic()
 
@@ -43,3 +47,15 @@ class StatusService:
             loading=int(engine.loaded * 100),
             error=None if engine.error is None else str(engine.error),
         )
+
+    def require_ready(self) -> None:
+        """Raise ModelNotLoaded, with the cause, where speech can't be made now."""
+        if self._shutdown.begun:
+            raise ModelNotLoaded("The server is shutting down")
+        if (error := self._engine.error) is not None:
+            raise ModelNotLoaded(f"The {self._engine.name} engine could not be loaded: {error}")
+        if not self._engine.ready:
+            loaded = f"{self._engine.loaded:.0%}"
+            raise ModelNotLoaded(
+                f"The {self._engine.name} engine is still loading ({loaded})", retry_after=LOADING_RETRY_S
+            )

@@ -175,6 +175,10 @@ class Health(Struct, kw_only=True):
     error: Annotated[str | None, Meta(description="Why the model could not be loaded")] = None
 
 
+class Probe(Struct):
+    status: Literal["alive", "ready"]
+
+
 class AudioPromptUploaded(Struct, kw_only=True):
     message: str
     prompt_id: str

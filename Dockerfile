@@ -1,0 +1,53 @@
+# dia-server in a container, as a user without rights; see docs/operations.md.
+#
+#   docker build --target gpu -t dia-server:gpu .
+#   docker build --target cpu -t dia-server:cpu .
+#
+# Both have the PyTorch of constraints.txt. On PyPI that is a build for CUDA; the argument TORCH_INDEX names
+# an index with other builds, PyTorch's own for CPUs for example, which saves gigabytes.
+
+FROM python:3.11-slim AS build
+ARG TORCH_INDEX=""
+WORKDIR /build
+RUN python -m venv /opt/dia-server
+# the dependencies in a layer of their own: they take gigabytes and change seldom
+COPY pyproject.toml constraints.txt ./
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt
+RUN /opt/dia-server/bin/pip install --no-cache-dir --disable-pip-version-check \
+    --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement requirements.txt
+COPY README.md LICENSE ./
+COPY src src
+COPY migrations migrations
+RUN /opt/dia-server/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps .
+
+FROM python:3.11-slim AS base
+RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin dia \
+    && install --directory --owner dia --group dia /data
+COPY --from=build /opt/dia-server /opt/dia-server
+ENV PATH="/opt/dia-server/bin:$PATH" \
+    PYTHONUNBUFFERED=1 \
+    DIA_HOST=0.0.0.0 \
+    DIA_PORT=7860 \
+    DIA_DATA_DIR=/data \
+    HF_HOME=/data/huggingface \
+    TRITON_CACHE_DIR=/data/cache/triton \
+    TORCHINDUCTOR_CACHE_DIR=/data/cache/inductor
+WORKDIR /data
+VOLUME /data
+EXPOSE 7860
+USER dia
+# alive, not ready: a server that downloads its model for an hour is well
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['DIA_PORT'] + '/health/live', timeout=4)"]
+ENTRYPOINT ["dia-server"]
+CMD ["serve"]
+
+FROM base AS cpu
+
+FROM base AS gpu
+USER root
+# Triton compiles a small launcher for each of its kernels
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+USER dia

@@ -1,0 +1,98 @@
+"""The data folder and the database."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from dia_server.doctor.finding import Finding, note, ok, wrong
+from dia_server.settings import Settings
+
+LITTLE_SPACE = 2 * 10**9
+"""Bytes: some hours of WAV."""
+NO_SPACE = 100 * 10**6
+CONNECT_S = 5.0
+
+
+def check_folder(conf: Settings) -> Iterator[Finding]:
+    folder = Path(conf.data_dir).resolve()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        yield wrong("Data folder", f"{there} is a file. Set DIA_DATA_DIR.")
+        return
+    yield _writable(folder, there)
+    for inner in (conf.audio_prompts, conf.audio_outputs):
+        if inner.exists() and not os.access(inner, os.W_OK | os.X_OK):
+            yield wrong("Data folder", f"{inner.resolve()} can't be written by this user.")
+    free = shutil.disk_usage(there).free
+    text = f"{free / 1e9:.1f} GB free in {there}"
+    if free < NO_SPACE:
+        yield wrong("Disk", f"{text}: make room.")
+    elif free < LITTLE_SPACE:
+        yield note("Disk", f"{text}: outputs will fill it soon. See DIA_OUTPUT_RETENTION_HOURS.")
+    else:
+        yield ok("Disk", text)
+
+
+def check_database(conf: Settings) -> Iterator[Finding]:
+    from sqlalchemy.engine import make_url
+
+    from dia_server.db import migrate
+
+    url = make_url(conf.sqlalchemy_url)
+    if url.get_backend_name() == "sqlite":
+        file = Path(url.database or "")
+        if not file.exists():
+            yield ok("Database", f"{file} will be made at the first start")
+            return
+        current = _sqlite_revision(file)
+    else:
+        current = asyncio.run(asyncio.wait_for(_server_revision(conf.sqlalchemy_url), CONNECT_S))
+    known, head = migrate.revisions()
+    if current == head:
+        yield ok("Database", f"at revision {current}")
+    elif current is None or current in known:
+        yield note(
+            "Database", f"at revision {current}; the next start brings it to {head}. Back it up first."
+        )
+    else:
+        yield wrong("Database", f"at revision {current}, of a newer dia-server: install that, or a backup.")
+
+
+def _writable(folder: Path, there: Path) -> Finding:
+    """Try to write into `there`, the part of `folder` that exists."""
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return wrong("Data folder", f"{there} can't be written: {error.strerror}. Set DIA_DATA_DIR.")
+    return ok("Data folder", str(folder) if folder == there else f"{folder} will be made")
+
+
+def _sqlite_revision(file: Path) -> str | None:
+    """Read it without writing so much as a lock, since a server may be running."""
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=CONNECT_S)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            return None
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return None if row is None else str(row[0])
+
+
+async def _server_revision(url: str) -> str | None:
+    from alembic.migration import MigrationContext
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    def read(connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(read)
+    finally:
+        await engine.dispose()

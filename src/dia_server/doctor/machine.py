@@ -1,0 +1,95 @@
+"""Python, PyTorch, GPUs and their drivers."""
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dia_server.doctor.finding import Finding, note, ok, wrong
+from dia_server.engine.devices import Device, accelerators, has_driver
+from dia_server.settings import Settings
+
+PCI_DEVICES = Path("/sys/bus/pci/devices")
+PCI_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD"}
+PCI_DISPLAY = "0x03"
+
+SMALL_GPU = 6 * 2**30
+"""Bytes below which there is hardly room for requests beside the weights (3.1 GiB) and the codec."""
+GIB = 2**30
+
+
+def check_python(conf: Settings) -> Iterator[Finding]:
+    yield ok("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    packages = ["torch", "torchaudio", "transformers"]
+    missing = [name for name in packages if _version(name) is None]
+    if missing and wants_dia(conf):
+        yield wrong("PyTorch", f"{', '.join(missing)} not installed: Dia can't run. Install dia-server anew.")
+    elif missing:
+        yield note("PyTorch", f"{', '.join(missing)} not installed; the preview engine does without.")
+    else:
+        yield ok("PyTorch", ", ".join(f"{name} {_version(name)}" for name in packages))
+
+
+def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Finding]:
+    devices = accelerators()
+    for device in devices:
+        yield _size_up(device)
+    if not devices:
+        needed = conf.engine == "dia" and conf.device not in {"auto", "cpu"}
+        yield (wrong if needed else note)("GPU", f"{_why_none(pci_devices)} {_what_then(conf)}")
+    elif conf.torch_compile and sys.platform == "linux" and not _has_compiler():
+        yield note(
+            "Compiler",
+            "none found. Compiled steps need one on the GPU: install gcc, or set DIA_TORCH_COMPILE=false.",
+        )
+
+
+def wants_dia(conf: Settings) -> bool:
+    """Whether Dia will be what speaks, as far as can be told without importing torch."""
+    return conf.engine == "dia" or (conf.engine == "auto" and has_driver())
+
+
+def _size_up(device: Device) -> Finding:
+    text = f"{device.model} ({device.torch_name}), {device.memory / GIB:.1f} GiB"
+    if device.memory < SMALL_GPU:
+        return note("GPU", f"{text}: few requests fit beside the model, if any. See docs/tuning.md.")
+    return ok("GPU", text)
+
+
+def _why_none(pci_devices: Path) -> str:
+    if has_driver():
+        return (
+            f"A GPU's driver is there, but torch {_version('torch')} finds no device: it may be built for "
+            "another kind of GPU or need a newer driver, or CUDA_VISIBLE_DEVICES hides all."
+        )
+    if vendors := sorted(set(_pci_gpus(pci_devices))):
+        return f"There is a GPU ({', '.join(vendors)}), but no driver for it: install the vendor's."
+    return "None found."
+
+
+def _what_then(conf: Settings) -> str:
+    if conf.engine == "dia" and conf.device not in {"auto", "cpu"}:
+        return f"So Dia can't run on {conf.device!r}: set DIA_DEVICE=auto."
+    if conf.engine == "dia":
+        return "Dia runs on the CPU, several times slower than it speaks."
+    return "The preview engine (espeak-ng) speaks, not Dia."
+
+
+def _pci_gpus(folder: Path) -> Iterator[str]:
+    for device in folder.glob("*"):
+        kind, vendor = (device / "class").read_text(), (device / "vendor").read_text().strip()
+        if kind.startswith(PCI_DISPLAY) and vendor in PCI_VENDORS:
+            yield PCI_VENDORS[vendor]
+
+
+def _has_compiler() -> bool:
+    return any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,36 @@
+"""Audio formats and the preview's voice: tried, since a library that loads may still lack a codec."""
+
+from collections.abc import Iterator
+
+from dia_server.doctor.finding import Finding, ok, wrong
+from dia_server.settings import Settings
+
+
+def check_formats(conf: Settings) -> Iterator[Finding]:
+    import numpy as np
+
+    from dia_server.audio.encode import MEDIA_TYPES, encode
+    from dia_server.audio.tempo import change_tempo
+    from dia_server.errors import AudioProcessingError
+
+    silence = change_tempo(np.zeros(4410, np.float32), 44_100, 1.5)
+    broken = []
+    for audio_format in MEDIA_TYPES:
+        try:
+            encode(silence, 44_100, audio_format)
+        except (AudioProcessingError, OSError, ValueError) as error:
+            broken.append(f"{audio_format} ({error})")
+    if broken:
+        yield wrong("Formats", f"can't be made: {', '.join(broken)}. Install PyAV (av) from its wheel.")
+    else:
+        yield ok("Formats", ", ".join(MEDIA_TYPES))
+
+
+def check_espeak(conf: Settings) -> Iterator[Finding]:
+    from dia_server.engine.espeak import Profile, speak
+
+    samples, _ = speak("one", Profile("f3", 50, 170))
+    if samples.any():
+        yield ok("espeak-ng", "speaks")
+    else:
+        yield wrong("espeak-ng", "is silent: the preview engine can't speak. Install espeakng-loader anew.")

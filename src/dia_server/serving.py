@@ -1,0 +1,52 @@
+"""Granian as we run it: one worker, one log, and an end that does not take for ever.
+
+Granian lets running answers end before it ends the application, however long they take, and tells nobody
+meanwhile. So the worker gets a notice of its own first, on which it sees to it that they end in time.
+"""
+
+import os
+import signal
+from typing import Any
+
+from granian.constants import Interfaces, Loops
+from granian.log import LogLevels
+from granian.server import MPServer
+
+from dia_server import logs
+from dia_server.settings import Settings
+
+NOTICE = getattr(signal, "SIGUSR1", None)
+"""What a worker is sent when the server is to end; None where there are no such signals."""
+
+KILL_AFTER_S = 5
+"""After the time for running work: for what can't be ended in words, a client that does not read its answer,
+or a model that is being downloaded. Jobs survive it as they survive a power failure."""
+
+
+class NoticingServer(MPServer):
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+        if NOTICE is not None:
+            for worker in self.wrks:
+                if worker.inner.is_alive():
+                    os.kill(worker.inner.pid, NOTICE)
+        super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def run(conf: Settings) -> None:
+    """Serve until a signal comes."""
+    if NOTICE is not None:  # a worker that is not yet listening inherits this, and is not ended by it
+        signal.signal(NOTICE, signal.SIG_IGN)
+    logs.configure(conf.log_format, conf.log_level)
+    NoticingServer(
+        "dia_server.app:create_app",
+        address=conf.host,
+        port=conf.port,
+        interface=Interfaces.ASGI,
+        workers=1,
+        workers_kill_timeout=conf.shutdown_timeout + KILL_AFTER_S,
+        runtime_threads=1,
+        loop=Loops.auto,
+        factory=True,
+        log_level=LogLevels(conf.log_level),
+        log_dictconfig=logs.dict_config(conf.log_format, conf.log_level),
+    ).serve()

@@ -1,0 +1,216 @@
+"""What the doctor says of machines that lack something."""
+
+import http.server
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dia_server.doctor import data, examine, machine, network, sound, weights
+from dia_server.doctor.finding import Finding, ok
+from dia_server.engine.devices import Device
+from dia_server.settings import Settings
+from tests.live.server import Server
+
+
+def one(findings: Iterable[Finding], subject: str) -> Finding:
+    return next(finding for finding in findings if finding.subject == subject)
+
+
+def changed(conf: Settings, **changes: object) -> Settings:
+    return msgspec.structs.replace(conf, **changes)
+
+
+@pytest.fixture
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "accelerators", list)
+    monkeypatch.setattr(machine, "has_driver", lambda: False)
+
+
+def test_a_check_that_fails_is_a_finding_and_the_others_go_on(settings: Settings) -> None:
+    def check_luck(conf: Settings) -> Iterator[Finding]:
+        raise KeyError("horseshoe")
+
+    findings = list(examine(settings, [check_luck, lambda _: [ok("Next", "fine")]]))
+
+    assert [(finding.grade, finding.subject) for finding in findings] == [("wrong", "luck"), ("ok", "Next")]
+    assert "horseshoe" in findings[0].text
+
+
+def test_a_machine_without_gpu_is_told_what_speaks_there(settings: Settings, no_driver: None) -> None:
+    automatic = one(machine.check_gpu(changed(settings, engine="auto"), Path("/none")), "GPU")
+    on_cpu = one(machine.check_gpu(changed(settings, engine="dia"), Path("/none")), "GPU")
+    insisting = changed(settings, engine="dia", device="cuda:0")
+    refused = one(machine.check_gpu(insisting, Path("/none")), "GPU")
+
+    assert (automatic.grade, on_cpu.grade, refused.grade) == ("note", "note", "wrong")
+    assert "preview" in automatic.text
+    assert "CPU" in on_cpu.text
+    assert "DIA_DEVICE" in refused.text
+
+
+def test_a_gpu_without_a_driver_is_seen(settings: Settings, no_driver: None, tmp_path: Path) -> None:
+    for name, kind, vendor in (("0", "0x030000", "0x10de"), ("1", "0x020000", "0x8086")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "class").write_text(f"{kind}\n")
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+
+    assert "(NVIDIA), but no driver" in one(machine.check_gpu(settings, tmp_path), "GPU").text
+
+
+def test_a_driver_that_torch_cannot_use_is_told_from_none(
+    settings: Settings, no_driver: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_driver", lambda: True)
+
+    assert "CUDA_VISIBLE_DEVICES" in one(machine.check_gpu(settings), "GPU").text
+
+
+def test_a_gpu_needs_memory_and_a_compiler(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (Device(f"cuda:{i}", "GPU", size * 2**30) for i, size in enumerate((4, 24)))
+    monkeypatch.setattr(machine, "accelerators", lambda: [small, large])
+    monkeypatch.setenv("PATH", "")
+
+    findings = list(machine.check_gpu(settings))
+
+    assert [finding.grade for finding in findings] == ["note", "ok", "note"]
+    assert "24.0 GiB" in findings[1].text
+    assert "DIA_TORCH_COMPILE" in findings[2].text
+
+
+def test_weights_are_found_in_a_folder_and_missed_in_a_broken_one(settings: Settings, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "dia", tmp_path / "codec"
+    for folder in (whole, broken):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    (whole / "model.safetensors").touch()
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (broken / "model.safetensors.index.json").write_text(json.dumps(index))
+    (broken / "model-1.safetensors").touch()
+    conf = changed(settings, engine="dia", model=str(whole), codec=str(broken))
+
+    findings = list(weights.check_weights(conf))
+
+    assert [(finding.grade, finding.subject) for finding in findings] == [("ok", "Dia"), ("wrong", "Codec")]
+    assert findings[1].text.endswith("lacks model-2.safetensors.")
+
+
+def doctor(cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dia_server", "doctor"],
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if not name.startswith("DIA_")} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_weights_in_the_hubs_cache_are_found_and_missing_ones_not_downloaded(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--a--dia"
+    snapshot = repository / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    for name in ("config.json", "model.safetensors"):
+        (snapshot / name).touch()
+    wish = {"DIA_ENGINE": "dia", "DIA_MODEL": "a/dia", "DIA_CODEC": "a/codec", "HF_HOME": str(tmp_path)}
+
+    online = doctor(tmp_path, **wish, HF_HUB_OFFLINE="0")
+    offline = doctor(tmp_path, **wish, HF_HUB_OFFLINE="1")
+
+    assert f"a/dia, in {snapshot}" in online.stdout
+    assert "a/codec not here yet; the first start downloads" in online.stdout
+    assert online.returncode == 0
+    assert "HF_HUB_OFFLINE" in offline.stdout
+    assert (offline.returncode, offline.stderr) == (1, "Error: 1 thing is wrong.\n")
+    assert not (tmp_path / "hub" / "models--a--codec").exists()
+    assert not (tmp_path / "dia.sqlite3").exists()  # it only looks
+
+
+def test_formats_and_espeak_are_tried(settings: Settings) -> None:
+    assert "opus" in one(sound.check_formats(settings), "Formats").text
+    assert [finding.grade for finding in sound.check_espeak(settings)] == ["ok"]
+
+
+def test_a_data_folder_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    conf = changed(settings, data_dir=str(tmp_path / "file" / "data"))
+
+    assert [finding.grade for finding in data.check_folder(conf)] == ["wrong"]
+
+
+def test_a_data_folder_that_cannot_be_written_is_wrong(settings: Settings) -> None:
+    conf = changed(settings, data_dir="/proc/data")  # where not even root may
+
+    assert one(data.check_folder(conf), "Data folder").grade == "wrong"
+
+
+@pytest.mark.parametrize(("free", "grade"), [(10**6, "wrong"), (10**9, "note"), (10**11, "ok")])
+def test_disk_space_is_judged(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, free: int, grade: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+
+    assert one(data.check_folder(settings), "Disk").grade == grade
+
+
+@pytest.mark.parametrize(
+    ("revision", "grade"), [(None, "note"), ("0001", "note"), ("9999", "wrong")], ids=str
+)
+def test_the_databases_revision_is_judged(
+    settings: Settings, tmp_path: Path, revision: str | None, grade: str
+) -> None:
+    with sqlite3.connect(tmp_path / "dia.sqlite3") as database:
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        if revision:
+            database.execute("INSERT INTO alembic_version VALUES (?)", [revision])
+    database.close()
+
+    assert [finding.grade for finding in data.check_database(settings)] == [grade]
+
+
+def test_a_running_server_is_recognized_and_its_database_is_current(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        report = doctor(tmp_path, **server.variables)
+
+    assert "dia-server 0.1.0 runs there, and is healthy" in report.stdout
+    assert "at revision" in report.stdout
+    assert (report.returncode, report.stderr) == (0, "")
+
+
+def test_a_port_that_another_program_has_is_wrong(settings: Settings) -> None:
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status": "healthy"}')
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as stranger:
+        thread = threading.Thread(target=stranger.handle_request)
+        thread.start()
+        (finding,) = network.check_port(changed(settings, port=stranger.server_port))
+        thread.join()
+
+    assert finding.grade == "wrong"
+    assert "DIA_PORT" in finding.text
+
+
+def test_a_free_port_is_found_free(settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    assert [finding.grade for finding in network.check_port(changed(settings, port=port))] == ["ok"]

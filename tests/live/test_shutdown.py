@@ -1,0 +1,153 @@
+"""The end of a server that has work: within the time it has, and without losing a job."""
+
+import http.client
+import json
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dia_server.serving import KILL_AFTER_S
+from tests.live import slow_server
+from tests.live.server import Server
+from tests.live.slow_server import STEP_S
+
+SLOW = (sys.executable, slow_server.__file__)
+
+
+def says(seconds: float) -> str:
+    """A text that takes the slow server about as long."""
+    return "x" * int(seconds / STEP_S)
+
+
+def slow(folder: Path, **settings: int) -> Server:
+    return Server(folder, command=SLOW, rate_limit_generate=0, rate_limit_jobs=0, max_batch=4, **settings)
+
+
+class Request(threading.Thread):
+    """A request that waits for its answer."""
+
+    def __init__(self, server: Server, text: str) -> None:
+        super().__init__()
+        self.url = f"{server.url}/generate"
+        self.text = text
+        self.answer: httpx.Response | None = None
+        self.start()
+        while httpx.get(f"{server.url}/health").json()["active_jobs"] == 0:
+            time.sleep(0.005)
+
+    def run(self) -> None:
+        self.answer = httpx.post(self.url, json={"text": self.text}, timeout=60)
+
+
+def end(server: Server, number: signal.Signals = signal.SIGTERM) -> float:
+    """End the server; returns the seconds it took."""
+    assert server.process
+    started = time.monotonic()
+    server.process.send_signal(number)
+    server.process.wait(timeout=60)
+    return time.monotonic() - started
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[list[Server]]:
+    """What is put in is ended, whatever the test does."""
+    servers: list[Server] = []
+    yield servers
+    for server in servers:
+        if server.process and server.process.poll() is None:
+            server.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_ends_in_time_is_answered(tmp_path: Path, servers: list[Server], number: signal.Signals) -> None:
+    servers.append(server := slow(tmp_path, shutdown_timeout=20))
+    server.start()
+    request = Request(server, says(1.5))
+    took = end(server, number)
+    request.join()
+
+    assert request.answer is not None
+    assert (request.answer.status_code, request.answer.content[:4]) == (200, b"RIFF")
+    assert took < 10  # when the work is done, not when the time is over
+    assert server.process
+    assert server.process.returncode == 0
+    assert "stopped" in server.log
+    assert "out of time" not in server.log
+
+
+def test_what_does_not_is_told_so_and_the_end_is_orderly(tmp_path: Path, servers: list[Server]) -> None:
+    servers.append(server := slow(tmp_path, shutdown_timeout=1))
+    server.start()
+    request = Request(server, says(18))
+    took = end(server)
+    request.join()
+
+    assert request.answer is not None
+    assert (request.answer.status_code, request.answer.json()["error_code"]) == (503, "MODEL_NOT_LOADED")
+    assert request.answer.json()["detail"] == "The server is shutting down"
+    assert 1 <= took < 1 + KILL_AFTER_S
+    assert "out of time" in server.log
+    assert "stopped" in server.log  # the application's own end was reached
+    assert "Traceback" not in server.log
+    assert server.process
+    assert server.process.returncode == 0
+
+
+def test_jobs_are_finished_or_kept(tmp_path: Path, servers: list[Server]) -> None:
+    servers.append(server := slow(tmp_path, shutdown_timeout=3))
+    server.start()
+
+    def submit(text: str) -> str:
+        answer = httpx.post(f"{server.url}/generate?async_mode=true", json={"text": text})
+        return str(answer.json()["job_id"])
+
+    def status(job_id: str) -> str:
+        return str(httpx.get(f"{server.url}/jobs/{job_id}").json()["status"])
+
+    short, long, *queued = [submit(says(seconds)) for seconds in (1, 8, 8, 8, 8)]
+    while status(short) != "processing":
+        time.sleep(0.01)
+    took = end(server)
+    assert 3 <= took < 3 + KILL_AFTER_S
+    assert (tmp_path / "audio_outputs" / f"{short}.wav").exists()
+    assert not (tmp_path / "audio_outputs" / f"{long}.wav").exists()
+
+    server.start()
+    assert status(short) == "completed"
+    deadline = time.monotonic() + 60
+    while {status(job_id) for job_id in (long, *queued)} != {"completed"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    end(server)
+    assert "Traceback" not in server.log
+
+
+def test_a_client_that_does_not_read_cannot_hold_the_server(tmp_path: Path, servers: list[Server]) -> None:
+    servers.append(server := Server(tmp_path, rate_limit_generate=0, shutdown_timeout=1))
+    server.start()
+    body = json.dumps({"text": "Much to say and nobody reads it. " * 120}).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    connection.connect()
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.request("POST", "/generate", body, {"content-type": "application/json"})
+    while httpx.get(f"{server.url}/stats").json()["requests"]["successful"] == 0:
+        time.sleep(0.05)  # until it is made, and waits to be read
+    took = end(server)
+    connection.close()
+
+    assert took < 1 + KILL_AFTER_S + 3
+    assert "Killing worker" in server.log  # there was nothing else that could end it
+
+
+def test_a_server_without_work_ends_at_once(tmp_path: Path, servers: list[Server]) -> None:
+    servers.append(server := Server(tmp_path))
+    server.start()
+
+    assert end(server) < 3
