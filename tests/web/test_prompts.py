@@ -48,6 +48,22 @@ async def test_an_upload_is_answered_listed_and_described_as_the_reference_says(
     assert (await client.get("/audio_prompts/metadata/my_voice")).json()["file_size"] == 304334
 
 
+async def test_the_recording_is_given_back(client: Client) -> None:
+    await upload(client)
+    answer = await client.get("/audio_prompts/my_voice/audio")
+
+    assert answer.headers["content-type"] == "audio/wav"
+    assert answer.content[:4] == b"RIFF"
+    assert (await client.get("/audio_prompts/nobody/audio")).status_code == 404
+
+
+async def test_a_recording_whose_file_is_gone_is_not_found(client: Client, settings: Settings) -> None:
+    await upload(client)
+    (settings.audio_prompts / "my_voice.wav").unlink()
+
+    assert (await client.get("/audio_prompts/my_voice/audio")).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -66,6 +66,18 @@ class PromptService:
             )
         return prompt
 
+    async def recording(self, prompt_id: str) -> bytes:
+        """Read a prompt's WAV file; raises NotFound where there is no such prompt or its file is gone."""
+        name = wav_name(self.get(prompt_id).prompt_id)
+        try:
+            return await asyncio.to_thread(self._read_file, name)
+        except OSError as error:
+            raise NotFound(f"The recording of {prompt_id!r} cannot be read: {error.strerror}") from error
+
+    def _read_file(self, name: str) -> bytes:
+        with self._folder.open(name) as file:
+            return file.read()
+
     async def add(self, prompt_id: str, file: BinaryIO) -> Prompt:
         """Make a recording the prompt `prompt_id`, in place of the one that has the id now.
 

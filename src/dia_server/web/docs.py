@@ -1,17 +1,31 @@
-"""The pages that describe the API; everything they load is served from here."""
+"""The studio at `/` and the pages that describe the API; everything they load is served from here."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from litestar import MediaType, Response, Router, get
+from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
-from litestar.response import File, Redirect
+from litestar.response import File
 from litestar.static_files import create_static_files_router
 from litestar.types import ControllerRouterHandler
 
 from dia_server.web import openapi
 
 STATIC = Path(__file__).parent / "static"
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    [
+        "default-src 'self'",  # no inline script or style, nothing from another host
+        "media-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ]
+)
+FRESH = CacheControlHeader(no_cache=True)
+"""Browsers may keep the studio's files, but ask before they mix those of two versions."""
 
 
 def docs_router(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide]) -> Router:
@@ -24,18 +38,28 @@ def docs_router(handlers: Sequence[ControllerRouterHandler], dependencies: Mappi
             made.append(openapi.document(handlers, dependencies))
         return Response(made[0], media_type=MediaType.JSON)
 
-    assets = create_static_files_router("/static", [STATIC])
+    assets = create_static_files_router("/static", [STATIC], cache_control=FRESH)
     return Router(
         "/",
-        route_handlers=[index, swagger, redoc, openapi_json, assets],
+        route_handlers=[studio, swagger, redoc, openapi_json, assets],
         include_in_schema=False,
         opt={"public": True},
     )
 
 
-@get("/", sync_to_thread=False)
-def index() -> Redirect:
-    return Redirect("/docs")
+@get(
+    "/",
+    sync_to_thread=False,
+    media_type=MediaType.HTML,
+    cache_control=FRESH,
+    response_headers={
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    },
+)
+def studio() -> File:
+    return File(STATIC / "studio" / "index.html", content_disposition_type="inline")
 
 
 @get("/docs", sync_to_thread=False, media_type=MediaType.HTML)

@@ -127,6 +127,13 @@ class PromptController(Controller):
         """Get all that is known of one audio prompt."""
         return _metadata(prompt_service.get(prompt_id), transcript_service)
 
+    @get("/{prompt_id:str}/audio", media_type="audio/wav", opt={"errors": (404,)})
+    async def get_audio_prompt(
+        self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
+    ) -> bytes:
+        """Download the recording of an audio prompt."""
+        return await prompt_service.recording(prompt_id)
+
     @delete("/{prompt_id:str}", status_code=200, opt={"errors": (404, 409, 503)})
     async def delete_audio_prompt(
         self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]

@@ -1,0 +1,53 @@
+// Requests to the server, and its refusals in words.
+
+import { change, state } from "./state.js";
+import { askForKey } from "./key.js";
+
+export class Refusal extends Error {
+  constructor(words, status = 0, code = "") {
+    super(words);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** Send a request; where the server asks for an API key, ask the user and send it again. */
+export async function send(method, path, { json, form, signal } = {}) {
+  const headers = {};
+  if (state.key) headers.Authorization = `Bearer ${state.key}`;
+  if (json !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: json === undefined ? form : JSON.stringify(json), signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal("The server does not answer. Is it still running?");
+  }
+  if (response.status === 401) {
+    change({ key: await askForKey() });
+    return send(method, path, { json, form, signal });
+  }
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+export const get = async (path) => (await send("GET", path)).json();
+export const post = async (path, json) => (await send("POST", path, { json })).json();
+export const put = async (path, json) => (await send("PUT", path, { json })).json();
+export const remove = async (path) => (await send("DELETE", path)).json();
+
+async function refusal(response) {
+  const body = await response.json().catch(() => ({}));
+  let words = body.detail || `The server answered ${response.status} ${response.statusText}`;
+  if (response.status === 429) {
+    const wait = response.headers.get("Retry-After");
+    words = `That is more than this server allows in a minute${wait ? `; try again in ${wait} s` : ""}. `
+      + "At home, start it with DIA_RATE_LIMIT_GENERATE=0.";
+  }
+  return new Refusal(words, response.status, body.error_code || "");
+}
+
+/** Whether the server answers like one that does not know what it was asked for. */
+export function unknown(error) {
+  return error instanceof Refusal && (error.code === "NOT_FOUND" || error.status === 405);
+}

@@ -1,0 +1,80 @@
+// The server's configuration as a form: one field for each of GET /config.
+
+import { get, put } from "./api.js";
+import { h, notice, trouble } from "./dom.js";
+
+const FIELDS = {
+  save_outputs: ["Keep what is made", "What is answered at once is kept as a job too."],
+  output_retention_hours: ["Keep it for hours", "0 keeps everything.", { min: 0, max: 87600 }],
+  auto_discover_prompts: ["Look for new recordings at start"],
+  auto_transcribe: ["Let Whisper transcribe new recordings"],
+  whisper_model_size: ["Whisper", "", ["tiny", "base", "small", "medium", "large-v3", "turbo"]],
+  show_prompts: ["Write texts to the log", "Everything that is spoken can be read there."],
+  debug_mode: ["Log in detail"],
+  gpu_mode: ["GPUs", "", ["auto", "single", "multi"]],
+  worker_count: ["Models at the same time", "One for each GPU; 0 for all.", { min: 0, max: 64 }],
+  torch_compile_enabled: ["Compile the model"],
+};
+
+export class Config {
+  constructor() {
+    this.fields = h("div", { class: "fields" });
+    this.error = h("p", { class: "trouble", role: "alert", hidden: true });
+    this.restart = h("p", { class: "hint", role: "status", hidden: true });
+    this.save = h("button", { type: "submit", class: "primary", id: "save-config", disabled: true }, "Save");
+    this.element = h("form", { class: "card config", "aria-labelledby": "config-title",
+      oninput: () => { this.save.disabled = !Object.keys(this.#changes()).length; },
+      onsubmit: (event) => this.#save(event) },
+      h("h2", { id: "config-title" }, "Configuration"), this.fields, this.restart, this.error, this.save);
+  }
+
+  async load() {
+    this.#draw(await get("/config"));
+  }
+
+  #draw(config) {
+    this.config = config;
+    this.fields.replaceChildren(...Object.entries(FIELDS).filter(([name]) => name in config).map(([name, field]) =>
+      this.#field(name, config[name], ...field)));
+    const waiting = (config.restart_required ?? []).map((name) => FIELDS[name]?.[0] ?? name);
+    this.restart.textContent = `Used after the server’s next start: ${waiting.join(", ")}.`;
+    this.restart.hidden = !waiting.length;
+    this.save.disabled = true;
+  }
+
+  #field(name, value, label, hint, kind) {
+    const id = `config-${name}`;
+    const common = { id, name, "aria-describedby": hint ? `${id}-hint` : null };
+    const note = hint ? h("span", { class: "quiet small", id: `${id}-hint` }, hint) : null;
+    if (typeof value === "boolean") {
+      return h("div", { class: "field check" }, h("input", { type: "checkbox", ...common, checked: value }), h("label", { for: id }, label), note);
+    }
+    if (Array.isArray(kind)) {
+      const choices = kind.includes(value) ? kind : [value, ...kind];
+      const select = h("select", common, ...choices.map((choice) => h("option", { value: choice }, choice)));
+      select.value = value;
+      return h("div", { class: "field" }, h("label", { for: id }, label), select, note);
+    }
+    return h("div", { class: "field" }, h("label", { for: id }, label), h("input", { type: "number", required: true, ...common, ...kind, value }), note);
+  }
+
+  #changes() {
+    const changes = {};
+    for (const input of this.fields.querySelectorAll("[name]")) {
+      const value = input.type === "checkbox" ? input.checked : input.type === "number" ? input.valueAsNumber : input.value;
+      if (value !== this.config[input.name]) changes[input.name] = value;
+    }
+    return changes;
+  }
+
+  async #save(event) {
+    event.preventDefault();
+    trouble(this.error);
+    try {
+      this.#draw(await put("/config", this.#changes()));
+      notice("Saved.");
+    } catch (failure) {
+      trouble(this.error, failure.message);
+    }
+  }
+}

@@ -1,0 +1,75 @@
+// Making elements, and nothing else.
+
+/** h("button", {class: "primary", onclick: go, "aria-label": "Go"}, "Go", icon("play")) */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "value" || name === "checked") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#i-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+export const find = (id) => document.getElementById(id);
+
+/** Say something in passing; screen readers hear it too. */
+export function notice(words) {
+  const line = h("p", {}, words);
+  find("notices").append(line);
+  setTimeout(() => line.remove(), 5000);
+}
+
+/** Show `words` in an alert element, or hide it where there are none. */
+export function trouble(element, words) {
+  element.textContent = words || "";
+  element.hidden = !words;
+}
+
+export function download(blob, name) {
+  const link = h("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** 75.3 -> "1:15" */
+export function clock(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+/** Colours of the running theme, as the canvas needs them: custom properties do not resolve light-dark(). */
+export function colours(...names) {
+  const probe = h("i", { hidden: true });
+  document.body.append(probe);
+  const found = names.map((name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  });
+  probe.remove();
+  return found;
+}
+
+/** Size a canvas to its box in device pixels; returns its context in CSS pixels. */
+export function fit(canvas) {
+  const { width, height } = canvas.getBoundingClientRect();
+  const scale = devicePixelRatio || 1;
+  const w = Math.round(width * scale);
+  const t = Math.round(height * scale);
+  if (canvas.width !== w || canvas.height !== t) Object.assign(canvas, { width: w, height: t });
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return { context, width, height };
+}

@@ -1,0 +1,173 @@
+// The script: a list of turns, each a speaker's chip and a field, or all of it as plain text.
+
+import { h, icon } from "./dom.js";
+import { hasTag, marks, parse, tagged } from "./script.js";
+
+export class Editor {
+  /** `onchange(turns)` after each edit; `name(speaker)` says who speaks. */
+  constructor(root, { turns, plain, name, onchange }) {
+    this.root = root;
+    this.turns = turns.map((turn) => ({ ...turn }));
+    this.plain = plain;
+    this.name = name;
+    this.onchange = onchange;
+    this.current = 0;
+    this.draw();
+  }
+
+  set(turns) {
+    this.turns = turns;
+    this.draw();
+    this.#changed();
+  }
+
+  setPlain(plain) {
+    this.plain = plain;
+    this.draw();
+  }
+
+  /** Put a sound or a pause where the cursor was last. */
+  insert(mark) {
+    const fields = this.root.querySelectorAll("textarea");
+    const field = fields[Math.min(this.current, fields.length - 1)];
+    const { selectionStart: start, selectionEnd: end, value } = field;
+    const before = start && !/\s$/.test(value.slice(0, start)) ? " " : "";
+    const after = /^\s/.test(value.slice(end)) ? "" : " ";
+    field.focus();
+    field.setRangeText(before + mark + after, start, end, "end");
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  draw() {
+    this.root.className = this.plain ? "plain" : "";
+    if (this.plain) this.root.replaceChildren(this.#text());
+    else {
+      this.root.replaceChildren(
+        h("ol", {}, ...this.turns.map((turn, i) => this.#turn(turn, i))),
+        h("button", { type: "button", class: "ghost add-turn", onclick: () => this.#add(this.turns.length - 1) },
+          icon("plus"), "Add a turn"),
+      );
+    }
+  }
+
+  #text() {
+    const { line } = field(tagged(this.turns, "\n"), {
+      "aria-label": "Dialogue, with [S1] and [S2] before what each speaker says",
+      placeholder: "[S1] Hello! [S2] (laughs) Hello yourself.",
+      oninput: (event) => {
+        this.turns = parse(event.target.value);
+        this.#changed();
+      },
+    });
+    return line;
+  }
+
+  #turn(turn, i) {
+    const { line } = field(turn.text, {
+      "aria-label": `Turn ${i + 1}, speaker ${turn.speaker}`,
+      placeholder: i ? "…" : "What is said first?",
+      rows: 1,
+      onfocus: () => { this.current = i; },
+      onkeydown: (event) => this.#key(event, i),
+      oninput: (event) => {
+        turn.text = event.target.value;
+        if (hasTag(turn.text)) return this.#split(i);
+        this.#changed();
+      },
+    });
+    const who = this.name(turn.speaker);
+    return h("li", { class: `turn s${turn.speaker}` },
+      h("button", {
+        type: "button",
+        class: "chip",
+        title: "Give this turn to the other speaker",
+        "aria-label": `S${turn.speaker} ${who} says turn ${i + 1}; give it to the other speaker`,
+        onclick: () => this.#swap(i),
+      }, h("b", {}, `S${turn.speaker}`), " ", h("span", {}, who)),
+      line,
+      h("button", {
+        type: "button", class: "icon", title: "Remove this turn", "aria-label": `Remove turn ${i + 1}`,
+        onclick: () => this.#remove(i),
+      }, icon("close")),
+    );
+  }
+
+  #key(event, i) {
+    const { selectionStart: at, selectionEnd: end, value } = event.target;
+    const plainKey = !event.shiftKey && !event.ctrlKey && !event.metaKey && !event.isComposing;
+    if (event.key === "Enter" && plainKey) {
+      event.preventDefault();
+      this.turns[i].text = value.slice(0, at).trimEnd();
+      this.#add(i, value.slice(end).trimStart());
+    } else if (event.key === "Backspace" && at === 0 && end === 0 && i > 0) {
+      event.preventDefault();
+      const before = this.turns[i - 1];
+      const cursor = before.text.length;
+      before.text = [before.text, value].filter(Boolean).join(" ");
+      this.turns.splice(i, 1);
+      this.#redraw(i - 1, cursor);
+    } else if (event.key === "ArrowUp" && at === 0 && i > 0) {
+      event.preventDefault();
+      this.#focus(i - 1);
+    } else if (event.key === "ArrowDown" && at === value.length && i < this.turns.length - 1) {
+      event.preventDefault();
+      this.#focus(i + 1, 0);
+    }
+  }
+
+  /** A tag was typed or pasted: make turns of the text. */
+  #split(i) {
+    const found = parse(this.turns[i].text, this.turns[i].speaker);
+    this.turns.splice(i, 1, ...found);
+    this.#redraw(i + found.length - 1);
+  }
+
+  #add(after, text = "") {
+    this.turns.splice(after + 1, 0, { speaker: 3 - (this.turns[after]?.speaker ?? 2), text });
+    this.#redraw(after + 1, 0);
+  }
+
+  #remove(i) {
+    this.turns.splice(i, 1);
+    if (!this.turns.length) this.turns.push({ speaker: 1, text: "" });
+    this.#redraw(Math.max(0, i - 1));
+  }
+
+  #swap(i) {
+    this.turns[i].speaker = 3 - this.turns[i].speaker;
+    this.draw();
+    this.root.querySelectorAll(".chip")[i].focus();
+    this.#changed();
+  }
+
+  #redraw(focus, cursor) {
+    this.draw();
+    this.#focus(focus, cursor);
+    this.#changed();
+  }
+
+  #focus(i, cursor) {
+    const target = this.root.querySelectorAll("textarea")[i];
+    target.focus();
+    target.setSelectionRange(cursor ?? target.value.length, cursor ?? target.value.length);
+  }
+
+  #changed() {
+    this.onchange(this.turns);
+  }
+}
+
+/** A field over an underlay of the same words, which marks the sounds and grows the field. */
+function field(value, attributes) {
+  const under = h("div", { class: "under", "aria-hidden": "true" });
+  const area = h("textarea", { spellcheck: "true", ...attributes, value });
+  const mark = () => {
+    under.replaceChildren(
+      ...marks(area.value).map(([piece, kind]) => (kind ? h("mark", { class: kind }, piece) : piece)),
+      " ", // a line that is being begun has a height too
+    );
+  };
+  area.addEventListener("input", mark);
+  mark();
+  return { line: h("div", { class: "line" }, under, area), area };
+}

@@ -1,0 +1,135 @@
+// The form that makes a voice of a recording.
+
+import { post, put, send } from "./api.js";
+import { Clip } from "./clip.js";
+import { clock, h, icon, notice, trouble } from "./dom.js";
+import { microphoneTrouble, Recorder } from "./recorder.js";
+
+const ENOUGH = 60; // seconds, the most the server takes
+
+export class NewVoice {
+  #recorder = null;
+  #blob = null;
+
+  /** `onsaved(id)` once there is something new, a recording or also a voice. */
+  constructor(onsaved) {
+    this.onsaved = onsaved;
+    this.clip = new Clip("your recording");
+    this.clip.element.hidden = true;
+    this.record = h("button", { type: "button", id: "record", onclick: () => this.#record() });
+    this.file = h("input", { type: "file", id: "voice-file", accept: "audio/*,video/webm,video/mp4", class: "hidden-label",
+      onchange: () => this.file.files[0] && this.#take(this.file.files[0]) });
+    this.level = h("div", { class: "bar level", hidden: true }, h("i"));
+    this.name = h("input", { type: "text", id: "voice-name", maxlength: 64, required: true, placeholder: "Grandmother", autocomplete: "off" });
+    this.words = h("textarea", { class: "box", id: "voice-words", placeholder: "Every word, as it is said." });
+    this.error = h("p", { class: "trouble", role: "alert", hidden: true });
+    this.save = h("button", { type: "submit", class: "primary", id: "save-voice" }, "Save as a voice");
+    this.element = h("form", { class: "card newvoice", onsubmit: (event) => this.#save(event), novalidate: true,
+      "aria-labelledby": "newvoice-title",
+      ondragover: (event) => event.preventDefault(),
+      ondrop: (event) => {
+        event.preventDefault();
+        if (event.dataTransfer.files[0]) this.#take(event.dataTransfer.files[0]);
+      } },
+      h("h2", { id: "newvoice-title" }, "A new voice"),
+      h("p", { class: "quiet small" }, "5 to 10 seconds of one person, without music or noise. Ask before you use somebody else’s voice."),
+      h("div", { class: "actions" }, this.record,
+        h("label", { class: "button", for: "voice-file" }, icon("file"), "Choose a file"), this.file),
+      this.level, this.clip.element,
+      h("label", { for: "voice-words" }, "What is said in it"), this.words,
+      h("p", { class: "quiet small" }, "Leave it empty to have Whisper write it down."),
+      h("label", { for: "voice-name" }, "Name"), this.name,
+      this.error, this.save);
+    this.#draw();
+  }
+
+  #draw() {
+    const on = Boolean(this.#recorder);
+    this.record.className = on ? "recording" : "";
+    this.record.replaceChildren(icon(on ? "stop" : "mic"), on ? "Stop · 0:00" : "Record");
+    this.level.hidden = !on;
+    this.save.disabled = on || !this.#blob;
+  }
+
+  async #record() {
+    trouble(this.error);
+    if (this.#recorder) return this.#stop();
+    const recorder = new Recorder();
+    try {
+      await recorder.start((level, seconds) => {
+        this.level.firstElementChild.style.width = `${Math.min(100, 140 * level)}%`;
+        this.record.lastChild.textContent = `Stop · ${clock(seconds)}`;
+        if (seconds >= ENOUGH && this.#recorder) this.#stop();
+      });
+    } catch (error) {
+      return trouble(this.error, microphoneTrouble(error));
+    }
+    this.clip.stop();
+    this.#recorder = recorder;
+    this.#draw();
+  }
+
+  async #stop() {
+    const recorder = this.#recorder;
+    this.#recorder = null;
+    this.#draw();
+    await this.#take(await recorder.stop());
+  }
+
+  async #take(blob) {
+    trouble(this.error);
+    this.#blob = blob;
+    if (blob.name && !this.name.value) this.name.value = blob.name.replace(/\.[^.]+$/, "");
+    this.clip.element.hidden = false;
+    try {
+      await this.clip.load(blob);
+    } catch {
+      // the server knows more formats than the browser: let it judge
+      this.clip.element.hidden = true;
+      notice("The browser cannot play this file; the server may still know it.");
+    }
+    this.#draw();
+  }
+
+  /** Leave the microphone; called when the view is left. */
+  async leave() {
+    this.clip.stop();
+    if (this.#recorder) await this.#stop();
+  }
+
+  async #save(event) {
+    event.preventDefault();
+    trouble(this.error);
+    const id = this.name.value.trim().toLowerCase().replace(/[^\p{ASCII}]|[^a-z0-9_.-]+/gu, "_").replace(/^[._]+|_+$/g, "");
+    if (!id) {
+      this.name.focus();
+      return trouble(this.error, "Give the voice a name of letters or digits.");
+    }
+    this.save.disabled = true;
+    try {
+      const form = new FormData();
+      form.append("prompt_id", id);
+      form.append("audio_file", this.#blob, this.#blob.name ?? "recording.webm");
+      const { transcript } = await (await send("POST", "/audio_prompts/upload", { form })).json();
+      const words = this.words.value.trim();
+      if (words) await put(`/audio_prompts/${id}/transcript`, { transcript: words });
+      await post("/voice_mappings", { voice_id: id, style: "recorded", primary_speaker: "S1", audio_prompt: id });
+      notice(words || transcript
+        ? "Saved. Try it, or cast it in a dialogue."
+        : "Saved. It can speak once its recording has a transcript: write it below.");
+      this.#clear();
+      this.onsaved(id);
+    } catch (error) {
+      trouble(this.error, error.message);
+    } finally {
+      this.#draw();
+    }
+  }
+
+  #clear() {
+    this.#blob = null;
+    this.name.value = this.words.value = this.file.value = "";
+    this.clip.stop();
+    this.clip.element.hidden = true;
+  }
+}

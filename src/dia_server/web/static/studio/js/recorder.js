@@ -1,0 +1,49 @@
+// The microphone: a recording, and how loud it is meanwhile.
+
+export class Recorder {
+  #chunks = [];
+  #meter = 0;
+
+  /** Ask for the microphone and record; `onlevel(0…1, seconds)` is called while it runs. */
+  async start(onlevel) {
+    this.stream = await navigator.mediaDevices.getUserMedia({
+      // what makes calls clearer makes voices less like themselves
+      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+    });
+    this.recorder = new MediaRecorder(this.stream);
+    this.#chunks = [];
+    this.recorder.addEventListener("dataavailable", (event) => this.#chunks.push(event.data));
+    this.context = new AudioContext();
+    const analyser = new AnalyserNode(this.context, { fftSize: 1024 });
+    this.context.createMediaStreamSource(this.stream).connect(analyser);
+    const samples = new Float32Array(analyser.fftSize);
+    const began = performance.now();
+    this.recorder.start();
+    this.#meter = setInterval(() => {
+      analyser.getFloatTimeDomainData(samples);
+      const peak = samples.reduce((loudest, sample) => Math.max(loudest, Math.abs(sample)), 0);
+      onlevel(peak, (performance.now() - began) / 1000);
+    }, 60);
+  }
+
+  /** End the recording and give the microphone back; resolves to a Blob. */
+  stop() {
+    clearInterval(this.#meter);
+    return new Promise((resolve) => {
+      this.recorder.addEventListener("stop", () => {
+        for (const track of this.stream.getTracks()) track.stop();
+        this.context.close();
+        resolve(new Blob(this.#chunks, { type: this.recorder.mimeType }));
+      }, { once: true });
+      this.recorder.stop();
+    });
+  }
+}
+
+/** Why the microphone is not there, in words. */
+export function microphoneTrouble(error) {
+  if (!navigator.mediaDevices) return "Browsers give the microphone to https and localhost only. Upload a file instead.";
+  if (error.name === "NotAllowedError") return "The browser was not allowed to use the microphone.";
+  if (error.name === "NotFoundError") return "There is no microphone.";
+  return `The microphone does not work: ${error.message}`;
+}

@@ -1,0 +1,54 @@
+// The text of a dialogue: turns to tagged text and back, and what in it is not words.
+
+import { h } from "./dom.js";
+
+const TAG = /\[S([12])\]/gi;
+
+export const SOUNDS = [
+  "laughs", "chuckle", "sighs", "gasps", "clears throat", "coughs", "whistles",
+  "inhales", "exhales", "sniffs", "groans", "mumbles", "humming", "singing", "screams", "sneezes", "burps",
+  "claps", "applause", "beep",
+];
+/** How many of the sounds are at hand; the others are behind "More". */
+export const AT_HAND = 6;
+
+const MARKS = new RegExp(`\\[S[12]\\]|\\((?:${SOUNDS.join("|")}|sings|chuckles)\\)|\\[pause:\\s*[\\d.]+\\s*m?s\\]`, "gi");
+
+/** Split tagged text into turns; what comes before the first tag is said by `first`. */
+export function parse(text, first = 1) {
+  const [before, ...rest] = text.split(TAG);
+  const turns = before.trim() ? [{ speaker: first, text: before.trim() }] : [];
+  for (let i = 0; i < rest.length; i += 2) turns.push({ speaker: Number(rest[i]), text: rest[i + 1].trim() });
+  return turns.length ? turns : [{ speaker: first, text: "" }];
+}
+
+export const hasTag = (text) => text.search(TAG) >= 0;
+
+/** The tagged text of turns, without the empty ones. */
+export function tagged(turns, between = " ") {
+  return turns
+    .filter((turn) => turn.text.trim())
+    .map((turn) => `[S${turn.speaker}] ${turn.text.trim()}`)
+    .join(between);
+}
+
+/** Cut text into [piece, kind] where kind is "", "sound", "s1" or "s2". */
+export function marks(text) {
+  const pieces = [];
+  let at = 0;
+  for (const match of text.matchAll(MARKS)) {
+    if (match.index > at) pieces.push([text.slice(at, match.index), ""]);
+    const speaker = /^\[s([12])/i.exec(match[0]);
+    pieces.push([match[0], speaker ? `s${speaker[1]}` : "sound"]);
+    at = match.index + match[0].length;
+  }
+  pieces.push([text.slice(at), ""]);
+  return pieces;
+}
+
+/** The same pieces as elements to read, with the speakers' tags as chips. */
+export const chips = (text) =>
+  marks(text).map(([piece, kind]) => (kind ? h("em", { class: `mark ${kind}` }, piece.replace(/^\[(S[12])\]$/i, "$1")) : piece));
+
+/** Seconds that a text will about take: 15 letters a second, as the server's planner has it. */
+export const guessSeconds = (text, speed) => text.replace(TAG, "").trim().length / 15 / speed;

@@ -1,0 +1,216 @@
+// The Speak view: from the script to sound.
+
+import { Refusal, send } from "./api.js";
+import { Cast } from "./cast.js";
+import { Code } from "./code.js";
+import { Delivery } from "./delivery.js";
+import { download, find, h, icon, notice, trouble } from "./dom.js";
+import { Editor } from "./editor.js";
+import { Plan } from "./plan.js";
+import { audio } from "./player.js";
+import { AT_HAND, guessSeconds, SOUNDS, tagged } from "./script.js";
+import { Stage } from "./stage.js";
+import { change, onChange, state } from "./state.js";
+import { read, write } from "./wav.js";
+
+const FORMATS = { wav: "WAV", mp3: "MP3", opus: "Opus", aac: "AAC", flac: "FLAC", pcm: "PCM (raw)" };
+const EXTENSIONS = { opus: "ogg" };
+const LIMIT = 4096; // characters the server takes
+
+let editor;
+let stage;
+let plan;
+let making = null; // the AbortController of what is being made
+let made = null; // the request whose audio is on the stage
+
+export function start() {
+  const cast = new Cast(find("cast"));
+  editor = new Editor(find("script"), {
+    turns: state.turns,
+    plain: state.plain,
+    name: (speaker) => cast.name(speaker),
+    onchange: (turns) => change({ turns }),
+  });
+  stage = new Stage();
+  plan = new Plan(find("plan"), request);
+  new Delivery(find("delivery"));
+  new Code(find("code"), request);
+
+  sounds();
+  writing();
+  find("format").append(...Object.entries(FORMATS).map(([value, name]) => h("option", { value }, name)));
+  find("format").value = state.format;
+  find("format").addEventListener("change", (event) => change({ format: event.target.value }));
+  find("download").addEventListener("click", save);
+  find("say").addEventListener("click", say);
+  find("queue").addEventListener("click", queue);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && location.hash.slice(1) in { "": 1, speak: 1 }) {
+      event.preventDefault();
+      say();
+    }
+  });
+  // the audio device takes a moment to open: do it on the way to the button
+  find("say").addEventListener("pointerdown", audio);
+
+  onChange((changes) => {
+    if ("voice" in changes || "voice2" in changes) editor.draw();
+    refresh();
+  });
+  refresh();
+}
+
+export const recolour = () => stage.recolour();
+
+/** Ask for the plan anew; while the view is not seen nothing asks. */
+export const show = () => plan.update();
+
+/** The body of POST /generate for what is written and chosen now. */
+export function request() {
+  const body = { text: tagged(state.turns), voice_id: state.voice };
+  if (state.voice2) body.voice_id_2 = state.voice2;
+  if (state.speed !== 1) body.speed = state.speed;
+  for (const name of ["temperature", "cfg_scale", "top_p", "seed"]) {
+    if (state[name] !== null) body[name] = state[name];
+  }
+  return body;
+}
+
+async function say() {
+  if (making) return making.abort();
+  const body = request();
+  if (!body.text) return;
+  audio();
+  making = new AbortController();
+  trouble(find("speak-error"));
+  find("facts").textContent = "Waiting for the first sound…";
+  stage.begin(plan.seconds ?? guessSeconds(body.text, state.speed));
+  refresh();
+  const asked = performance.now();
+  let first = null;
+  try {
+    const response = await send("POST", "/generate", {
+      json: { ...body, response_format: "wav", stream: true },
+      signal: making.signal,
+    });
+    const seed = Number(response.headers.get("X-Seed") ?? body.seed ?? 0);
+    made = { ...body, seed };
+    for await (const piece of read(response)) {
+      if (piece.rate) {
+        stage.start(piece.rate);
+        continue;
+      }
+      first ??= performance.now() - asked;
+      stage.append(piece);
+      find("facts").textContent = "Being made while you listen";
+    }
+    if (!stage.player.length) throw new Refusal("The server sent no sound.");
+    facts(seed, first, performance.now() - asked);
+  } catch (error) {
+    if (error.name === "AbortError") find("facts").textContent = "Stopped";
+    else {
+      find("facts").textContent = "";
+      trouble(find("speak-error"), error instanceof Refusal ? error.message : "The connection broke while it was made.");
+    }
+  } finally {
+    making = null;
+    stage.end();
+    if (!stage.player.length) {
+      find("stage-full").hidden = true;
+      find("stage-empty").hidden = false;
+    }
+    refresh();
+  }
+}
+
+function facts(seed, first, whole) {
+  const times = (1000 * stage.player.duration) / whole;
+  find("facts").textContent =
+    `First sound after ${(first / 1000).toFixed(2)} s · made ${times < 10 ? times.toFixed(1) : Math.round(times)}× as fast as it plays · seed ${seed}`;
+}
+
+/** Have the text made where nobody waits for it. */
+async function queue() {
+  trouble(find("speak-error"));
+  try {
+    const response = await send("POST", "/generate?async_mode=true", {
+      json: { ...request(), response_format: find("format").value },
+    });
+    if (!response.headers.get("Content-Type")?.includes("json")) throw new Refusal("This server does not keep jobs.");
+    notice("The job is in the queue.");
+    location.hash = "jobs";
+  } catch (error) {
+    trouble(find("speak-error"), error.message);
+  }
+}
+
+async function save() {
+  const format = find("format").value;
+  const name = `dialogue.${EXTENSIONS[format] ?? format}`;
+  if (format === "wav") return download(write(stage.player.samples, stage.player.rate), name);
+  const button = find("download");
+  button.disabled = true;
+  try {
+    // the same request with the same seed is the same audio
+    const response = await send("POST", "/generate", { json: { ...made, response_format: format } });
+    download(await response.blob(), name);
+  } catch (error) {
+    trouble(find("speak-error"), error.message);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function sounds() {
+  const button = (words, mark) =>
+    h("button", { type: "button", "aria-label": `Insert ${words}`, onclick: () => editor.insert(mark) }, words);
+  const [near, far] = [SOUNDS.slice(0, AT_HAND), SOUNDS.slice(AT_HAND)];
+  const rest = far.map((sound) => h("button", { type: "button", hidden: true, "aria-label": `Insert ${sound}`, onclick: () => editor.insert(`(${sound})`) }, sound));
+  const more = h("button", {
+    type: "button",
+    class: "more",
+    "aria-expanded": "false",
+    onclick: () => {
+      const open = more.getAttribute("aria-expanded") === "false";
+      more.setAttribute("aria-expanded", open);
+      more.textContent = open ? "Fewer" : "More sounds";
+      for (const sound of rest) sound.hidden = !open;
+    },
+  }, "More sounds");
+  find("sounds").append(...near.map((sound) => button(sound, `(${sound})`)), button("pause", "[pause:1s]"), ...rest, more);
+}
+
+function writing() {
+  const press = (plain) => {
+    find("as-turns").setAttribute("aria-pressed", !plain);
+    find("as-text").setAttribute("aria-pressed", plain);
+  };
+  const choose = (plain) => {
+    change({ plain });
+    editor.setPlain(plain);
+    press(plain);
+  };
+  find("as-turns").addEventListener("click", () => choose(false));
+  find("as-text").addEventListener("click", () => choose(true));
+  find("clear-script").addEventListener("click", () => {
+    editor.set([{ speaker: 1, text: "" }]);
+    find("script").querySelector("textarea").focus();
+  });
+  press(state.plain);
+}
+
+function refresh() {
+  const { text } = request();
+  const button = find("say");
+  const label = making ? "Stop" : "Speak";
+  if (button.textContent !== label) button.replaceChildren(icon(making ? "stop" : "play"), label);
+  button.disabled = !making && !text;
+  find("queue").disabled = !text;
+  find("download").disabled = Boolean(making);
+  const seconds = Math.max(1, Math.round(plan.seconds ?? guessSeconds(text, state.speed)));
+  find("measure").textContent = !text
+    ? "Write something to hear it."
+    : text.length > LIMIT
+      ? `${text.length} of ${LIMIT} characters: too long for one recording.`
+      : `About ${seconds} s · ${text.length} characters`;
+}

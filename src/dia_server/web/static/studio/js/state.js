@@ -1,0 +1,51 @@
+// What survives a reload: one object in localStorage.
+
+const NAME = "dia-studio";
+
+const FIRST = {
+  turns: [
+    { speaker: 1, text: "Did you hear that?" },
+    { speaker: 2, text: "(laughs) It was only the wind. Come on, the kettle is still warm." },
+    { speaker: 1, text: "You always say that." },
+  ],
+  plain: false,
+  voice: "aria",
+  voice2: "",
+  speed: 1,
+  temperature: null,
+  cfg_scale: null,
+  top_p: null,
+  seed: null,
+  format: "mp3",
+  language: "curl",
+  key: "",
+};
+
+const listeners = new Set();
+
+export const state = { ...FIRST, ...stored() };
+
+export function change(changes) {
+  Object.assign(state, changes);
+  try {
+    localStorage.setItem(NAME, JSON.stringify(state));
+  } catch {
+    // private windows and full disks: the page works on, it only forgets
+  }
+  for (const listener of listeners) listener(changes);
+}
+
+/** Call `listener` with each change from now on. */
+export function onChange(listener) {
+  listeners.add(listener);
+}
+
+function stored() {
+  try {
+    const found = JSON.parse(localStorage.getItem(NAME)) ?? {};
+    if (!Array.isArray(found.turns) || !found.turns.length) delete found.turns;
+    return found;
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,46 @@
+// The outline of a sound: the loudest sample of each 3 ms, drawn as bars.
+
+import { fit } from "./dom.js";
+
+const SPAN = 128; // samples
+const BAR = 3; // pixels, and as many to the next one less 1
+
+export class Waveform {
+  #peaks = [];
+  rate = 1;
+  #read = 0;
+
+  begin(rate) {
+    this.rate = rate;
+    this.#peaks = [];
+    this.#read = 0;
+  }
+
+  advance(samples) {
+    for (; this.#read + SPAN <= samples.length; this.#read += SPAN) {
+      let peak = 0;
+      for (let i = this.#read; i < this.#read + SPAN; i++) peak = Math.max(peak, Math.abs(samples[i]));
+      this.#peaks.push(peak);
+    }
+  }
+
+  /** Draw so that `seconds` fill the canvas; what is before `position` has the colour `heard`. */
+  draw(canvas, seconds, position, { heard, ahead, line }) {
+    const { context, width, height } = fit(canvas);
+    const perPixel = (seconds * this.rate) / SPAN / width;
+    const middle = height / 2;
+    const step = BAR + 2;
+    for (let x = 0; x < width; x += step) {
+      const from = Math.floor(x * perPixel);
+      const to = Math.max(from + 1, Math.floor((x + step) * perPixel));
+      let peak = 0;
+      for (let i = from; i < to; i++) peak = Math.max(peak, this.#peaks[i] ?? 0);
+      const made = from < this.#peaks.length;
+      const tall = made ? Math.max(1.5, Math.sqrt(peak) * (middle - 2)) : 1;
+      context.fillStyle = !made ? line : (x / width) * seconds < position ? heard : ahead;
+      context.beginPath();
+      context.roundRect(x, middle - tall, BAR, 2 * tall, BAR / 2);
+      context.fill();
+    }
+  }
+}

@@ -1,0 +1,109 @@
+"""A real Chromium before a real server. Where there is none, every test here is skipped and says so."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.browser.studio import Studio
+from tests.live.server import Server
+from tests.recordings import wav_file
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",  # containers have no user namespaces to make one of
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a microphone that beeps
+    "--use-fake-ui-for-media-stream",
+]
+TAP = Path(__file__).parent / "tap.js"
+
+OpenStudio = Callable[..., Studio]
+
+
+@pytest.fixture(scope="package")
+def browser() -> "Iterator[Browser]":
+    """Ends with this folder: Playwright runs an event loop meanwhile, which other tests could not."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A preview server without limits that most tests share."""
+    with Server(
+        tmp_path_factory.mktemp("studio"),
+        rate_limit_generate=0,
+        rate_limit_upload=0,
+        rate_limit_jobs=0,
+        auto_transcribe="false",
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def furnished(server: Server) -> Server:
+    """The same server with a recording, a voice and jobs, so that no view is empty."""
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        client.post(
+            "/audio_prompts/upload",
+            data={"prompt_id": "grandmother"},
+            files={"audio_file": ("sample.wav", wav_file(3.0))},
+        ).raise_for_status()
+        client.post("/voice_mappings", json={"voice_id": "grandmother", "audio_prompt": "grandmother"})
+        for text in ("[S1] Chapter one. [S2] Already?", "The second chapter."):
+            client.post("/generate?async_mode=true", json={"text": text}).raise_for_status()
+    return server
+
+
+@pytest.fixture
+def open_studio(browser: "Browser") -> Iterator[OpenStudio]:
+    """Open the page of a server in a browser profile of its own.
+
+    Whatever a test does, at its end the page must have raised no error, broken no rule of its
+    Content-Security-Policy and sent no request to another host.
+    """
+    with ExitStack() as checks:
+
+        def open_page(url: str, view: str = "speak", **context: Any) -> Studio:
+            page = browser.new_context(permissions=["microphone"], **context).new_page()
+            page.set_default_timeout(15_000)
+            page.add_init_script(path=TAP)
+            errors: list[str] = []
+            requests: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.on("request", lambda request: requests.append(request.url))
+            checks.callback(_check, page, url, errors, requests)
+            studio = Studio(page, url)
+            studio.open(view)
+            return studio
+
+        yield open_page
+
+
+def _check(page: "Page", url: str, errors: list[str], requests: list[str]) -> None:
+    violations = page.evaluate("window.violations")
+    page.context.close()
+    assert errors == []
+    assert violations == []
+    assert [request for request in requests if not request.startswith((f"{url}/", f"blob:{url}/"))] == []
+
+
+@pytest.fixture
+def studio(open_studio: OpenStudio, server: Server) -> Studio:
+    return open_studio(server.url)

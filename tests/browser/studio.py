@@ -1,0 +1,73 @@
+"""The page as its users see it."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+VENDOR = Path(__file__).parent / "vendor"
+VIEWS = ("speak", "voices", "jobs", "server")
+
+
+class Studio:
+    def __init__(self, page: "Page", url: str) -> None:
+        self.page = page
+        self.url = url
+
+    def open(self, view: str = "speak") -> None:
+        self.page.goto(f"{self.url}/#{view}")
+        self.page.locator(f"#view-{view}").wait_for()
+        if view in {"voices", "jobs", "server"}:
+            self.page.locator(f"#view-{view} h1").wait_for()
+
+    def write(self, *turns: str) -> None:
+        """Replace the dialogue by `turns`, said by one speaker after the other."""
+        self.button("Clear").click()
+        for number, words in enumerate(turns):
+            if number:
+                self.page.keyboard.press("Enter")
+            self.page.keyboard.insert_text(words)
+
+    def speak(self) -> None:
+        """Press the button and wait until everything is made."""
+        self.page.locator("#say").click()
+        self.until("document.getElementById('facts').textContent.includes('First sound')")
+
+    def until(self, condition: str, within_s: float = 15) -> None:
+        """Wait until a JavaScript expression holds; Playwright's own way to wait breaks the page's policy."""
+        deadline = time.monotonic() + within_s
+        while not self.page.evaluate(condition):
+            assert time.monotonic() < deadline, f"still not: {condition}"
+            self.page.wait_for_timeout(30)
+
+    def button(self, name: str) -> "Locator":
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def wait_for_text(self, words: str) -> None:
+        self.page.get_by_text(words).first.wait_for()
+
+    @property
+    def heard(self) -> dict[str, Any]:
+        """What went to the loudspeakers: see tap.js."""
+        heard: dict[str, Any] = self.page.evaluate("window.heard")
+        return heard
+
+    @property
+    def width(self) -> int:
+        width: int = self.page.evaluate("document.documentElement.scrollWidth")
+        return width
+
+    def accessibility_violations(self) -> list[str]:
+        """What axe-core finds wrong, one line each."""
+        self.page.evaluate((VENDOR / "axe.min.js").read_text())
+        result = self.page.evaluate("axe.run()")
+        return [
+            f"{rule['id']}: {node['target']} {node['failureSummary']}"
+            for rule in result["violations"]
+            for node in rule["nodes"]
+        ]

@@ -1,0 +1,290 @@
+import io
+import json
+import wave
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tests.browser.conftest import OpenStudio
+from tests.browser.studio import Studio
+from tests.live.server import Server
+
+FIRST_SAMPLE_MS = 200
+"""The promise for the preview engine."""
+SENTENCE = "The ferry leaves at seven, and it does not wait."
+
+
+def test_a_text_becomes_audible_audio(studio: Studio) -> None:
+    studio.write(SENTENCE, "Then we run.")
+    studio.speak()
+    studio.until("window.heard.seconds > 2")
+
+    assert studio.heard["peak"] > 0.2
+
+
+def test_the_first_sample_is_heard_soon_after_the_click(studio: Studio) -> None:
+    studio.write(SENTENCE)
+    delays = []
+    for _ in range(3):
+        studio.speak()
+        studio.until("window.heard.first !== null")
+        heard = studio.heard
+        delays.append(heard["first"] - heard["clicked"])
+        studio.until("document.getElementById('play').ariaLabel === 'Play'")
+
+    print(f"first audible sample after {', '.join(f'{delay:.0f}' for delay in delays)} ms")
+    assert min(delays) < FIRST_SAMPLE_MS
+
+
+def test_what_is_played_is_what_the_server_made(studio: Studio) -> None:
+    studio.write(SENTENCE)
+    with studio.page.expect_request("**/generate") as sent:
+        studio.speak()
+    studio.page.locator("#format").select_option("wav")
+    with studio.page.expect_download() as saved:
+        studio.button("Download").click()
+
+    body: dict[str, Any] = sent.value.post_data_json or {}
+    made = studio.page.request.post(f"{studio.url}/generate", data={**body, "stream": False}).body()
+    assert _pcm(saved.value.path()) == _pcm(io.BytesIO(made))
+
+
+@pytest.mark.parametrize("audio_format", ["wav", "mp3", "opus", "aac", "flac", "pcm"])
+def test_every_format_can_be_downloaded(studio: Studio, audio_format: str) -> None:
+    studio.write("One two three.")
+    studio.speak()
+    studio.page.locator("#format").select_option(audio_format)
+    with studio.page.expect_download() as saved:
+        studio.button("Download").click()
+
+    path = saved.value.path()
+    if audio_format == "pcm":
+        samples = np.fromfile(path, "<i2") / 32768
+    else:
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+        samples = np.concatenate([frame.reshape(-1) for frame in frames]).astype(float)
+    assert np.abs(samples).max() > 0.1
+    assert saved.value.suggested_filename == f"dialogue.{'ogg' if audio_format == 'opus' else audio_format}"
+
+
+def test_the_waveform_and_the_spectrogram_are_drawn(studio: Studio) -> None:
+    studio.write(SENTENCE)
+    studio.speak()
+    studio.until("document.getElementById('play').ariaLabel === 'Play'")
+
+    for canvas in ("wave", "spectrum"):
+        colours: int = studio.page.evaluate(
+            """id => { const canvas = document.getElementById(id);
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return new Set(new Uint32Array(data.buffer)).size }""",
+            canvas,
+        )
+        assert colours > (20 if canvas == "spectrum" else 1)
+
+
+def test_sound_can_be_paused_and_sought_with_the_keyboard(studio: Studio) -> None:
+    studio.write(SENTENCE)
+    studio.speak()
+    studio.button("Pause").press("Enter")
+    studio.page.locator("#seek").focus()
+    studio.page.keyboard.press("Home")
+    assert studio.page.locator("#seek").get_attribute("aria-valuetext") is not None
+    studio.until("document.getElementById('clock').textContent.startsWith('0:00')")
+    studio.button("Play").press("Enter")
+    studio.button("Pause").wait_for()
+
+
+def test_the_request_bears_what_was_chosen(studio: Studio) -> None:
+    page = studio.page
+    studio.write("Hello.", "(laughs) Hello.")
+    page.locator("#voice-1").select_option("kai")
+    page.locator("#voice-2").select_option("nova")
+    page.locator("#seed").fill("7")
+    for slider, presses in (("speed", 4), ("temperature", 2), ("cfg_scale", 5), ("top_p", 3)):
+        for _ in range(presses):
+            page.locator(f"#{slider}").press("ArrowLeft" if slider == "top_p" else "ArrowRight")
+    with page.expect_request("**/generate") as sent:
+        studio.speak()
+
+    assert sent.value.post_data_json == {
+        "text": "[S1] Hello. [S2] (laughs) Hello.",
+        "voice_id": "kai",
+        "voice_id_2": "nova",
+        "seed": 7,
+        "speed": 1.2,
+        "temperature": 1.3,
+        "cfg_scale": 3.5,
+        "top_p": 0.92,
+        "response_format": "wav",
+        "stream": True,
+    }
+
+
+def test_tags_that_are_pasted_become_turns(studio: Studio) -> None:
+    studio.button("Clear").click()
+    studio.page.keyboard.insert_text("[S1] Are you there? [S2] (sighs) Where else. [S1] Good.")
+
+    turns = studio.page.locator(".turn")
+    assert turns.count() == 3
+    assert [turn.get_attribute("class") for turn in turns.all()] == ["turn s1", "turn s2", "turn s1"]
+    assert studio.page.locator(".turn mark.sound").inner_text() == "(sighs)"
+
+
+def test_sounds_are_put_at_the_cursor(studio: Studio) -> None:
+    studio.write("Well")
+    studio.button("Insert laughs").click()
+    studio.page.keyboard.insert_text("never mind.")
+
+    assert studio.page.locator(".turn textarea").input_value() == "Well (laughs) never mind."
+
+
+def test_turns_are_written_with_the_keyboard_alone(studio: Studio) -> None:
+    page = studio.page
+    studio.write("One", "Two", "Three")
+    page.keyboard.press("Home")
+    page.keyboard.press("Backspace")  # joins the third turn to the second
+    assert [area.input_value() for area in page.locator(".turn textarea").all()] == ["One", "Two Three"]
+    page.keyboard.press("Control+Enter")
+    studio.until("window.heard.first !== null")
+
+
+def test_the_page_is_reached_by_tabbing(studio: Studio) -> None:
+    page = studio.page
+    names = []
+    page.keyboard.press("Tab")
+    for _ in range(40):
+        names.append(page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.innerText"))
+        page.keyboard.press("Tab")
+
+    order = ["Skip to the content", "Speak", "Voices", "Turn 1, speaker 1", "Insert laughs", "Speak"]
+    at = 0
+    for name in order:
+        at = names.index(name, at) + 1
+
+
+def test_the_text_survives_a_reload(studio: Studio) -> None:
+    studio.write("Remember me.")
+    studio.page.locator("#voice-1").select_option("zara")
+    studio.page.reload()
+    studio.page.locator(".turn textarea").wait_for()
+
+    assert studio.page.locator(".turn textarea").input_value() == "Remember me."
+    studio.wait_for_text("Zara")
+    assert studio.page.locator("#voice-1").input_value() == "zara"
+
+
+def test_the_request_is_shown_as_code_that_runs(studio: Studio) -> None:
+    studio.write("It's a quote.")
+    assert "It'\\''s a quote." in studio.text("#code pre")
+    studio.button("Python").click()
+    source = studio.text("#code pre")
+    compile(source, "copied", "exec")
+    assert f'"{studio.url}/generate"' in source
+    studio.button("JavaScript").click()
+    assert json.dumps("[S1] It's a quote.") in studio.text("#code pre")
+
+
+def test_stopping_ends_the_request(studio: Studio) -> None:
+    page = studio.page
+    # a server that has accepted and says nothing yet
+    page.route("**/generate", lambda route: None)
+    studio.write(SENTENCE)
+    page.locator("#say").click()
+    page.get_by_role("button", name="Stop").click()
+
+    studio.wait_for_text("What you make appears here")
+    page.unroute("**/generate")
+    studio.speak()
+
+
+def test_a_long_text_is_planned_and_spoken(studio: Studio) -> None:
+    page = studio.page
+    turns = [f"[S{1 + i % 2}] This is sentence number {i} of a long conversation." for i in range(40)]
+    studio.button("Plain text").click()
+    with page.expect_response("**/plan") as planned:
+        page.locator("#script textarea").fill("\n".join(turns))
+    page.locator(".steps li").nth(3).wait_for()
+    assert page.locator(".steps li").count() == len(planned.value.json()["utterances"])
+    studio.speak()
+    assert _seconds(studio) > 60
+
+
+def test_a_server_that_cannot_plan_is_told_in_words(studio: Studio) -> None:
+    studio.page.route(
+        "**/plan", lambda route: route.fulfill(status=404, json={"detail": "no", "error_code": "NOT_FOUND"})
+    )
+    studio.page.reload()
+    studio.wait_for_text("does not tell its plan")
+
+
+def test_a_plan_is_drawn_as_the_server_tells_it(studio: Studio) -> None:
+    plan: dict[str, Any] = {
+        "utterances": [
+            {"text": "[S1] Once upon a time.", "pause_before_s": 0, "estimated_s": 6.2},
+            {"text": "[S2] Twice, I think.", "pause_before_s": 0.25, "estimated_s": 5.1},
+        ],
+        "estimated_s": 11.55,
+    }
+    studio.page.route("**/plan", lambda route: route.fulfill(json=plan))
+    studio.page.reload()
+    studio.wait_for_text("2 pieces, made side by side, about 12 s.")
+    assert studio.text(".steps li:nth-child(2)").split("\n")[-1] == "+0.3 5.1 s"
+
+
+def test_a_refusal_is_shown_in_the_servers_words(studio: Studio) -> None:
+    studio.button("Plain text").click()
+    studio.page.locator("#script textarea").fill("word " * 1200)
+    studio.page.locator("#say").click()
+
+    alert = studio.page.locator("#speak-error")
+    alert.wait_for()
+    assert "limit is 4096" in alert.inner_text()
+
+
+def test_too_many_requests_are_told_in_words(open_studio: OpenStudio, tmp_path: Path) -> None:
+    with Server(tmp_path, rate_limit_generate=1) as server:
+        studio = open_studio(server.url)
+        studio.speak()
+        studio.page.locator("#say").click()
+        studio.wait_for_text("more than this server allows in a minute")
+
+
+def test_a_server_that_has_gone_is_told_in_words(open_studio: OpenStudio, tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        studio = open_studio(server.url)
+        server.stop()
+        studio.page.locator("#say").click()
+        studio.wait_for_text("The server does not answer. Is it still running?")
+
+
+def test_an_api_key_is_asked_for_and_kept(open_studio: OpenStudio, tmp_path: Path) -> None:
+    with Server(tmp_path, api_keys="open-sesame", rate_limit_generate=0) as server:
+        studio = open_studio(server.url)
+        key = studio.page.get_by_label("API key")
+        key.fill("open-sesame")
+        studio.button("Use this key").click()
+        studio.speak()
+        studio.page.reload()
+        studio.speak()
+        assert not studio.page.locator("#key").is_visible()
+
+
+def test_the_preview_engine_is_named_on_every_view(studio: Studio) -> None:
+    for view in ("speak", "voices", "jobs", "server"):
+        studio.open(view)
+        studio.wait_for_text("Preview voice.")
+
+
+def _pcm(file: Path | io.BytesIO) -> bytes:
+    with wave.open(str(file) if isinstance(file, Path) else file) as audio:
+        frames: bytes = audio.readframes(audio.getnframes())
+    return frames
+
+
+def _seconds(studio: Studio) -> float:
+    minutes, seconds = studio.text("#clock").split("/")[1].strip(" ~").split(":")
+    return 60 * int(minutes) + int(seconds)

@@ -1,0 +1,117 @@
+import io
+import wave
+
+import httpx
+import numpy as np
+
+from tests.browser.studio import Studio
+from tests.recordings import wav_file
+
+
+def test_a_recording_that_is_uploaded_becomes_a_voice_that_speaks(studio: Studio) -> None:
+    page = studio.page
+    studio.open("voices")
+    page.locator("#voice-file").set_input_files(
+        {"name": "Uncle Ben.wav", "mimeType": "audio/wav", "buffer": wav_file(3.0)}
+    )
+    page.get_by_label("Waveform of your recording").wait_for()
+    assert page.locator("#voice-name").input_value() == "Uncle Ben"
+    page.locator("#voice-words").fill("Power is a thing to be careful with.")
+    page.locator("#save-voice").click()
+    studio.wait_for_text("Saved. Try it, or cast it in a dialogue.")
+
+    mapping = httpx.get(f"{studio.url}/voice_mappings").json()["uncle_ben"]
+    assert mapping["audio_prompt"] == "uncle_ben"
+    prompt = httpx.get(f"{studio.url}/audio_prompts/metadata/uncle_ben").json()
+    assert prompt["transcript"] == "Power is a thing to be careful with."
+    studio.button("Try Uncle Ben").click()
+    studio.until("window.heard.seconds > 1")
+    assert studio.heard["peak"] > 0.2
+
+    page.get_by_role("button", name="Cast Uncle Ben").click()
+    page.locator("#say").wait_for()
+    assert page.locator("#voice-1").input_value() == "uncle_ben"
+    studio.speak()
+
+
+def test_a_voice_is_recorded_with_the_microphone(studio: Studio) -> None:
+    page = studio.page
+    studio.open("voices")
+    studio.button("Record").click()
+    page.get_by_role("button", name="Stop · 0:02").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_label("Waveform of your recording").wait_for()
+    page.locator("#voice-words").fill("Beep, beep.")
+    page.locator("#voice-name").fill("The Robot")
+    page.locator("#save-voice").click()
+    studio.wait_for_text("Saved. Try it")
+
+    recording = httpx.get(f"{studio.url}/audio_prompts/the_robot/audio").content
+    with wave.open(io.BytesIO(recording)) as audio:
+        seconds = audio.getnframes() / audio.getframerate()
+        samples = np.frombuffer(audio.readframes(audio.getnframes()), "<i2")
+    assert 1.5 < seconds < 6
+    assert np.abs(samples).max() > 10_000  # Chromium's fake microphone beeps
+
+
+def test_a_transcript_is_corrected_and_heard(studio: Studio) -> None:
+    _upload(studio, "aunt_may")
+    page = studio.page
+    studio.open("voices")
+    row = page.get_by_role("article", name="Recording aunt_may")
+    row.get_by_label("What is said in it").fill("Wheat cakes are ready.")
+    row.get_by_role("button", name="Save the transcript").click()
+    studio.wait_for_text("Transcript saved.")
+    row.get_by_text("written by you").wait_for()
+    row.get_by_role("button", name="Play the recording aunt_may").click()
+    studio.until("window.heard.seconds > 0.5")
+
+    prompt = httpx.get(f"{studio.url}/audio_prompts/metadata/aunt_may").json()
+    assert (prompt["transcript"], prompt["transcript_source"]) == ("Wheat cakes are ready.", "manual")
+
+
+def test_a_recording_that_a_voice_uses_is_not_deleted_and_it_says_why(studio: Studio) -> None:
+    _upload(studio, "jonah")
+    httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "jonah", "audio_prompt": "jonah"})
+    page = studio.page
+    studio.open("voices")
+    page.get_by_role("button", name="Delete the recording jonah").click()
+    page.get_by_role("article", name="Recording jonah").get_by_role("alert").wait_for()
+    assert "jonah" in page.get_by_role("article", name="Recording jonah").get_by_role("alert").inner_text()
+
+    page.get_by_role("button", name="Delete the voice Jonah").click()
+    studio.wait_for_text("its recording is kept")
+    page.get_by_role("button", name="Delete the recording jonah").click()
+    studio.wait_for_text("Recording deleted.")
+    assert httpx.get(f"{studio.url}/audio_prompts/metadata/jonah").status_code == 404
+
+
+def test_a_file_that_is_no_audio_is_refused_in_words(studio: Studio) -> None:
+    page = studio.page
+    studio.open("voices")
+    page.locator("#voice-file").set_input_files(
+        {"name": "notes.wav", "mimeType": "audio/wav", "buffer": b"not audio at all" * 100}
+    )
+    studio.wait_for_text("The browser cannot play this file")
+    page.locator("#save-voice").click()
+    alert = page.locator(".newvoice .trouble")
+    alert.wait_for()
+    assert "audio_file" in alert.inner_text()
+
+
+def test_a_microphone_that_is_not_allowed_is_told_in_words(studio: Studio) -> None:
+    studio.page.add_init_script(
+        "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError') }"
+    )
+    studio.page.reload()
+    studio.open("voices")
+    studio.button("Record").click()
+    studio.wait_for_text("was not allowed to use the microphone")
+
+
+def _upload(studio: Studio, prompt_id: str) -> None:
+    httpx.post(
+        f"{studio.url}/audio_prompts/upload",
+        data={"prompt_id": prompt_id},
+        files={"audio_file": ("sample.wav", wav_file(2.0))},
+    ).raise_for_status()
