@@ -20,14 +20,14 @@ from dia_server.engine.engine import Engine
 from dia_server.engine.types import LoadModel, Samples, Utterance
 
 
-class Silence:
-    """Stands in for the codec on machines that are too slow for it; its audio has the right length."""
+class Hum:
+    """Stands in for the codec on slow machines; its audio has the right length and is no silence."""
 
     def encode(self, samples: Samples) -> LongTensor:
         return torch.zeros(-(-len(samples) // HOP), CODEBOOKS).long()  # type: ignore[return-value]
 
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
-        return [np.zeros(window.n * HOP, np.float32) for window in windows]
+        return [np.full(window.n * HOP, 0.1, np.float32) for window in windows]
 
 
 def random_codec(device: str) -> Codec:
@@ -39,7 +39,7 @@ def random_codec(device: str) -> Codec:
 def random_loader(size: str, device: str, dtype: torch.dtype, slots: int, *, codec: bool) -> LoadModel:
     def load(report: Callable[[float], None]) -> DiaModel:
         dia = random_dia(size, device, dtype)
-        audio: AudioCodec = random_codec(device) if codec else Silence()
+        audio: AudioCodec = random_codec(device) if codec else Hum()
         weights = assemble(
             Shape.of(dia.config),
             dia.state_dict().__getitem__,

@@ -82,6 +82,7 @@ EXPOSED_HEADERS = [
     "X-Request-ID",
     "X-Engine",
     "X-Seed",
+    "X-Retries",
 ]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,11 @@ import structlog
 
 from dia_server.audio.guard import judge
 from dia_server.audio.join import Join
+from dia_server.engine.generation import Generation
 from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance, VoicePrompt
+from dia_server.errors import Overloaded
+from dia_server.services.piece import Piece
 from dia_server.text.plan import Plan, PlannedUtterance
 
 log = structlog.get_logger()
@@ -20,6 +23,12 @@ log = structlog.get_logger()
 UNLIMITED_S = float("inf")
 NOTHING = np.zeros(SAMPLE_RATE // 4, np.float32)
 """What a text sounds like that has nothing to pronounce, as a full stop: clients take no empty file."""
+EMPTY = NOTHING[:0]
+
+AT_ONCE = 2
+"""Pieces of a text that are begun even where no slot is free: the one that is heard, and the next."""
+BUSY_S = 0.2
+"""Until a later piece tries again to get into a full queue: its text has been accepted as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,49 +38,9 @@ class Narrated:
     samples: Samples
     tokens: int
     progress: float
-    """Of the whole recording, 0 to 1."""
-
-
-class Piece:
-    """A planned utterance while the engine makes it."""
-
-    def __init__(self, planned: PlannedUtterance, utterance: Utterance) -> None:
-        self.planned = planned
-        self.utterance = utterance
-        self.heard = False
-        """Whether somebody has begun to take its audio, so that it can't be made again."""
-        self.chunks: list[Chunk] = []
-        self._taken = 0
-        self._changed = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def samples(self) -> Samples:
-        return np.concatenate([chunk.samples for chunk in self.chunks])
-
-    def add(self, chunk: Chunk) -> None:
-        self.chunks.append(chunk)
-        self._changed.set()
-
-    def restart(self, utterance: Utterance) -> None:
-        assert not self.heard
-        self.utterance = utterance
-        self.chunks.clear()
-
-    async def take(self) -> AsyncIterator[Chunk]:
-        """Its chunks as they come; raises what making it raised."""
-        assert self.task is not None
-        self.heard = True
-        self.task.add_done_callback(lambda _: self._changed.set())
-        while True:
-            while self._taken < len(self.chunks):
-                self._taken += 1
-                yield self.chunks[self._taken - 1]
-            if self.task.done():
-                self.task.result()
-                return
-            self._changed.clear()
-            await self._changed.wait()
+    """Of the whole recording, 0 to 1; it never falls."""
+    retries: int
+    """How often the guard has had pieces made again so far."""
 
 
 class Narrator:
@@ -86,75 +55,118 @@ class Narrator:
         return self._engine.name == "dia"
 
     async def narrate(
-        self, plan: Plan, base: Utterance, *, background: bool = False, ahead_s: float = UNLIMITED_S
+        self,
+        plan: Plan,
+        base: Utterance,
+        *,
+        live: bool = False,
+        background: bool = False,
+        ahead_s: float = UNLIMITED_S,
     ) -> AsyncGenerator[Narrated]:
         """Make `plan` with the settings of `base`; close the iterator to give every slot back.
 
-        Pieces are begun as long as those that nobody has taken yet are estimated at less than `ahead_s`
-        of speech, so that what waits for a slow reader stays small. Without a voice prompt the first
-        piece's audio is the prompt of the others, which begin when it is whole: one voice throughout.
+        Where somebody listens `live`, the first piece is put out from its first chunk on, and so is never
+        made again. Every other piece is put out when it is whole and judged, whenever that is: what is
+        made depends on the seed, and not on how fast the engine or the listener was.
+
+        Pieces are begun while there are free slots, and as long as those that nobody has taken yet are
+        estimated at less than `ahead_s` of speech, so that what waits for a slow reader stays small.
+        Without a voice prompt the first piece's audio is the prompt of the others, which begin when it is
+        whole: one voice throughout.
         """
         planned = deque(plan.utterances)
-        anchored = not self.clones or base.prompt is not None or len(planned) == 1
+        prompt = base.prompt
+        anchored = not self.clones or prompt is not None or len(planned) == 1
         running: deque[Piece] = deque()
-        join, done_s, whole_s, length = Join(SAMPLE_RATE), 0.0, plan.estimated_s, 0
+        join, done_s = Join(SAMPLE_RATE), 0.0
+        whole_s = plan.estimated_s or 1.0  # accents alone are estimated at nothing
+        progress, retries, length = 0.0, 0, 0
 
-        def begin_more(prompt: VoicePrompt | None) -> None:
-            limit = max(1, self._engine.slots) if anchored else 1
-            while planned and len(running) < limit:
+        def begin_more() -> None:
+            free = self._engine.slots - self._engine.active
+            while planned and (not running or anchored):
                 if running and sum(piece.planned.estimated_s for piece in running) >= ahead_s:
                     return
-                one = planned.popleft()
-                piece = Piece(one, self._utterance(one, replace(base, prompt=prompt)))
-                piece.task = asyncio.create_task(self._make(piece, background=background))
+                if len(running) >= AT_ONCE and free <= 0:
+                    return
+                first = len(planned) == len(plan.utterances)
+                piece = self._piece(planned.popleft(), replace(base, prompt=prompt), first=first, live=live)
+                piece.start(self._make(piece, background=background))
                 running.append(piece)
+                free -= 1
 
-        prompt = base.prompt
         try:
-            begin_more(prompt)
+            begin_more()
             while running:
-                piece = running[0]
+                piece, taken = running[0], [EMPTY]
                 lead = join.begin(piece.planned.pause_before_s)
-                async for chunk in piece.take():
-                    progress = (done_s + chunk.progress * piece.planned.estimated_s) / whole_s
+                while (chunk := await piece.next()) is not None:
+                    share = (done_s + chunk.progress * piece.planned.estimated_s) / whole_s
+                    progress = max(progress, min(1.0, share))
                     samples = np.concatenate([lead, join.push(chunk.samples)])
-                    length += len(samples)
-                    yield Narrated(samples, chunk.tokens, progress)
-                    lead = samples[:0]
+                    lead, length = EMPTY, length + len(samples)
+                    yield Narrated(samples, chunk.tokens, progress, retries + piece.retries)
+                    if not anchored:
+                        taken.append(chunk.samples)
+                    begin_more()
                 done_s += piece.planned.pause_before_s + piece.planned.estimated_s
+                retries += piece.retries
                 if not anchored:
-                    prompt, anchored = _anchor(piece), True
+                    prompt, anchored = _anchor(piece.planned.text, np.concatenate(taken)), True
                 running.popleft()
-                begin_more(prompt)
+                begin_more()
             rest = np.concatenate([join.begin(plan.pause_after_s), join.finish()])
-            yield Narrated(rest if length + len(rest) else NOTHING, 0, 1.0)
+            yield Narrated(rest if length + len(rest) else NOTHING, 0, 1.0, retries)
         finally:
-            for piece in running:
-                assert piece.task is not None
-                piece.task.cancel()
-            await asyncio.gather(*(piece.task for piece in running if piece.task), return_exceptions=True)
+            await asyncio.gather(*(piece.cancel() for piece in running))
 
-    def _utterance(self, planned: PlannedUtterance, base: Utterance) -> Utterance:
+    def _piece(self, planned: PlannedUtterance, base: Utterance, *, first: bool, live: bool) -> Piece:
         """The preview ends by itself; Dia may babble, and gets the plan's limit too."""
-        limits = [base.max_tokens, planned.max_tokens if self.clones else None]
-        most = min((limit for limit in limits if limit is not None), default=None)
-        return replace(base, text=planned.text + planned.ending, max_tokens=most)
+        wanted, most = base.max_tokens, planned.max_tokens if self.clones else None
+        limit = min((tokens for tokens in (wanted, most) if tokens is not None), default=None)
+        # what the client has cut short itself would only be found bad again and again
+        judged = self.clones and self._retries > 0 and (wanted is None or limit != wanted)
+        utterance = replace(base, text=planned.text + planned.ending, max_tokens=limit)
+        return Piece(planned, utterance, first=first, held=judged and not (first and live))
 
     async def _make(self, piece: Piece, *, background: bool) -> None:
         """Have the engine make `piece`, again while it is bad and nobody has heard of it."""
-        for attempt in range(self._retries + 1):
-            async with self._engine.submit(piece.utterance, background=background) as generation:
+        while True:
+            made = [EMPTY]
+            async with await self._submit(piece, background=background) as generation:
                 async for chunk in generation:
-                    piece.add(chunk)
-            if not self.clones or piece.heard or attempt == self._retries:
+                    if piece.held:
+                        made.append(chunk.samples)
+                        chunk = replace(chunk, samples=EMPTY)
+                    piece.put(chunk)
+            if not piece.held:
                 return
-            verdict = await asyncio.to_thread(judge, piece.samples, SAMPLE_RATE, piece.planned.estimated_s)
-            if verdict.good or piece.heard:
+            samples = np.concatenate(made)
+            if piece.retries == self._retries or await self._is_good(piece, samples):
+                piece.put(Chunk(samples, tokens=0, progress=1.0, done=True))
                 return
-            log.info("piece made again", faults=verdict.faults, seed=piece.utterance.seed)
-            piece.restart(replace(piece.utterance, seed=(piece.utterance.seed + 1) % 2**32))
+            piece.retries += 1
+            piece.utterance = replace(piece.utterance, seed=(piece.utterance.seed + 1) % 2**32)
+
+    async def _is_good(self, piece: Piece, samples: Samples) -> bool:
+        verdict = await asyncio.to_thread(judge, samples, SAMPLE_RATE, piece.planned.estimated_s)
+        if not verdict.good:
+            log.info("piece is bad", faults=verdict.faults, seed=piece.utterance.seed)
+        return verdict.good
+
+    async def _submit(self, piece: Piece, *, background: bool) -> Generation:
+        """Queue `piece`; only where its text begins with it is a full queue a reason to refuse."""
+        while True:
+            try:
+                return self._engine.submit(piece.utterance, background=background)
+            except Overloaded:
+                if piece.first and not piece.retries:
+                    raise
+            await asyncio.sleep(BUSY_S)
 
 
-def _anchor(piece: Piece) -> VoicePrompt:
-    samples = piece.samples
-    return VoicePrompt(samples, piece.planned.text, hashlib.sha256(samples.tobytes()).hexdigest())
+def _anchor(text: str, samples: Samples) -> VoicePrompt | None:
+    """What the other pieces are to sound like; None where the first has made no sound at all."""
+    if not samples.any():
+        return None
+    return VoicePrompt(samples, text, hashlib.sha256(samples.tobytes()).hexdigest())

@@ -68,6 +68,8 @@ class Speech:
     media_type: str
     seed: int
     made: Made
+    retries: int
+    """How often the guard had pieces made again."""
 
 
 @dataclass(slots=True)
@@ -76,16 +78,32 @@ class Tally:
 
     tokens: int = 0
     samples: int = 0
+    retries: int = 0
+
+    def add(self, narrated: Narrated) -> None:
+        self.tokens += narrated.tokens
+        self.samples += len(narrated.samples)
+        self.retries = narrated.retries
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Speech that is sent while it is made; whoever takes `audio` closes it."""
+    """Speech that is sent while it is made: iterate over it for the file's bytes, and close it."""
 
-    audio: AsyncGenerator[bytes]
+    first: bytes
+    rest: AsyncGenerator[bytes]
     media_type: str
     seed: int
     tally: Tally
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        yield self.first
+        async for audio in self.rest:
+            yield audio
+
+    async def aclose(self) -> None:
+        """Give the engine's slots back, whether or not anything has been taken."""
+        await self.rest.aclose()
 
 
 Listener = Callable[[Samples, float], None]
@@ -131,13 +149,9 @@ class SpeechService:
         request, voice = self.settle(request)
         tally = Tally()
         audio = self._stream(request, voice, tally)
-        try:
-            first = await anext(audio)
-        except Exception:
-            self._finished(request, voice, None)
-            raise
+        first = await anext(audio)
         assert request.seed is not None
-        return Streamed(_chain(first, audio), MEDIA_TYPES[request.response_format], request.seed, tally)
+        return Streamed(first, audio, MEDIA_TYPES[request.response_format], request.seed, tally)
 
     async def plan(self, request: SpeechRequest) -> Plan:
         """Show how `request` would be cut into pieces, and how long they will take to hear."""
@@ -164,18 +178,19 @@ class SpeechService:
         background: bool = False,
     ) -> Speech:
         """Make the audio of a settled request; `background` lets others go first."""
-        started = time.perf_counter()
-        pieces, tokens = [], 0
-        async with aclosing(self._narrate(request, voice, background=background)) as narration:
+        started, tally = time.perf_counter(), Tally()
+        pieces = []
+        live = listener is not None and not background  # whoever waits may be listening
+        async with aclosing(self._narrate(request, voice, live=live, background=background)) as narration:
             async for narrated in narration:
                 pieces.append(narrated.samples)
-                tokens += narrated.tokens
+                tally.add(narrated)
                 if listener is not None:
                     listener(narrated.samples, narrated.progress)
-        made = _made(started, tokens, sum(map(len, pieces)), request.speed)
+        made = _made(started, tally, request.speed)
         audio = await asyncio.to_thread(_finish, pieces, request.speed, request.response_format)
         assert request.seed is not None
-        return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made)
+        return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made, tally.retries)
 
     async def _stream(self, request: SpeechRequest, voice: Voice, tally: Tally) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
@@ -183,10 +198,11 @@ class SpeechService:
         keep = self._config.current.save_outputs
         started = time.perf_counter()
         try:
-            async with aclosing(self._narrate(request, voice, ahead_s=AHEAD_S)) as narration:
+            async with aclosing(self._narrate(request, voice, live=True, ahead_s=AHEAD_S)) as narration:
                 async for narrated in narration:
-                    tally.tokens += narrated.tokens
-                    tally.samples += len(narrated.samples)
+                    tally.add(narrated)
+                    if not len(narrated.samples):
+                        continue  # no header before the first audio: until then a failure has its status
                     if audio := await asyncio.to_thread(stream.push, narrated.samples):
                         kept += audio if keep else b""
                         yield audio
@@ -197,22 +213,23 @@ class SpeechService:
             self._finished(request, voice, None)
             raise
         assert request.seed is not None
-        made = _made(started, tally.tokens, tally.samples, request.speed)
+        made = _made(started, tally, request.speed)
         media_type = MEDIA_TYPES[request.response_format]
-        self._finished(request, voice, Speech(bytes(kept), media_type, request.seed, made))
+        self._finished(request, voice, Speech(bytes(kept), media_type, request.seed, made, tally.retries))
 
     async def _narrate(
         self,
         request: SpeechRequest,
         voice: Voice,
         *,
+        live: bool,
         background: bool = False,
         ahead_s: float = UNLIMITED_S,
     ) -> AsyncGenerator[Narrated]:
         planned, base = await self._script(request, voice)
         if self._config.current.show_prompts:
             log.info("speaking", text=base.text, voice=base.voice)
-        narration = self._narrator.narrate(planned, base, background=background, ahead_s=ahead_s)
+        narration = self._narrator.narrate(planned, base, live=live, background=background, ahead_s=ahead_s)
         async with aclosing(narration):
             async for narrated in narration:
                 yield narrated
@@ -277,13 +294,6 @@ class SpeechStream:
         return self._encoder.push(self._tempo.finish()) + self._encoder.finish()
 
 
-async def _chain(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for audio in rest:
-            yield audio
-
-
 def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
     """The planner's view of a prompt."""
     if prompt is None:
@@ -291,10 +301,9 @@ def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
     return {"transcript": prompt.transcript, "prompt_frames": -(-len(prompt.samples) // FRAME)}
 
 
-def _made(started: float, tokens: int, samples: int, speed: float) -> Made:
-    return Made(
-        generation_s=time.perf_counter() - started, tokens=tokens, audio_s=samples / SAMPLE_RATE / speed
-    )
+def _made(started: float, tally: Tally, speed: float) -> Made:
+    seconds = tally.samples / SAMPLE_RATE / speed
+    return Made(generation_s=time.perf_counter() - started, tokens=tally.tokens, audio_s=seconds)
 
 
 def _finish(pieces: list[Samples], speed: float, audio_format: AudioFormat) -> bytes:

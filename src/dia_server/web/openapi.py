@@ -89,7 +89,10 @@ def _audio() -> Json:
         "description": "The audio, in the format asked for",
         "content": {media_type.partition(";")[0]: binary for media_type in MEDIA_TYPES.values()},
         "headers": {
-            "X-Seed": _header("Seed that was used: the same request with it gives the same audio", "integer")
+            "X-Seed": _header("Seed that was used: the same request with it gives the same audio", "integer"),
+            "X-Retries": _header(
+                "How often a piece was made again; not where it is sent as it comes", "integer"
+            ),
         },
     }
 

@@ -95,8 +95,12 @@ def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
 
 
 def _whole(made: Speech) -> Response[bytes]:
-    return Response(made.audio, media_type=made.media_type, headers={"X-Seed": str(made.seed)})
+    return Response(
+        made.audio,
+        media_type=made.media_type,
+        headers={"X-Seed": str(made.seed), "X-Retries": str(made.retries)},
+    )
 
 
 def _stream(streamed: Streamed) -> Stream:
-    return Stream(streamed.audio, media_type=streamed.media_type, headers={"X-Seed": str(streamed.seed)})
+    return Stream(streamed, media_type=streamed.media_type, headers={"X-Seed": str(streamed.seed)})

@@ -29,8 +29,8 @@ class Done(Struct, tag_field="type", tag="speech.audio.done"):
 
 async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
     """The audio as events; input tokens are the text's characters, output tokens decoder steps."""
-    async with aclosing(streamed.audio) as audio:
-        async for piece in audio:
+    async with aclosing(streamed):
+        async for piece in streamed:
             if piece:
                 yield _event(Delta(b64encode(piece).decode()))
     tokens = streamed.tally.tokens

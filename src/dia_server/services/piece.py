@@ -1,0 +1,44 @@
+"""A planned utterance while the engine makes it."""
+
+import asyncio
+from collections.abc import Coroutine
+
+from dia_server.engine.types import Chunk, Utterance
+from dia_server.text.plan import PlannedUtterance
+
+
+class Piece:
+    """`start` begins it, `next` gives what has come, `cancel` gives its slot back."""
+
+    def __init__(self, planned: PlannedUtterance, utterance: Utterance, *, first: bool, held: bool) -> None:
+        self.planned = planned
+        self.utterance = utterance
+        self.first = first
+        """Whether it begins its text."""
+        self.held = held
+        """Whether its audio is kept back until it is whole and judged, so that it can be made again."""
+        self.retries = 0
+        self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, making: Coroutine[None, None, None]) -> None:
+        """Run `making`, which calls `put`."""
+        self._task = asyncio.create_task(making)
+        self._task.add_done_callback(lambda _: self._chunks.put_nowait(None))
+
+    def put(self, chunk: Chunk) -> None:
+        self._chunks.put_nowait(chunk)
+
+    async def next(self) -> Chunk | None:
+        """Return what comes next, None at the end; raises what making it raised, in its place."""
+        assert self._task is not None
+        chunk = await self._chunks.get()
+        if chunk is None:
+            self._task.result()
+        return chunk
+
+    async def cancel(self) -> None:
+        """Return once the engine knows; whatever making it raises is of no interest any more."""
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)

@@ -1,0 +1,138 @@
+"""Speech that is sent while it is made, by a real server."""
+
+import contextlib
+import http.client
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from benchmarks.load import resident_mb
+from tests.live.server import Server
+from tests.live.test_disconnect import LONG, wait_for
+from tests.memory import linux_only
+
+PATHS = [("/generate", "text"), ("/v1/audio/speech", "input")]
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Tones for speech, at twice real time; a text with "fail" in it fails after a second of audio."""
+    program = str(Path(__file__).parent / "failing_server.py")
+    folder = tmp_path_factory.mktemp("slow")
+    with Server(folder, command=(sys.executable, program), rate_limit_generate=0) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("path", "field"), PATHS)
+@pytest.mark.parametrize("audio_format", ["wav", "mp3", "opus", "aac", "flac", "pcm"])
+def test_the_first_audio_comes_at_once(server: Server, path: str, field: str, audio_format: str) -> None:
+    body = {field: LONG[:4000], "stream": True, "response_format": audio_format}
+    started = time.perf_counter()
+    with httpx.stream("POST", server.url + path, json=body, timeout=60) as answer:
+        assert len(next(answer.iter_raw()))
+        first = time.perf_counter() - started
+
+    assert first < 1  # benchmarks/streaming.py has the number
+
+
+@pytest.mark.parametrize(("path", "field"), PATHS)
+def test_a_client_that_leaves_a_stream_frees_its_slots(slow: Server, path: str, field: str) -> None:
+    with httpx.stream("POST", slow.url + path, json={field: LONG, "stream": True}, timeout=60) as answer:
+        next(answer.iter_raw())
+
+    assert wait_for(slow, 0) < 1
+    assert "Traceback" not in slow.log
+
+
+def test_one_that_leaves_hardly_reads_does_too(server: Server) -> None:
+    with Reader(server, LONG) as reader:
+        reader.read_for(1, per_second=1000)
+
+    assert wait_for(server, 0) < 1
+    httpx.post(f"{server.url}/generate", json={"text": "The next."}).raise_for_status()
+
+
+@pytest.mark.parametrize("extra", [{"stream": True}, {"stream_format": "sse"}])
+def test_a_failure_on_the_way_is_seen_by_the_client(slow: Server, extra: dict[str, object]) -> None:
+    with httpx.stream(
+        "POST", f"{slow.url}/v1/audio/speech", json={"input": "This will fail. " * 20, **extra}, timeout=60
+    ) as answer:
+        assert answer.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            b"".join(answer.iter_raw())
+
+    assert answer.num_bytes_downloaded > 10_000
+    assert wait_for(slow, 0) < 1
+
+
+class Reader:
+    """Reads an answer as slowly as it is told, with what buffers a socket has by itself."""
+
+    def __init__(self, server: Server, text: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        self._connection.connect()
+        assert self._connection.sock is not None
+        self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        body = json.dumps({"text": text, "stream": True, "speed": 0.25})
+        self._connection.request("POST", "/generate", body, {"content-type": "application/json"})
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def read_for(self, seconds: float, *, per_second: int) -> None:
+        answer = self._connection.getresponse()
+        assert answer.status == 200
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert answer.read(per_second // 10)
+            time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            answer.close()
+
+
+@linux_only
+def test_a_slow_reader_costs_no_memory(server: Server) -> None:
+    """The whole would be 100 MB."""
+    for _ in range(3):  # until every part has been used
+        httpx.post(f"{server.url}/generate", json={"text": LONG[:1500], "speed": 0.25, "stream": True})
+    before = resident_mb(server)
+
+    with Reader(server, LONG) as reader:
+        reader.read_for(5, per_second=10_000)
+        grown = resident_mb(server) - before
+
+    assert grown < 10
+
+
+def test_the_openai_sdk_writes_a_stream_to_a_file(server: Server, tmp_path: Path) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="anything", max_retries=0)
+    with client.audio.speech.with_streaming_response.create(
+        model="tts-1", voice="alloy", input=LONG[:1000], response_format="mp3"
+    ) as answer:
+        assert answer.headers["transfer-encoding"] == "chunked"
+        answer.stream_to_file(tmp_path / "speech.mp3")
+
+    assert (tmp_path / "speech.mp3").stat().st_size > 200_000
+
+
+def test_the_openai_sdk_gets_events(server: Server) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="anything", max_retries=0)
+    with client.audio.speech.with_streaming_response.create(
+        model="tts-1", voice="alloy", input=LONG[:500], response_format="pcm", stream_format="sse"
+    ) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert len(events) > 3
+    assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"}
+    assert events[-1]["type"] == "speech.audio.done"

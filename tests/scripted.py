@@ -1,0 +1,62 @@
+"""A model that says what a test has written for it, a chunk of 0.1 s a step."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
+
+Part = Samples | Exception
+Script = Callable[[Utterance], Sequence[Part]]
+
+CHUNK = SAMPLE_RATE // 10
+
+
+def speech(seconds: float, level: float = 0.2) -> list[Part]:
+    """A tone that falls silent at its end, as a word does: the guard finds nothing wrong with it."""
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    samples = (level * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
+    samples[-CHUNK:] *= np.linspace(1, 0, CHUNK, dtype=np.float32)
+    return list(np.split(samples, range(CHUNK, len(samples), CHUNK)))
+
+
+class ScriptedModel:
+    def __init__(self, script: Script, slots: int = 4, step_s: float = 0.0) -> None:
+        self.script = script
+        self.slots = slots
+        self.step_s = step_s
+        self.seen: list[Utterance] = []
+        self.most = 0
+        """Utterances that ran at the same time, at most."""
+        self._parts: dict[int, deque[Part]] = {}
+        self._counts: dict[int, int] = {}
+
+    def admit(self, slot: int, utterance: Utterance) -> None:
+        assert slot not in self._parts
+        self.seen.append(utterance)
+        self._parts[slot] = deque(self.script(utterance))
+        self._counts[slot] = len(self._parts[slot])
+        self.most = max(self.most, len(self._parts))
+
+    def step(self) -> dict[int, Chunk | Exception]:
+        time.sleep(self.step_s)
+        return {slot: self._advance(slot) for slot in self._parts}
+
+    def _advance(self, slot: int) -> Chunk | Exception:
+        part = self._parts[slot].popleft()
+        if isinstance(part, Exception):
+            return part
+        assert isinstance(part, np.ndarray)
+        left = len(self._parts[slot])
+        return Chunk(part, tokens=8, progress=1 - left / self._counts[slot], done=not left)
+
+    def release(self, slot: int) -> None:
+        self._parts.pop(slot, None)
+
+    def reset(self) -> None:
+        self._parts.clear()
+
+    def close(self) -> None:
+        self._parts.clear()

@@ -1,0 +1,318 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import numpy as np
+import pytest
+
+from dia_server.engine.engine import Engine
+from dia_server.engine.types import SAMPLE_RATE, EngineName, Samples, Utterance, VoicePrompt
+from dia_server.errors import Overloaded, ServerError
+from dia_server.services.narrator import NOTHING, Narrated, Narrator
+from dia_server.text.plan import Plan, PlannedUtterance
+from tests.scripted import Part, Script, ScriptedModel, speech
+from tests.waiting import until
+
+PROMPT = VoicePrompt(np.ones(SAMPLE_RATE, np.float32), "[S1] I speak like this.", "digest")
+BASE = Utterance("the whole", "aria", seed=7)
+SILENT: list[Part] = [np.zeros(SAMPLE_RATE, np.float32)]
+
+
+def level(utterance: Utterance) -> float:
+    """Tells pieces apart by ear: the first has 0.1, the second 0.2."""
+    return int(utterance.text.split()[1].rstrip(".")) / 10
+
+
+def say(utterance: Utterance) -> list[Part]:
+    return speech(1.0, level(utterance))
+
+
+def pieces(count: int, *, pause_s: float = 0.0, pause_after_s: float = 0.0) -> Plan:
+    return Plan(
+        tuple(
+            PlannedUtterance(f"[S1] {n}", ".", pause_s, estimated_s=1.0, max_tokens=300)
+            for n in range(1, count + 1)
+        ),
+        pause_after_s,
+    )
+
+
+class Rig:
+    def __init__(self, engine: Engine, model: ScriptedModel, retries: int) -> None:
+        self.engine, self.model = engine, model
+        self.narrator = Narrator(engine, retries=retries)
+
+    async def tell(self, plan: Plan, base: Utterance = BASE, *, live: bool = False) -> list[Narrated]:
+        async with aclosing(self.narrator.narrate(plan, base, live=live)) as narration:
+            return [narrated async for narrated in narration]
+
+    async def is_idle(self) -> bool:
+        return self.engine.active == 0
+
+
+@asynccontextmanager
+async def rig(
+    script: Script = say,
+    *,
+    slots: int = 4,
+    max_waiting: int = 16,
+    retries: int = 0,
+    step_s: float = 0.0,
+    name: EngineName = "dia",
+) -> AsyncIterator[Rig]:
+    model = ScriptedModel(script, slots, step_s)
+    engine = Engine(name, lambda _: model, max_waiting=max_waiting)
+    engine.start()
+    try:
+        while not engine.ready:
+            await asyncio.sleep(0.001)
+        yield Rig(engine, model, retries)
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+
+def sound(narration: list[Narrated]) -> Samples:
+    return np.concatenate([narrated.samples for narrated in narration])
+
+
+def levels(narration: list[Narrated]) -> list[float]:
+    """The loudness of each second."""
+    samples = sound(narration)
+    return [
+        float(np.abs(second).max()) for second in np.array_split(samples, round(len(samples) / SAMPLE_RATE))
+    ]
+
+
+async def test_pieces_run_side_by_side_and_come_out_in_order() -> None:
+    def slower_first(utterance: Utterance) -> list[Part]:
+        return speech(1.0, level(utterance)) if level(utterance) > 0.1 else speech(2.0, 0.1)
+
+    async with rig(slower_first, step_s=0.002) as made:
+        narration = await made.tell(pieces(4), Utterance("", "aria", 7, prompt=PROMPT))
+
+        assert made.model.most == 4
+        assert levels(narration) == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.4], abs=0.02)
+
+
+async def test_without_a_prompt_the_first_piece_is_the_prompt_of_the_others() -> None:
+    async with rig(step_s=0.002) as made:
+        narration = made.narrator.narrate(pieces(4), BASE)
+        async with aclosing(narration):
+            async for narrated in narration:
+                if narrated.progress < 0.25:
+                    assert len(made.model.seen) == 1
+
+        first, *others = made.model.seen
+        assert first.prompt is None
+        assert len(others) == 3
+        for other in others:
+            assert other.prompt is not None
+            np.testing.assert_array_equal(
+                other.prompt.samples,
+                np.concatenate([part for part in say(first) if isinstance(part, np.ndarray)]),
+            )
+            assert other.prompt.transcript == "[S1] 1"
+        assert len({other.prompt.digest for other in others if other.prompt}) == 1
+        assert made.model.most == 3
+
+
+async def test_a_first_piece_without_a_sound_is_nobodys_prompt() -> None:
+    async with rig(lambda u: SILENT if level(u) == 0.1 else say(u)) as made:
+        narration = await made.tell(pieces(2))
+
+        assert made.model.seen[1].prompt is None
+        assert levels(narration) == pytest.approx([0.2], abs=0.01)
+
+
+async def test_the_preview_needs_no_anchor() -> None:
+    async with rig(step_s=0.002, name="preview") as made:
+        await made.tell(pieces(4))
+
+        assert made.model.most == 4
+
+
+async def test_ahead_bounds_what_is_begun() -> None:
+    async with rig() as made:
+        base = Utterance("", "aria", 7, prompt=PROMPT)
+        narration = made.narrator.narrate(pieces(8), base, live=True, ahead_s=2.0)
+        async with aclosing(narration):
+            await anext(narration)
+            await until(made.is_idle)
+            assert len(made.model.seen) == 2
+
+            assert len([narrated async for narrated in narration])
+            assert len(made.model.seen) == 8
+
+
+async def test_leaving_early_frees_every_slot() -> None:
+    async with rig(lambda u: speech(60), step_s=0.005) as made:
+        narration = made.narrator.narrate(pieces(9), Utterance("", "aria", 7, prompt=PROMPT), live=True)
+        await anext(narration)
+        assert made.engine.active == 4
+
+        await narration.aclose()
+
+        await until(made.is_idle, timeout_s=1)
+        assert len(made.model.seen) == 4
+
+
+async def test_being_cancelled_frees_every_slot() -> None:
+    async with rig(lambda u: speech(60), step_s=0.005) as made:
+        telling = asyncio.create_task(made.tell(pieces(9), Utterance("", "aria", 7, prompt=PROMPT)))
+
+        async def is_full() -> bool:
+            return made.engine.active == 4
+
+        await until(is_full)
+        telling.cancel()
+
+        await until(made.is_idle, timeout_s=1)
+
+
+async def test_an_error_is_raised_at_its_place_and_what_follows_is_given_up() -> None:
+    def fail_third(utterance: Utterance) -> list[Part]:
+        if level(utterance) == 0.3:
+            return [*speech(0.2, 0.3), ServerError("no more")]
+        return speech(60, 0.4) if level(utterance) > 0.3 else say(utterance)
+
+    async with rig(fail_third, step_s=0.002) as made:
+        heard: list[Narrated] = []
+
+        async def listen() -> None:
+            async for narrated in made.narrator.narrate(pieces(5), Utterance("", "aria", 7, prompt=PROMPT)):
+                heard.append(narrated)
+
+        with pytest.raises(ServerError, match="no more"):
+            await listen()
+
+        told = sound(heard)
+        assert np.abs(told[:SAMPLE_RATE]).max() == pytest.approx(0.1, abs=0.01)
+        assert np.abs(told[-SAMPLE_RATE // 5 :]).max() == pytest.approx(0.3, abs=0.01)
+        await until(made.is_idle, timeout_s=1)
+        assert len(made.model.seen) <= 5
+
+
+def bad_with(*seeds: int) -> Script:
+    return lambda utterance: SILENT if utterance.seed in seeds else say(utterance)
+
+
+async def test_a_bad_piece_is_made_again_with_the_next_seed() -> None:
+    async with rig(bad_with(7), retries=2) as made:
+        narration = await made.tell(pieces(1))
+
+        assert [utterance.seed for utterance in made.model.seen] == [7, 8]
+        assert levels(narration) == pytest.approx([0.1], abs=0.01)
+        assert narration[-1].retries == 1
+
+
+async def test_seeds_go_round_at_their_end() -> None:
+    async with rig(bad_with(2**32 - 1), retries=2) as made:
+        await made.tell(pieces(1), Utterance("", "aria", 2**32 - 1))
+
+        assert [utterance.seed for utterance in made.model.seen] == [2**32 - 1, 0]
+
+
+async def test_it_is_made_again_only_so_often() -> None:
+    async with rig(bad_with(7, 8, 9), retries=2) as made:
+        narration = await made.tell(pieces(1))
+
+        assert [utterance.seed for utterance in made.model.seen] == [7, 8, 9]
+        np.testing.assert_array_equal(sound(narration), NOTHING)
+
+
+async def test_what_is_heard_live_is_not_taken_back_but_what_follows_may_be() -> None:
+    async with rig(bad_with(7), retries=2) as made:
+        narration = await made.tell(pieces(2), Utterance("", "aria", 7, prompt=PROMPT), live=True)
+
+        assert sorted(utterance.text for utterance in made.model.seen) == ["[S1] 1.", "[S1] 2.", "[S1] 2."]
+        assert narration[-1].retries == 1
+
+
+async def test_what_the_client_has_cut_short_is_not_made_again() -> None:
+    async with rig(bad_with(7), retries=2) as made:
+        await made.tell(pieces(1), Utterance("", "aria", 7, max_tokens=20))
+
+        assert [utterance.max_tokens for utterance in made.model.seen] == [20]
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_progress_never_falls_and_ends_with_1(live: bool) -> None:
+    async with rig(retries=2) as made:
+        narration = await made.tell(pieces(4, pause_s=0.3, pause_after_s=0.5), live=live)
+
+        progress = [narrated.progress for narrated in narration]
+        assert progress == sorted(progress)
+        assert progress[0] > 0
+        assert progress[-1] == 1
+        assert len(set(progress)) > 20
+
+
+async def test_pauses_are_where_the_plan_has_them() -> None:
+    async with rig() as made:
+        together = sound(await made.tell(pieces(3)))
+        apart = sound(await made.tell(pieces(3, pause_s=0.5, pause_after_s=0.25)))
+
+        assert len(apart) - len(together) == pytest.approx(1.75 * SAMPLE_RATE, abs=3)
+        assert not apart[: SAMPLE_RATE // 2].any()
+        assert not apart[-SAMPLE_RATE // 4 :].any()
+
+
+async def test_nothing_to_say_is_a_moment_of_silence() -> None:
+    async with rig() as made:
+        np.testing.assert_array_equal(sound(await made.tell(Plan((), 0.0))), NOTHING)
+
+
+async def test_a_text_of_no_length_can_be_said() -> None:
+    one = PlannedUtterance("[S1] 1", "", 0.0, estimated_s=0.0, max_tokens=300)
+    async with rig() as made:
+        assert (await made.tell(Plan((one,), 0.0)))[-1].progress == 1
+
+
+async def test_a_long_text_is_not_too_long_for_a_short_queue() -> None:
+    async with rig(slots=1, max_waiting=1) as made:
+        narration = await made.tell(pieces(6), Utterance("", "aria", 7, prompt=PROMPT))
+
+        assert levels(narration) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], abs=0.02)
+
+
+async def test_a_full_queue_refuses_a_text_and_delays_one_that_was_begun() -> None:
+    async with rig(slots=1, max_waiting=1, step_s=0.01) as made:
+        base = Utterance("", "aria", 7, prompt=PROMPT)
+        begun = asyncio.create_task(made.tell(pieces(3), base))
+        other = asyncio.create_task(made.tell(pieces(1), base))
+        while made.engine.active < 2:
+            await asyncio.sleep(0.001)
+
+        with pytest.raises(Overloaded):
+            await made.tell(pieces(1), base)
+        assert levels(await begun) == pytest.approx([0.1, 0.2, 0.3], abs=0.02)
+        other.cancel()
+
+
+async def test_texts_share_a_full_engine() -> None:
+    """A long text leaves the slots that others wait for; alone it has them all."""
+    async with rig(step_s=0.005) as made:
+        base = Utterance("", "aria", 7, prompt=PROMPT)
+        long = asyncio.create_task(made.tell(pieces(9), base))
+        while made.engine.active < 4:
+            await asyncio.sleep(0.001)
+
+        await made.tell(pieces(1), base)
+
+        assert not long.done()
+        assert len(made.model.seen) < 10  # in all
+        await long
+
+
+async def test_the_same_seed_gives_the_same_however_fast_it_is_heard() -> None:
+    async with rig(bad_with(7), retries=1, step_s=0.001) as made:
+        base = Utterance("", "aria", 7, prompt=PROMPT)
+        fast = sound(await made.tell(pieces(5), base, live=True))
+
+        slow = []
+        async with aclosing(made.narrator.narrate(pieces(5), base, live=True, ahead_s=1.0)) as narration:
+            async for narrated in narration:
+                slow.append(narrated)
+                await asyncio.sleep(0.005)
+
+        np.testing.assert_array_equal(sound(slow), fast)
