@@ -21,6 +21,7 @@ export class Chart {
     this.svg.setAttribute("viewBox", `0 0 ${KEPT - 1} 40`);
     this.svg.setAttribute("preserveAspectRatio", "none");
     this.svg.setAttribute("role", "img");
+    this.svg.setAttribute("aria-label", title);
     this.svg.append(this.area, this.stroke);
     this.element = h("figure", { class: "card chart" }, h("figcaption", {}, h("span", {}, title), this.number), this.svg);
   }

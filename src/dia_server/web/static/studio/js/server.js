@@ -82,10 +82,10 @@ function drawHealth() {
     "Up for": now.uptime,
     Version: now.version,
   });
-  named.active.add(now.active_jobs);
 }
 
 function drawStats({ requests, performance: speed, resources }) {
+  named.active.add(health.now?.active_jobs);
   named.cpu.add(resources.cpu_usage);
   named.memory.add(resources.memory_usage);
   resources.gpu_usage.forEach((usage, i) => gpu(`GPU ${i}`, " %", 100).add(usage));
