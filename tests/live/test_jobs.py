@@ -70,7 +70,7 @@ def test_audio_comes_while_it_is_made(server: Server) -> None:
         while not isinstance(message := client.receive(), bytes):
             assert message["type"] in {"progress", "audio"}
         assert message[0] == 0xFF  # an mp3 frame
-        assert httpx.get(f"{server.url}/health").json()["active_jobs"] == 1
+        assert httpx.get(f"{server.url}/health").json()["active_jobs"] >= 1  # and not all of it is made
 
 
 def test_a_client_that_vanishes_is_noticed_and_its_work_cancelled(server: Server) -> None:

@@ -118,7 +118,8 @@ class Narrator:
             rest = np.concatenate([join.begin(plan.pause_after_s), join.finish()])
             yield Narrated(rest if length + len(rest) else NOTHING, 0, 1.0, retries)
         finally:
-            await asyncio.gather(*(piece.cancel() for piece in running))
+            # all are cancelled before anything is awaited: who leaves may not be given the time to wait
+            await asyncio.gather(*[piece.cancel() for piece in running], return_exceptions=True)
 
     def _piece(self, planned: PlannedUtterance, base: Utterance, *, first: bool, live: bool) -> Piece:
         """The preview ends by itself; Dia may babble, and gets the plan's limit too."""

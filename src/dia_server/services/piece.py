@@ -37,8 +37,8 @@ class Piece:
             self._task.result()
         return chunk
 
-    async def cancel(self) -> None:
-        """Return once the engine knows; whatever making it raises is of no interest any more."""
+    def cancel(self) -> asyncio.Task[None]:
+        """Give the slot back, and return the task that ends then; what it raises is of no interest."""
         assert self._task is not None
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        return self._task

@@ -1,9 +1,11 @@
 """POST /generate and its OpenAI twin."""
 
+from collections.abc import AsyncIterable
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, Response, post
+from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 from litestar.response import Stream
@@ -67,11 +69,7 @@ class SpeechController(Controller):
         as_it_comes = data.response_format != "wav" if data.stream is None else data.stream
         if data.stream_format == "sse":
             streamed = await unless_gone(request, speech_service.stream(wanted))
-            return Stream(
-                sse.events(streamed, len(data.input)),
-                media_type=sse.MEDIA_TYPE,
-                headers={"X-Seed": str(streamed.seed), "Cache-Control": "no-cache"},
-            )
+            return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
         if as_it_comes:
             return _stream(await unless_gone(request, speech_service.stream(wanted)))
         return _whole(await unless_gone(request, speech_service.speak(wanted)))
@@ -102,5 +100,13 @@ def _whole(made: Speech) -> Response[bytes]:
     )
 
 
-def _stream(streamed: Streamed) -> Stream:
-    return Stream(streamed, media_type=streamed.media_type, headers={"X-Seed": str(streamed.seed)})
+def _stream(
+    streamed: Streamed, content: AsyncIterable[bytes] | None = None, media_type: str | None = None
+) -> Stream:
+    """Send `content`, the file itself unless told otherwise, and close the speech however that ends."""
+    return Stream(
+        content or streamed,
+        media_type=media_type or streamed.media_type,
+        headers={"X-Seed": str(streamed.seed), "Cache-Control": "no-cache"},
+        background=BackgroundTask(streamed.aclose),  # Litestar closes no iterator when a client leaves
+    )
