@@ -113,7 +113,12 @@ def test_chunks_are_bit_identical_where_matrix_products_are() -> None:
     code = "from tests.engine.dia.test_codec import *; print(error_in_fp64(CONTEXT, SPANS))"
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"MKL_CBWR": "COMPATIBLE", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env=os.environ
+        | {
+            "MKL_CBWR": "COMPATIBLE",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        },
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
