@@ -1,8 +1,10 @@
 """Speech: from what a client asks for to encoded audio."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -125,6 +127,8 @@ class SpeechService:
         self._prompts = prompts
         self._config = config
         self._finished = finished
+        # few: threads that compute must leave a processor to the event loop
+        self._encoders = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "encode")
 
     async def speak(self, request: SpeechRequest) -> Speech:
         """Make the whole audio of `request`; cancelling this frees the engine's slots.
@@ -188,7 +192,7 @@ class SpeechService:
                 if listener is not None:
                     listener(narrated.samples, narrated.progress)
         made = _made(started, tally, request.speed)
-        audio = await asyncio.to_thread(_finish, pieces, request.speed, request.response_format)
+        audio = await self._encode(_finish, pieces, request.speed, request.response_format)
         assert request.seed is not None
         return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made, tally.retries)
 
@@ -203,10 +207,10 @@ class SpeechService:
                     tally.add(narrated)
                     if not len(narrated.samples):
                         continue  # no header before the first audio: until then a failure has its status
-                    if audio := await asyncio.to_thread(stream.push, narrated.samples):
+                    if audio := await self._encode(stream.push, narrated.samples):
                         kept += audio if keep else b""
                         yield audio
-            audio = await asyncio.to_thread(stream.finish)
+            audio = await self._encode(stream.finish)
             kept += audio if keep else b""
             yield audio
         except Exception:
@@ -263,6 +267,10 @@ class SpeechService:
             prompt=prompt,
             **{name: value for name, value in wishes.items() if value is not None},
         )
+
+    async def _encode(self, function: Callable[..., bytes], *arguments: Any) -> bytes:
+        """Run what takes processor time beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, function, *arguments)
 
     def _tagged(self, request: SpeechRequest, voice: Voice) -> str:
         if len(request.text) > MAX_CHARACTERS:
