@@ -84,7 +84,7 @@ def main() -> int:
     arguments.add_argument("--clients", type=int, default=16)
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder), rate_limit_generate=0) as server:
-        asyncio.run(load(server.url, given.clients, 10))  # until caches and pools have their size
+        asyncio.run(load(server.url, given.clients, 30))  # until caches and pools have their size
         before = resident_mb(server)
         tally = asyncio.run(load(server.url, given.clients, given.seconds))
         after = resident_mb(server)
