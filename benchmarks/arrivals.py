@@ -14,6 +14,7 @@ from transformers import DacConfig, DacModel
 from benchmarks.models import FRAME_RATE, TEMPERATURE, random_dia
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.codec import CODEBOOKS, HOP, SAMPLE_RATE, Codec, Window
+from dia_server.engine.dia.loader import can_pack
 from dia_server.engine.dia.model import AudioCodec, DiaModel
 from dia_server.engine.dia.shape import Shape
 from dia_server.engine.engine import Engine
@@ -45,7 +46,7 @@ def random_loader(size: str, device: str, dtype: torch.dtype, slots: int, *, cod
             dia.state_dict().__getitem__,
             device=dia.device,
             dtype=dtype,
-            packed=device == "cpu",
+            packed=can_pack(dia.device, dtype),
         )
         return DiaModel(weights, audio, slots, compiled=device.startswith("cuda"), report=report)
 

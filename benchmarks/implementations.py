@@ -14,6 +14,7 @@ from benchmarks.models import CFG_SCALE, EOS, TEMPERATURE, TOP_K, TOP_P, Workloa
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.delay import UNKNOWN, delayed, undelayed
+from dia_server.engine.dia.loader import can_pack
 from dia_server.engine.dia.model import DiaModel
 from dia_server.engine.dia.shape import Shape
 from dia_server.engine.types import Chunk, Samples, Utterance, VoicePrompt
@@ -49,7 +50,7 @@ class Ours:
                 weights.__getitem__,
                 device=dia.device,
                 dtype=dia.dtype,
-                packed=dia.device.type == "cpu",
+                packed=can_pack(dia.device, dia.dtype),
             ),
             CodesAsAudio(),
             slots,

@@ -50,6 +50,17 @@ def test_each_sentence_is_a_step_and_progress_grows(preview: Preview) -> None:
     assert all(chunk.tokens == -(-len(chunk.samples) // FRAME) for chunk in chunks)
 
 
+def test_who_comes_is_heard_next_and_then_each_in_turn(preview: Preview) -> None:
+    preview.admit(0, Utterance("[S1] One. Two. Three. Four.", "aria", seed=0))
+    slots = [*preview.step(), *preview.step()]
+    preview.admit(1, Utterance("[S1] One. Two.", "luna", seed=0))
+    slots += [slot for _ in range(4) for slot in preview.step()]
+    preview.release(0)
+    preview.release(1)
+
+    assert slots == [0, 0, 1, 0, 1, 0]
+
+
 def test_every_voice_and_speaker_tag_is_another_person(preview: Preview) -> None:
     said = {
         (voice, tag): speak(preview, f"[{tag}] Good morning to all of you.", voice)[0].tobytes()

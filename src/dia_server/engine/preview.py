@@ -2,7 +2,7 @@
 
 Real, intelligible speech on any machine, always labelled as a preview: it is not Dia and does not
 clone voices. Each voice is a pair of people, one for each speaker tag. One step says one sentence of
-each running utterance.
+one utterance: sentences of others would only delay what is made already.
 """
 
 import re
@@ -59,7 +59,10 @@ class Preview:
         self._running[slot] = _Script(utterance)
 
     def step(self) -> dict[int, Chunk | Exception]:
-        return {slot: self._advance(script) for slot, script in self._running.items()}
+        """Let one that has said nothing yet speak, or else whoever has been silent longest."""
+        slot = min(self._running, key=lambda slot: self._running[slot].said > 0)  # the first of equals
+        script = self._running[slot] = self._running.pop(slot)  # goes to the end
+        return {slot: self._advance(script)}
 
     def release(self, slot: int) -> None:
         self._running.pop(slot, None)

@@ -1,7 +1,5 @@
 """What transformers' own `generate` makes of a request: the reference for every token."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from transformers import DiaForConditionalGeneration
@@ -14,26 +12,20 @@ DELAY = (0, 8, 9, 10, 11, 12, 13, 14, 15)
 
 def generate(
     model: DiaForConditionalGeneration,
-    texts: Sequence[bytes],
-    prompts: Sequence[Tensor],
+    text: bytes,
+    prompt: Tensor,
     *,
     max_tokens: int,
     cfg_scale: float,
     top_k: int,
-) -> list[Tensor]:
-    """Greedy columns of each request, from its first sampled one to its end, [<= max_tokens, 9].
-
-    One call of `generate` for all, so the prompts [T, 9] must have one length.
-    """
-    width = max(map(len, texts))
-    ids = torch.tensor([list(text) + [0] * (width - len(text)) for text in texts])
-    mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
-    columns = torch.stack([delayed(prompt, DELAY, BOS) for prompt in prompts])
+) -> Tensor:
+    """Greedy columns after a prompt [T, 9], from its first sampled one on [<= max_tokens, 9]."""
+    ids = torch.tensor([list(text)])
+    columns = delayed(prompt, DELAY, BOS)[None]
     columns[columns < 0] = PAD
-    start = len(prompts[0]) + 1
     made = model.generate(
         input_ids=ids,
-        attention_mask=mask,
+        attention_mask=torch.ones_like(ids),
         decoder_input_ids=columns,
         decoder_attention_mask=torch.ones(columns.shape[:2], dtype=torch.long),
         max_new_tokens=max_tokens,
@@ -42,7 +34,7 @@ def generate(
         top_k=top_k,
     )
     assert isinstance(made, Tensor)
-    return [_until_end(row[start:]) for row in made]
+    return _until_end(made[0, len(prompt) + 1 :])
 
 
 def _until_end(columns: Tensor) -> Tensor:

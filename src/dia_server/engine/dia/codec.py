@@ -86,7 +86,8 @@ class Codec:
     @torch.inference_mode()
     def encode(self, samples: Samples) -> LongTensor:
         """Mono at 44.1 kHz, padded with silence to whole frames, to codes [ceil(n / 512), 9] there."""
-        waveform = torch.from_numpy(np.ascontiguousarray(samples)).to(self.device, self._dac.dtype)
+        # a copy, since what is shared cannot be written to, and torch warns of that
+        waveform = torch.tensor(np.ascontiguousarray(samples), dtype=self._dac.dtype, device=self.device)
         waveform = F.pad(waveform, (0, -len(samples) % HOP))
         codes: Tensor = self._dac.encode(waveform[None, None]).audio_codes
         return codes[0].T.contiguous()  # type: ignore[return-value]

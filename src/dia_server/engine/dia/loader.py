@@ -49,7 +49,7 @@ def dia_loader(
                 checkpoint.tensor,
                 device=where,
                 dtype=kind,
-                packed=_can_pack(where, kind),
+                packed=can_pack(where, kind),
                 report=lambda share: report(FOUND + (READ - FOUND) * share),
             )
             audio = load_codec(codec, where)
@@ -123,7 +123,7 @@ def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dty
         )
 
 
-def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies `dtype` on this CPU."""
     if device.type != "cpu" or not torch._C._has_mkldnn:
         return False

@@ -10,6 +10,8 @@ from dia_server.engine.dia.shape import Shape
 
 PACKED_FOR = 16
 """Rows that oneDNN chooses its blocked layout for; any other number runs on it too."""
+WIDENED_FROM = 3
+"""Rows from which a CPU that can't multiply bf16 is faster when it makes the weights fp32 in each call."""
 
 Rotation = tuple[Tensor, Tensor]
 """RoPE's cosines and signed sines [positions, head_dim], in fp32."""
@@ -18,10 +20,11 @@ Rotation = tuple[Tensor, Tensor]
 class Linear:
     """x W^T for W [out, in]; `packed` puts W into oneDNN's layout once, which else happens in each call."""
 
-    __slots__ = ("_packed", "_weight")
+    __slots__ = ("_packed", "_weight", "_widened")
 
     def __init__(self, weight: Tensor, *, packed: bool) -> None:
         self._packed = packed
+        self._widened = not packed and weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
         self._weight = weight
         if packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
@@ -30,6 +33,8 @@ class Linear:
         if self._packed:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
             return product
+        if self._widened and x.numel() >= WIDENED_FROM * x.shape[-1]:
+            return F.linear(x.float(), self._weight.float()).to(x.dtype)
         return F.linear(x, self._weight)
 
 
