@@ -49,6 +49,7 @@ from dia_server.web.json_request import JSONRequest
 from dia_server.web.live import live
 from dia_server.web.monitoring import MonitoringController
 from dia_server.web.openai import OpenAIController
+from dia_server.web.options import Options
 from dia_server.web.prompts import PromptController
 from dia_server.web.rate_limit import RateLimit
 from dia_server.web.request_context import RequestContext
@@ -124,7 +125,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     retention = Retention(store, outputs, config)
     monitor = ResourceMonitor()
     stats = StatsService(database.reads, monitor)
-    metrics = Metrics(__version__, engine, monitor)
+    metrics = Metrics(__version__, engine, store, monitor)
     shutdown = Shutdown(conf.shutdown_timeout, engine, worker)
     status = StatusService(engine, shutdown, gpu_count=len(gpus))
 
@@ -180,7 +181,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     app = Litestar(
         [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies)],
         dependencies=dependencies,
-        middleware=[ApiKeys(conf.api_keys), rate_limit],
+        middleware=[Options(), ApiKeys(conf.api_keys), rate_limit],
         exception_handlers={Exception: render_error},
         cors_config=CORSConfig(allow_origins=list(conf.cors_origins), expose_headers=EXPOSED_HEADERS),
         request_class=JSONRequest,

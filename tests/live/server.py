@@ -19,12 +19,14 @@ class Server:
         self,
         data_dir: Path,
         *,
-        command: tuple[str, ...] = (sys.executable, "-m", "dia_server"),
+        command: tuple[str, ...] = (sys.executable, "-m", "dia_server", "serve"),
+        patience_s: float = 30,
         **settings: Any,
     ) -> None:
         self.data_dir = data_dir
         self.log_file = data_dir / "server.log"
         self._command = command
+        self._patience_s = patience_s
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.variables = {
@@ -46,14 +48,14 @@ class Server:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._command, "serve"],
+                self._command,
                 cwd=self.data_dir,
                 env=ours | self.variables,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + self._patience_s
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 if httpx.get(f"{self.url}/health").json()["model_loaded"] or not wait_until_loaded:
@@ -68,7 +70,7 @@ class Server:
         """Ask the server to end, as Ctrl-C does, and return its exit status."""
         assert self.process is not None
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(timeout=30)
 
     def kill(self) -> None:

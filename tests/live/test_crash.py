@@ -29,7 +29,7 @@ Finished = dict[str, tuple[str, int, int]]
 @pytest.mark.parametrize("seed", [random.randrange(2**32)])
 def test_forty_jobs_and_twenty_kills_make_forty_results_once_each(tmp_path: Path, seed: int) -> None:
     moments = random.Random(seed)
-    slow = (sys.executable, slow_server.__file__)
+    slow = (sys.executable, slow_server.__file__, "serve")
     server = Server(tmp_path, command=slow, rate_limit_generate=0, rate_limit_jobs=0, max_batch=4)
     server.start()
     accepted = {submit(server, text): text for text in (f"{i} " + "x" * (60 + i) for i in range(JOBS))}

@@ -18,7 +18,7 @@ from tests.live import slow_server
 from tests.live.server import Server
 from tests.live.slow_server import STEP_S
 
-SLOW = (sys.executable, slow_server.__file__)
+SLOW = (sys.executable, slow_server.__file__, "serve")
 
 
 def says(seconds: float) -> str:

@@ -16,6 +16,7 @@ from openai import OpenAI
 from benchmarks.load import resident_mb
 from tests.live.server import Server
 from tests.live.test_disconnect import LONG, wait_for
+from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only
 
 PATHS = [("/generate", "text"), ("/v1/audio/speech", "input")]
@@ -26,7 +27,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Tones for speech, at twice real time; a text with "fail" in it fails after a second of audio."""
     program = str(Path(__file__).parent / "failing_server.py")
     folder = tmp_path_factory.mktemp("slow")
-    with Server(folder, command=(sys.executable, program), rate_limit_generate=0) as server:
+    with Server(folder, command=(sys.executable, program, "serve"), rate_limit_generate=0) as server:
         yield server
 
 
@@ -72,6 +73,9 @@ def test_a_failure_on_the_way_is_seen_by_the_client(slow: Server, extra: dict[st
     assert wait_for(slow, busy=False) < 1
 
 
+FAST = 10_000_000
+
+
 class Reader:
     """Reads an answer as slowly as it is told, with what buffers a socket has by itself."""
 
@@ -80,6 +84,7 @@ class Reader:
         self._connection.connect()
         assert self._connection.sock is not None
         self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self.port: int = self._connection.sock.getsockname()[1]
         body = json.dumps({"text": text, "stream": True, "speed": 0.25})
         self._connection.request("POST", "/generate", body, {"content-type": "application/json"})
 
@@ -103,8 +108,8 @@ class Reader:
 @linux_only
 def test_a_slow_reader_costs_no_memory(server: Server) -> None:
     """The whole would be 100 MB."""
-    for _ in range(3):  # until every part has been used
-        httpx.post(f"{server.url}/generate", json={"text": LONG[:1500], "speed": 0.25, "stream": True})
+    with Reader(server, LONG) as reader:  # every part has been used then
+        reader.read_for(4, per_second=FAST)
     before = resident_mb(server)
 
     with Reader(server, LONG) as reader:
@@ -112,6 +117,57 @@ def test_a_slow_reader_costs_no_memory(server: Server) -> None:
         grown = resident_mb(server) - before
 
     assert grown < 10
+
+
+SLOWLY = {"type": "generate", "data": {"text": LONG, "stream": True, "speed": 0.25}}
+
+
+@linux_only
+def test_a_slow_reader_of_a_socket_costs_no_memory_either(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        client.send(SLOWLY)
+        client.read_for(4, per_second=FAST)
+    before = resident_mb(server)
+
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        client.take_little()
+        client.send(SLOWLY)
+        assert client.read_for(5, per_second=10_000)
+        grown = resident_mb(server) - before
+
+    assert grown < 10
+
+
+def test_one_that_leaves_a_socket_hardly_read_frees_its_slots(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        client.take_little()
+        client.send(SLOWLY)
+        client.read_for(1, per_second=1000)
+
+    assert wait_for(server, busy=False) < 1
+    (job,) = httpx.get(f"{server.url}/jobs?limit=1").json()["jobs"]
+    assert job["status"] == "cancelled"
+    assert "Traceback" not in server.log
+
+
+def test_a_generation_cancelled_while_it_waits_for_its_reader_ends_between_two_messages(
+    server: Server,
+) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        client.take_little()
+        client.send(SLOWLY)
+        job_id, size = client.receive()["job_id"], None
+        while not isinstance(client.receive(), bytes):
+            pass
+        wait_for(server, busy=False)  # it waits for the reader only
+        assert httpx.get(f"{server.url}/jobs/{job_id}").json()["status"] == "processing"
+        client.send({"type": "cancel", "job_id": job_id})
+        while (message := client.receive()) != {"type": "cancelled", "job_id": job_id}:
+            if size is not None:
+                assert len(message) == size
+            size = message["size"] if size is None and message["type"] == "audio" else None
+
+    assert size is None
 
 
 def test_the_openai_sdk_writes_a_stream_to_a_file(server: Server, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_server_starts_from_the_wheel_in_an_empty_folder(tmp_path: Path) -> No
     python = environment / "bin" / "python"
     (folder := tmp_path / "empty").mkdir()
 
-    with Server(folder, command=(str(python), "-m", "dia_server")) as server:
+    with Server(folder, command=(str(python), "-m", "dia_server", "serve")) as server:
         assert httpx.post(f"{server.url}/generate", json={"text": "Hi"}).content[:4] == b"RIFF"
         for path in ("/", "/static/studio/js/main.js", "/docs", "/redoc", "/static/docs/swagger-ui.css"):
             assert httpx.get(f"{server.url}{path}").status_code == 200

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import struct
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,12 +13,12 @@ TEXT = 1
 
 
 class WebSocketClient:
-    """Speaks to 127.0.0.1; every wait ends after `timeout_s` with TimeoutError."""
+    """Every wait ends after `timeout_s` with TimeoutError."""
 
-    def __init__(self, port: int, path: str, timeout_s: float = 10) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+    def __init__(self, port: int, path: str, timeout_s: float = 10, host: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection((host, port), timeout_s)
         self._socket.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
             "Sec-WebSocket-Version: 13\r\n\r\n".encode()
         )
@@ -26,6 +27,18 @@ class WebSocketClient:
             head += self._read(1)
         self.status = int(head.split()[1])
         """101 where the server agrees."""
+
+    def take_little(self) -> None:
+        """Have no more than some 64 KB wait here to be read."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
+    def read_for(self, seconds: float, *, per_second: int) -> int:
+        """Read whatever comes, so slowly; returns how many bytes that were."""
+        until, count = time.monotonic() + seconds, 0
+        while time.monotonic() < until:
+            count += len(self._read(per_second // 10))
+            time.sleep(0.1)
+        return count
 
     def __enter__(self) -> Self:
         return self

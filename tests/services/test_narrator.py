@@ -8,7 +8,7 @@ import pytest
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, EngineName, Samples, Utterance, VoicePrompt
 from dia_server.errors import Overloaded, ServerError
-from dia_server.services.narrator import NOTHING, Narrated, Narrator
+from dia_server.services.narrator import NOTHING, PART, Narrated, Narrator
 from dia_server.text.plan import Plan, PlannedUtterance
 from tests.scripted import Part, Script, ScriptedModel, speech
 from tests.waiting import until
@@ -142,6 +142,16 @@ async def test_ahead_bounds_what_is_begun() -> None:
 
             assert len([narrated async for narrated in narration])
             assert len(made.model.seen) == 8
+
+
+async def test_what_comes_at_once_is_put_out_in_parts() -> None:
+    whole = np.concatenate([part for part in speech(2.0) if isinstance(part, np.ndarray)])
+    async with rig(lambda _: [whole]) as made:
+        narration = await made.tell(pieces(1), live=True)
+
+    assert max(len(narrated.samples) for narrated in narration) == PART
+    assert len(narration) > 8
+    assert sum(narrated.tokens for narrated in narration) == 8  # of the one chunk
 
 
 async def test_leaving_early_frees_every_slot() -> None:

@@ -22,7 +22,7 @@ from dia_server.settings import Settings
 from tests.waiting import until
 
 REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
-MADE = Made(generation_s=1.0, tokens=86, audio_s=1.0)
+MADE = Made(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
 
 
 class World:

@@ -86,6 +86,7 @@ async def test_a_job_is_as_the_reference_has_it(settings: Settings) -> None:
             "status": "completed",
             "created_at": done["created_at"],
             "text_preview": HELLO["text"],
+            "retries": 0,
         }
 
 

@@ -164,6 +164,48 @@ def test_a_client_that_leaves_cancels_its_work(settings: Settings) -> None:
         gate.open()
 
 
+def test_sockets_and_what_comes_of_their_generations_are_counted(settings: Settings) -> None:
+    gate = Gate()
+    with connected(settings, ToneModel(before_step=gate)) as (client, socket):
+
+        def counted(line: str) -> bool:
+            return line in client.get("/metrics").text.splitlines()
+
+        assert counted('dia_websockets_open{route="/ws/generate"} 1.0')
+        socket.send_json(HELLO)
+        job_id = socket.receive_json(timeout=5)["job_id"]
+        gate.entered.wait(5)
+        socket.send_json({"type": "cancel", "job_id": job_id})
+        until_end(socket)
+        gate.open()
+        for message in (
+            HELLO,
+            HELLO,
+            HELLO | {"data": {"text": "hi", "voice_id": "nobody"}},
+            {"type": "dance"},
+        ):
+            socket.send_json(message)
+            until_end(socket)
+        for outcome, number in (("completed", 2), ("cancelled", 1), ("refused", 2)):
+            total = "dia_websocket_generations_total"
+            assert counted(f'{total}{{outcome="{outcome}",route="/ws/generate"}} {number}.0')
+        socket.close()
+        while not counted('dia_websockets_open{route="/ws/generate"} 0.0'):
+            time.sleep(0.01)
+
+
+def test_a_generation_that_fails_is_counted_as_such(settings: Settings) -> None:
+    def explode() -> None:
+        raise RuntimeError("out of luck")
+
+    with connected(settings, ToneModel(before_step=explode)) as (client, socket):
+        socket.send_json(HELLO)
+        until_end(socket)
+
+        failed = 'dia_websocket_generations_total{outcome="failed",route="/ws/generate"} 1.0'
+        assert failed in client.get("/metrics").text.splitlines()
+
+
 def test_generations_count_against_the_limit(settings: Settings) -> None:
     limited = Settings(data_dir=settings.data_dir, engine="preview", rate_limit_generate=1, log_level="error")
     with connected(limited, ToneModel()) as (_, socket):

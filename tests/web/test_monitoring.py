@@ -8,10 +8,15 @@ import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+from sqlalchemy.dialects import sqlite
 
 from dia_server import __version__
 from dia_server.app import create_app
+from dia_server.db.engine import Database
 from dia_server.engine.engine import Engine
+from dia_server.errors import StorageUnavailable
+from dia_server.services.job_store import JobStore, unfinished_jobs
 from dia_server.services.resources import ResourceMonitor, Resources
 from dia_server.settings import Settings
 from tests.tones import Gate, ToneModel, loader
@@ -75,11 +80,11 @@ async def test_the_page_is_what_prometheus_reads(client: Client) -> None:
 
 async def test_an_utterance_is_counted_with_its_steps_and_its_audio(client: Client, gate: Gate) -> None:
     gate.open()
-    text = "Ten to say."
-    await client.post("/generate", json={"text": text})
+    words = "Ten to say."
+    await client.post("/generate", json={"text": words})
     page = await scrape(client)
 
-    steps = len(f"[S1] {text}")  # of 10 ms each
+    steps = len(f"[S1] {words}")  # of 10 ms each
     assert page("dia_engine_steps_total") == page("dia_engine_slot_steps_total") == steps
     assert page("dia_engine_tokens_total") == steps
     assert page("dia_engine_audio_seconds_total") == pytest.approx(steps / 100)
@@ -105,6 +110,49 @@ async def test_the_queue_and_the_batch_are_seen_while_they_are(
     # one slot is kept from jobs, and no more are taken up than there are slots
     assert (held("dia_slots_busy"), held("dia_queue_length", kind="job")) == (1, 1)
     assert held("dia_queue_length", kind="request") == 0
+
+
+async def test_jobs_in_the_database_are_counted_until_they_are_finished(client: Client, gate: Gate) -> None:
+    async def unfinished() -> tuple[float | None, float | None]:
+        page = await scrape(client)
+        return page("dia_jobs", status="processing"), page("dia_jobs", status="pending")
+
+    assert await unfinished() == (0, 0)
+    for _ in range(5):
+        await client.post("/generate?async_mode=true", json={"text": "x" * 20})
+
+    async def waiting() -> bool:
+        return await unfinished() == (2, 3)  # as many are taken up as there are slots
+
+    async def finished() -> bool:
+        return await unfinished() == (0, 0)
+
+    await until_async(waiting)
+    gate.open()
+    await until_async(finished)
+
+
+async def test_jobs_are_counted_in_the_index_alone(settings: Settings) -> None:
+    database = Database(settings.sqlalchemy_url)
+    await database.upgrade()
+    async with database.reads() as session:
+        query = unfinished_jobs().compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+        plan = (await session.execute(text(f"EXPLAIN QUERY PLAN {query}"))).all()
+    await database.close()
+
+    (step,) = plan
+    assert "USING COVERING INDEX ix_jobs_status_number (status=?)" in step.detail
+
+
+async def test_a_page_is_made_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unfinished(_: JobStore) -> dict[str, int]:
+        raise StorageUnavailable("disk on fire")
+
+    monkeypatch.setattr(JobStore, "unfinished", unfinished)
+    page = await scrape(client)
+
+    assert page("dia_engine_ready") == 1
+    assert page("dia_jobs", status="pending") is None
 
 
 async def test_failures_are_counted_as_such(settings: Settings) -> None:

@@ -203,6 +203,18 @@ async def test_discovery_tells_what_is_new_and_what_cannot_be_used(
     assert (await client.post("/audio_prompts/discover", json={})).json()["discovered"] == []
 
 
+@pytest.mark.parametrize(
+    "content_type", [None, "application/json", "application/x-www-form-urlencoded", "text/plain"]
+)
+async def test_discovery_needs_no_body(client: Client, settings: Settings, content_type: str | None) -> None:
+    (settings.audio_prompts / "new.wav").write_bytes(wav_file(1.0))
+
+    headers = {"content-type": content_type} if content_type else {}
+    answer = await client.post("/audio_prompts/discover", headers=headers)
+
+    assert [found["prompt_id"] for found in answer.json()["discovered"]] == ["new"]
+
+
 async def test_the_folder_is_read_at_the_start(settings: Settings) -> None:
     settings.audio_prompts.mkdir()
     (settings.audio_prompts / "mine.wav").write_bytes(wav_file(1.0))

@@ -73,6 +73,18 @@ async def test_an_upload_is_transcribed(ears: Client, hearing: Settings) -> None
     assert (await ears.post("/audio_prompts/discover", json={})).json()["discovered"] == []
 
 
+async def test_an_upload_with_its_transcript_is_not_transcribed(ears: Client) -> None:
+    answer = await ears.post(
+        "/audio_prompts/upload",
+        data={"prompt_id": "my_voice", "transcript": " Words of mine. "},
+        files={"audio_file": ("sample.wav", wav_file(2.0))},
+    )
+
+    assert answer.json()["transcript"] == "Words of mine."
+    assert (await metadata(ears))["transcript_source"] == "manual"
+    assert (await ears.get("/whisper/status")).json()["model_loaded"] is False
+
+
 async def test_an_upload_does_not_wait_longer_than_it_is_told_to(hearing: Settings) -> None:
     impatient = msgspec.structs.replace(hearing, transcribe_wait=0)
     async with AsyncTestClient(create_app(impatient)) as client:

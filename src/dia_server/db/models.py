@@ -91,6 +91,8 @@ class Job(Base):
     audio_s: Mapped[float | None]
     generation_s: Mapped[float | None]
     tokens: Mapped[int | None]
+    retries: Mapped[int] = mapped_column(server_default=text("0"))
+    """How often the guard had pieces of the result made again."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None] = mapped_column(index=True)

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dia_server.db import models
@@ -27,6 +27,7 @@ from dia_server.services.voices import Voice
 
 PREVIEW = 100
 """Characters of a job's text that lists show."""
+UNFINISHED: tuple[JobStatus, ...] = ("pending", "processing")
 MAX_ATTEMPTS = 25
 """A job that was running each time the server died is taken for the cause of it."""
 
@@ -49,6 +50,8 @@ class Job:
     file: str | None
     audio_s: float | None
     generation_s: float | None
+    retries: int
+    """How often the guard had pieces of the result made again."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -62,6 +65,7 @@ class JobLine:
     status: JobStatus
     created_at: datetime
     text_preview: str
+    retries: int
 
 
 def file_name(job_id: str, request: SpeechRequest) -> str:
@@ -80,6 +84,7 @@ def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
         created_at=now(),
         started_at=None if status == "pending" else now(),
         progress=0.0,
+        retries=0,
     )
 
 
@@ -101,12 +106,18 @@ class JobStore:
             return None if row is None else _job(row)
 
     async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
-        query = select(Row.job_id, Row.status, Row.created_at, Row.text_preview)
+        query = select(Row.job_id, Row.status, Row.created_at, Row.text_preview, Row.retries)
         if status is not None:
             query = query.where(Row.status == status)
         async with self._reads() as session:
             rows = await session.execute(query.order_by(Row.number.desc()).limit(limit))
             return [JobLine(*row) for row in rows]
+
+    async def unfinished(self) -> Mapping[JobStatus, int]:
+        """How many jobs are pending and processing; finished ones, however many, cost nothing."""
+        async with self._reads() as session:
+            found = dict((await session.execute(unfinished_jobs())).all())
+            return {status: found.get(status, 0) for status in UNFINISHED}
 
     async def claim(self, limit: int) -> Sequence[Job]:
         """Make the `limit` oldest pending jobs `processing`, and return them."""
@@ -138,6 +149,7 @@ class JobStore:
             audio_s=made.audio_s,
             generation_s=made.generation_s,
             tokens=made.tokens,
+            retries=made.retries,
         )
 
     async def complete(self, job_id: str) -> bool:
@@ -147,7 +159,12 @@ class JobStore:
             if row is None:
                 return False
             row.status, row.progress, row.finished_at = "completed", 1.0, now()
-            made = Made(generation_s=row.generation_s or 0, tokens=row.tokens or 0, audio_s=row.audio_s or 0)
+            made = Made(
+                generation_s=row.generation_s or 0,
+                tokens=row.tokens or 0,
+                audio_s=row.audio_s or 0,
+                retries=row.retries,
+            )
             await stats.count(session, made)
         return True
 
@@ -178,6 +195,7 @@ class JobStore:
         row = new_job(request, voice, "completed")
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
         row.audio_s, row.generation_s, row.tokens = made.audio_s, made.generation_s, made.tokens
+        row.retries = made.retries
         async with self._sessions.begin() as session:
             session.add(row)
             await stats.count(session, made)
@@ -227,6 +245,11 @@ class JobStore:
             return await _change(session, job_id, before, **values)
 
 
+def unfinished_jobs() -> Select[JobStatus, int]:
+    """How many there are of each status; an index has all that it takes."""
+    return select(Row.status, func.count()).where(Row.status.in_(UNFINISHED)).group_by(Row.status)
+
+
 async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
     """Change a job if its status is one of `before`; returns whether it was."""
     result = await session.execute(
@@ -251,6 +274,7 @@ def _job(row: Row) -> Job:
         file=row.file,
         audio_s=row.audio_s,
         generation_s=row.generation_s,
+        retries=row.retries,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

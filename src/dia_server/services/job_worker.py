@@ -87,16 +87,18 @@ class JobWorker:
         return self._progress.get(job_id)
 
     def begin(
-        self, job: Job, listener: Listener | None = None, *, background: bool = False
+        self, job: Job, listener: Listener | None = None, *, live: bool = False, background: bool = False
     ) -> asyncio.Task[None]:
         """Run a job that is `processing`; the task ends with it and raises nothing."""
 
-        def heard(samples: Samples, progress: float) -> None:
+        async def heard(samples: Samples, progress: float) -> None:
             self._progress[job.job_id] = progress
             if listener is not None:
-                listener(samples, progress)
+                await listener(samples, progress)
 
-        making = asyncio.create_task(self._speech.make(job.request, job.voice, heard, background=background))
+        making = asyncio.create_task(
+            self._speech.make(job.request, job.voice, heard, live=live, background=background)
+        )
         task = asyncio.create_task(self._run(job, making, background))
         self._making[job.job_id], self._running[job.job_id] = making, task
         self._progress[job.job_id] = 0.0

@@ -47,12 +47,15 @@ class JobService:
         self._worker.wake()
         return job
 
-    async def begin(self, request: SpeechRequest, listener: Listener) -> Job:
-        """Accept a job that is made at once, as for a client that listens; raises what `submit` raises."""
+    async def begin(self, request: SpeechRequest, listener: Listener, *, live: bool) -> Job:
+        """Accept a job that is made at once, as for a client that waits; raises what `submit` raises.
+
+        `live` says whether its audio is heard while it is made.
+        """
 
         async def begin() -> Job:
             job = await self._store.add(*self._speech.settle(request), "processing")
-            self._worker.begin(job, listener)
+            self._worker.begin(job, listener, live=live)
             return job
 
         # a job that is entered as running must run, even if its caller is cancelled right then

@@ -4,11 +4,15 @@ Nothing here names a text, a client, a job or a file: labels have few values, wh
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
 
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -21,7 +25,11 @@ from prometheus_client.registry import Collector
 from dia_server.engine.generation import Generation
 from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import SAMPLE_RATE
+from dia_server.errors import StorageUnavailable
+from dia_server.services.job_store import JobStatus, JobStore
 from dia_server.services.resources import GIB, ResourceMonitor, Resources
+
+log = structlog.get_logger()
 
 MEDIA_TYPE = "text/plain; version=0.0.4"
 """Of the page, which is in UTF-8."""
@@ -29,17 +37,22 @@ MEDIA_TYPE = "text/plain; version=0.0.4"
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80, 160)
 """First audio within a tenth of a second and long texts of minutes are told apart alike."""
 
+SocketOutcome = Literal["completed", "failed", "cancelled", "refused"]
+
 
 class Metrics:
-    """`observe` requests, `render` the page; the engine's utterances it watches itself."""
+    """`observe` requests and sockets, `render` the page; the engine's utterances it watches itself."""
 
-    def __init__(self, version: str, engine: AnyEngine, monitor: ResourceMonitor) -> None:
+    def __init__(self, version: str, engine: AnyEngine, store: JobStore, monitor: ResourceMonitor) -> None:
         # a second series for each counter; the library has but this switch, for all registries
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
+        self._store = store
         self._monitor = monitor
+        self._jobs = JobCollector()
         self._gpus = GpuCollector()
         registry.register(EngineCollector(version, engine))
+        registry.register(self._jobs)
         registry.register(self._gpus)
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -60,6 +73,15 @@ class Metrics:
             "From a request to the first bytes of its audio.",
             ["route"],
             buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._sockets = Gauge(
+            "dia_websockets_open", "WebSockets that are connected.", ["route"], registry=registry
+        )
+        self._socket_generations = Counter(
+            "dia_websocket_generations",
+            "Generations over WebSockets that ended; refused: a message of which none came.",
+            ["route", "outcome"],
             registry=registry,
         )
         self._utterances = Counter(
@@ -93,8 +115,21 @@ class Metrics:
         if first_audio_s is not None:
             self._first_audio.labels(route).observe(first_audio_s)
 
+    def connected(self, route: str) -> AbstractContextManager[None]:
+        """Count a WebSocket as open within."""
+        return self._sockets.labels(route).track_inprogress()
+
+    def observe_generation(self, route: str, outcome: SocketOutcome) -> None:
+        """Count what a WebSocket's message came to."""
+        self._socket_generations.labels(route, outcome).inc()
+
     async def render(self) -> bytes:
         """The page; GPUs are asked on another thread."""
+        try:
+            self._jobs.unfinished = await self._store.unfinished()
+        except StorageUnavailable as error:  # what a page is read for then, and needs no database
+            log.warning("jobs not counted", error=str(error))
+            self._jobs.unfinished = {}
         self._gpus.resources = await asyncio.to_thread(self._monitor.measure)
         return generate_latest(self._registry)
 
@@ -131,6 +166,21 @@ class EngineCollector(Collector):
         yield _counter("dia_engine_slot_steps", "Busy slots, summed over the steps.", work.slot_steps)
         yield _counter("dia_engine_tokens", "Decoder steps of all utterances.", work.tokens)
         yield _counter("dia_engine_audio_seconds", "Audio made.", work.samples / SAMPLE_RATE)
+
+
+class JobCollector(Collector):
+    """Tells the last count; where the database could not be asked there are no series."""
+
+    def __init__(self) -> None:
+        self.unfinished: Mapping[JobStatus, int] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "dia_jobs", "Jobs in the database that are not finished.", labels=["status"]
+        )
+        for status, number in self.unfinished.items():
+            family.add_metric([status], number)
+        yield family
 
 
 class GpuCollector(Collector):

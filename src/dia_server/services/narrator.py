@@ -25,6 +25,9 @@ NOTHING = np.zeros(SAMPLE_RATE // 4, np.float32)
 """What a text sounds like that has nothing to pronounce, as a full stop: clients take no empty file."""
 EMPTY = NOTHING[:0]
 
+PART = SAMPLE_RATE // 4
+"""Samples at most that are put out at once: an MP3 encoder takes 75 ms for a sentence of 2.5 s, and who
+listens would wait for all of it."""
 AT_ONCE = 2
 """Pieces of a text that are begun even where no slot is free: the one that is heard, and the next."""
 BUSY_S = 0.2
@@ -104,8 +107,10 @@ class Narrator:
                     share = (done_s + chunk.progress * piece.planned.estimated_s) / whole_s
                     progress = max(progress, min(1.0, share))
                     samples = np.concatenate([lead, join.push(chunk.samples)])
-                    lead, length = EMPTY, length + len(samples)
-                    yield Narrated(samples, chunk.tokens, progress, retries + piece.retries)
+                    lead, length, tokens = EMPTY, length + len(samples), chunk.tokens
+                    for part in np.split(samples, range(PART, len(samples), PART)):
+                        yield Narrated(part, tokens, progress, retries + piece.retries)
+                        tokens = 0
                     if not anchored:
                         taken.append(chunk.samples)
                     begin_more()

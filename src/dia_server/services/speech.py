@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -70,8 +70,6 @@ class Speech:
     media_type: str
     seed: int
     made: Made
-    retries: int
-    """How often the guard had pieces made again."""
 
 
 @dataclass(slots=True)
@@ -108,8 +106,8 @@ class Streamed:
         await self.rest.aclose()
 
 
-Listener = Callable[[Samples, float], None]
-"""Is told of new audio and of how much of the whole is made, 0 to 1, while it is made."""
+Listener = Callable[[Samples, float], Awaitable[None]]
+"""Is told of new audio and of how much of the whole is made, 0 to 1; what is made waits for it."""
 
 
 class SpeechService:
@@ -179,22 +177,24 @@ class SpeechService:
         voice: Voice,
         listener: Listener | None = None,
         *,
+        live: bool = False,
         background: bool = False,
     ) -> Speech:
-        """Make the audio of a settled request; `background` lets others go first."""
+        """Make the audio of a settled request, which is heard `live`; `background` lets others go first."""
         started, tally = time.perf_counter(), Tally()
         pieces = []
-        live = listener is not None and not background  # whoever waits may be listening
-        async with aclosing(self._narrate(request, voice, live=live, background=background)) as narration:
+        ahead_s = AHEAD_S if live else UNLIMITED_S
+        narration = self._narrate(request, voice, live=live, background=background, ahead_s=ahead_s)
+        async with aclosing(narration):
             async for narrated in narration:
                 pieces.append(narrated.samples)
                 tally.add(narrated)
                 if listener is not None:
-                    listener(narrated.samples, narrated.progress)
+                    await listener(narrated.samples, narrated.progress)
         made = _made(started, tally, request.speed)
         audio = await self._encode(_finish, pieces, request.speed, request.response_format)
         assert request.seed is not None
-        return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made, tally.retries)
+        return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made)
 
     async def _stream(self, request: SpeechRequest, voice: Voice, tally: Tally) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
@@ -219,7 +219,7 @@ class SpeechService:
         assert request.seed is not None
         made = _made(started, tally, request.speed)
         media_type = MEDIA_TYPES[request.response_format]
-        self._finished(request, voice, Speech(bytes(kept), media_type, request.seed, made, tally.retries))
+        self._finished(request, voice, Speech(bytes(kept), media_type, request.seed, made))
 
     async def _narrate(
         self,
@@ -311,7 +311,12 @@ def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
 
 def _made(started: float, tally: Tally, speed: float) -> Made:
     seconds = tally.samples / SAMPLE_RATE / speed
-    return Made(generation_s=time.perf_counter() - started, tokens=tally.tokens, audio_s=seconds)
+    return Made(
+        generation_s=time.perf_counter() - started,
+        tokens=tally.tokens,
+        audio_s=seconds,
+        retries=tally.retries,
+    )
 
 
 def _finish(pieces: list[Samples], speed: float, audio_format: AudioFormat) -> bytes:

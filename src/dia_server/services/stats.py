@@ -20,6 +20,8 @@ class Made:
     tokens: int
     """Decoder steps."""
     audio_s: float
+    retries: int
+    """How often the guard had pieces made again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,12 @@ class JobController(Controller):
     ) -> Jobs:
         """List jobs, the newest first."""
         lines = await job_service.newest(status, limit)
-        return Jobs([JobSummary(job.job_id, job.status, job.created_at, job.text_preview) for job in lines])
+        return Jobs(
+            [
+                JobSummary(job.job_id, job.status, job.created_at, job.text_preview, job.retries)
+                for job in lines
+            ]
+        )
 
     @get("/{job_id:str}", opt={"errors": (404, 429, 503)})
     async def get_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobDetails:
@@ -70,4 +75,5 @@ def _details(job: Job) -> JobDetails:
         voice_id=job.request.voice_id,
         response_format=job.request.response_format,
         seed=job.request.seed,
+        retries=job.retries,
     )

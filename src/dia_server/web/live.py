@@ -1,11 +1,11 @@
 """WS /ws/generate: several generations at once on one socket, with progress and, if wished, the audio.
 
 Sending to a client that is gone never fails, so a socket is always being read too: the end of what comes
-in is the end of its work.
+in is the end of its work. Sending to one that reads slowly takes its time, and what is made waits for it.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from litestar.exceptions import WebSocketException
 
 from dia_server.errors import NotFound, Overloaded, StorageUnavailable
 from dia_server.services.jobs import Job, JobService
+from dia_server.services.metrics import Metrics, SocketOutcome
 from dia_server.services.speech import Samples, SpeechRequest, SpeechStream
 from dia_server.web import live_messages as messages
 from dia_server.web.errors import classify
@@ -33,44 +34,60 @@ Socket = WebSocket[Any, Any, Any]
 
 @websocket("/ws/generate")
 async def live(
-    socket: Socket, job_service: NamedDependency[JobService], rate_limit: NamedDependency[RateLimit]
+    socket: Socket,
+    job_service: NamedDependency[JobService],
+    rate_limit: NamedDependency[RateLimit],
+    metrics_service: NamedDependency[Metrics],
 ) -> None:
     """Generate speech in conversation with a client."""
     _check_origin(socket)
     await socket.accept()
-    await Conversation(socket, job_service, lambda: rate_limit.take("generate", socket.scope)).run()
+    route = socket.scope["path_template"]
+    conversation = Conversation(
+        socket,
+        job_service,
+        count=lambda: rate_limit.take("generate", socket.scope),
+        ended=lambda outcome: metrics_service.observe_generation(route, outcome),
+    )
+    with metrics_service.connected(route):
+        await conversation.run()
 
 
 class Conversation:
     """One socket and what is being generated for it."""
 
-    def __init__(self, socket: Socket, jobs: JobService, count: Callable[[], object]) -> None:
-        """`count` is called for each generation; it raises where there are too many."""
+    def __init__(
+        self,
+        socket: Socket,
+        jobs: JobService,
+        *,
+        count: Callable[[], object],
+        ended: Callable[[SocketOutcome], None],
+    ) -> None:
+        """`count` is called for each generation, and raises where there are too many; `ended` at its end."""
         self._socket = socket
         self._jobs = jobs
         self._count = count
+        self._ended = ended
         self._gone = False
-        self._outgoing: asyncio.Queue[tuple[messages.Outgoing, bytes | None]] = asyncio.Queue()
+        self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._generations = 0
         self._running: set[str] = set()
         """Ids of the jobs that are made for this socket."""
 
     async def run(self) -> None:
-        writing = asyncio.create_task(self._write())
         try:
             async for text in self._socket.iter_data("text"):
-                self._receive(text)
+                await self._receive(text)
         finally:
             self._gone = True
             for job_id in list(self._running):
                 self._spawn(self._cancel(job_id))
             while self._tasks:
                 await asyncio.wait(self._tasks)
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
 
-    def _receive(self, text: str) -> None:
+    async def _receive(self, text: str) -> None:
         try:
             message = messages.decode(text)
             if isinstance(message, messages.Cancel):
@@ -84,71 +101,50 @@ class Conversation:
             self._generations += 1
             self._spawn(self._generate(message))
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
-            self._send_error(error, messages.request_id_of(text))
+            await self._refuse(error, messages.request_id_of(text))
 
     async def _generate(self, message: messages.Generate) -> None:
         name = message.request_id
         wanted = msgspec.structs.asdict(message.data)
         stream = wanted.pop("stream")
         request = SpeechRequest(**wanted)
-        heard: asyncio.Queue[tuple[Samples, float] | None] = asyncio.Queue()
+        telling = Telling(self._send, name, SpeechStream(request) if stream else None)
         try:
-            job = await self._jobs.begin(request, lambda *piece: heard.put_nowait(piece))
+            job = await self._jobs.begin(request, telling.heard, live=stream)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
+            await self._refuse(error, name)
             self._generations -= 1
-            self._send_error(error, name)
             return
         self._running.add(job.job_id)
+        outcome: SocketOutcome = "failed"
         try:
-            if self._gone:
-                await self._cancel(job.job_id)
-            ending = asyncio.create_task(self._jobs.wait(job.job_id))
-            ending.add_done_callback(lambda _: heard.put_nowait(None))
-            await self._follow(job, heard, SpeechStream(request) if stream else None, name)
-            self._send_end(await ending, name)
+            try:
+                if self._gone:
+                    await self._cancel(job.job_id)
+                await telling.begin(job.job_id)
+                job = await self._jobs.wait(job.job_id)
+            finally:
+                self._running.discard(job.job_id)
+                self._generations -= 1
+            if job.status == "completed":
+                await telling.finish()
+            outcome = await self._send_end(job, name)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
-            self._send_error(error, name, job.job_id)
+            await self._send_error(error, name, job.job_id)
         finally:
-            self._generations -= 1
-            self._running.discard(job.job_id)
+            self._ended(outcome)
 
-    async def _follow(
-        self,
-        job: Job,
-        heard: asyncio.Queue[tuple[Samples, float] | None],
-        stream: SpeechStream | None,
-        name: str | None,
-    ) -> None:
-        """Tell of a job's progress, and send its audio, until it is over."""
-        self._send(messages.Progress(job_id=job.job_id, progress=0, stage="queued", request_id=name))
-        told, progress = 0, 0.0
-        while piece := await heard.get():
-            samples, progress = piece
-            if (percent := int(progress * 100)) > told:
-                told = percent
-                self._send(
-                    messages.Progress(
-                        job_id=job.job_id, progress=told, stage="generating_tokens", request_id=name
-                    )
-                )
-            if stream is not None:
-                self._send_audio(job, await asyncio.to_thread(stream.push, samples), name)
-        if stream is not None and progress == 1.0:
-            self._send_audio(job, await asyncio.to_thread(stream.finish), name)
-
-    def _send_audio(self, job: Job, audio: bytes, name: str | None) -> None:
-        if audio:
-            self._send(messages.Audio(job_id=job.job_id, size=len(audio), request_id=name), audio)
-
-    def _send_end(self, job: Job, name: str | None) -> None:
+    async def _send_end(self, job: Job, name: str | None) -> SocketOutcome:
         match job.status:
             case "completed":
                 url = f"/jobs/{job.job_id}/result"
-                self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
+                await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
+                return "completed"
             case "cancelled":
-                self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
+                await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
+                return "cancelled"
             case _:
-                self._send(
+                await self._send(
                     messages.Error(
                         message=job.error or "Generation failed",
                         error_code="GENERATION_FAILED",
@@ -156,8 +152,13 @@ class Conversation:
                         request_id=name,
                     )
                 )
+                return "failed"
 
-    def _send_error(self, error: Exception, name: str | None, job_id: str | None = None) -> None:
+    async def _refuse(self, error: Exception, name: str | None) -> None:
+        self._ended("refused")
+        await self._send_error(error, name)
+
+    async def _send_error(self, error: Exception, name: str | None, job_id: str | None = None) -> None:
         match error:
             case msgspec.ValidationError():
                 code, text = "VALIDATION_ERROR", str(error)
@@ -168,30 +169,78 @@ class Conversation:
                 code, text = failure.code, failure.message
         if code == "INTERNAL_SERVER_ERROR":
             log.error("generation failed", exc_info=error)
-        self._send(messages.Error(message=text, error_code=code, job_id=job_id, request_id=name))
+        await self._send(messages.Error(message=text, error_code=code, job_id=job_id, request_id=name))
 
     async def _cancel(self, job_id: str) -> None:
         try:
             await self._jobs.cancel(job_id)
         except StorageUnavailable as error:
-            self._send_error(error, None, job_id)
+            await self._send_error(error, None, job_id)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    def _send(self, message: messages.Outgoing, audio: bytes | None = None) -> None:
-        if not self._gone:
-            self._outgoing.put_nowait((message, audio))
+    async def _send(self, message: messages.Outgoing, audio: bytes | None = None) -> None:
+        """Return once it is sent; it is sent whole, even if the caller is cancelled meanwhile."""
+        await asyncio.shield(self._spawn(self._deliver(message, audio)))
 
-    async def _write(self) -> None:
-        """The only one who sends: an announcement and its audio stay together."""
-        while True:
-            message, audio = await self._outgoing.get()
+    async def _deliver(self, message: messages.Outgoing, audio: bytes | None) -> None:
+        async with self._sending:  # an announcement and its audio stay together
+            if self._gone:
+                return
             await self._socket.send_text(messages.encode(message))
             if audio is not None:
                 await self._socket.send_bytes(audio)
+
+
+class Telling:
+    """What a client is told of a generation while it is made."""
+
+    def __init__(
+        self,
+        send: Callable[[messages.Outgoing, bytes | None], Awaitable[None]],
+        name: str | None,
+        stream: SpeechStream | None,
+    ) -> None:
+        """`stream` makes the audio that is sent too, if any is."""
+        self._send = send
+        self._name = name
+        self._stream = stream
+        self._job_id = ""
+        self._begun = asyncio.Event()
+        self._percent = 0
+
+    async def begin(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._begun.set()
+        await self._tell(0, "queued")
+
+    async def heard(self, samples: Samples, progress: float) -> None:
+        """Return once the client has been sent all there is to tell: it is made no faster than that."""
+        await self._begun.wait()
+        if (percent := int(progress * 100)) > self._percent:
+            self._percent = percent
+            await self._tell(percent, "generating_tokens")
+        if self._stream is not None:
+            await self._send_audio(await asyncio.to_thread(self._stream.push, samples))
+
+    async def finish(self) -> None:
+        if self._stream is not None:
+            await self._send_audio(await asyncio.to_thread(self._stream.finish))
+
+    async def _tell(self, percent: int, stage: messages.Stage) -> None:
+        progress = messages.Progress(
+            job_id=self._job_id, progress=percent, stage=stage, request_id=self._name
+        )
+        await self._send(progress, None)
+
+    async def _send_audio(self, audio: bytes) -> None:
+        if audio:
+            announcement = messages.Audio(job_id=self._job_id, size=len(audio), request_id=self._name)
+            await self._send(announcement, audio)
 
 
 def _check_origin(socket: Socket) -> None:

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from dia_server.web.schemas import GenerateRequest
 
+Stage = Literal["queued", "generating_tokens"]
 RequestId = Annotated[str, Meta(max_length=64)]
 
 
@@ -37,7 +38,7 @@ class Progress(Struct, tag="progress", kw_only=True, omit_defaults=True):
     job_id: str
     progress: int
     """Percent."""
-    stage: Literal["queued", "generating_tokens"]
+    stage: Stage
     request_id: str | None = None
 
 

@@ -49,6 +49,8 @@ def document(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[
     for handler, operation in _operations(app, description):
         operation["operationId"] = handler.fn.__name__
         operation["summary"] = inspect.getdoc(handler.fn)
+        if (data := handler.parsed_data_field) and data.has_default:
+            operation["requestBody"]["required"] = False
         responses = {code: answer for code, answer in operation["responses"].items() if code < "400"}
         if handler.opt.get("audio"):
             responses["200"] = _audio()

@@ -30,6 +30,8 @@ from dia_server.web.schemas import (
 )
 
 FILE_FIELD = "audio_file"
+DISCOVER = DiscoverRequest()
+"""What is meant by no body."""
 
 
 @dataclass
@@ -45,9 +47,12 @@ class UploadOperation(Operation):
             format=OpenAPIFormat.BINARY,
             description="WAV, MP3, FLAC, OGG, M4A or WebM with 0.5 to 60 s of speech, best 5 to 10 s",
         )
+        transcript = Schema(
+            type=OpenAPIType.STRING, description="What is said in it, where Whisper is not to write it down"
+        )
         form = Schema(
             type=OpenAPIType.OBJECT,
-            properties={"prompt_id": prompt_id, FILE_FIELD: file},
+            properties={"prompt_id": prompt_id, FILE_FIELD: file, "transcript": transcript},
             required=["prompt_id", FILE_FIELD],
         )
         self.request_body = RequestBody(
@@ -64,7 +69,7 @@ class PromptController(Controller):
         status_code=200,
         request_max_body_size=MAX_AUDIO,
         operation_class=UploadOperation,
-        opt={"rate_limit": "upload", "errors": (400, 413, 415, 422, 429, 500, 503)},
+        opt={"rate_limit": "upload", "errors": (400, 409, 413, 415, 422, 429, 500, 503)},
     )
     async def upload_audio_prompt(
         self,
@@ -81,7 +86,10 @@ class PromptController(Controller):
                 prompt = await prompt_service.add(prompt_id.strip(), form.file)
             except UnusableAudio as error:
                 raise UnusableAudio(f"{FILE_FIELD}: {error}", param=FILE_FIELD) from error
-        prompt = await transcript_service.complete(prompt)
+        if words := form.fields.get("transcript", "").strip():
+            prompt = await prompt_service.set_transcript(prompt, words, "manual")
+        else:
+            prompt = await transcript_service.complete(prompt)
         return AudioPromptUploaded(
             message="Audio prompt uploaded successfully",
             prompt_id=prompt.prompt_id,
@@ -144,7 +152,9 @@ class PromptController(Controller):
 
     @post("/discover", status_code=200, opt={"errors": (400, 413, 415, 422, 503)})
     async def discover_audio_prompts(
-        self, data: JSONBody[DiscoverRequest], transcript_service: NamedDependency[TranscriptService]
+        self,
+        transcript_service: NamedDependency[TranscriptService],
+        data: JSONBody[DiscoverRequest] = DISCOVER,
     ) -> Discovered:
         """Read the folder of audio prompts again; files of other formats become WAV files."""
         found = await transcript_service.discover(force_retranscribe=data.force_retranscribe)

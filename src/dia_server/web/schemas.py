@@ -218,7 +218,7 @@ class AudioPromptDeleted(Struct):
     prompt_id: str
 
 
-class DiscoverRequest(Struct):
+class DiscoverRequest(Struct, frozen=True):
     force_retranscribe: Annotated[
         bool, Meta(description="Have Whisper make its own transcripts anew; what people wrote is kept")
     ] = False
@@ -274,6 +274,11 @@ class JobAccepted(Struct):
     message: str
 
 
+Retries = Annotated[
+    int, Meta(description="How often a piece of the result came out bad and was made again, once completed")
+]
+
+
 class JobDetails(Struct, kw_only=True):
     job_id: str
     status: JobState
@@ -288,6 +293,7 @@ class JobDetails(Struct, kw_only=True):
     voice_id: str
     response_format: AudioFormat
     seed: Annotated[int | None, Meta(description="Same seed, same audio")]
+    retries: Retries
 
 
 class JobSummary(Struct):
@@ -295,6 +301,7 @@ class JobSummary(Struct):
     status: JobState
     created_at: datetime
     text_preview: Annotated[str, Meta(description="The beginning of the text")]
+    retries: Retries
 
 
 class Jobs(Struct):

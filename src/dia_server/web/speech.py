@@ -96,7 +96,7 @@ def _whole(made: Speech) -> Response[bytes]:
     return Response(
         made.audio,
         media_type=made.media_type,
-        headers={"X-Seed": str(made.seed), "X-Retries": str(made.retries)},
+        headers={"X-Seed": str(made.seed), "X-Retries": str(made.made.retries)},
     )
 
 

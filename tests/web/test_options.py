@@ -1,0 +1,35 @@
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.app import create_app
+from dia_server.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/voice_mappings", "GET, OPTIONS, POST"),
+        ("/config", "GET, OPTIONS, PUT"),
+        ("/jobs/some-job", "DELETE, GET, OPTIONS"),
+        ("/generate", "OPTIONS, POST"),
+        ("/static/studio/main.js", "GET, HEAD, OPTIONS"),
+    ],
+)
+async def test_the_methods_of_an_address(client: AsyncTestClient[Litestar], path: str, methods: str) -> None:
+    answer = await client.options(path)
+
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", methods)
+
+
+async def test_an_address_without_handlers_has_no_methods(client: AsyncTestClient[Litestar]) -> None:
+    assert (await client.options("/nowhere")).status_code == 404
+
+
+async def test_they_are_told_without_a_key_and_not_counted(settings: Settings) -> None:
+    limited = Settings(
+        data_dir=settings.data_dir, engine="preview", api_keys=("secret",), rate_limit_generate=1
+    )
+    async with AsyncTestClient(create_app(limited)) as client:
+        for _ in range(2):
+            assert (await client.options("/generate")).status_code == 204

@@ -1,0 +1,81 @@
+"""How often the guard had pieces made again, wherever that is told."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from litestar import Litestar
+from litestar.testing import TestClient
+
+from dia_server.app import create_app
+from dia_server.engine.engine import Engine
+from dia_server.engine.types import SAMPLE_RATE, Utterance
+from dia_server.settings import Settings
+from tests.scripted import Part, ScriptedModel, speech
+
+Client = TestClient[Litestar]
+
+BAD_SEED = 7
+TEXT = "The quick brown fox jumps over the lazy dog."
+
+
+def script(utterance: Utterance) -> list[Part]:
+    return [np.zeros(SAMPLE_RATE, np.float32)] if utterance.seed == BAD_SEED else speech(3.0)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    engine = Engine("dia", lambda _: ScriptedModel(script), max_waiting=8)
+    app = create_app(settings, engine)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        while not client.get("/health").json()["model_loaded"]:
+            time.sleep(0.01)
+        yield client
+
+
+def retries(client: Client) -> int:
+    """Of the only job, as the list and its details have it, once it is completed."""
+    deadline = time.monotonic() + 10
+    jobs: list[dict[str, Any]] = []
+    while not jobs:
+        assert time.monotonic() < deadline
+        jobs = client.get("/jobs?status=completed").json()["jobs"]
+    (job,) = jobs
+    count: int = job["retries"]
+    assert client.get(f"/jobs/{job['job_id']}").json()["retries"] == count
+    return count
+
+
+@pytest.mark.parametrize(("seed", "count"), [(BAD_SEED, 1), (BAD_SEED + 1, 0)])
+@pytest.mark.parametrize(("path", "field"), [("/generate", "text"), ("/v1/audio/speech", "input")])
+def test_a_whole_answer_says_it_in_its_header(
+    client: Client, path: str, field: str, seed: int, count: int
+) -> None:
+    answer = client.post(path, json={field: TEXT, "seed": seed, "response_format": "wav"})
+
+    assert (answer.headers["X-Seed"], answer.headers["X-Retries"]) == (str(seed), str(count))
+
+
+def test_a_job_says_it(client: Client) -> None:
+    client.post("/generate?async_mode=true", json={"text": TEXT, "seed": BAD_SEED})
+
+    assert retries(client) == 1
+
+
+def test_so_does_a_direct_answer_that_was_kept(client: Client) -> None:
+    client.put("/config", json={"save_outputs": True})
+    client.post("/generate", json={"text": TEXT, "seed": BAD_SEED})
+
+    assert retries(client) == 1
+
+
+@pytest.mark.parametrize(("stream", "count"), [(False, 1), (True, 0)])
+def test_over_a_socket_only_what_is_heard_at_once_is_not_made_again(
+    client: Client, stream: bool, count: int
+) -> None:
+    with client.websocket_connect("/ws/generate") as socket:
+        socket.send_json({"type": "generate", "data": {"text": TEXT, "seed": BAD_SEED, "stream": stream}})
+
+        assert retries(client) == count
