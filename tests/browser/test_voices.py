@@ -1,11 +1,34 @@
 import io
 import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
+import pytest
 
+from tests.browser.conftest import OpenStudio
 from tests.browser.studio import Studio
+from tests.live.server import Server
 from tests.recordings import wav_file
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Route
+
+
+@pytest.fixture(scope="module")
+def hearing_server(
+    browser: "Browser", whisper_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server whose Whisper works."""
+    with Server(tmp_path_factory.mktemp("hearing"), whisper_model=whisper_folder) as server:
+        yield server
+
+
+@pytest.fixture
+def hearing(open_studio: OpenStudio, hearing_server: Server) -> Studio:
+    return open_studio(hearing_server.url)
 
 
 def test_a_recording_that_is_uploaded_becomes_a_voice_that_speaks(studio: Studio) -> None:
@@ -70,6 +93,61 @@ def test_a_transcript_is_corrected_and_heard(studio: Studio) -> None:
     assert (prompt["transcript"], prompt["transcript_source"]) == ("Wheat cakes are ready.", "manual")
 
 
+def test_whisper_is_asked_for_another_transcript(hearing: Studio) -> None:
+    _upload(hearing, "aunt_may", transcript="Wheat cakes are ready.")
+    hearing.open("voices")
+    row = hearing.page.get_by_role("article", name="Recording aunt_may")
+    asked: list[Route] = []
+    hearing.page.route("**/transcribe", lambda route: asked.append(route))
+    row.get_by_role("button", name="Ask Whisper").click()
+    row.get_by_text("Whisper is listening…").wait_for()
+    assert row.get_by_role("button", name="Ask Whisper").is_disabled()
+    asked[0].continue_()
+    hearing.wait_for_text("Whisper has written it down.")
+    row.get_by_text("by Whisper: check it").wait_for()
+
+    prompt = httpx.get(f"{hearing.url}/audio_prompts/metadata/aunt_may").json()
+    assert prompt["transcript_source"] == "whisper_auto"
+    assert prompt["transcript"].isalpha()  # what a random model hears
+    assert row.get_by_label("What is said in it").input_value() == prompt["transcript"]
+
+
+def test_words_that_are_left_empty_are_written_by_whisper(hearing: Studio) -> None:
+    page = hearing.page
+    hearing.open("voices")
+    page.get_by_label("Choose a file").set_input_files(
+        {"name": "Norman.wav", "mimeType": "audio/wav", "buffer": wav_file(3.0)}
+    )
+    page.get_by_label("Waveform of your recording").wait_for()
+    hearing.button("Save as a voice").click()
+    page.get_by_role("article", name="Recording Norman").get_by_text("by Whisper: check it").wait_for()
+    hearing.button("Try Norman").click()
+    hearing.until("window.heard.seconds > 1")
+
+
+def test_without_whisper_its_cause_is_told(open_studio: OpenStudio, tmp_path: Path) -> None:
+    with Server(tmp_path, whisper_model=tmp_path / "nowhere", auto_transcribe="false") as server:
+        studio = open_studio(server.url)
+        _upload(studio, "gwen")
+        studio.open("voices")
+        row = studio.page.get_by_role("article", name="Recording gwen")
+        row.get_by_role("button", name="Ask Whisper").click()
+        row.get_by_role("alert").get_by_text("nowhere").wait_for()
+        row.get_by_text("no transcript").wait_for()
+        assert row.get_by_role("button", name="Ask Whisper").is_enabled()
+
+
+def test_a_voice_that_lacks_a_transcript_says_where_it_is_written(studio: Studio) -> None:
+    _upload(studio, "mute")
+    httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "mute", "audio_prompt": "mute"})
+    studio.open("voices")
+    studio.page.get_by_role("button", name="Cast Mute").click()
+    studio.button("Speak").click()
+    alert = studio.page.locator("#speak-error")
+    alert.wait_for()
+    assert alert.inner_text().endswith("cannot be cloned without. Put it right under Voices.")
+
+
 def test_a_recording_that_a_voice_uses_is_not_deleted_and_it_says_why(studio: Studio) -> None:
     _upload(studio, "jonah")
     httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "jonah", "audio_prompt": "jonah"})
@@ -109,9 +187,9 @@ def test_a_microphone_that_is_not_allowed_is_told_in_words(studio: Studio) -> No
     studio.wait_for_text("was not allowed to use the microphone")
 
 
-def _upload(studio: Studio, prompt_id: str) -> None:
+def _upload(studio: Studio, prompt_id: str, transcript: str = "") -> None:
     httpx.post(
         f"{studio.url}/audio_prompts/upload",
-        data={"prompt_id": prompt_id},
+        data={"prompt_id": prompt_id, "transcript": transcript},
         files={"audio_file": ("sample.wav", wav_file(2.0))},
     ).raise_for_status()

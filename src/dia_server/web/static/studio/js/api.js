@@ -44,6 +44,8 @@ async function refusal(response) {
     words = `That is more than this server allows in a minute${wait ? `; try again in ${wait} s` : ""}. `
       + "At home, start it with DIA_RATE_LIMIT_GENERATE=0.";
   }
+  // what comes after it is how to do so with the API
+  if (body.error_code === "AUDIO_PROMPT_NOT_USABLE") words = `${words.split(";")[0]}. Put it right under Voices.`;
   return new Refusal(words, response.status, body.error_code || "");
 }
 

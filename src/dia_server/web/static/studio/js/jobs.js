@@ -79,7 +79,7 @@ class Row {
     this.actions = h("div", { class: "actions" });
     this.error = h("p", { class: "trouble", role: "alert", hidden: true });
     this.element = h("li", { class: "card job", "data-job": id },
-      h("p", { class: "text" }, ...chips(text), text.length < PREVIEW ? "" : "…"),
+      h("p", { class: "text" }, ...chips(text), text.length < PREVIEW || /[.!?]$/.test(text) ? "" : "…"),
       h("div", { class: "row" }, this.pill,
         h("time", { class: "quiet small", datetime: created, title: new Date(created).toLocaleString() }, when(created)), this.facts,
         h("span", { class: "push" }), this.actions),

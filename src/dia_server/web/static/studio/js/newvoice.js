@@ -1,8 +1,9 @@
 // The form that makes a voice of a recording.
 
-import { post, put, send } from "./api.js";
+import { post, send } from "./api.js";
 import { Clip } from "./clip.js";
 import { clock, h, icon, notice, trouble } from "./dom.js";
+import { health } from "./health.js";
 import { microphoneTrouble, Recorder } from "./recorder.js";
 
 const ENOUGH = 60; // seconds, the most the server takes
@@ -22,6 +23,7 @@ export class NewVoice {
     this.level = h("div", { class: "bar level", hidden: true }, h("i"));
     this.name = h("input", { type: "text", id: "voice-name", maxlength: 64, required: true, placeholder: "Grandmother", autocomplete: "off" });
     this.words = h("textarea", { class: "box", id: "voice-words", placeholder: "Every word, as it is said." });
+    this.standIn = h("p", { class: "quiet small", hidden: true }, "The preview voice only stands in for it: Dia is what sounds like the recording.");
     this.error = h("p", { class: "trouble", role: "alert", hidden: true });
     this.save = h("button", { type: "submit", class: "primary", id: "save-voice" }, "Save as a voice");
     this.element = h("form", { class: "card newvoice", onsubmit: (event) => this.#save(event), novalidate: true,
@@ -33,6 +35,7 @@ export class NewVoice {
       } },
       h("h2", { id: "newvoice-title" }, "A new voice"),
       h("p", { class: "quiet small" }, "5 to 10 seconds of one person, without music or noise. Ask before you use somebody else’s voice."),
+      this.standIn,
       h("div", { class: "actions" }, this.record,
         h("label", { class: "button", for: "voice-file" }, icon("file"), "Choose a file"), this.file),
       this.level, this.clip.element,
@@ -40,6 +43,9 @@ export class NewVoice {
       h("p", { class: "quiet small" }, "Leave it empty to have Whisper write it down."),
       h("label", { for: "voice-name" }, "Name"), this.name,
       this.error, this.save);
+    const told = () => { this.standIn.hidden = health.now?.engine !== "preview"; };
+    health.addEventListener("change", told);
+    told();
     this.#draw();
   }
 
@@ -109,12 +115,11 @@ export class NewVoice {
     try {
       const form = new FormData();
       form.append("prompt_id", id);
+      form.append("transcript", this.words.value.trim());
       form.append("audio_file", this.#blob, this.#blob.name ?? "recording.webm");
       const { transcript } = await (await send("POST", "/audio_prompts/upload", { form })).json();
-      const words = this.words.value.trim();
-      if (words) await put(`/audio_prompts/${id}/transcript`, { transcript: words });
       await post("/voice_mappings", { voice_id: id, style: "recorded", primary_speaker: "S1", audio_prompt: id });
-      notice(words || transcript
+      notice(transcript
         ? "Saved. Try it, or cast it in a dialogue."
         : "Saved. It can speak once its recording has a transcript: write it below.");
       this.#clear();

@@ -57,17 +57,26 @@ export class Prompts {
         trouble(error, failure.message);
       }
     };
+    const pill = h("span", { class: `pill ${prompt.transcript ? "" : "bad"}` });
+    const ask = h("button", { type: "button", class: "ghost", onclick: async () => {
+      asking(true); // Whisper may have to be loaded first, which takes a while
+      await act("Whisper has written it down.", () => post(`/audio_prompts/${id}/transcribe`, {}));
+      asking(false);
+    } }, "Ask Whisper");
+    const asking = (now) => {
+      ask.disabled = now;
+      pill.textContent = SOURCES[now ? "pending" : prompt.transcript_source] ?? "no transcript";
+    };
+    asking(false);
     return h("article", { class: "card prompt", "aria-label": `Recording ${id}` },
       h("div", { class: "row" }, h("h3", {}, id),
-        h("span", { class: `pill ${prompt.transcript ? "" : "bad"}` }, SOURCES[prompt.transcript_source] ?? "no transcript"),
+        pill,
         h("span", { class: "push" }),
         h("button", { type: "button", class: "icon danger", title: "Delete", "aria-label": `Delete the recording ${id}`,
           onclick: () => act("Recording deleted.", () => remove(`/audio_prompts/${id}`)) }, icon("bin"))),
       clip.element,
       h("label", { for: `words-${id}` }, "What is said in it"), words,
-      h("div", { class: "actions" }, save,
-        h("button", { type: "button", class: "ghost", onclick: () => act("Whisper has written it down.", () =>
-          post(`/audio_prompts/${id}/transcribe`, {})) }, "Ask Whisper"),
+      h("div", { class: "actions" }, save, ask,
         h("button", { type: "button", class: "ghost", onclick: () => act("Voice saved.", () => this.onvoice(id)) }, "Make a voice of it")),
       error);
   }

@@ -1,0 +1,99 @@
+"""A page of another origin that asks the server for speech, as SillyTavern's "TTS WebUI" does."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.live.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ASK = """async ({ url, body }) => {
+    const answer = await fetch(url + "/v1/audio/speech", {
+        method: "POST",
+        headers: {
+            "Content-Type": "application/json",
+            "Cache-Control": "no-cache",
+            "Authorization": "Bearer anything",
+        },
+        body: JSON.stringify(body),
+    });
+    const audio = new Uint8Array(await answer.arrayBuffer());
+    return {
+        status: answer.status,
+        type: answer.headers.get("Content-Type"),
+        seed: answer.headers.get("X-Seed"),
+        engine: answer.headers.get("X-Engine"),
+        retryAfter: answer.headers.get("Retry-After"),
+        beginning: String.fromCharCode(...audio.slice(0, 4)),
+        text: answer.ok ? "" : new TextDecoder().decode(audio),
+    };
+}"""
+BODY = {"input": "Hello from a page.", "voice": "aria", "model": "dia", "seed": 7}
+
+
+class Empty(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>A page</title>")
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as pages:
+        threading.Thread(target=pages.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{pages.server_port}"
+        pages.shutdown()
+
+
+@pytest.fixture
+def page(browser: "Browser", origin: str) -> "Iterator[Page]":
+    page = browser.new_page()
+    page.goto(origin)
+    yield page
+    page.close()
+
+
+def test_a_page_of_another_origin_gets_speech_and_reads_its_headers(page: "Page", server: Server) -> None:
+    answer = page.evaluate(ASK, {"url": server.url, "body": BODY})
+
+    assert (answer["status"], answer["type"], answer["beginning"]) == (200, "audio/wav", "RIFF")
+    assert (answer["seed"], answer["engine"]) == ("7", "preview")
+
+
+def test_it_reads_errors_too(page: "Page", server: Server) -> None:
+    answer = page.evaluate(ASK, {"url": server.url, "body": BODY | {"voice": "nobody"}})
+
+    assert answer["status"] == 404
+    assert "nobody" in answer["text"]
+
+
+def test_it_reads_when_to_come_back(page: "Page", tmp_path: Path) -> None:
+    with Server(tmp_path, rate_limit_generate=1) as limited:
+        assert page.evaluate(ASK, {"url": limited.url, "body": BODY})["status"] == 200
+        refused = page.evaluate(ASK, {"url": limited.url, "body": BODY})
+
+    assert refused["status"] == 429
+    assert int(refused["retryAfter"]) > 0
+
+
+def test_only_named_origins_are_let_in(page: "Page", origin: str, tmp_path: Path) -> None:
+    from playwright.sync_api import Error
+
+    with Server(tmp_path, cors_origins="http://localhost:8000") as other:
+        with pytest.raises(Error, match="Failed to fetch"):
+            page.evaluate(ASK, {"url": other.url, "body": BODY})
+        assert "POST" not in other.log  # the preflight was the end of it
+    with Server(tmp_path, cors_origins=f"http://localhost:8000,{origin}") as named:
+        assert page.evaluate(ASK, {"url": named.url, "body": BODY})["seed"] == "7"
+        assert "POST" in named.log

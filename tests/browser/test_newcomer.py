@@ -1,0 +1,107 @@
+"""README's "Your own voice in nine steps", followed word by word by somebody who has read nothing else.
+
+The server is the installed one in an empty folder. With NEWCOMER_MAKE_RUN=1 it is a clean clone's `make run`,
+which sets everything up first: minutes, and gigabytes from the package index.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.browser.conftest import OpenStudio
+from tests.browser.studio import Studio
+from tests.live.server import Server
+
+ROOT = Path(__file__).parents[2]
+SECTION = "## Your own voice in nine steps\n"
+MAKE_RUN = os.environ.get("NEWCOMER_MAKE_RUN") == "1"
+SET_UP_S = 1800
+SENTENCE = "The ferry leaves at seven, and it does not wait."
+
+
+class Steps:
+    """The steps as README has them: a title each, and in italics the names of what is pressed or filled."""
+
+    def __init__(self) -> None:
+        section = (ROOT / "README.md").read_text().split(SECTION)[1].split("\n## ")[0]
+        self.left = re.findall(r"^\d+\. (.+)$", section, re.MULTILINE)
+        self.number = len(self.left)
+        self._step = ""
+
+    def begin(self, title: str) -> None:
+        self._step = self.left.pop(0)
+        assert self._step.startswith(f"**{title}**")
+
+    def named(self, label: str) -> str:
+        assert f"*{label}*" in self._step
+        return label
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    """Not yet started."""
+    if not MAKE_RUN:
+        return Server(tmp_path)
+    clone = tmp_path / "dia-server"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    return Server(clone, command=("make", "run"), patience_s=SET_UP_S)
+
+
+def test_a_newcomer_speaks_with_an_own_voice(server: Server, open_studio: OpenStudio) -> None:
+    steps = Steps()
+    assert steps.number < 10
+
+    steps.begin("Start the server")
+    with server:
+        steps.begin("Open the page")
+        studio = open_studio(server.url)
+        page = studio.page
+        page.goto(server.url)
+
+        steps.begin("Write a sentence")
+        studio.button(steps.named("Clear")).click()
+        page.keyboard.type(SENTENCE)
+
+        steps.begin("Hear it")
+        studio.button(steps.named("Speak")).click()
+        _hear(studio)
+
+        steps.begin("Look at the voices")
+        page.get_by_role("link", name=steps.named("Voices")).click()
+        form = page.get_by_role("form", name="A new voice")
+
+        steps.begin("Record yourself")
+        form.get_by_role("button", name=steps.named("Record")).click()
+        form.get_by_role("button", name=f"{steps.named('Stop')} · 0:05").click()
+        form.get_by_role("img", name="Waveform of your recording").wait_for()
+
+        steps.begin("Write down the words")
+        form.get_by_label(steps.named("What is said in it")).fill("Beep, beep, beep, beep, beep.")
+
+        steps.begin("Save it")
+        form.get_by_label(steps.named("Name")).fill("Robot")
+        form.get_by_role("button", name=steps.named("Save as a voice")).click()
+
+        steps.begin("Speak with it")
+        page.get_by_role("button", name=f"{steps.named('Cast')} Robot").click()
+        with page.expect_request("**/generate") as asked:
+            studio.button(steps.named("Speak")).click()
+        _hear(studio)
+
+        body = asked.value.post_data_json or {}
+        assert (body["voice_id"], body["text"]) == ("robot", f"[S1] {SENTENCE}")
+        prompt = httpx.get(f"{server.url}/audio_prompts/metadata/robot").json()
+        assert prompt["duration"] > 4
+        assert prompt["transcript"] == "Beep, beep, beep, beep, beep."
+    assert steps.left == []
+
+
+def _hear(studio: Studio) -> None:
+    """Listen to more than a second of sound, and no whisper, since the last click."""
+    before = studio.heard["seconds"]
+    studio.until(f"window.heard.first !== null && window.heard.seconds > {before + 1}")
+    assert studio.heard["peak"] > 0.2
