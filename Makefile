@@ -43,7 +43,7 @@ gpu-check: $(VENV)/installed-dev  ## Check and measure on a GPU what only a GPU 
 
 .PHONY: clean
 clean:  ## Remove the environment and caches; voices and audio stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist tests/clients/node_modules
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }

@@ -1,0 +1,43 @@
+"""Programs that others wrote, before a real server. Those of Node.js are installed here on first use."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live import conftest
+from tests.live.server import Server
+
+server = conftest.server
+
+HERE = Path(__file__).parent
+NODE_MODULES = HERE / "node_modules"
+SLOW = HERE.parent / "live" / "failing_server.py"
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """What package.json names, installed anew when it changes; needs Node.js 20 or newer."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    installed = NODE_MODULES / ".package-lock.json"  # npm writes it last
+    if not installed.exists() or installed.stat().st_mtime < (HERE / "package.json").stat().st_mtime:
+        subprocess.run(["npm", "install"], cwd=HERE, check=True, timeout=500)
+        installed.touch()
+    return NODE_MODULES
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[Server]:
+    """A server that makes one utterance at a time, which takes ten seconds, and lets one wait."""
+    with Server(
+        tmp_path,
+        command=(sys.executable, str(SLOW), "serve"),
+        max_batch=1,
+        max_waiting=1,
+        rate_limit_generate=0,
+    ) as server:
+        yield server

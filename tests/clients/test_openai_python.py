@@ -1,0 +1,103 @@
+"""The official OpenAI SDK for Python against a running server."""
+
+import io
+import time
+import wave
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import openai
+import pytest
+from openai import DefaultHttpxClient, OpenAI
+
+from tests.clients.audio import seconds
+from tests.live.server import Server
+from tests.live.test_disconnect import active, ask
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> OpenAI:
+    return OpenAI(base_url=f"{server.url}/v1", api_key="anything", max_retries=0)
+
+
+def test_speech_is_wav_unless_the_caller_says_otherwise(client: OpenAI) -> None:
+    answer = client.audio.speech.create(model="tts-1", voice="alloy", input="Hello from the SDK.")
+
+    with wave.open(io.BytesIO(answer.content)) as file:
+        assert file.getnframes() > 20_000
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
+def test_every_format_of_openai_is_made(
+    client: OpenAI, audio_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"], tmp_path: Path
+) -> None:
+    file = tmp_path / f"speech.{audio_format}"
+    with client.audio.speech.with_streaming_response.create(
+        model="dia", voice="nova", input="Hello.", response_format=audio_format, speed=1.5
+    ) as answer:
+        answer.stream_to_file(file)
+
+    assert 0.2 < seconds(file.read_bytes(), audio_format) < 2
+
+
+def test_models_are_listed_and_found(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["dia"]
+    assert client.models.retrieve("dia").owned_by == "nari-labs"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "param"),
+    [
+        ({"voice": "nobody"}, openai.NotFoundError, "voice"),
+        ({"input": "x" * 4097}, openai.UnprocessableEntityError, "input"),
+        ({"speed": 9.0}, openai.UnprocessableEntityError, "speed"),
+    ],
+)
+def test_errors_arrive_as_openai_errors(
+    client: OpenAI, wrong: dict[str, Any], error: type[openai.APIStatusError], param: str
+) -> None:
+    with pytest.raises(error) as raised:
+        client.audio.speech.create(**{"model": "dia", "voice": "aria", "input": "Hi", **wrong})
+
+    assert raised.value.param == param
+    assert raised.value.code
+    assert len(raised.value.message) > 10
+
+
+def test_a_limited_client_is_told_when_to_come_back(tmp_path: Path) -> None:
+    with Server(tmp_path, rate_limit_generate=1, api_keys="secret") as server:
+        client = OpenAI(base_url=f"{server.url}/v1", api_key="secret", max_retries=0)
+        client.audio.speech.create(model="dia", voice="aria", input="Hi")
+        with pytest.raises(openai.RateLimitError) as limited:
+            client.audio.speech.create(model="dia", voice="aria", input="Hi")
+        assert 1 <= int(limited.value.response.headers["retry-after"]) <= 60
+        with pytest.raises(openai.AuthenticationError):
+            client.with_options(api_key="wrong").models.list()
+
+
+def test_a_client_that_meets_a_full_server_tries_again_by_itself(narrow: Server) -> None:
+    speech = f"{narrow.url}/v1/audio/speech"
+    statuses: list[int] = []
+    with httpx.stream("POST", speech, json={"input": "One.", "stream": True}, timeout=30) as running:
+        audio = running.iter_raw()  # which ends the request when it is dropped
+        next(audio)
+        waiting = ask(narrow, "/v1/audio/speech", {"input": "Two."})
+        while active(narrow) < 2:
+            time.sleep(0.01)
+
+        def make_room(answer: Any) -> None:
+            statuses.append(answer.status_code)
+            if answer.status_code == 503:
+                assert answer.headers["retry-after"]
+                running.close()
+                waiting.close()
+
+        with DefaultHttpxClient(event_hooks={"response": [make_room]}) as http:
+            client = OpenAI(base_url=f"{narrow.url}/v1", api_key="anything", http_client=http)
+            with client.audio.speech.with_streaming_response.create(
+                model="dia", voice="aria", input="Three.", response_format="wav", extra_body={"stream": True}
+            ) as answer:
+                assert next(answer.iter_bytes()).startswith(b"RIFF")
+
+    assert statuses == [503, 200]
