@@ -1,0 +1,258 @@
+"""The examples of the documentation, as a user would paste them, against a running server."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dia_server import errors
+from dia_server.web.errors import CODES
+from tests.live import slow_server
+from tests.live.server import Server
+from tests.live.websocket import WebSocketClient
+from tests.recordings import wav_file
+
+ROOT = Path(__file__).parents[1]
+API = ROOT / "docs" / "api.md"
+ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):7860")
+CURL = """
+curl() {
+  [[ " $* " == *" --fail "* ]] || set -- --fail-with-body "$@"
+  command curl --silent --show-error "$@"
+}
+"""
+"""Fails on any status from 400 on, unless the example says so by itself."""
+NOT_DESCRIBED = {"GET /", "GET /docs", "GET /redoc", "GET /openapi.json", "WS /ws/generate"}
+"""What the page documents and the OpenAPI description, which knows no pages and no sockets, does not."""
+MORE = "…"
+"""A key that stands for those that are left out."""
+
+
+@dataclass
+class Block:
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    text = page.read_text()
+    return [
+        Block(page, text.count("\n", 0, fence.start()) + 1, fence[1], fence[2])
+        for fence in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, whisper_folder: Path) -> Iterator[Server]:
+    """It has Whisper, and speaks slowly enough to be interrupted."""
+    unlimited: Any = dict.fromkeys(["rate_limit_generate", "rate_limit_upload", "rate_limit_jobs"], 0)
+    with Server(
+        tmp_path_factory.mktemp("docs"),
+        command=(sys.executable, slow_server.__file__, "serve"),
+        whisper_model=whisper_folder,
+        **unlimited,
+    ) as server:
+        yield server
+
+
+class Reader:
+    """Does what the examples say, in one folder, and compares what comes with what they show."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+        self._job_id = "JOB_ID"
+        """Of the latest answer that had one."""
+        for name in ("voice_sample.wav", "anna.wav"):
+            (folder / name).write_bytes(wav_file(3.0))
+
+    def read(self, examples: list[Block]) -> None:
+        run: subprocess.CompletedProcess[str] | None = None
+        for index, block in enumerate(examples):
+            match block.language:
+                case "bash" | "python" | "js":
+                    run = self._run(block)
+                    shown = examples[index + 1 : index + 2]
+                    fails = bool(shown) and shown[0].language == "json" and '"error_code"' in shown[0].text
+                    assert (run.returncode != 0) == fails, f"{block}: {run.stdout}{run.stderr}"
+                case "json":
+                    assert run is not None, f"{block} answers nothing"
+                    self._compare(block, run.stdout)
+                case "text":
+                    self._converse(block)
+                case other:
+                    raise AssertionError(f"{block}: nobody can run {other!r}")
+
+    def _run(self, block: Block) -> subprocess.CompletedProcess[str]:
+        text = ADDRESS.sub(f"127.0.0.1:{self._server.port}", block.text).replace("JOB_ID", self._job_id)
+        commands = {
+            "bash": ["bash", "-e", "-c", CURL + text],
+            "python": [sys.executable, "-c", text],
+            # which from version 22 on needs no flag for WebSocket
+            "js": ["node", "--experimental-websocket", "--input-type=module", "--eval", text],
+        }
+        return subprocess.run(
+            commands[block.language],
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=60,
+        )
+
+    def _compare(self, block: Block, output: str) -> None:
+        """`output` ends with an answer that has the keys of the one that is shown."""
+        answer = json.loads(last_json(output))
+        shown = json.loads(block.text)
+        assert_alike(shown, answer, str(block))
+        if "error_code" in shown:
+            assert (shown["error_code"], shown["detail"]) == (answer["error_code"], answer["detail"]), block
+        if isinstance(answer, dict):
+            self._job_id = answer.get("job_id", self._job_id)
+
+    def _converse(self, block: Block) -> None:
+        """`>` is sent, `<` is waited for."""
+        with WebSocketClient(self._server.port, "/ws/generate") as socket:
+            job_id = ""
+            for direction, message in (line.split(" ", 1) for line in block.text.splitlines()):
+                shown = json.loads(message)
+                if direction == ">":
+                    socket.send(shown | {"job_id": job_id} if "job_id" in shown else shown)
+                    continue
+                answer = self._next(socket, shown)
+                assert_alike(shown, answer, f"{block}: {shown['type']}")
+                job_id = answer.get("job_id", job_id)
+                if shown["type"] == "audio":
+                    assert len(socket.receive()) == answer["size"]
+
+    @staticmethod
+    def _next(socket: WebSocketClient, shown: Any) -> Any:
+        """The next message of the kind that is shown; other progress and audio may come before."""
+        while True:
+            answer = socket.receive()
+            if isinstance(answer, bytes):
+                continue
+            if all(answer.get(key) == shown.get(key) for key in ("type", "stage", "error_code")):
+                return answer
+            assert answer["type"] in {"progress", "audio"}, answer
+
+
+def last_json(output: str) -> str:
+    """The last of the answers that several commands have printed without a line's end between them."""
+    decoder, start = json.JSONDecoder(), 0
+    while True:
+        _, end = decoder.raw_decode(output, start)
+        if not output[end:].strip():
+            return output[start:]
+        start = end
+
+
+def assert_alike(shown: Any, answer: Any, where: str) -> None:
+    """The answer has the keys that are shown, all the way down; a list's first item speaks for all."""
+    match shown:
+        case dict():
+            keys = shown.keys() - {MORE}
+            assert keys <= answer.keys() if MORE in shown else keys == answer.keys(), where
+            for key in keys:
+                assert_alike(shown[key], answer[key], f"{where}: {key}")
+        case list():
+            assert isinstance(answer, list), where
+            if shown:
+                assert answer, f"{where}: the list is empty"
+                assert_alike(shown[0], answer[0], where)
+        case bool() | float() | int() | str():
+            assert not isinstance(answer, dict | list), where
+
+
+def operations(server: Server) -> set[str]:
+    """What the OpenAPI description has, as in "GET /voices"."""
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def called(server: Server) -> set[str]:
+    """What has been answered with success since the server was started."""
+    sample = re.compile(r'dia_http_requests_total\{method="(\w+)",route="([^"]+)",status="2\d\d"\}')
+    return {f"{method} {route}" for method, route in sample.findall(httpx.get(f"{server.url}/metrics").text)}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_the_page_of_the_api_has_a_working_example_of_every_route(server: Server, tmp_path: Path) -> None:
+    Reader(server, tmp_path).read(blocks(API))
+
+    assert operations(server) <= called(server)
+    for name, beginning in {
+        "speech.wav": b"RIFF",
+        "openai.wav": b"RIFF",
+        "hello.mp3": b"\xff\xfb",
+        "me.wav": b"RIFF",
+        "my_voice.wav": b"RIFF",
+        "result.wav": b"RIFF",
+        "events.txt": b'data: {"type":"speech.audio.delta"',
+    }.items():
+        assert (tmp_path / name).read_bytes().startswith(beginning), name
+
+
+def test_the_page_of_the_api_names_every_route_and_no_other(server: Server) -> None:
+    named = set(re.findall(r"`((?:GET|POST|PUT|DELETE|WS) /[^`?]*)(?:\?[^`]*)?`", API.read_text()))
+
+    assert named == operations(server) | NOT_DESCRIBED
+
+
+def test_the_page_of_the_api_names_every_error() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", API.read_text(), re.MULTILINE)
+
+    assert {(int(status), code) for status, code in rows} == {
+        *((failure.status, failure.code) for failure in failures(errors.ServerError)),
+        *CODES.items(),
+    }
+
+
+def failures(base: type[errors.ServerError]) -> Iterator[type[errors.ServerError]]:
+    """`base`, and what of errors.py derives from it."""
+    yield base
+    for failure in base.__subclasses__():
+        if failure.__module__ == errors.__name__:
+            yield from failures(failure)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/clients.md", "docs/voices.md"])
+def test_the_examples_of_other_pages_work(server: Server, tmp_path: Path, page: str) -> None:
+    examples = [
+        block
+        for block in blocks(ROOT / page)
+        if block.language == "python" or (block.language == "bash" and "curl" in block.text)
+    ]
+    assert examples
+
+    Reader(server, tmp_path).read(examples)
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(f"docs/{page.name}" for page in API.parent.glob("*.md"))]
+)
+def test_links_between_the_pages_lead_somewhere(page: str) -> None:
+    file = ROOT / page
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", file.read_text()):
+        linked = (file.parent / target) if target else file
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {
+                re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings
+            }
