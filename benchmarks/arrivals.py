@@ -14,7 +14,7 @@ from transformers import DacConfig, DacModel
 from benchmarks.models import FRAME_RATE, TEMPERATURE, random_dia
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.codec import CODEBOOKS, HOP, SAMPLE_RATE, Codec, Window
-from dia_server.engine.dia.loader import can_pack
+from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.model import AudioCodec, DiaModel
 from dia_server.engine.dia.shape import Shape
 from dia_server.engine.engine import Engine
@@ -37,8 +37,11 @@ def random_codec(device: str) -> Codec:
         return Codec(DacModel(DacConfig(sampling_rate=SAMPLE_RATE)))
 
 
-def random_loader(size: str, device: str, dtype: torch.dtype, slots: int, *, codec: bool) -> LoadModel:
+def random_loader(size: str, device: str, slots: int, *, codec: bool) -> LoadModel:
+    """In the dtype that the server would choose."""
+
     def load(report: Callable[[float], None]) -> DiaModel:
+        dtype = pick_dtype("auto", torch.device(device))
         dia = random_dia(size, device, dtype)
         audio: AudioCodec = random_codec(device) if codec else Hum()
         weights = assemble(
@@ -46,7 +49,6 @@ def random_loader(size: str, device: str, dtype: torch.dtype, slots: int, *, cod
             dia.state_dict().__getitem__,
             device=dia.device,
             dtype=dtype,
-            packed=can_pack(dia.device, dtype),
         )
         return DiaModel(weights, audio, slots, compiled=device.startswith("cuda"), report=report)
 

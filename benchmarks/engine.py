@@ -8,6 +8,9 @@ First parity: greedy tokens in fp32 must equal transformers', or nothing is meas
 size, every implementation in turn, for several rounds; a time is that of a whole call, from text to the last
 token. Warm-up (compilation, graph capture) is apart. Medians are reported, and the spread of the rounds. On
 the CPU it is the process's own time, which means something for one thread only.
+
+The model is given in `--dtype`. A CPU that can't multiply bf16 makes transformers crawl in it, where this
+engine, left to choose, computes in fp32: there transformers is measured in fp32 too.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from torch import Tensor
 from benchmarks.implementations import Implementation, Original, Ours, Transformers
 from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, synchronize
 from benchmarks.models import FRAME_RATE, SIZES, Workload, random_dia, workload
+from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.shape import Shape
 
 
@@ -41,8 +45,12 @@ def main() -> None:
     dia = random_dia(options.size, options.device, dtype)
     on_cuda = options.device.startswith("cuda")
     slots = max([*options.batches, *options.prompted, options.arrivals])
-    ours = Ours(dia, slots, compiled=on_cuda)
+    own = pick_dtype("auto", dia.device) if dtype == torch.bfloat16 else dtype
+    ours = Ours(dia, slots, own, compiled=on_cuda)
     peers: list[Implementation] = [Transformers(dia, cache) for cache in options.caches]
+    if own != dtype:
+        wide = random_dia(options.size, options.device, own)
+        peers += [Transformers(wide, cache) for cache in options.caches]
     if options.original:
         peers.append(Original(options.original, dia, compiled=on_cuda))
 
@@ -53,14 +61,15 @@ def main() -> None:
     for batch, prompt in cases:
         work = workload(batch, options.steps, prompt_frames=prompt)
         times = measure([ours, *peers], work, options.rounds, options.device)
-        limit = step_bytes(shape, dtype, batch, prompt + options.steps / 2, 200) / bandwidth
-        rows += [row(name, seconds, work, times[ours.name], limit) for name, seconds in times.items()]
+        for implementation, seconds in zip([ours, *peers], times, strict=True):
+            read = step_bytes(shape, implementation.dtype, batch, prompt + options.steps / 2, 200)
+            rows.append(row(implementation, seconds, work, times[0], read / bandwidth))
         print_rows(rows[-len(times) :])
     if options.arrivals:
-        arrivals = compare_arrivals(ours, peers[0], options)
+        arrivals = [compare_arrivals(ours, peer, options) for peer in peers if "dynamic" in peer.name]
         print(json.dumps(arrivals, indent=2))
     else:
-        arrivals = None
+        arrivals = []
     if options.json:
         report = {
             "date": date.today().isoformat(),
@@ -99,7 +108,7 @@ def check_parity(device: str) -> None:
     The scale makes the tokens depend on the whole input; at twice of it rounding decides some of them.
     """
     dia = random_dia("tiny", device, torch.float32, std=0.1)
-    ours, reference = Ours(dia, 3), Transformers(dia, "dynamic")
+    ours, reference = Ours(dia, 3, dia.dtype), Transformers(dia, "dynamic")
     for prompt in (0, 20):
         work = workload(3, 60, prompt_frames=prompt, text_bytes=40)
         greedy = Workload(work.texts, work.prompts, work.steps, sampled=False)
@@ -111,15 +120,15 @@ def check_parity(device: str) -> None:
 
 def measure(
     implementations: Sequence[Implementation], work: Workload, rounds: int, device: str
-) -> dict[str, list[float]]:
-    """Seconds of each round of each implementation, rounds interleaved, after one unmeasured call."""
+) -> list[list[float]]:
+    """Seconds of each implementation's rounds, which are interleaved, after one unmeasured call."""
     short = Workload(work.texts, work.prompts, 32)
     for implementation in implementations:
         implementation.generate(short if device == "cpu" else work)
-    times: dict[str, list[float]] = {implementation.name: [] for implementation in implementations}
+    times: list[list[float]] = [[] for _ in implementations]
     for _ in range(rounds):
-        for implementation in implementations:
-            times[implementation.name].append(timed(lambda: implementation.generate(work), device))  # noqa: B023
+        for implementation, seconds in zip(implementations, times, strict=True):
+            seconds.append(timed(lambda: implementation.generate(work), device))  # noqa: B023
     return times
 
 
@@ -133,10 +142,13 @@ def timed(call: Callable[[], list[Tensor]], device: str) -> float:
     return clock() - start
 
 
-def row(name: str, seconds: list[float], work: Workload, ours: list[float], limit: float) -> dict[str, Any]:
+def row(
+    implementation: Implementation, seconds: list[float], work: Workload, ours: list[float], limit: float
+) -> dict[str, Any]:
     median, steps = statistics.median(seconds), work.steps
     return {
-        "name": name,
+        "name": implementation.name,
+        "dtype": str(implementation.dtype).removeprefix("torch."),
         "batch": len(work.texts),
         "prompt": work.prompt_frames,
         "seconds": seconds,
@@ -152,7 +164,8 @@ def row(name: str, seconds: list[float], work: Workload, ours: list[float], limi
 def print_rows(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         print(
-            f"batch {r['batch']:2} prompt {r['prompt']:4}  {r['name']:28} {r['steps_per_s']:8.1f} steps/s"
+            f"batch {r['batch']:2} prompt {r['prompt']:4}  {r['name']:28} {r['dtype']:8}"
+            f" {r['steps_per_s']:8.1f} steps/s"
             f"  x{r['real_time_each']:.2f} each  x{r['real_time_total']:.2f} in all"
             f"  {r['percent_of_byte_limit']:3.0f} % of the limit  +-{r['spread_percent'] / 2:.0f} %"
             f"  ours x{r['ours_is_faster']:.2f}",
@@ -171,7 +184,7 @@ def compare_arrivals(ours: Ours, peer: Implementation, options: argparse.Namespa
     return {
         "requests": options.arrivals,
         "polls_between": options.polls_between,
-        "peer": peer.name,
+        "peer": f"{peer.name}, {str(peer.dtype).removeprefix('torch.')}",
         "ours_s": joined,
         "peer_s": in_turn,
         "ratio": statistics.median(joined) / statistics.median(in_turn),

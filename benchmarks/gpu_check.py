@@ -77,7 +77,7 @@ def main() -> None:
         lambda: check_steps(device, size, torch.bfloat16, bandwidth, options.original),
         lambda: [check_stall(device, size, torch.bfloat16)],
         lambda: check_codec(device),
-        lambda: asyncio.run(check_serving(device, size, torch.bfloat16)),
+        lambda: asyncio.run(check_serving(device, size)),
     ]
     for check in checks:
         found = check()
@@ -113,7 +113,7 @@ def check_kernels(device: str) -> list[Result]:
 def check_graphs(device: str) -> Result:
     """Captured and eager steps must sample the same tokens: greedy, fp32, every bucket up to 4."""
     dia = random_dia("tiny", device, torch.float32, std=0.1)
-    eager, captured = Ours(dia, 4), Ours(dia, 4, compiled=True)
+    eager, captured = Ours(dia, 4, dia.dtype), Ours(dia, 4, dia.dtype, compiled=True)
     same = total = 0
     for batch in (1, 2, 3, 4):
         work = workload(batch, 100, prompt_frames=20 * (batch % 2), text_bytes=40)
@@ -129,7 +129,7 @@ def check_steps(
     """Share of the byte limit, and speed beside the original's, without the codec."""
     steps, results = 512, []
     dia = random_dia(size, device, dtype)
-    ours = Ours(dia, max(BATCHES), compiled=True)
+    ours = Ours(dia, max(BATCHES), dia.dtype, compiled=True)
     peer: Implementation | None = Original(original, dia, compiled=True) if original else None
     for batch, share in BATCHES.items():
         work = workload(batch, steps)
@@ -150,9 +150,7 @@ def check_steps(
 def check_stall(device: str, size: str, dtype: torch.dtype) -> Result:
     """How much longer than usual 31 streams wait while one joins with a prompt of 860 frames."""
     dia = random_dia(size, device, dtype)
-    weights = assemble(
-        Shape.of(dia.config), dia.state_dict().__getitem__, device=dia.device, dtype=dtype, packed=False
-    )
+    weights = assemble(Shape.of(dia.config), dia.state_dict().__getitem__, device=dia.device, dtype=dtype)
     model = DiaModel(weights, random_codec(device), 32, compiled=device.startswith("cuda"))
     running = utterances(31, (30.0, 30.0))
     noise = np.random.default_rng(0).normal(0, 0.1, 860 * HOP).astype(np.float32)
@@ -206,10 +204,10 @@ def check_codec(device: str) -> list[Result]:
     return results
 
 
-async def check_serving(device: str, size: str, dtype: torch.dtype) -> list[Result]:
+async def check_serving(device: str, size: str) -> list[Result]:
     """The whole engine with 64 slots and the codec on."""
     seconds = (5.0, 15.0)
-    engine = await started(random_loader(size, device, dtype, 64, codec=True), 256)
+    engine = await started(random_loader(size, device, 64, codec=True), 256)
     try:
         await capacity(engine, utterances(64, seconds))  # warms up
         alone = [await listen(engine, one) for one in utterances(5, (3.0, 3.0))]

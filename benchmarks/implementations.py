@@ -14,7 +14,6 @@ from benchmarks.models import CFG_SCALE, EOS, TEMPERATURE, TOP_K, TOP_P, Workloa
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.delay import UNKNOWN, delayed, undelayed
-from dia_server.engine.dia.loader import can_pack
 from dia_server.engine.dia.model import DiaModel
 from dia_server.engine.dia.shape import Shape
 from dia_server.engine.types import Chunk, Samples, Utterance, VoicePrompt
@@ -25,6 +24,7 @@ DELAY = (0, 8, 9, 10, 11, 12, 13, 14, 15)
 
 class Implementation(Protocol):
     name: str
+    dtype: torch.dtype
 
     def generate(self, work: Workload) -> list[Tensor]: ...
 
@@ -42,15 +42,16 @@ class CodesAsAudio:
 class Ours:
     name = "dia-server"
 
-    def __init__(self, dia: DiaForConditionalGeneration, slots: int, *, compiled: bool = False) -> None:
-        weights = dia.state_dict()
+    def __init__(
+        self, dia: DiaForConditionalGeneration, slots: int, dtype: torch.dtype, *, compiled: bool = False
+    ) -> None:
+        weights, self.dtype = dia.state_dict(), dtype
         self.model = DiaModel(
             assemble(
                 Shape.of(dia.config),
                 weights.__getitem__,
                 device=dia.device,
-                dtype=dia.dtype,
-                packed=can_pack(dia.device, dia.dtype),
+                dtype=dtype,
             ),
             CodesAsAudio(),
             slots,
@@ -107,6 +108,7 @@ class Transformers:
 
     def __init__(self, dia: DiaForConditionalGeneration, cache: str) -> None:
         self.name = f"transformers, {cache} cache"
+        self.dtype = dia.dtype
         self._dia, self._cache = dia, cache
 
     def generate(self, work: Workload) -> list[Tensor]:
@@ -146,6 +148,7 @@ class Original:
         from dia.model import Dia  # type: ignore[import-not-found]
 
         self.name = f"original, {'compiled' if compiled else 'eager'}"
+        self.dtype = dia.dtype
         self._compiled = compiled
         sizes = {name: dia.config.to_dict()[name] for name in ("encoder_config", "decoder_config")}
         config = DiaConfig.model_validate(sizes)

@@ -37,7 +37,6 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--size", choices=SIZES, default="115M")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--codec", action="store_true", help="decode for real, with a random codec")
@@ -50,9 +49,7 @@ def parse() -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
-    load = random_loader(
-        options.size, options.device, getattr(torch, options.dtype), options.slots, codec=options.codec
-    )
+    load = random_loader(options.size, options.device, options.slots, codec=options.codec)
     engine = await started(load, options.requests)
     try:
         seconds = tuple(options.seconds)

@@ -74,7 +74,7 @@ async def compare(engine: Engine, given: argparse.Namespace, prompt: VoicePrompt
 async def run(given: argparse.Namespace) -> bool:
     """Whether both targets are reached."""
     torch.set_num_threads(given.threads)
-    load = random_loader(given.size, "cpu", torch.bfloat16, given.pieces, codec=False)
+    load = random_loader(given.size, "cpu", given.pieces, codec=False)
     engine = await started(load, max_waiting=given.pieces)
     try:
         noise = np.random.default_rng(0).normal(0, 0.1, round(PROMPT_S * SAMPLE_RATE)).astype(np.float32)

@@ -76,7 +76,7 @@ def clients(count: int, requests: int) -> list[float]:
 
 async def run(given: argparse.Namespace) -> tuple[Meter, float, list[float]]:
     meter = Meter()
-    load = random_loader(given.size, "cpu", torch.bfloat16, given.slots, codec=False)
+    load = random_loader(given.size, "cpu", given.slots, codec=False)
 
     def load_measured(report: Callable[[float], None]) -> Model:
         torch.set_num_threads(1)

@@ -1,3 +1,4 @@
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from litestar.testing import AsyncTestClient
 from dia_server.app import create_app
 from dia_server.settings import Settings
 from tests import whisper_model
+
+# the models are so small that threads would mostly wait for each other; servers of tests inherit it
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture

@@ -96,4 +96,3 @@ def test_only_named_origins_are_let_in(page: "Page", origin: str, tmp_path: Path
         assert "POST" not in other.log  # the preflight was the end of it
     with Server(tmp_path, cors_origins=f"http://localhost:8000,{origin}") as named:
         assert page.evaluate(ASK, {"url": named.url, "body": BODY})["seed"] == "7"
-        assert "POST" in named.log

@@ -192,7 +192,7 @@ class Conversation:
             if self._gone:
                 return
             await self._socket.send_text(messages.encode(message))
-            if audio is not None:
+            if audio is not None and not self._gone:  # it may have left while the announcement was sent
                 await self._socket.send_bytes(audio)
 
 

@@ -25,11 +25,9 @@ class CodesAsAudio(AudioCodec):
         return [w.frames[w.left : w.left + w.n].flatten().float().numpy() for w in windows]
 
 
-def weights_of(
-    dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.float32, packed: bool = False
-) -> Weights:
+def weights_of(dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.float32) -> Weights:
     source = dia.state_dict().__getitem__
-    return assemble(Shape.of(dia.config), source, device=torch.device("cpu"), dtype=dtype, packed=packed)
+    return assemble(Shape.of(dia.config), source, device=torch.device("cpu"), dtype=dtype)
 
 
 def prompt_of(frames: Tensor, transcript: str = "") -> VoicePrompt:

@@ -1,7 +1,6 @@
 """Greedy output equals that of transformers' `generate`, token for token, whatever shares the batch."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -17,15 +16,6 @@ from .tiny import tiny_dia
 
 LETTERS = [chr(code) for code in range(33, 127)]
 GROUP = 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The models are so small that threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

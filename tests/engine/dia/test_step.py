@@ -61,7 +61,7 @@ def begun(device: str) -> tuple[Weights, State]:
     dia = tiny_dia()
     where = torch.device(device)
     source = dia.state_dict().__getitem__
-    weights = assemble(Shape.of(dia.config), source, device=where, dtype=torch.float32, packed=False)
+    weights = assemble(Shape.of(dia.config), source, device=where, dtype=torch.float32)
     state = new_state(weights.shape, SLOTS, where, torch.float32)
     columns = delayed(torch.empty(0, 9, dtype=torch.long), weights.shape.delay, weights.shape.bos)
     for slot in range(SLOTS):

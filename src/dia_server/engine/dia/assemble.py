@@ -18,8 +18,8 @@ Source = Callable[[str], Tensor]
 class Assembly:
     """Takes tensors from `source` one at a time, so that never more than one of them exists twice."""
 
-    def __init__(self, source: Source, device: torch.device, dtype: torch.dtype, *, packed: bool) -> None:
-        self.source, self.device, self.dtype, self.packed = source, device, dtype, packed
+    def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
+        self.source, self.device, self.dtype = source, device, dtype
         self.bytes = 0
 
     def tensor(self, shape: tuple[int, ...], *names: str) -> Tensor:
@@ -36,7 +36,7 @@ class Assembly:
         return whole
 
     def linear(self, shape: tuple[int, int], *names: str) -> Linear:
-        return Linear(self.tensor(shape, *names), packed=self.packed)
+        return Linear(self.tensor(shape, *names))
 
     def block(self, prefix: str, tower: Tower, mlp_norm: str) -> Block:
         q_width, kv_width = tower.heads * tower.head_dim, tower.kv_heads * tower.head_dim
@@ -45,7 +45,7 @@ class Assembly:
         kv = self.tensor((kv_width, tower.hidden), f"{attention}k_proj.weight", f"{attention}v_proj.weight")
         return Block(
             attention_norm=self.tensor((tower.hidden,), f"{prefix}pre_sa_norm.weight"),
-            qkv=Linear(torch.cat([q, kv]), packed=self.packed),
+            qkv=Linear(torch.cat([q, kv])),
             out=self.linear((tower.hidden, q_width), f"{attention}o_proj.weight"),
             mlp_norm=self.tensor((tower.hidden,), f"{prefix}{mlp_norm}.weight"),
             gate_up=self.linear((2 * tower.mlp, tower.hidden), f"{prefix}mlp.gate_up_proj.weight"),
@@ -75,7 +75,7 @@ class Assembly:
             text_norm=self.tensor((hidden,), f"{prefix}pre_ca_norm.weight"),
             text_q=self.linear((width, hidden), f"{prefix}cross_attention.q_proj.weight"),
             silence=F.linear(silent_value, text_out),
-            text_out=Linear(text_out, packed=self.packed),
+            text_out=Linear(text_out),
         )
 
 
@@ -85,11 +85,10 @@ def assemble(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    packed: bool,
     report: Callable[[float], None] = lambda share: None,
 ) -> Weights:
     """Build the weights, telling `report` the share that is done; raises ModelNotLoaded with the cause."""
-    assembly, audio = Assembly(source, device, dtype, packed=packed), shape.audio
+    assembly, audio = Assembly(source, device, dtype), shape.audio
     encoder = assembly.encoder(shape.text)
     prefixes = [f"model.decoder.layers.{i}." for i in range(audio.layers)]
     text_kv = assembly.tensor(
@@ -109,7 +108,7 @@ def assemble(
         device=device,
         dtype=dtype,
         encoder=encoder,
-        text_kv=Linear(text_kv, packed=packed),
+        text_kv=Linear(text_kv),
         embedding=assembly.tensor(table, "model.decoder.embeddings.embed.weight"),
         channel_offset=torch.arange(shape.channels, device=device) * audio.vocabulary,
         layers=layers,

@@ -49,7 +49,6 @@ def dia_loader(
                 checkpoint.tensor,
                 device=where,
                 dtype=kind,
-                packed=can_pack(where, kind),
                 report=lambda share: report(FOUND + (READ - FOUND) * share),
             )
             audio = load_codec(codec, where)
@@ -121,15 +120,6 @@ def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dty
             f"Too little memory on {device}: the model and one request take {_mib(needed)} MiB in {dtype}, "
             f"and {_mib(available)} MiB are available"
         )
-
-
-def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies `dtype` on this CPU."""
-    if device.type != "cpu" or not torch._C._has_mkldnn:
-        return False
-    return dtype == torch.float32 or (
-        dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
 
 
 def _log_memory(weights: int, shape: Shape, dtype: torch.dtype, device: torch.device, slots: int) -> None:

@@ -10,32 +10,34 @@ from dia_server.engine.dia.shape import Shape
 
 PACKED_FOR = 16
 """Rows that oneDNN chooses its blocked layout for; any other number runs on it too."""
-WIDENED_FROM = 3
-"""Rows from which a CPU that can't multiply bf16 is faster when it makes the weights fp32 in each call."""
 
 Rotation = tuple[Tensor, Tensor]
 """RoPE's cosines and signed sines [positions, head_dim], in fp32."""
 
 
 class Linear:
-    """x W^T for W [out, in]; `packed` puts W into oneDNN's layout once, which else happens in each call."""
+    """x W^T for W [out, in]; on a CPU W is put into oneDNN's layout once, which else happens in each call."""
 
-    __slots__ = ("_packed", "_weight", "_widened")
+    __slots__ = ("_packed", "_weight")
 
-    def __init__(self, weight: Tensor, *, packed: bool) -> None:
-        self._packed = packed
-        self._widened = not packed and weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+    def __init__(self, weight: Tensor) -> None:
+        self._packed = _multiplied_by_onednn(weight)
         self._weight = weight
-        if packed:
+        if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
             return product
-        if self._widened and x.numel() >= WIDENED_FROM * x.shape[-1]:
-            return F.linear(x.float(), self._weight.float()).to(x.dtype)
         return F.linear(x, self._weight)
+
+
+def _multiplied_by_onednn(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or not torch._C._has_mkldnn:
+        return False
+    in_bf16 = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32 or in_bf16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
