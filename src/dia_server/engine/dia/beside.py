@@ -17,6 +17,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def take(device: torch.device) -> None:
+    """Make a CUDA `device` this thread's, with a stream whose work goes before that of the codec."""
+    torch.cuda.set_device(device)
+    torch.cuda.set_stream(steps_stream(device))
+
+
 def steps_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device, priority=HIGH_PRIORITY)  # type: ignore[no-untyped-call]
 

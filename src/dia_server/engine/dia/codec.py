@@ -87,7 +87,8 @@ class Codec:
 
     @property
     def bytes(self) -> int:
-        return sum([weight.nbytes for weight in self._dac.parameters()], self._table.nbytes)
+        size: int = sum(weight.nbytes for weight in self._dac.parameters())
+        return size + self._table.nbytes
 
     @torch.inference_mode()
     def encode(self, samples: Samples) -> LongTensor:

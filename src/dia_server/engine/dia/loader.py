@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from dia_server.engine.dia.assemble import assemble
-from dia_server.engine.dia.beside import steps_stream
+from dia_server.engine.dia.beside import take
 from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.codec import load_codec
 from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, release_cached
@@ -45,9 +45,7 @@ def dia_loader(
         where = pick_device(device)
         kind = pick_dtype(dtype, where)
         if where.type == "cuda":
-            # what runs on this thread from now on, and before what the codec does beside it
-            torch.cuda.set_device(where)
-            torch.cuda.set_stream(steps_stream(where))
+            take(where)
         try:
             checkpoint = Checkpoint.locate(model, lambda share: report(FOUND * share))
             _check_memory(checkpoint, where, kind)
