@@ -33,7 +33,7 @@ class World:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
         self.store = JobStore(self.database)
         self.outputs = Outputs(self.folder)
-        self.config = ConfigService(self.database.sessions, default_config(Settings(), gpu_count=0))
+        self.config = ConfigService(self.database.sessions, default_config(Settings()))
         self.retention = Retention(self.store, self.outputs, self.config)
 
     async def job(self, status: JobStatus, age_hours: float = 0) -> str:

@@ -43,6 +43,7 @@ class Config:
     whisper_model_size: str
     gpu_mode: GpuMode
     worker_count: int
+    """0 is one for each GPU."""
     torch_compile_enabled: bool
 
 
@@ -53,7 +54,7 @@ class ConfigService:
         self._sessions = sessions
         self._defaults = defaults
         self._running = defaults
-        """What the server was built with."""
+        """What the server runs with; `current` is ahead of it where a change needs a restart."""
         self._listeners: list[Callable[[Config], None]] = []
         self.current = defaults
 
@@ -69,6 +70,11 @@ class ConfigService:
             except (KeyError, msgspec.MsgspecError):
                 log.warning("configuration value left out", name=row.name)
         self._running = replace(self._defaults, **kept)
+        self._become(self._running)
+
+    def settle(self, **fields: Any) -> None:
+        """Put what came of `fields`, once the engines are built, in place of what was wished for."""
+        self._running = replace(self._running, **fields)
         self._become(self._running)
 
     async def update(self, changes: Mapping[str, Any]) -> Config:

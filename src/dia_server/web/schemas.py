@@ -335,7 +335,7 @@ class Config(Struct, kw_only=True):
     auto_transcribe: Annotated[bool, Meta(description="Transcribe new voice prompts")]
     whisper_model_size: str
     gpu_mode: GpuMode
-    worker_count: int
+    worker_count: Annotated[int, Meta(description="Engines that run, or, until a restart, are asked for")]
     torch_compile_enabled: bool
     restart_required: Annotated[
         list[str], Meta(description="Fields whose new value is used after the next start")
