@@ -56,7 +56,7 @@ class JobWorker:
     async def start(self) -> None:
         """Take up what an earlier server left, then run pending jobs as they come."""
         for job_id, file in (await self._store.interrupted()).items():
-            if file is not None and await self._outputs.exists(file):
+            if file is not None and await self._is_there(file):
                 await self._store.complete(job_id)
         await self._store.resume()
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._note_progress())]
@@ -96,6 +96,8 @@ class JobWorker:
             if listener is not None:
                 await listener(samples, progress)
 
+        assert job.request is not None
+        assert job.voice is not None
         making = asyncio.create_task(
             self._speech.make(job.request, job.voice, heard, live=live, background=background)
         )
@@ -118,6 +120,13 @@ class JobWorker:
         if running := self._running.get(job_id):
             await asyncio.wait([running])
 
+    async def _is_there(self, file: str) -> bool:
+        try:
+            return await self._outputs.exists(file)
+        except StorageUnavailable as error:
+            log.warning("a result can't be looked for and is made again", file=file, error=str(error))
+            return False
+
     def _forget(self, job_id: str) -> None:
         del self._running[job_id], self._progress[job_id]
         self._queued.discard(job_id)
@@ -133,6 +142,8 @@ class JobWorker:
                     continue
             except StorageUnavailable as error:
                 log.warning("jobs wait for the database", error=str(error))
+            except Exception as error:  # whatever it was, other jobs are still to be made
+                log.error("jobs not taken up", exc_info=error)
             await asyncio.sleep(RETRY_S)
 
     async def _fill(self) -> None:
@@ -159,6 +170,7 @@ class JobWorker:
         await self._finish(job, speech)
 
     async def _finish(self, job: Job, speech: Speech) -> None:
+        assert job.request is not None
         file = file_name(job.job_id, job.request)
         try:
             await self._insist(lambda: self._store.note_made(job.job_id, file, speech.made))
@@ -174,18 +186,21 @@ class JobWorker:
         known = isinstance(error, ServerError)
         cause = str(error) if known else f"Generation failed: {type(error).__name__}"
         log.warning("job failed", job_id=job.job_id, cause=cause, exc_info=None if known else error)
-        try:
-            await self._insist(lambda: self._store.fail(job.job_id, cause))
-        except Stopping:
-            return
+        await self._conclude(job.job_id, lambda: self._store.fail(job.job_id, cause))
 
     async def _put_back(self, job: Job) -> None:
         """Let a job wait for an engine that can take it."""
+        await self._conclude(job.job_id, lambda: self._store.put_back(job.job_id))
+        asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+
+    async def _conclude(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
+        """Note how a job has ended; where that can't be, the next server finds it as one that was running."""
         try:
-            await self._insist(lambda: self._store.put_back(job.job_id))
+            await self._insist(write)
         except Stopping:
             return
-        asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+        except Exception as error:  # there is nobody left to tell
+            log.error("a job's end was not noted", job_id=job_id, exc_info=error)
 
     async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the database, however long it is locked or full: what was made is not made twice."""
@@ -207,3 +222,5 @@ class JobWorker:
                     await self._store.note_progress(dict(self._progress))
                 except StorageUnavailable as error:
                     log.warning("progress not kept", error=str(error))
+                except Exception as error:  # the next time may do
+                    log.error("progress not kept", exc_info=error)

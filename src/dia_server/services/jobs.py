@@ -10,7 +10,7 @@ from dia_server.errors import JobNotComplete, ModelNotLoaded, NotFound
 from dia_server.services.job_store import Job as Job
 from dia_server.services.job_store import JobLine as JobLine
 from dia_server.services.job_store import JobStatus as JobStatus
-from dia_server.services.job_store import JobStore
+from dia_server.services.job_store import JobStore, format_of
 from dia_server.services.job_worker import JobWorker
 from dia_server.services.outputs import Outputs
 from dia_server.services.speech import MEDIA_TYPES, Listener, SpeechRequest, SpeechService
@@ -82,7 +82,7 @@ class JobService:
             size, audio = await self._outputs.open(job.file)
         except FileNotFoundError:
             raise NotFound(f"The result of job {job_id!r} is gone", param="job_id") from None
-        return Result(audio, size, MEDIA_TYPES[job.request.response_format], job.file)
+        return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job.file)
 
     async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
         """Cancel a job that is not finished, delete one that is, with its file; raises NotFound."""

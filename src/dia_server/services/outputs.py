@@ -76,16 +76,18 @@ class Outputs:
         await asyncio.to_thread(self._remove, name)
 
     async def exists(self, name: str) -> bool:
-        return await asyncio.to_thread((self._folder / name).is_file)
+        """Raises StorageUnavailable where nobody can tell."""
+        try:
+            return await asyncio.to_thread((self._folder / name).is_file)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     async def names(self) -> set[str]:
         """Of all whole files of ours; raises StorageUnavailable where nobody can tell."""
         try:
             return await asyncio.to_thread(self._names)
         except OSError as error:
-            raise StorageUnavailable(
-                f"The folder {self._folder.name}/ can't be read: {error.strerror}"
-            ) from error
+            raise self._unreadable(error) from error
 
     async def prepare(self) -> None:
         """Make the folder, and remove from it what was being written when an earlier server ended.
@@ -98,6 +100,9 @@ class Outputs:
         with self.hold(name), file:
             while piece := await asyncio.to_thread(file.read, PIECE):
                 yield piece
+
+    def _unreadable(self, error: OSError) -> StorageUnavailable:
+        return StorageUnavailable(f"The folder {self._folder.name}/ can't be read: {error.strerror}")
 
     def _write(self, name: str, content: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

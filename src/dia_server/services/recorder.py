@@ -64,14 +64,16 @@ class Recorder:
 
     async def _run(self) -> None:
         while (entry := await self._entries.get()) is not None:
-            if entry.made is not None and entry.audio is not None and await self._keep(entry):
-                continue
-            await self._count(entry.made)
+            try:
+                if not await self._keep(entry):
+                    await self._count(entry.made)
+            except Exception as error:  # it is this entry's, and the others are written
+                log.error("a request was not recorded", exc_info=error)
 
     async def _keep(self, entry: _Entry) -> bool:
-        """Returns False where the audio could not be kept; it is not tried again."""
-        assert entry.audio is not None
-        assert entry.made is not None
+        """Returns False where there is no audio to keep, or it could not be kept; it is not tried again."""
+        if entry.audio is None or entry.made is None:
+            return False
         job_id = str(uuid4())
         file = file_name(job_id, entry.request)
         with self._outputs.hold(file):  # the file is there before its row is

@@ -290,8 +290,8 @@ class JobDetails(Struct, kw_only=True):
     progress: Annotated[int, Meta(ge=0, le=100, description="Percent that is made")]
     error: Annotated[str | None, Meta(description="Why it failed")]
     generation_time: Annotated[float | None, Meta(description="Seconds that making it took")]
-    voice_id: str
-    response_format: AudioFormat
+    voice_id: Annotated[str | None, Meta(description="null where this version can't read the request")]
+    response_format: AudioFormat | None
     seed: Annotated[int | None, Meta(description="Same seed, same audio")]
     retries: Retries
 
