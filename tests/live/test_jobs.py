@@ -64,6 +64,19 @@ def test_the_messages_of_the_reference_on_the_wire(server: Server) -> None:
         assert client.receive()["type"] == "error"
 
 
+def test_messages_that_are_too_deep_or_too_large_keep_the_socket_open(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        for text, code in (
+            ('{"x": ' + "[" * 100_000, "BAD_REQUEST"),
+            ('{"x": "%s"}' % ("x" * 2**21), "PAYLOAD_TOO_LARGE"),
+        ):
+            client.send_text(text)
+            assert client.receive()["error_code"] == code
+
+        client.send({"type": "generate", "data": {"text": "Hello, world!"}})
+        assert client.receive()["type"] == "progress"
+
+
 def test_audio_comes_while_it_is_made(server: Server) -> None:
     with WebSocketClient(server.port, "/ws/generate") as client:
         client.send({"type": "generate", "data": {"text": LONG, "stream": True, "response_format": "mp3"}})

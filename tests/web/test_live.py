@@ -111,6 +111,9 @@ def test_cancel_frees_the_slot_and_leaves_the_others(settings: Settings) -> None
     ("message", "code"),
     [
         ("{", "BAD_REQUEST"),
+        ('{"x": ' + "[" * 100_000, "BAD_REQUEST"),
+        ('{"type": "generate", "data": {"text": "hi", "x": ' + '{"x": ' * 100_000, "BAD_REQUEST"),
+        ('{"type": "generate", "data": {"text": "%s"}}' % (" " * 2**20), "PAYLOAD_TOO_LARGE"),
         ("[]", "VALIDATION_ERROR"),
         ('{"type": "dance"}', "VALIDATION_ERROR"),
         ('{"type": "generate", "data": {}}', "VALIDATION_ERROR"),
@@ -130,6 +133,13 @@ def test_errors_keep_the_socket_open(settings: Settings, message: str, code: str
 
         socket.send_json(HELLO)
         assert until_end(socket)[-1]["type"] == "complete"
+
+
+def test_a_binary_message_is_none_that_is_known(settings: Settings) -> None:
+    with connected(settings, ToneModel()) as (_, socket):
+        socket.send_bytes(b"hello")
+
+        assert socket.receive_json(timeout=5)["error_code"] == "BAD_REQUEST"
 
 
 def test_a_refused_message_is_told_by_its_name(settings: Settings) -> None:

@@ -159,17 +159,12 @@ class Conversation:
         await self._send_error(error, name)
 
     async def _send_error(self, error: Exception, name: str | None, job_id: str | None = None) -> None:
-        match error:
-            case msgspec.ValidationError():
-                code, text = "VALIDATION_ERROR", str(error)
-            case msgspec.DecodeError():
-                code, text = "BAD_REQUEST", f"The message is not valid JSON: {error}"
-            case _:
-                failure = classify(error)
-                code, text = failure.code, failure.message
-        if code == "INTERNAL_SERVER_ERROR":
+        failure = classify(error)
+        if failure.code == "INTERNAL_SERVER_ERROR":
             log.error("generation failed", exc_info=error)
-        await self._send(messages.Error(message=text, error_code=code, job_id=job_id, request_id=name))
+        await self._send(
+            messages.Error(message=failure.message, error_code=failure.code, job_id=job_id, request_id=name)
+        )
 
     async def _cancel(self, job_id: str) -> None:
         try:

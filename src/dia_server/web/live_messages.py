@@ -6,9 +6,14 @@
 from typing import Annotated, Literal
 
 import msgspec
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from msgspec import Meta, Struct
 
+from dia_server.errors import BadRequest, Invalid
 from dia_server.web.schemas import GenerateRequest
+
+MAX_MESSAGE = 1024 * 1024
+"""Characters of a message; a JSON body may have as many bytes."""
 
 Stage = Literal["queued", "generating_tokens"]
 RequestId = Annotated[str, Meta(max_length=64)]
@@ -71,13 +76,29 @@ class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
 
 Outgoing = Progress | Audio | Complete | Cancelled | Error
 
-decode = msgspec.json.Decoder(Generate | Cancel).decode
+_decode = msgspec.json.Decoder(Generate | Cancel).decode
 encode = msgspec.json.Encoder().encode
+
+
+def decode(text: str) -> Generate | Cancel:
+    """Raises BadRequest, Invalid, RequestEntityTooLarge."""
+    if len(text) > MAX_MESSAGE:
+        raise RequestEntityTooLarge(f"A message has {MAX_MESSAGE:,} characters at most")
+    try:
+        return _decode(text)
+    except msgspec.ValidationError as error:
+        raise Invalid(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"The message is not valid JSON: {error}") from None
+    except RecursionError:
+        raise BadRequest("The message is nested too deeply") from None
 
 
 def request_id_of(text: str) -> str | None:
     """The name that a message which is refused gives itself, if that can be made out."""
+    if len(text) > MAX_MESSAGE:
+        return None
     try:
         return msgspec.json.decode(text, type=Named).request_id
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
