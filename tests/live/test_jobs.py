@@ -102,6 +102,33 @@ def test_a_client_that_vanishes_is_noticed_and_its_work_cancelled(server: Server
         assert time.monotonic() < deadline
 
 
+def test_one_that_does_not_read_can_cancel_whatever_else_it_has_sent(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        client.take_little()
+        client.send({"type": "generate", "data": {"text": LONG, "stream": True, "speed": 0.25}})
+        job_id = client.receive()["job_id"]
+        wait_until_it_stalls(server, job_id)
+
+        client.send({"type": "dance"})
+        client.send({"type": "cancel", "job_id": job_id})
+
+        deadline = time.monotonic() + 5
+        while status(server, job_id) != "cancelled":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def wait_until_it_stalls(server: Server, job_id: str) -> None:
+    """Return once a job waits for its reader."""
+    progress, since = -1, time.monotonic()
+    while time.monotonic() - since < 1:
+        now = httpx.get(f"{server.url}/jobs/{job_id}").json()
+        assert now["status"] == "processing"
+        if now["progress"] != progress:
+            progress, since = now["progress"], time.monotonic()
+        time.sleep(0.05)
+
+
 def test_texts_are_not_logged_unless_that_is_wished(tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=0) as server:
 

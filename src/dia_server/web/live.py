@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 MAX_AT_ONCE = 16
 """Generations of one socket."""
+MAX_UNREAD = 64
+"""Refusals that may wait for their reader; more messages are only read once it has room for them."""
 FORBIDDEN = 4403
 
 Socket = WebSocket[Any, Any, Any]
@@ -72,6 +74,7 @@ class Conversation:
         self._gone = False
         self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusals = asyncio.Semaphore(MAX_UNREAD)
         self._generations = 0
         self._running: set[str] = set()
         """Ids of the jobs that are made for this socket."""
@@ -101,7 +104,10 @@ class Conversation:
             self._generations += 1
             self._spawn(self._generate(message))
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
-            await self._refuse(error, messages.request_id_of(text))
+            # not awaited: a slow reader may be sent audio, and must be heard when it cancels or leaves
+            await self._refusals.acquire()
+            refusing = self._spawn(self._refuse(error, messages.request_id_of(text)))
+            refusing.add_done_callback(lambda _: self._refusals.release())
 
     async def _generate(self, message: messages.Generate) -> None:
         name = message.request_id
