@@ -17,7 +17,7 @@ import structlog
 
 from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import Samples
-from dia_server.errors import ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
+from dia_server.errors import GenerationFailed, ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
 from dia_server.services.job_store import Job, JobStore, file_name
 from dia_server.services.outputs import Outputs
 from dia_server.services.speech import Listener, Speech, SpeechService
@@ -46,7 +46,7 @@ class JobWorker:
         self._wake = asyncio.Event()
         self._stopping = False
         self._loops: list[asyncio.Task[None]] = []
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[ServerError | None]] = {}
         self._making: dict[str, asyncio.Task[Speech]] = {}
         """The part of a running job that may be cancelled."""
         self._queued: set[str] = set()
@@ -88,8 +88,8 @@ class JobWorker:
 
     def begin(
         self, job: Job, listener: Listener | None = None, *, live: bool = False, background: bool = False
-    ) -> asyncio.Task[None]:
-        """Run a job that is `processing`; the task ends with it and raises nothing."""
+    ) -> asyncio.Task[ServerError | None]:
+        """Run a job that is `processing`; the task ends with it, raises nothing, and returns what failed."""
 
         async def heard(samples: Samples, progress: float) -> None:
             self._progress[job.job_id] = progress
@@ -110,15 +110,16 @@ class JobWorker:
         return task
 
     async def drop(self, job_id: str) -> None:
-        """Stop a job whose row says already that it is over; nothing of it is left then."""
+        """Stop a job; nothing of it is left then."""
         if making := self._making.get(job_id):
             making.cancel()
-        await self.wait(job_id)
-
-    async def wait(self, job_id: str) -> None:
-        """Return once a job doesn't run any more."""
         if running := self._running.get(job_id):
             await asyncio.wait([running])
+
+    async def abandon(self, job_id: str) -> None:
+        """Stop a job that nobody wants any more, and only then see to it that its row says so."""
+        await self.drop(job_id)
+        await self._conclude(job_id, lambda: self._store.cancel(job_id))
 
     async def _is_there(self, file: str) -> bool:
         try:
@@ -154,22 +155,21 @@ class JobWorker:
             for job in jobs:
                 self.begin(job, background=True)
 
-    async def _run(self, job: Job, making: asyncio.Task[Speech], background: bool) -> None:
+    async def _run(self, job: Job, making: asyncio.Task[Speech], background: bool) -> ServerError | None:
         try:
             speech = await making
         except asyncio.CancelledError:
-            return
+            return None
         except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
             if background and isinstance(error, ModelNotLoaded | Overloaded):
                 await self._put_back(job)
-            else:
-                await self._fail(job, error)
-            return
+                return None
+            return await self._fail(job, error)
         finally:
             del self._making[job.job_id]
-        await self._finish(job, speech)
+        return await self._finish(job, speech)
 
-    async def _finish(self, job: Job, speech: Speech) -> None:
+    async def _finish(self, job: Job, speech: Speech) -> ServerError | None:
         assert job.request is not None
         file = file_name(job.job_id, job.request)
         try:
@@ -178,15 +178,22 @@ class JobWorker:
             if not await self._insist(lambda: self._store.complete(job.job_id)):
                 await self._outputs.remove(file)  # cancelled at the last moment
         except Stopping:
-            return
+            return None
         except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
-            await self._fail(job, error)
+            return await self._fail(job, error)
+        return None
 
-    async def _fail(self, job: Job, error: Exception) -> None:
-        known = isinstance(error, ServerError)
-        cause = str(error) if known else f"Generation failed: {type(error).__name__}"
-        log.warning("job failed", job_id=job.job_id, cause=cause, exc_info=None if known else error)
+    async def _fail(self, job: Job, error: Exception) -> ServerError:
+        """Returns the failure as clients are told it."""
+        if not isinstance(error, ServerError):
+            log.error("generation failed", job_id=job.job_id, exc_info=error)
+            error = GenerationFailed(f"Generation failed: {type(error).__name__}")
+        elif error.code == ServerError.code:
+            error = GenerationFailed(str(error))
+        cause = str(error)
+        log.warning("job failed", job_id=job.job_id, cause=cause)
         await self._conclude(job.job_id, lambda: self._store.fail(job.job_id, cause))
+        return error
 
     async def _put_back(self, job: Job) -> None:
         """Let a job wait for an engine that can take it."""

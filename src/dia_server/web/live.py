@@ -86,7 +86,7 @@ class Conversation:
         finally:
             self._gone = True
             for job_id in list(self._running):
-                self._spawn(self._cancel(job_id))
+                self._spawn(self._jobs.abandon(job_id))
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
@@ -116,49 +116,39 @@ class Conversation:
         request = SpeechRequest(**wanted)
         telling = Telling(self._send, name, SpeechStream(request) if stream else None)
         try:
-            job = await self._jobs.begin(request, telling.heard, live=stream)
+            running = await self._jobs.begin(request, telling.heard, live=stream)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
             await self._refuse(error, name)
             self._generations -= 1
             return
-        self._running.add(job.job_id)
+        job_id = running.job_id
+        self._running.add(job_id)
         outcome: SocketOutcome = "failed"
         try:
             try:
                 if self._gone:
-                    await self._cancel(job.job_id)
-                await telling.begin(job.job_id)
-                job = await self._jobs.wait(job.job_id)
+                    await self._jobs.abandon(job_id)
+                await telling.begin(job_id)
+                job = await self._jobs.wait(running)
             finally:
-                self._running.discard(job.job_id)
+                self._running.discard(job_id)
                 self._generations -= 1
             if job.status == "completed":
                 await telling.finish()
             outcome = await self._send_end(job, name)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
-            await self._send_error(error, name, job.job_id)
+            await self._send_error(error, name, job_id)
         finally:
             self._ended(outcome)
 
     async def _send_end(self, job: Job, name: str | None) -> SocketOutcome:
-        match job.status:
-            case "completed":
-                url = f"/jobs/{job.job_id}/result"
-                await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
-                return "completed"
-            case "cancelled":
-                await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
-                return "cancelled"
-            case _:
-                await self._send(
-                    messages.Error(
-                        message=job.error or "Generation failed",
-                        error_code="GENERATION_FAILED",
-                        job_id=job.job_id,
-                        request_id=name,
-                    )
-                )
-                return "failed"
+        if job.status == "completed":
+            url = f"/jobs/{job.job_id}/result"
+            await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
+            return "completed"
+        # where the client has gone, the row may not say so yet
+        await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
+        return "cancelled"
 
     async def _refuse(self, error: Exception, name: str | None) -> None:
         self._ended("refused")
