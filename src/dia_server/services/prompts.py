@@ -7,11 +7,12 @@ replaced; a transcript file that somebody put into the folder stays.
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import structlog
 from sqlalchemy import delete, select
@@ -30,6 +31,10 @@ from dia_server.text.speakers import spoken
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
+DECODERS = 2
+"""Recordings that are decoded at the same time."""
 OURS = {"manual", "whisper_auto"}
 """Sources whose text this server has written to `{id}.txt`."""
 
@@ -46,6 +51,8 @@ class PromptService:
         self._prompts: dict[str, Prompt] = {}
         self._lock = asyncio.Lock()
         """Held while a prompt changes; never while audio is decoded."""
+        # of its own: a few hours of MP3 must not keep the threads busy that read files and answer
+        self._decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     async def load(self) -> None:
         """Read what is known of all prompts; before this there are none."""
@@ -85,7 +92,7 @@ class PromptService:
         """
         prompt_folder.check_id(prompt_id)
         text = None if transcript is None else _said(transcript)
-        made = await asyncio.to_thread(audio.make, file)
+        made = await self._decode(audio.make, file)
         async with self._lock:
             return await self._take(prompt_id, made, is_stored=False, text=text)
 
@@ -160,7 +167,7 @@ class PromptService:
     async def _read(self, prompt_id: str, name: str) -> None:
         old = self._prompts.get(prompt_id)
         known = old.digest if old is not None and name == wav_name(prompt_id) else None
-        read = await asyncio.to_thread(self._folder.recording, name, known)
+        read = await self._decode(self._folder.recording, name, known)
         async with self._lock:
             if self._prompts.get(prompt_id) != old:
                 return  # somebody has just uploaded or deleted it: that is newer than what was read
@@ -168,6 +175,9 @@ class PromptService:
                 await self._take(prompt_id, read[0], is_stored=read[1])
             elif old is not None:
                 await self._look_beside(old)
+
+    async def _decode(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     async def _take(self, prompt_id: str, made: bytes, *, is_stored: bool, text: str | None = None) -> Prompt:
         """Make `made` the recording of a prompt; `text` is what somebody says is said in it."""
