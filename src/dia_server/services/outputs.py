@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from dia_server.errors import StorageUnavailable
+from dia_server.services.folder_sync import sync_folder
 
 NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:wav|mp3|opus|aac|flac|pcm)")
 """Of our files; whatever else is in the folder is somebody else's and left alone."""
@@ -116,7 +117,7 @@ class Outputs:
         except OSError:
             self._remove(part.name)
             raise
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def _remove(self, name: str) -> None:
         with suppress(OSError):  # in use (Windows), or the folder is read-only
@@ -131,13 +132,3 @@ class Outputs:
         for part in self._folder.glob(f"*{PART}"):
             if NAME.fullmatch(part.name.removesuffix(PART)):
                 self._remove(part.name)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` survive a power failure; Windows does that by itself."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
