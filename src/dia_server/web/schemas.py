@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, WHISPER_SIZES, GpuMode
+from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, GpuMode
 from dia_server.services.ids import ID
 from dia_server.services.jobs import JobStatus as JobState
 from dia_server.services.speech import MAX_CHARACTERS, AudioFormat, Role
 from dia_server.services.status import EngineName
 from dia_server.services.voices import Speaker
+from dia_server.services.whisper import SIZES
 
 # The text's length is checked by the service, which has an error code of its own for it.
 Text = Annotated[
@@ -316,7 +317,7 @@ class JobRemoved(Struct):
 
 WhisperSize = Annotated[
     str,
-    Meta(description="A size of Whisper", extra_json_schema={"enum": WHISPER_SIZES}),
+    Meta(description="A size of Whisper", extra_json_schema={"enum": SIZES}),
 ]
 RetentionHours = Annotated[
     int, Meta(ge=0, le=MAX_RETENTION_HOURS, description="Age at which outputs and jobs go; 0 is never")
