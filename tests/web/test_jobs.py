@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -226,10 +226,12 @@ async def test_jobs_outlive_a_server_that_stops(settings: Settings) -> None:
         await asyncio.to_thread(gate.entered.wait, 5)
         threading.Timer(0.2, gate.open).start()  # the server waits for the step that runs
 
+    assert attempts(settings) == {0}
     async with serving(settings, ToneModel()) as client:
         for job_id in jobs:
             assert (await over(client, job_id))["status"] == "completed"
         assert (await client.get("/stats")).json()["requests"]["total"] == 5
+    assert attempts(settings) == {1}
 
 
 async def test_a_file_that_was_whole_before_a_crash_is_not_made_again(settings: Settings) -> None:
@@ -320,6 +322,11 @@ def names(settings: Settings) -> set[str]:
 
 def connect(settings: Settings) -> sqlite3.Connection:
     return sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3", isolation_level=None)
+
+
+def attempts(settings: Settings) -> set[int]:
+    with closing(connect(settings)) as connection:
+        return {count for (count,) in connection.execute("SELECT attempts FROM jobs")}
 
 
 def change(settings: Settings, statement: str) -> None:

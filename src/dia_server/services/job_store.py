@@ -148,13 +148,13 @@ class JobStore:
         return []
 
     async def put_back(self, job_id: str) -> None:
-        """Make a job that could not be run now pending again."""
+        """Make a job that could not be run now pending again; that was no attempt."""
         await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1)
 
     async def note_progress(self, progress: Mapping[str, float]) -> None:
         async with self._sessions.begin() as session:
             for job_id, share in progress.items():
-                await session.execute(update(Row).where(Row.job_id == job_id).values(progress=share))
+                await _change(session, job_id, ["processing"], progress=share)
 
     async def note_made(self, job_id: str, file: str, made: Made) -> None:
         """Note what a job's result is, before there is a file of that name.

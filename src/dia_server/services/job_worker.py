@@ -159,6 +159,8 @@ class JobWorker:
         try:
             speech = await making
         except asyncio.CancelledError:
+            if self._stopping:
+                await self._put_back(job)
             return None
         except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
             if background and isinstance(error, ModelNotLoaded | Overloaded):
@@ -196,7 +198,7 @@ class JobWorker:
         return error
 
     async def _put_back(self, job: Job) -> None:
-        """Let a job wait for an engine that can take it."""
+        """Let a job wait for an engine that can take it, or for the next server."""
         await self._conclude(job.job_id, lambda: self._store.put_back(job.job_id))
         asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
 
