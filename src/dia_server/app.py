@@ -92,7 +92,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     conf = conf or settings.load()
     logs.configure(conf.log_format, conf.log_level)
     gpus = accelerators()
-    lock = ServerLock(conf.sqlalchemy_url)
+    lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
     database = Database(conf.sqlalchemy_url)
     config = ConfigService(database.sessions, default_config(conf))
     engine = engine or choose_engine(conf, gpus, lambda: config.current)
@@ -143,7 +143,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
             stopping.push_async_callback(whisper.close)
             if config.current.auto_discover_prompts:
                 await discover(transcripts)
-            await outputs.prepare()
+            await outputs.prepare(is_new=not await store.files_after(0, 1))
             recorder.start()
             stopping.push_async_callback(recorder.stop)
             engine.start()

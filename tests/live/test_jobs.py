@@ -28,10 +28,16 @@ def status(server: Server, job_id: str) -> str:
     return str(httpx.get(f"{server.url}/jobs/{job_id}").json()["status"])
 
 
-def test_a_second_server_on_the_same_database_refuses_to_start(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("variable", "used"), [("DIA_DATA_DIR", "dia.sqlite3"), ("DIA_DATABASE_URL", "audio_outputs")]
+)
+def test_a_second_server_on_the_same_data_refuses_to_start(server: Server, variable: str, used: str) -> None:
+    """Even if it has a database of its own: it would remove the results of the first."""
+    own = {"DIA_DATABASE_URL": f"sqlite+aiosqlite:///{server.data_dir}/other.sqlite3"}
+    same = {"DIA_DATA_DIR": str(server.data_dir), "DIA_PORT": str(free_port())}
     second = subprocess.run(
-        [sys.executable, "-m", "dia_server", "serve", "--data-dir", str(server.data_dir)],
-        env=os.environ | {"DIA_PORT": str(free_port())},
+        [sys.executable, "-m", "dia_server", "serve"],
+        env=os.environ | same | (own if variable in own else {}),
         capture_output=True,
         text=True,
         timeout=30,
@@ -39,6 +45,7 @@ def test_a_second_server_on_the_same_database_refuses_to_start(server: Server) -
     )
     assert second.returncode == 1
     assert "Another dia-server uses" in second.stderr
+    assert used in second.stderr
     assert "DIA_DATA_DIR" in second.stderr
     assert "Traceback" not in second.stderr
     assert httpx.get(f"{server.url}/health").status_code == 200

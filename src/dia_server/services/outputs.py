@@ -1,4 +1,8 @@
-"""The folder of results: files that are there whole or not at all."""
+"""The folder of results: files that are there whole or not at all.
+
+A disk that is not mounted leaves an empty folder in its place, in which all results seem to be gone. So the
+folder bears a mark, made when there were no results yet; without it nobody can tell what is gone.
+"""
 
 import asyncio
 import os
@@ -14,6 +18,7 @@ from dia_server.services.folder_sync import sync_folder
 
 NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:wav|mp3|opus|aac|flac|pcm)")
 """Of our files; whatever else is in the folder is somebody else's and left alone."""
+MARK = ".dia-server"
 PART = ".part"
 """Ends the name of a file that is not whole yet."""
 PIECE = 256 * 1024
@@ -25,6 +30,7 @@ class Outputs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._is_new = False
         self._held: Counter[str] = Counter()
 
     @contextmanager
@@ -90,11 +96,13 @@ class Outputs:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    async def prepare(self) -> None:
+    async def prepare(self, *, is_new: bool) -> None:
         """Make the folder, and remove from it what was being written when an earlier server ended.
 
-        Only at start, before any `write`. A folder that can't be made is the matter of each `write`.
+        Only at start, before any `write`. `is_new` says that there are no results yet: whatever folder this
+        is, it is theirs. One that can't be made is the matter of each `write`.
         """
+        self._is_new = is_new
         await asyncio.to_thread(self._prepare)
 
     async def _read(self, name: str, file: IO[bytes]) -> AsyncIterator[bytes]:
@@ -106,7 +114,7 @@ class Outputs:
         return StorageUnavailable(f"The folder {self._folder.name}/ can't be read: {error.strerror}")
 
     def _write(self, name: str, content: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make()
         part = self._folder / (name + PART)
         try:
             with part.open("wb") as file:
@@ -124,11 +132,22 @@ class Outputs:
             (self._folder / name).unlink(missing_ok=True)
 
     def _names(self) -> set[str]:
-        return {entry.name for entry in os.scandir(self._folder) if NAME.fullmatch(entry.name)}
+        names = {entry.name for entry in os.scandir(self._folder)}
+        if MARK not in names:
+            raise StorageUnavailable(
+                f"The folder {self._folder.name}/ is not the one that results were written to: is a disk not "
+                f"mounted? If it is the one, make an empty file {MARK} in it"
+            )
+        return {name for name in names if NAME.fullmatch(name)}
 
     def _prepare(self) -> None:
         with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make()
         for part in self._folder.glob(f"*{PART}"):
             if NAME.fullmatch(part.name.removesuffix(PART)):
                 self._remove(part.name)
+
+    def _make(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._is_new:
+            (self._folder / MARK).touch()
