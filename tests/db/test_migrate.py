@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 
 from dia_server.db.engine import Database
@@ -70,7 +70,7 @@ def test_moments_in_other_time_zones_come_out_as_utc() -> None:
     """As PostgreSQL's driver gives them."""
     noon = datetime(2026, 11, 24, 14, tzinfo=timezone(timedelta(hours=2)))
 
-    found = UtcDateTime().process_result_value(noon, postgresql.dialect())
+    found = UtcDateTime().process_result_value(noon, sqlite.dialect())
 
     assert found is not None
     assert (found, found.utcoffset()) == (noon, timedelta(0))

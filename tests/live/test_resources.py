@@ -64,7 +64,7 @@ def mount(*arguments: str) -> None:
 
 @contextmanager
 def serving(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
-    unlimited = dict.fromkeys(["rate_limit_generate", "rate_limit_upload", "rate_limit_jobs"], 0)
+    unlimited: Any = dict.fromkeys(["rate_limit_generate", "rate_limit_upload", "rate_limit_jobs"], 0)
     with Server(folder, auto_transcribe="false", **unlimited, **settings) as server:
         with httpx.Client(base_url=server.url, timeout=30) as client:
             yield client

@@ -85,7 +85,7 @@ async def test_retention(settings: Settings, once: Once, error: Exception) -> No
         (settings.audio_outputs / f"{done['job_id']}.wav").unlink()
 
         async def lost() -> bool:
-            return (await job(client, done["job_id"]))["status"] == "failed"
+            return bool((await job(client, done["job_id"]))["status"] == "failed")
 
         await until(lost)
     assert raised

@@ -104,7 +104,7 @@ class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
 
 Outgoing = Progress | Audio | Complete | Cancelled | Error
 
-_decode = msgspec.json.Decoder(Generate | Cancel).decode
+_decoder: msgspec.json.Decoder[Generate | Cancel] = msgspec.json.Decoder(Generate | Cancel)
 encode = msgspec.json.Encoder().encode
 
 
@@ -113,7 +113,7 @@ def decode(text: str) -> Generate | Cancel:
     if len(text) > MAX_MESSAGE:
         raise RequestEntityTooLarge(f"A message has {MAX_MESSAGE:,} characters at most")
     try:
-        return _decode(text)
+        return _decoder.decode(text)
     except msgspec.ValidationError as error:
         raise Invalid(str(error)) from None
     except msgspec.DecodeError as error:
