@@ -38,7 +38,7 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
 def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list[Engine]:
     """One engine in this process, or, for several GPUs, one in a process of its own for each."""
     devices = [gpu.torch_name for gpu in gpus] if conf.device == "auto" and gpus else [conf.device]
-    devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count]
+    devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count or len(devices)]
     load = partial(
         load_dia,
         model=conf.model,
