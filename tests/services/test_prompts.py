@@ -5,13 +5,16 @@ import os
 import random
 import resource
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
+from dia_server.audio import prompt as recording
 from dia_server.audio import wav
 from dia_server.audio.encode import AudioFormat, encode
 from dia_server.db.engine import Database
@@ -101,6 +104,26 @@ async def test_ids_that_are_not_safe_names_are_refused(shelf: Shelf, prompt_id: 
     with pytest.raises(Invalid, match="prompt_id"):
         await shelf.add(prompt_id)
     assert not shelf.files
+
+
+async def test_however_many_are_decoded_other_work_finds_a_thread(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, running, decode = threading.Event(), threading.Semaphore(2), recording.make
+
+    def make(file: BinaryIO) -> bytes:
+        assert running.acquire(blocking=False)
+        gate.wait(10)
+        running.release()
+        return decode(file)
+
+    monkeypatch.setattr(recording, "make", make)
+    adding = [asyncio.create_task(shelf.add(f"voice{i}")) for i in range(40)]
+    async with asyncio.timeout(5):
+        await asyncio.to_thread(len, "in time")
+    gate.set()
+    await asyncio.gather(*adding)
+    assert len(shelf.prompts.all) == 40
 
 
 async def test_unusable_audio_leaves_no_trace(shelf: Shelf) -> None:
