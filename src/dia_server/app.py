@@ -143,7 +143,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
             stopping.push_async_callback(whisper.close)
             if config.current.auto_discover_prompts:
                 await discover(transcripts)
-            await outputs.prepare(is_new=not await store.files_after(0, 1))
+            await outputs.prepare(oldest=next((file for *_, file in await store.files_after(0, 1)), None))
             recorder.start()
             stopping.push_async_callback(recorder.stop)
             engine.start()

@@ -14,7 +14,7 @@ from dia_server.db.models import Job, now
 from dia_server.errors import StorageUnavailable
 from dia_server.services.config import ConfigService
 from dia_server.services.job_store import JobStatus, JobStore, file_name
-from dia_server.services.outputs import Outputs
+from dia_server.services.outputs import MARK, Outputs
 from dia_server.services.retention import Retention
 from dia_server.services.speech import SpeechRequest
 from dia_server.services.stats import Made
@@ -61,7 +61,7 @@ class World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path)
     await world.database.upgrade()
-    await world.outputs.prepare(is_new=True)
+    await world.outputs.prepare(oldest=None)
     yield world
     await world.database.close()
 
@@ -150,7 +150,7 @@ async def test_a_disk_that_is_not_mounted_costs_no_job_its_result(
     mounted = world.folder.rename(world.folder.with_name("elsewhere"))
     world.folder.mkdir()
 
-    await world.outputs.prepare(is_new=False)
+    await world.outputs.prepare(oldest=f"{old}.wav")
     meanwhile = await world.job("completed")
     with pytest.raises(StorageUnavailable, match="not mounted"):
         await world.retention.sweep()
@@ -158,8 +158,20 @@ async def test_a_disk_that_is_not_mounted_costs_no_job_its_result(
 
     world.folder.rename(world.folder.with_name("unmounted"))
     mounted.rename(world.folder)
-    await world.outputs.prepare(is_new=False)
+    await world.outputs.prepare(oldest=f"{old}.wav")
     await world.retention.sweep()
+    assert await world.files() == {old}
+    assert {line.job_id for line in await world.store.newest("completed", 10)} == {old}
+
+
+async def test_a_folder_of_an_older_version_is_known_by_its_oldest_result(world: World) -> None:
+    old, gone = await world.job("completed"), await world.job("completed")
+    (world.folder / MARK).unlink()
+    (world.folder / f"{gone}.wav").unlink()
+
+    await world.outputs.prepare(oldest=f"{old}.wav")
+    await world.retention.sweep()
+
     assert await world.files() == {old}
     assert {line.job_id for line in await world.store.newest("completed", 10)} == {old}
 
@@ -169,7 +181,7 @@ async def test_a_folder_that_could_not_be_made_at_the_start_is_the_one_that_is_m
 ) -> None:
     rmtree(world.folder)
     world.folder.write_text("not a folder")
-    await world.outputs.prepare(is_new=True)
+    await world.outputs.prepare(oldest=None)
     world.folder.unlink()
 
     job_id = await world.job("completed")

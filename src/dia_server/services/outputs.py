@@ -1,7 +1,8 @@
 """The folder of results: files that are there whole or not at all.
 
 A disk that is not mounted leaves an empty folder in its place, in which all results seem to be gone. So the
-folder bears a mark, made when there were no results yet; without it nobody can tell what is gone.
+folder bears a mark, made when there were no results yet or the oldest was there; without it nobody can tell
+what is gone.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ class Outputs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._is_new = False
+        self._is_theirs = False
         self._held: Counter[str] = Counter()
 
     @contextmanager
@@ -96,14 +97,13 @@ class Outputs:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    async def prepare(self, *, is_new: bool) -> None:
+    async def prepare(self, *, oldest: str | None) -> None:
         """Make the folder, and remove from it what was being written when an earlier server ended.
 
-        Only at start, before any `write`. `is_new` says that there are no results yet: whatever folder this
-        is, it is theirs. One that can't be made is the matter of each `write`.
+        Only at start, before any `write`. `oldest` is the oldest result, None where there are none yet: if it
+        is there this is their folder. One that can't be made is the matter of each `write`.
         """
-        self._is_new = is_new
-        await asyncio.to_thread(self._prepare)
+        await asyncio.to_thread(self._prepare, oldest)
 
     async def _read(self, name: str, file: IO[bytes]) -> AsyncIterator[bytes]:
         with self.hold(name), file:
@@ -140,8 +140,9 @@ class Outputs:
             )
         return {name for name in names if NAME.fullmatch(name)}
 
-    def _prepare(self) -> None:
+    def _prepare(self, oldest: str | None) -> None:
         with suppress(OSError):
+            self._is_theirs = oldest is None or (self._folder / oldest).exists()
             self._make()
         for part in self._folder.glob(f"*{PART}"):
             if NAME.fullmatch(part.name.removesuffix(PART)):
@@ -149,5 +150,5 @@ class Outputs:
 
     def _make(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        if self._is_new:
+        if self._is_theirs:
             (self._folder / MARK).touch()
