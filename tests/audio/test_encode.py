@@ -3,7 +3,7 @@ import io
 import shutil
 import subprocess
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +42,11 @@ def decode(file: bytes, audio_format: AudioFormat) -> Decoded:
         return Decoded(np.concatenate(pieces), stream.rate, stream.channels, stream.codec_context.name)
 
 
-def streamed(samples: Samples, audio_format: AudioFormat, sizes: list[int]) -> Iterator[bytes]:
+def streamed(
+    samples: Samples, audio_format: AudioFormat, sizes: list[int], *, whole: bool = False
+) -> Iterator[bytes]:
     """The bytes of each push, then those of the end."""
-    encoder, start, pushes = Encoder(audio_format, RATE), 0, 0
+    encoder, start, pushes = Encoder(audio_format, RATE, whole=whole), 0, 0
     while start < len(samples):
         size = sizes[pushes % len(sizes)]
         yield encoder.push(samples[start : start + size])
@@ -71,6 +73,33 @@ def test_a_stream_decodes_to_what_went_in(audio_format: AudioFormat, sizes: list
     file = b"".join(streamed(tone(3), audio_format, sizes))
 
     is_the_tone(decode(file, audio_format), audio_format, 3, 440)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+@pytest.mark.parametrize("sizes", [[512], [997, 0, 1, 4410]], ids=str)
+def test_a_whole_file_is_the_same_however_its_samples_come(
+    audio_format: AudioFormat, sizes: list[int]
+) -> None:
+    *pushes, file = streamed(tone(1), audio_format, sizes, whole=True)
+
+    assert not any(pushes)
+    assert file == encode(tone(1), RATE, audio_format)
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "length"),
+    [
+        ("wav", lambda file: int.from_bytes(file[40:44], "little") // 2),
+        ("flac", lambda file: int.from_bytes(file[18:26], "big") & 0xF_FFFF_FFFF),  # of STREAMINFO
+    ],
+)
+def test_the_header_of_a_whole_file_knows_its_length(
+    audio_format: AudioFormat, length: Callable[[bytes], int]
+) -> None:
+    *_, file = streamed(tone(1), audio_format, [512], whole=True)
+
+    assert length(file) == RATE
+    assert length(b"".join(streamed(tone(1), audio_format, [512]))) != RATE
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
@@ -160,14 +189,17 @@ def test_an_encoder_can_be_dropped_unfinished(audio_format: AudioFormat) -> None
 
 
 @linux_only
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_a_long_stream_is_not_kept(audio_format: AudioFormat) -> None:
+def test_of_the_samples_nothing_is_kept(audio_format: AudioFormat, whole: bool) -> None:
     """A minute and a half, as floats, is 16 MB."""
-    encoder, second = Encoder(audio_format, RATE), tone(1)
+    encoder, second = Encoder(audio_format, RATE, whole=whole), tone(1)
     for _ in range(3):
         encoder.push(second)
     before = resident()
     for _ in range(90):
         encoder.push(second)
+    grown = resident() - before
 
-    assert resident() - before < 4 * 2**20
+    file = len(encoder.finish()) if whole else 0
+    assert grown < 1.2 * file + 4 * 2**20
