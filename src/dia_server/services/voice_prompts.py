@@ -52,12 +52,15 @@ class VoicePrompts:
 
     async def _samples(self, prompt_id: str, digest: str) -> Samples:
         if (samples := self._cache.get(digest)) is None:
-            samples = audio.samples(await asyncio.to_thread(self._folder.stored, prompt_id, digest))
-            samples.flags.writeable = False  # it is shared by all who speak with it
-            self._cache[digest] = samples
+            samples = self._cache[digest] = await asyncio.to_thread(self._read, prompt_id, digest)
             while (
                 len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > self._cache_size
             ):
                 self._cache.popitem(last=False)
         self._cache.move_to_end(digest)
+        return samples
+
+    def _read(self, prompt_id: str, digest: str) -> Samples:
+        samples = audio.samples(self._folder.stored(prompt_id, digest))
+        samples.flags.writeable = False  # it is shared by all who speak with it
         return samples
