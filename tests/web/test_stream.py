@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+from typing import Any
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server.audio.encode import MEDIA_TYPES
+from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
 
@@ -48,6 +50,22 @@ async def test_a_streamed_wav_has_the_canonical_header_and_the_same_samples(clie
     assert stream[:8] == b"RIFF\xff\xff\xff\xff"
     assert stream[36:44] == b"data\xff\xff\xff\xff"
     assert stream[44:] == whole[44:]
+
+
+@pytest.mark.parametrize("audio_format", MEDIA_TYPES)
+async def test_a_stream_that_is_kept_is_kept_as_a_whole_file(client: Client, audio_format: str) -> None:
+    """Its header is exact, which that of the bytes that were sent could not be."""
+    await client.put("/config", json={"save_outputs": True})
+    body = {"text": TEXT, "response_format": audio_format, "speed": 1.5}
+    await client.post("/generate", json=body | {"stream": True})
+
+    async def kept() -> Any:
+        return (await client.get("/jobs")).json()["jobs"]
+
+    await until(kept)
+    (job,) = await kept()
+    result = (await client.get(f"/jobs/{job['job_id']}/result")).content
+    assert result == (await client.post("/generate", json=body)).content
 
 
 @pytest.mark.parametrize(("audio_format", "chunked"), [("wav", False), ("mp3", True), ("pcm", True)])

@@ -16,7 +16,6 @@ from typing import TypeVar
 import structlog
 
 from dia_server.engine.pool import AnyEngine
-from dia_server.engine.types import Samples
 from dia_server.errors import ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
 from dia_server.services.job_store import Job, JobStore, file_name
 from dia_server.services.outputs import Outputs
@@ -91,10 +90,10 @@ class JobWorker:
     ) -> asyncio.Task[None]:
         """Run a job that is `processing`; the task ends with it and raises nothing."""
 
-        async def heard(samples: Samples, progress: float) -> None:
+        async def heard(audio: bytes, progress: float) -> None:
             self._progress[job.job_id] = progress
             if listener is not None:
-                await listener(samples, progress)
+                await listener(audio, progress)
 
         making = asyncio.create_task(
             self._speech.make(job.request, job.voice, heard, live=live, background=background)

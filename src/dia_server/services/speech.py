@@ -1,26 +1,20 @@
 """Speech: from what a client asks for to encoded audio."""
 
-import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import structlog
 
 from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
-from dia_server.audio.encode import Encoder, encode
-from dia_server.audio.tempo import Tempo, change_tempo
 from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
-from dia_server.engine.types import Samples as Samples
 from dia_server.errors import Invalid, TextTooLong
 from dia_server.services.casting import cast
 from dia_server.services.config import ConfigService
+from dia_server.services.encoding import EncoderThreads, SpeechFile
 from dia_server.services.narrator import UNLIMITED_S, Narrated, Narrator
 from dia_server.services.stats import Made
 from dia_server.services.voice_prompts import VoicePrompts
@@ -106,8 +100,9 @@ class Streamed:
         await self.rest.aclose()
 
 
-Listener = Callable[[Samples, float], Awaitable[None]]
-"""Is told of new audio and of how much of the whole is made, 0 to 1; what is made waits for it."""
+Listener = Callable[[bytes, float], Awaitable[None]]
+"""Is told how much of the whole is made, 0 to 1, and, where it is heard live, the file's next bytes; what is
+made waits for it."""
 
 
 class SpeechService:
@@ -125,8 +120,7 @@ class SpeechService:
         self._prompts = prompts
         self._config = config
         self._finished = finished
-        # few: threads that compute must leave a processor to the event loop
-        self._encoders = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "encode")
+        self._encoders = EncoderThreads()
 
     async def speak(self, request: SpeechRequest) -> Speech:
         """Make the whole audio of `request`; cancelling this frees the engine's slots.
@@ -180,63 +174,66 @@ class SpeechService:
         live: bool = False,
         background: bool = False,
     ) -> Speech:
-        """Make the audio of a settled request, which is heard `live`; `background` lets others go first."""
+        """Make the audio of a settled request; `background` lets others go first.
+
+        What is heard `live` goes to `listener` to the last byte, before the whole file is finished.
+        """
         started, tally = time.perf_counter(), Tally()
-        pieces = []
-        ahead_s = AHEAD_S if live else UNLIMITED_S
-        narration = self._narrate(request, voice, live=live, background=background, ahead_s=ahead_s)
-        async with aclosing(narration):
-            async for narrated in narration:
-                pieces.append(narrated.samples)
-                tally.add(narrated)
+        whole = self._open(request, whole=True)
+        sent = self._open(request) if live else None
+        take = self._take(request, voice, tally, sent, whole, background=background)
+        async with aclosing(take):
+            async for audio, progress in take:
                 if listener is not None:
-                    await listener(narrated.samples, narrated.progress)
+                    await listener(audio, progress)
         made = _made(started, tally, request.speed)
-        audio = await self._encode(_finish, pieces, request.speed, request.response_format)
-        assert request.seed is not None
-        return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made)
+        return _speech(request, await whole.finish(), made)
 
     async def _stream(self, request: SpeechRequest, voice: Voice, tally: Tally) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
-        stream, kept = SpeechStream(request), bytearray()
-        keep = self._config.current.save_outputs
+        whole = self._open(request, whole=True) if self._config.current.save_outputs else None
         started = time.perf_counter()
         try:
-            async with aclosing(self._narrate(request, voice, live=True, ahead_s=AHEAD_S)) as narration:
-                async for narrated in narration:
-                    tally.add(narrated)
-                    if not len(narrated.samples):
-                        continue  # no header before the first audio: until then a failure has its status
-                    if audio := await self._encode(stream.push, narrated.samples):
-                        kept += audio if keep else b""
+            async with aclosing(self._take(request, voice, tally, self._open(request), whole)) as take:
+                async for audio, _ in take:
+                    if audio:
                         yield audio
-            audio = await self._encode(stream.finish)
-            kept += audio if keep else b""
-            yield audio
+            kept = b"" if whole is None else await whole.finish()
         except Exception:
             self._finished(request, voice, None)
             raise
-        assert request.seed is not None
-        made = _made(started, tally, request.speed)
-        media_type = MEDIA_TYPES[request.response_format]
-        self._finished(request, voice, Speech(bytes(kept), media_type, request.seed, made))
+        self._finished(request, voice, _speech(request, kept, _made(started, tally, request.speed)))
 
-    async def _narrate(
+    async def _take(
         self,
         request: SpeechRequest,
         voice: Voice,
+        tally: Tally,
+        sent: SpeechFile | None,
+        whole: SpeechFile | None,
         *,
-        live: bool,
         background: bool = False,
-        ahead_s: float = UNLIMITED_S,
-    ) -> AsyncGenerator[Narrated]:
+    ) -> AsyncGenerator[tuple[bytes, float]]:
+        """Speak into both files; returns what is new of `sent`, and how much of the recording is made.
+
+        What is `sent` is heard while it is made.
+        """
+        live = sent is not None
         planned, base = await self._script(request, voice)
         if self._config.current.show_prompts:
             log.info("speaking", text=base.text, voice=base.voice)
+        ahead_s = AHEAD_S if live else UNLIMITED_S
         narration = self._narrator.narrate(planned, base, live=live, background=background, ahead_s=ahead_s)
         async with aclosing(narration):
             async for narrated in narration:
-                yield narrated
+                tally.add(narrated)
+                is_audio = len(narrated.samples) > 0
+                # no header before the first audio: until then a failure has its status
+                yield await sent.push(narrated.samples) if sent and is_audio else b"", narrated.progress
+                if whole and is_audio:
+                    await whole.push(narrated.samples)
+        if sent:
+            yield await sent.finish(), 1.0
 
     async def _script(self, request: SpeechRequest, voice: Voice) -> tuple[Plan, Utterance]:
         """What is said, in pieces, and how: the text of the utterance is the whole."""
@@ -268,9 +265,8 @@ class SpeechService:
             **{name: value for name, value in wishes.items() if value is not None},
         )
 
-    async def _encode(self, function: Callable[..., bytes], *arguments: Any) -> bytes:
-        """Run what takes processor time beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._encoders, function, *arguments)
+    def _open(self, request: SpeechRequest, *, whole: bool = False) -> SpeechFile:
+        return self._encoders.open(request.response_format, request.speed, whole=whole)
 
     def _tagged(self, request: SpeechRequest, voice: Voice) -> str:
         if len(request.text) > MAX_CHARACTERS:
@@ -285,21 +281,6 @@ class SpeechService:
         if not (text := tag(request.text, speaker)):
             raise Invalid("The text holds nothing to say", param="text")
         return text
-
-
-class SpeechStream:
-    """The bytes of one file of speech as its samples come; calls take processor time, one at a time."""
-
-    def __init__(self, request: SpeechRequest) -> None:
-        self._tempo = Tempo(request.speed, SAMPLE_RATE)
-        self._encoder = Encoder(request.response_format, SAMPLE_RATE)
-
-    def push(self, samples: Samples) -> bytes:
-        """Return what is ready; it may be nothing."""
-        return self._encoder.push(self._tempo.push(samples))
-
-    def finish(self) -> bytes:
-        return self._encoder.push(self._tempo.finish()) + self._encoder.finish()
 
 
 def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
@@ -319,5 +300,6 @@ def _made(started: float, tally: Tally, speed: float) -> Made:
     )
 
 
-def _finish(pieces: list[Samples], speed: float, audio_format: AudioFormat) -> bytes:
-    return encode(change_tempo(np.concatenate(pieces), SAMPLE_RATE, speed), SAMPLE_RATE, audio_format)
+def _speech(request: SpeechRequest, audio: bytes, made: Made) -> Speech:
+    assert request.seed is not None
+    return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made)
