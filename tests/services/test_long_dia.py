@@ -216,7 +216,7 @@ async def test_pieces_run_side_by_side_and_come_out_in_order(
 
         join, parts = Join(SAMPLE_RATE), []
         for planned, utterance in zip(plan.utterances, pieces, strict=True):
-            parts.append(join.begin(planned.pause_before_s))
+            parts.append(join.begin(planned.pause_s + planned.gap_s))
             parts.append(join.push(await studio.alone(utterance)))
         parts.append(join.finish())
     assert told[wav.HEADER_LENGTH :] == wav.pcm16(np.concatenate(parts))

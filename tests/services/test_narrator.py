@@ -27,13 +27,21 @@ def say(utterance: Utterance) -> list[Part]:
     return speech(1.0, level(utterance))
 
 
-def pieces(count: int, *, pause_s: float = 0.0, pause_after_s: float = 0.0) -> Plan:
+def pieces(
+    count: int,
+    *,
+    pause_s: float = 0.0,
+    gap_s: float = 0.0,
+    pause_after_s: float = 0.0,
+    anchored: bool = False,
+) -> Plan:
     return Plan(
         tuple(
-            PlannedUtterance(f"[S1] {n}", ".", pause_s, estimated_s=1.0, max_tokens=300)
+            PlannedUtterance(f"[S1] {n}", ".", pause_s, gap_s, estimated_s=1.0, max_tokens=300)
             for n in range(1, count + 1)
         ),
         pause_after_s,
+        anchored,
     )
 
 
@@ -42,8 +50,10 @@ class Rig:
         self.engine, self.model = engine, model
         self.narrator = Narrator(engine, retries=retries)
 
-    async def tell(self, plan: Plan, base: Utterance = BASE, *, live: bool = False) -> list[Narrated]:
-        async with aclosing(self.narrator.narrate(plan, base, live=live)) as narration:
+    async def tell(
+        self, plan: Plan, base: Utterance = BASE, *, speed: float = 1.0, live: bool = False
+    ) -> list[Narrated]:
+        async with aclosing(self.narrator.narrate(plan, base, speed=speed, live=live)) as narration:
             return [narrated async for narrated in narration]
 
     async def is_idle(self) -> bool:
@@ -96,7 +106,7 @@ async def test_pieces_run_side_by_side_and_come_out_in_order() -> None:
 
 async def test_without_a_prompt_the_first_piece_is_the_prompt_of_the_others() -> None:
     async with rig(step_s=0.002) as made:
-        narration = made.narrator.narrate(pieces(4), BASE)
+        narration = made.narrator.narrate(pieces(4, anchored=True), BASE)
         async with aclosing(narration):
             async for narrated in narration:
                 if narrated.progress < 0.25:
@@ -116,17 +126,32 @@ async def test_without_a_prompt_the_first_piece_is_the_prompt_of_the_others() ->
         assert made.model.most == 3
 
 
-async def test_a_first_piece_without_a_sound_is_nobodys_prompt() -> None:
-    async with rig(lambda u: SILENT if level(u) == 0.1 else say(u)) as made:
-        narration = await made.tell(pieces(2))
+async def test_a_first_piece_follows_the_voices_own_prompt_into_that_of_the_others() -> None:
+    async with rig(step_s=0.002) as made:
+        await made.tell(pieces(3, anchored=True), Utterance("", "aria", 7, prompt=PROMPT))
 
-        assert made.model.seen[1].prompt is None
+        first, *others = made.model.seen
+        assert first.prompt is PROMPT
+        said = np.concatenate([part for part in say(first) if isinstance(part, np.ndarray)])
+        for other in others:
+            assert other.prompt is not None
+            np.testing.assert_array_equal(other.prompt.samples, np.concatenate([PROMPT.samples, said]))
+            assert other.prompt.transcript == "[S1] I speak like this. [S1] 1"
+        assert made.model.most == 2
+
+
+@pytest.mark.parametrize("prompt", [None, PROMPT])
+async def test_a_first_piece_without_a_sound_is_nobodys_prompt(prompt: VoicePrompt | None) -> None:
+    async with rig(lambda u: SILENT if level(u) == 0.1 else say(u)) as made:
+        narration = await made.tell(pieces(2, anchored=True), Utterance("", "aria", 7, prompt=prompt))
+
+        assert made.model.seen[1].prompt is prompt
         assert levels(narration) == pytest.approx([0.2], abs=0.01)
 
 
 async def test_the_preview_needs_no_anchor() -> None:
     async with rig(step_s=0.002, name="preview") as made:
-        await made.tell(pieces(4))
+        await made.tell(pieces(4, anchored=True))
 
         assert made.model.most == 4
 
@@ -267,13 +292,22 @@ async def test_pauses_are_where_the_plan_has_them() -> None:
         assert not apart[-SAMPLE_RATE // 4 :].any()
 
 
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+async def test_pauses_that_are_asked_for_are_made_for_the_speed_at_which_they_are_heard(speed: float) -> None:
+    async with rig() as made:
+        plan = pieces(3, pause_s=0.5, gap_s=0.25, pause_after_s=0.5)
+        normal, changed = sound(await made.tell(plan)), sound(await made.tell(plan, speed=speed))
+
+        assert len(changed) - len(normal) == pytest.approx(2.0 * (speed - 1) * SAMPLE_RATE, abs=3)
+
+
 async def test_nothing_to_say_is_a_moment_of_silence() -> None:
     async with rig() as made:
         np.testing.assert_array_equal(sound(await made.tell(Plan((), 0.0))), NOTHING)
 
 
 async def test_a_text_of_no_length_can_be_said() -> None:
-    one = PlannedUtterance("[S1] 1", "", 0.0, estimated_s=0.0, max_tokens=300)
+    one = PlannedUtterance("[S1] 1", "", 0.0, 0.0, estimated_s=0.0, max_tokens=300)
     async with rig() as made:
         assert (await made.tell(Plan((one,), 0.0)))[-1].progress == 1
 

@@ -62,6 +62,7 @@ class Narrator:
         plan: Plan,
         base: Utterance,
         *,
+        speed: float = 1.0,
         live: bool = False,
         background: bool = False,
         ahead_s: float = UNLIMITED_S,
@@ -72,22 +73,25 @@ class Narrator:
         made again. Every other piece is put out when it is whole and judged, whenever that is: what is
         made depends on the seed, and not on how fast the engine or the listener was.
 
+        The recording is to be heard at `speed`, and the pauses that the text asks for are made so much
+        longer, or shorter, that they last as long as it says.
+
         Pieces are begun while there are free slots, and as long as those that nobody has taken yet are
         estimated at less than `ahead_s` of speech, so that what waits for a slow reader stays small.
-        Without a voice prompt the first piece's audio is the prompt of the others, which begin when it is
-        whole: one voice throughout.
+        Where the plan is anchored, the first piece's audio is the prompt of the others, behind the voice's
+        own if there is one, and they begin when it is whole: one voice throughout.
         """
         planned = deque(plan.utterances)
         prompt = base.prompt
-        anchored = not self.clones or prompt is not None or len(planned) == 1
+        waiting = self.clones and plan.anchored
         running: deque[Piece] = deque()
         join, done_s = Join(SAMPLE_RATE), 0.0
-        whole_s = plan.estimated_s or 1.0  # accents alone are estimated at nothing
+        whole_s = plan.heard_s(speed) * speed or 1.0  # accents alone are estimated at nothing
         progress, retries, length = 0.0, 0, 0
 
         def begin_more() -> None:
             free = self._engine.slots - self._engine.active
-            while planned and (not running or anchored):
+            while planned and not (running and waiting):
                 if running and sum(piece.planned.estimated_s for piece in running) >= ahead_s:
                     return
                 if len(running) >= AT_ONCE and free <= 0:
@@ -102,7 +106,8 @@ class Narrator:
             begin_more()
             while running:
                 piece, taken = running[0], [EMPTY]
-                lead = join.begin(piece.planned.pause_before_s)
+                silence_s = piece.planned.pause_s * speed + piece.planned.gap_s
+                lead = join.begin(silence_s)
                 while (chunk := await piece.next()) is not None:
                     share = (done_s + chunk.progress * piece.planned.estimated_s) / whole_s
                     progress = max(progress, min(1.0, share))
@@ -111,16 +116,17 @@ class Narrator:
                     for part in np.split(samples, range(PART, len(samples), PART)):
                         yield Narrated(part, tokens, progress, retries + piece.retries)
                         tokens = 0
-                    if not anchored:
+                    if waiting:
                         taken.append(chunk.samples)
                     begin_more()
-                done_s += piece.planned.pause_before_s + piece.planned.estimated_s
+                done_s += silence_s + piece.planned.estimated_s
                 retries += piece.retries
-                if not anchored:
-                    prompt, anchored = _anchor(piece.planned.text, np.concatenate(taken)), True
+                if waiting:
+                    prompt = _longer(prompt, piece.planned.text, np.concatenate(taken))
+                    waiting = False
                 running.popleft()
                 begin_more()
-            rest = np.concatenate([join.begin(plan.pause_after_s), join.finish()])
+            rest = np.concatenate([join.begin(plan.pause_after_s * speed), join.finish()])
             yield Narrated(rest if length + len(rest) else NOTHING, 0, 1.0, retries)
         finally:
             # all are cancelled before anything is awaited: who leaves may not be given the time to wait
@@ -171,8 +177,12 @@ class Narrator:
             await asyncio.sleep(BUSY_S)
 
 
-def _anchor(text: str, samples: Samples) -> VoicePrompt | None:
-    """What the other pieces are to sound like; None where the first has made no sound at all."""
+def _longer(prompt: VoicePrompt | None, text: str, samples: Samples) -> VoicePrompt | None:
+    """Return what pieces sound like that follow one of this text; one without any sound changes nothing."""
     if not samples.any():
-        return None
-    return VoicePrompt(samples, text, hashlib.sha256(samples.tobytes()).hexdigest())
+        return prompt
+    digest = hashlib.sha256(samples)
+    if prompt is not None:
+        text, samples = f"{prompt.transcript} {text}", np.concatenate([prompt.samples, samples])
+        digest.update(prompt.digest.encode())
+    return VoicePrompt(samples, text, digest.hexdigest())

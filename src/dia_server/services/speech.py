@@ -150,7 +150,7 @@ class SpeechService:
         return Streamed(first, audio, MEDIA_TYPES[request.response_format], request.seed, tally)
 
     async def plan(self, request: SpeechRequest) -> Plan:
-        """Show how `request` would be cut into pieces, and how long they will take to hear."""
+        """Show how `request` would be cut into pieces."""
         request, voice = self.settle(request)
         return (await self._script(request, voice))[0]
 
@@ -223,7 +223,9 @@ class SpeechService:
         if self._config.current.show_prompts:
             log.info("speaking", text=base.text, voice=base.voice)
         ahead_s = AHEAD_S if live else UNLIMITED_S
-        narration = self._narrator.narrate(planned, base, live=live, background=background, ahead_s=ahead_s)
+        narration = self._narrator.narrate(
+            planned, base, speed=request.speed, live=live, background=background, ahead_s=ahead_s
+        )
         async with aclosing(narration):
             async for narrated in narration:
                 tally.add(narrated)
@@ -243,10 +245,9 @@ class SpeechService:
             prompt, name = cast(prompt, await self._prompts.of(second)), f"{name}+{second.voice_id}"
         text = self._tagged(request, voice)
         planned = plan(text, **_room(prompt if self._narrator.clones else None))
-        pauses_s = planned.pause_after_s + sum(one.pause_before_s for one in planned.utterances)
-        if pauses_s > MAX_PAUSES_S:
+        if planned.pauses_s > MAX_PAUSES_S:
             raise Invalid(
-                f"The text asks for {pauses_s:.0f} s of pauses; the limit is {MAX_PAUSES_S:.0f} s",
+                f"The text asks for {planned.pauses_s:.0f} s of pauses; the limit is {MAX_PAUSES_S:.0f} s",
                 param="text",
             )
         wishes: dict[str, Any] = {

@@ -78,11 +78,14 @@ class SpeechController(Controller):
     async def plan(
         self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
     ) -> SpeechPlan:
-        """Show how a text would be cut into pieces, without speaking it."""
+        """Show how a text would be cut into pieces, and how long it would last, without speaking it."""
         planned = await speech_service.plan(_wanted(data))
         return SpeechPlan(
-            [PlannedUtterance(one.text, one.pause_before_s, one.estimated_s) for one in planned.utterances],
-            planned.estimated_s,
+            [
+                PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
+                for one in planned.utterances
+            ],
+            planned.heard_s(data.speed),
         )
 
 
