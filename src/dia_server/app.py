@@ -84,6 +84,7 @@ EXPOSED_HEADERS = [
     "X-Engine",
     "X-Seed",
     "X-Retries",
+    "X-Faults",
 ]
 
 

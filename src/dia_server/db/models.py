@@ -93,6 +93,8 @@ class Job(Base):
     tokens: Mapped[int | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
     """How often the guard had pieces of the result made again."""
+    faults: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    """What it found in those that stayed bad, separated by commas."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None] = mapped_column(index=True)

@@ -52,6 +52,8 @@ class Job:
     generation_s: float | None
     retries: int
     """How often the guard had pieces of the result made again."""
+    faults: tuple[str, ...]
+    """What it found in those that stayed bad."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -85,6 +87,7 @@ def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
         started_at=None if status == "pending" else now(),
         progress=0.0,
         retries=0,
+        faults="",
     )
 
 
@@ -150,6 +153,7 @@ class JobStore:
             generation_s=made.generation_s,
             tokens=made.tokens,
             retries=made.retries,
+            faults=",".join(made.faults),
         )
 
     async def complete(self, job_id: str) -> bool:
@@ -195,7 +199,7 @@ class JobStore:
         row = new_job(request, voice, "completed")
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
         row.audio_s, row.generation_s, row.tokens = made.audio_s, made.generation_s, made.tokens
-        row.retries = made.retries
+        row.retries, row.faults = made.retries, ",".join(made.faults)
         async with self._sessions.begin() as session:
             session.add(row)
             await stats.count(session, made)
@@ -275,6 +279,7 @@ def _job(row: Row) -> Job:
         audio_s=row.audio_s,
         generation_s=row.generation_s,
         retries=row.retries,
+        faults=tuple(filter(None, row.faults.split(","))),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

@@ -1,6 +1,5 @@
 """Speech: from what a client asks for to encoded audio."""
 
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -10,13 +9,14 @@ import structlog
 
 from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
-from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
+from dia_server.engine.types import Utterance, VoicePrompt
 from dia_server.errors import Invalid, TextTooLong
 from dia_server.services.casting import cast
 from dia_server.services.config import ConfigService
 from dia_server.services.encoding import EncoderThreads, SpeechFile
-from dia_server.services.narrator import UNLIMITED_S, Narrated, Narrator
+from dia_server.services.narrator import UNLIMITED_S, Narrator
 from dia_server.services.stats import Made
+from dia_server.services.tally import Tally
 from dia_server.services.voice_prompts import VoicePrompts
 from dia_server.services.voices import Voice, VoiceService
 from dia_server.text.plan import Plan as Plan
@@ -64,20 +64,6 @@ class Speech:
     media_type: str
     seed: int
     made: Made
-
-
-@dataclass(slots=True)
-class Tally:
-    """What has been made so far."""
-
-    tokens: int = 0
-    samples: int = 0
-    retries: int = 0
-
-    def add(self, narrated: Narrated) -> None:
-        self.tokens += narrated.tokens
-        self.samples += len(narrated.samples)
-        self.retries = narrated.retries
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +164,7 @@ class SpeechService:
 
         What is heard `live` goes to `listener` to the last byte, before the whole file is finished.
         """
-        started, tally = time.perf_counter(), Tally()
+        tally = Tally()
         whole = self._open(request, whole=True)
         sent = self._open(request) if live else None
         take = self._take(request, voice, tally, sent, whole, background=background)
@@ -186,13 +172,11 @@ class SpeechService:
             async for audio, progress in take:
                 if listener is not None:
                     await listener(audio, progress)
-        made = _made(started, tally, request.speed)
-        return _speech(request, await whole.finish(), made)
+        return _speech(request, await whole.finish(), tally)
 
     async def _stream(self, request: SpeechRequest, voice: Voice, tally: Tally) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
         whole = self._open(request, whole=True) if self._config.current.save_outputs else None
-        started = time.perf_counter()
         try:
             async with aclosing(self._take(request, voice, tally, self._open(request), whole)) as take:
                 async for audio, _ in take:
@@ -202,7 +186,7 @@ class SpeechService:
         except Exception:
             self._finished(request, voice, None)
             raise
-        self._finished(request, voice, _speech(request, kept, _made(started, tally, request.speed)))
+        self._finished(request, voice, _speech(request, kept, tally))
 
     async def _take(
         self,
@@ -224,11 +208,10 @@ class SpeechService:
             log.info("speaking", text=base.text, voice=base.voice)
         ahead_s = AHEAD_S if live else UNLIMITED_S
         narration = self._narrator.narrate(
-            planned, base, speed=request.speed, live=live, background=background, ahead_s=ahead_s
+            planned, base, tally, speed=request.speed, live=live, background=background, ahead_s=ahead_s
         )
         async with aclosing(narration):
             async for narrated in narration:
-                tally.add(narrated)
                 is_audio = len(narrated.samples) > 0
                 # no header before the first audio: until then a failure has its status
                 yield await sent.push(narrated.samples) if sent and is_audio else b"", narrated.progress
@@ -291,16 +274,6 @@ def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
     return {"transcript": prompt.transcript, "prompt_frames": -(-len(prompt.samples) // FRAME)}
 
 
-def _made(started: float, tally: Tally, speed: float) -> Made:
-    seconds = tally.samples / SAMPLE_RATE / speed
-    return Made(
-        generation_s=time.perf_counter() - started,
-        tokens=tally.tokens,
-        audio_s=seconds,
-        retries=tally.retries,
-    )
-
-
-def _speech(request: SpeechRequest, audio: bytes, made: Made) -> Speech:
+def _speech(request: SpeechRequest, audio: bytes, tally: Tally) -> Speech:
     assert request.seed is not None
-    return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made)
+    return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, tally.made(request.speed))

@@ -76,4 +76,5 @@ def _details(job: Job) -> JobDetails:
         response_format=job.request.response_format,
         seed=job.request.seed,
         retries=job.retries,
+        faults=list(job.faults),
     )

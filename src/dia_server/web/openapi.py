@@ -95,6 +95,9 @@ def _audio() -> Json:
             "X-Retries": _header(
                 "How often a piece was made again; not where it is sent as it comes", "integer"
             ),
+            "X-Faults": _header(
+                "What is still wrong with it, if anything: it came out badly each time", "string"
+            ),
         },
     }
 

@@ -294,6 +294,9 @@ class JobDetails(Struct, kw_only=True):
     response_format: AudioFormat
     seed: Annotated[int | None, Meta(description="Same seed, same audio")]
     retries: Retries
+    faults: Annotated[
+        list[str], Meta(description="What is still wrong with the result: it came out badly each time")
+    ]
 
 
 class JobSummary(Struct):

@@ -95,12 +95,12 @@ def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
     return speech.SpeechRequest(**fields)
 
 
-def _whole(made: Speech) -> Response[bytes]:
-    return Response(
-        made.audio,
-        media_type=made.media_type,
-        headers={"X-Seed": str(made.seed), "X-Retries": str(made.made.retries)},
-    )
+def _whole(spoken: Speech) -> Response[bytes]:
+    made = spoken.made
+    headers = {"X-Seed": str(spoken.seed), "X-Retries": str(made.retries)}
+    if made.faults:
+        headers["X-Faults"] = ", ".join(made.faults)
+    return Response(spoken.audio, media_type=spoken.media_type, headers=headers)
 
 
 def _stream(
