@@ -22,6 +22,7 @@ from dia_server.services.config import Config, ConfigService
 from dia_server.services.job_store import JobStore
 from dia_server.services.job_worker import JobWorker
 from dia_server.services.jobs import JobService
+from dia_server.services.listening import WordCheck
 from dia_server.services.metrics import Metrics
 from dia_server.services.narrator import Narrator
 from dia_server.services.outputs import Outputs
@@ -119,7 +120,10 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     store = JobStore(database)
     outputs = Outputs(conf.audio_outputs)
     recorder = Recorder(store, outputs, config)
-    narrator = Narrator(engine, retries=conf.guard_retries)
+    words = WordCheck(whisper.transcribe, conf.guard_word_errors)
+    narrator = Narrator(
+        engine, retries=conf.guard_retries, misheard=words.misheard if conf.guard_word_errors else None
+    )
     speech = SpeechService(narrator, voices, VoicePrompts(prompts, prompt_folder), config, recorder.finished)
     worker = JobWorker(engine, speech, store, outputs)
     jobs = JobService(engine, speech, store, worker, outputs)

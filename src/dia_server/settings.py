@@ -49,6 +49,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     guard_retries: Annotated[
         int, _doc("Times that a piece which came out badly is made again with the next seed.", ge=0, le=10)
     ] = 1
+    guard_word_errors: Annotated[
+        float,
+        _doc(
+            "Share of a piece's words that Whisper may hear wrong before it counts as bad; 0 for no check.",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.0
     max_batch: Annotated[
         int, _doc("Utterances made at the same time, at most; fewer where memory is short.", ge=1, le=256)
     ] = 64

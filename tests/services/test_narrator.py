@@ -9,7 +9,7 @@ import pytest
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, EngineName, Samples, Utterance, VoicePrompt
 from dia_server.errors import Overloaded, ServerError
-from dia_server.services.narrator import NOTHING, PART, Narrated, Narrator
+from dia_server.services.narrator import NOTHING, PART, Misheard, Narrated, Narrator
 from dia_server.services.tally import Tally
 from dia_server.text.plan import Plan, PlannedUtterance
 from tests.scripted import Part, Script, ScriptedModel, speech
@@ -48,9 +48,9 @@ def pieces(
 
 
 class Rig:
-    def __init__(self, engine: Engine, model: ScriptedModel, retries: int) -> None:
+    def __init__(self, engine: Engine, model: ScriptedModel, retries: int, misheard: Misheard | None) -> None:
         self.engine, self.model = engine, model
-        self.narrator = Narrator(engine, retries=retries)
+        self.narrator = Narrator(engine, retries=retries, misheard=misheard)
         self.tally = Tally()
         """Of the narration that was begun last."""
 
@@ -73,6 +73,7 @@ async def rig(
     slots: int = 4,
     max_waiting: int = 16,
     retries: int = 0,
+    misheard: Misheard | None = None,
     step_s: float = 0.0,
     name: EngineName = "dia",
 ) -> AsyncIterator[Rig]:
@@ -82,7 +83,7 @@ async def rig(
     try:
         while not engine.ready:
             await asyncio.sleep(0.001)
-        yield Rig(engine, model, retries)
+        yield Rig(engine, model, retries, misheard)
     finally:
         await asyncio.to_thread(engine.stop)
 
@@ -283,6 +284,26 @@ async def test_of_those_that_are_bad_the_one_with_the_fewest_faults_stays() -> N
         assert [utterance.seed for utterance in made.model.seen] == [7, 8, 9]
         assert levels(narration) == pytest.approx([0.3], abs=0.01)
         assert (made.tally.retries, made.tally.faults) == (2, {"cut_off"})
+
+
+async def test_a_piece_whose_words_are_not_heard_is_bad_too() -> None:
+    asked: list[str] = []
+
+    async def misheard(samples: Samples, text: str) -> bool:
+        asked.append(text)
+        return float(np.abs(samples).max()) < 0.15  # the first piece
+
+    async with rig(retries=1, misheard=misheard) as made:
+        await made.tell(pieces(2), Utterance("", "aria", 7, prompt=PROMPT))
+
+        assert sorted(asked) == ["[S1] 1", "[S1] 1", "[S1] 2"]
+        assert (made.tally.retries, made.tally.faults) == (1, {"misheard"})
+
+        asked.clear()
+        await made.tell(pieces(2), Utterance("", "aria", 7, prompt=PROMPT), live=True)
+
+        assert asked == ["[S1] 2"]
+        assert made.tally.faults == set()
 
 
 async def test_what_the_client_has_cut_short_is_not_made_again() -> None:

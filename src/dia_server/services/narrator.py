@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,9 @@ from dia_server.services.tally import Tally
 from dia_server.text.plan import Plan, PlannedUtterance
 
 log = structlog.get_logger()
+
+Misheard = Callable[[Samples, str], Awaitable[bool]]
+"""Whether what is said in the samples is not the text."""
 
 UNLIMITED_S = float("inf")
 NOTHING = np.zeros(SAMPLE_RATE // 4, np.float32)
@@ -54,11 +57,13 @@ class _Take:
 
 
 class Narrator:
-    def __init__(self, engine: AnyEngine, *, retries: int) -> None:
+    def __init__(self, engine: AnyEngine, *, retries: int, misheard: Misheard | None = None) -> None:
         """`retries` is how often a piece that the guard finds bad is made again with the next seed, after
-        which the one with the fewest faults stays; 0 is no guard."""
+        which the one with the fewest faults stays; 0 is no guard. `misheard` is asked too, about what is
+        not heard yet."""
         self._engine = engine
         self._retries = retries
+        self._misheard = misheard
 
     @property
     def clones(self) -> bool:
@@ -187,9 +192,14 @@ class Narrator:
         if not piece.judged:
             return _Take(samples, (), seed)
         verdict = await asyncio.to_thread(judge, samples, SAMPLE_RATE, piece.planned.estimated_s)
-        if verdict.faults:
-            log.info("piece is bad", faults=verdict.faults, seed=seed)
-        return _Take(samples, verdict.faults, seed)
+        faults: tuple[str, ...] = verdict.faults
+        # listening takes seconds, by which what is bad anyway or is heard already would only end later
+        listen = piece.held and not faults and self._misheard
+        if listen and await listen(samples, piece.planned.text):
+            faults = ("misheard",)
+        if faults:
+            log.info("piece is bad", faults=faults, seed=seed)
+        return _Take(samples, faults, seed)
 
     async def _submit(self, piece: Piece, *, background: bool) -> Generation:
         """Queue `piece`; only where its text begins with it is a full queue a reason to refuse."""
@@ -206,7 +216,7 @@ def _longer(prompt: VoicePrompt | None, text: str, samples: Samples) -> VoicePro
     """Return what pieces sound like that follow one of this text; one without any sound changes nothing."""
     if not samples.any():
         return prompt
-    digest = hashlib.sha256(samples)
+    digest = hashlib.sha256(samples.tobytes())
     if prompt is not None:
         text, samples = f"{prompt.transcript} {text}", np.concatenate([prompt.samples, samples])
         digest.update(prompt.digest.encode())
