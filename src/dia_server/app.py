@@ -74,7 +74,7 @@ CONTROLLERS = [
 ]
 
 MAX_BODY = 1024 * 1024
-"""Bytes of a JSON body; the longest text, escaped to the utmost, takes 48 KiB."""
+"""Bytes of a JSON body; the longest text that may be allowed takes 938 KiB, escaped to the utmost."""
 
 EXPOSED_HEADERS = [
     "X-RateLimit-Limit",
@@ -124,7 +124,14 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     narrator = Narrator(
         engine, retries=conf.guard_retries, misheard=words.misheard if conf.guard_word_errors else None
     )
-    speech = SpeechService(narrator, voices, VoicePrompts(prompts, prompt_folder), config, recorder.finished)
+    speech = SpeechService(
+        narrator,
+        voices,
+        VoicePrompts(prompts, prompt_folder),
+        config,
+        recorder.finished,
+        max_characters=conf.max_characters,
+    )
     worker = JobWorker(engine, speech, store, outputs)
     jobs = JobService(engine, speech, store, worker, outputs)
     retention = Retention(store, outputs, config)
@@ -167,6 +174,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "generate": conf.rate_limit_generate,
         "upload": conf.rate_limit_upload,
         "jobs": conf.rate_limit_jobs,
+        "plan": conf.rate_limit_jobs,
     }
     rate_limit = RateLimit(limits, ClientAddress(conf.trusted_proxies))
     dependencies = {
@@ -184,7 +192,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "metrics_service": _provide(metrics),
     }
     app = Litestar(
-        [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies)],
+        [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies, conf.max_characters)],
         dependencies=dependencies,
         middleware=[Options(), ApiKeys(conf.api_keys), rate_limit],
         exception_handlers={Exception: render_error},

@@ -38,6 +38,7 @@ from tests.recordings import wav_file
 SLOTS = 4
 PIECES = 6
 LONG = " [pause:10ms] ".join(f"[S1] This is number {n}. [S2] I see." for n in range(PIECES))
+ALONE = " [pause:10ms] ".join(f"[S1] This is number {n}." for n in range(PIECES))
 VOICES = {"high": (1.2, "[S1] Up here."), "low": (1.5, "[S1] Down there.")}
 """Seconds of the recording, and what is said in it."""
 UNLIMITED = 1_000_000
@@ -92,6 +93,7 @@ class Studio:
             self.voice_prompts,
             ConfigService(self.database.sessions, default_config(conf, 0)),
             lambda *_: None,
+            max_characters=4096,
         )
 
     async def open(self) -> None:
@@ -200,7 +202,7 @@ async def test_a_long_text_sounds_the_same_alone_and_among_others(
     assert any({7} < {utterance.seed for utterance in batch} for batch in studio.model.together)
 
 
-@pytest.mark.parametrize("voice", ["aria", "high"])
+@pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
 async def test_pieces_run_side_by_side_and_come_out_in_order(
     tmp_path: Path, weights: Weights, voice: str
 ) -> None:
@@ -211,7 +213,7 @@ async def test_pieces_run_side_by_side_and_come_out_in_order(
 
         assert len(pieces) == len(plan.utterances) == PIECES
         assert max(map(len, batches)) == SLOTS
-        if voice == "aria":  # the others wait for the first, which is their prompt
+        if voice != "high+low":  # the others wait for the first, who lets them hear [S2]
             assert all(len(batch) == 1 for batch in batches if pieces[0] in batch)
 
         join, parts = Join(SAMPLE_RATE), []
@@ -224,8 +226,8 @@ async def test_pieces_run_side_by_side_and_come_out_in_order(
 
 async def test_a_voices_recording_is_encoded_once(tmp_path: Path, weights: Weights) -> None:
     async with opened(tmp_path, weights) as studio:
-        await studio.stream(ask("high"))
-        await studio.stream(ask("high", seed=8))
+        await studio.stream(ask("high", ALONE))
+        await studio.stream(ask("high", ALONE, seed=8))
 
         assert len(studio.model.seen) == 2 * PIECES
         (encoded,) = studio.model.codec.encoded
@@ -244,6 +246,23 @@ async def test_a_first_piece_is_encoded_once_for_all_others(tmp_path: Path, weig
             assert other.prompt is not None
             assert other.prompt.samples is encoded
             assert other.prompt.transcript == "[S1] This is number 0. [S2] I see."
+
+
+async def test_a_first_piece_lets_them_hear_who_is_not_in_the_recording(
+    tmp_path: Path, weights: Weights
+) -> None:
+    async with opened(tmp_path, weights) as studio:
+        await studio.stream(ask("high"))
+
+        first, *others = studio.model.seen
+        recording, both = studio.model.codec.encoded
+        np.testing.assert_array_equal(recording, await studio.recording("high"))
+        np.testing.assert_array_equal(both, np.concatenate([recording, await studio.alone(first)]))
+        assert len(others) == PIECES - 1
+        for other in others:
+            assert other.prompt is not None
+            assert other.prompt.samples is both
+            assert other.prompt.transcript == "[S1] Up here. [S1] This is number 0. [S2] I see."
 
 
 async def test_a_cast_speaks_behind_both_transcripts_and_recordings(tmp_path: Path, weights: Weights) -> None:

@@ -314,6 +314,21 @@ async def test_what_the_client_has_cut_short_is_not_made_again() -> None:
         assert made.tally.faults == set()
 
 
+async def test_a_limit_of_tokens_is_for_each_piece_so_that_none_is_lost() -> None:
+    async with rig() as made:
+        narration = await made.tell(pieces(3), Utterance("", "aria", 7, prompt=PROMPT, max_tokens=100))
+
+        assert [utterance.max_tokens for utterance in made.model.seen] == [100, 100, 100]
+        assert levels(narration) == pytest.approx([0.1, 0.2, 0.3], abs=0.02)
+
+
+async def test_a_piece_is_not_longer_than_its_plan_allows_whatever_the_limit() -> None:
+    async with rig() as made:
+        await made.tell(pieces(1), Utterance("", "aria", 7, max_tokens=10_000))
+
+        assert [utterance.max_tokens for utterance in made.model.seen] == [300]
+
+
 @pytest.mark.parametrize("live", [False, True])
 async def test_without_a_guard_nothing_is_judged(live: bool) -> None:
     async with rig(bad_with(7)) as made:

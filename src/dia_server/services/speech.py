@@ -1,8 +1,10 @@
 """Speech: from what a client asks for to encoded audio."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -25,7 +27,8 @@ from dia_server.text.speakers import Speaker, tag
 
 log = structlog.get_logger()
 
-MAX_CHARACTERS = 4096
+LONG = 1000
+"""Characters of a text that is planned beside the event loop: 4,096 may take it 50 ms."""
 MAX_PAUSES_S = 120.0
 """Of silence that a text may ask for, in all."""
 FRAME = 512
@@ -99,6 +102,8 @@ class SpeechService:
         prompts: VoicePrompts,
         config: ConfigService,
         finished: Callable[[SpeechRequest, Voice, Speech | None], None],
+        *,
+        max_characters: int,
     ) -> None:
         """`finished` is told of every request that is answered here; None is a failure."""
         self._narrator = narrator
@@ -106,6 +111,7 @@ class SpeechService:
         self._prompts = prompts
         self._config = config
         self._finished = finished
+        self._max_characters = max_characters
         self._encoders = EncoderThreads()
 
     async def speak(self, request: SpeechRequest) -> Speech:
@@ -227,7 +233,8 @@ class SpeechService:
             second = self._voices.resolve(request.voice_id_2)
             prompt, name = cast(prompt, await self._prompts.of(second)), f"{name}+{second.voice_id}"
         text = self._tagged(request, voice)
-        planned = plan(text, **_room(prompt if self._narrator.clones else None))
+        cut = partial(plan, text, **_room(prompt if self._narrator.clones else None))
+        planned = await asyncio.to_thread(cut) if len(text) > LONG else cut()
         if planned.pauses_s > MAX_PAUSES_S:
             raise Invalid(
                 f"The text asks for {planned.pauses_s:.0f} s of pauses; the limit is {MAX_PAUSES_S:.0f} s",
@@ -253,9 +260,10 @@ class SpeechService:
         return self._encoders.open(request.response_format, request.speed, whole=whole)
 
     def _tagged(self, request: SpeechRequest, voice: Voice) -> str:
-        if len(request.text) > MAX_CHARACTERS:
+        if len(request.text) > self._max_characters:
             raise TextTooLong(
-                f"The text has {len(request.text)} characters; the limit is {MAX_CHARACTERS}", param="text"
+                f"The text has {len(request.text)} characters; the limit is {self._max_characters}",
+                param="text",
             )
         speaker = voice.primary_speaker
         if request.voice_id_2 is not None:

@@ -22,8 +22,6 @@ AsyncMode = Annotated[
 ]
 
 ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
-FREE = {"rate_limit": "", "audio": False}
-"""Of a route here that makes no speech."""
 
 
 class SpeechController(Controller):
@@ -74,7 +72,11 @@ class SpeechController(Controller):
             return _stream(await unless_gone(request, speech_service.stream(wanted)))
         return _whole(await unless_gone(request, speech_service.speak(wanted)))
 
-    @post("/plan", status_code=200, opt={**FREE, "errors": (400, 404, 413, 415, 422)})
+    @post(
+        "/plan",
+        status_code=200,
+        opt={"rate_limit": "plan", "audio": False, "errors": (400, 404, 413, 415, 422, 429)},
+    )
     async def plan(
         self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
     ) -> SpeechPlan:
