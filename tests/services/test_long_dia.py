@@ -157,14 +157,16 @@ async def opened(folder: Path, weights: Weights) -> AsyncIterator[Studio]:
 
 @pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
 @pytest.mark.parametrize(
-    ("audio_format", "chunks"), [("wav", 1), ("pcm", 1), ("flac", 1), ("mp3", 2), ("opus", 2), ("aac", 2)]
+    ("audio_format", "chunks"), [("wav", 1), ("pcm", 1), ("flac", 1), ("opus", 1), ("mp3", 2), ("aac", 2)]
 )
 async def test_the_first_audio_leaves_when_its_frames_are_made(
     tmp_path: Path, weights: Weights, voice: str, audio_format: AudioFormat, chunks: int
 ) -> None:
     """The engine gets no step more than that: audio that needed one would never come.
 
-    Some codecs hold more than the first chunk of 4 frames back, and get the second, of as many.
+    Two codecs need the second chunk of 4 frames, 2,048 samples each, of which the last 441 may be a fade.
+    FFmpeg gives LAME frames of 1,152 samples, and LAME looks 1,904 ahead before the first leaves: two frames,
+    2,304. Its AAC encoder keeps a frame of 1,024 until it has the next. No option changes either.
     """
     steps = chunks * FIRST_CHUNK + CONTEXT + weights.shape.tail
     header = Encoder(audio_format, SAMPLE_RATE).push(np.zeros(0, np.float32))

@@ -57,8 +57,17 @@ _CODECS: dict[AudioFormat, _Codec] = {
         streamed_container={"write_xing": "0", "id3v2_version": "0"},
         streamed_codec={"reservoir": "0"},
     ),
-    # a page for each packet: FFmpeg's pages hold a second each, which would come late
-    "opus": _Codec("ogg", "libopus", 48_000, "s16", 64_000, streamed_container={"page_duration": "20000"}),
+    # a page for each packet, where FFmpeg's hold a second; and since it sends a page only when it has the
+    # next, packets of 10 ms in place of 20: a sixth more bytes, and the first leave after 20 ms
+    "opus": _Codec(
+        "ogg",
+        "libopus",
+        48_000,
+        "s16",
+        64_000,
+        streamed_container={"page_duration": "10000"},
+        streamed_codec={"frame_duration": "10"},
+    ),
     "aac": _Codec("adts", "aac", 44_100, "fltp", 128_000),
     # no room for tags that nobody will add, and frames of 23 instead of 104 ms
     "flac": _Codec(
