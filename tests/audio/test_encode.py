@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from dia_server.audio import wav
 from dia_server.audio.encode import MEDIA_TYPES, PCM_RATE, AudioFormat, Encoder, encode
 from tests.audio.signals import RATE, Samples, pitch, tone
 from tests.memory import linux_only, resident
@@ -116,16 +117,47 @@ def test_single_samples_are_enough(audio_format: AudioFormat) -> None:
     assert file == b"".join(streamed(samples, audio_format, [512]))
 
 
-@pytest.mark.parametrize("audio_format", ["flac", "wav"])
-@pytest.mark.skipif(shutil.which("sox") is None, reason="needs sox, a decoder that is not FFmpeg")
-def test_sox_agrees(audio_format: AudioFormat, tmp_path: Path) -> None:
-    path, decoded = tmp_path / f"tone.{audio_format}", tmp_path / "decoded.wav"
-    for file in (encode(tone(3), RATE, audio_format), b"".join(streamed(tone(3), audio_format, [512]))):
-        path.write_bytes(file)
-        subprocess.run(["sox", "--ignore-length", path, decoded], check=True, capture_output=True)
-        with wave.open(str(decoded)) as opened:
-            assert (opened.getframerate(), opened.getnchannels()) == (RATE, 1)
-            assert opened.getnframes() / RATE == pytest.approx(3, rel=0.02)
+DECODERS: dict[AudioFormat, list[str]] = {
+    "wav": ["sox", "--ignore-length", "{file}", "{decoded}"],
+    "mp3": ["mpg123", "--quiet", "--wav", "{decoded}", "{file}"],
+    "opus": ["opusdec", "--quiet", "{file}", "{decoded}"],
+    "aac": ["faad", "-q", "-o", "{decoded}", "{file}"],
+    "flac": ["sox", "--ignore-length", "{file}", "{decoded}"],
+    "pcm": [
+        *("sox", "--type", "raw", "--rate", str(PCM_RATE), "--channels", "1"),
+        *("--encoding", "signed-integer", "--bits", "16", "{file}", "{decoded}"),
+    ],
+}
+"""Programs that have nothing of FFmpeg's, and write a WAV file. FAAD makes two equal channels of one."""
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_decoders_that_are_not_the_encoders_own_agree(
+    audio_format: AudioFormat, whole: bool, tmp_path: Path
+) -> None:
+    program, *arguments = DECODERS[audio_format]
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
+    file, decoded = tmp_path / f"tone.{audio_format}", tmp_path / "decoded.wav"
+    file.write_bytes(b"".join(streamed(tone(4), audio_format, [512], whole=whole)))
+
+    places = {"file": str(file), "decoded": str(decoded)}
+    command = [program, *(argument.format(**places) for argument in arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+    with wave.open(str(decoded)) as opened:
+        rate, channels = opened.getframerate(), opened.getnchannels()
+        samples = wav.samples(opened.readframes(10 * rate))
+    if audio_format == "aac":
+        samples, other = samples[::2], samples[1::2]
+        np.testing.assert_array_equal(samples, other)
+        header = file.read_bytes()[:4]  # whose channel configuration is in bits 23 to 25
+        channels -= 1
+        assert (header[2] & 1) << 2 | header[3] >> 6 == 1
+    assert (rate, channels) == (RATES[audio_format], 1)
+    assert len(samples) / rate == pytest.approx(4, rel=0.02)
+    assert pitch(samples, rate) == pytest.approx(440, rel=0.005)
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
@@ -138,6 +170,17 @@ def test_bytes_come_while_samples_are_pushed(audio_format: AudioFormat) -> None:
     longest_wait = np.diff(np.flatnonzero(sizes)).max()
     assert longest_wait * 441 / RATE <= 0.1
     assert len(end) < 0.05 * sizes.sum()
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "samples"),
+    [("wav", 1), ("pcm", 100), ("flac", 1024), ("opus", 1024), ("aac", 2048), ("mp3", 2304)],
+)
+def test_so_many_samples_make_the_first_bytes(audio_format: AudioFormat, samples: int) -> None:
+    encoder = Encoder(audio_format, RATE)
+    encoder.push(np.zeros(0, np.float32))  # the header
+
+    assert encoder.push(tone(1)[:samples])
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
