@@ -23,7 +23,7 @@ from dia_server.db.models import now
 from dia_server.services import stats
 from dia_server.services.speech import SpeechRequest
 from dia_server.services.stats import Made
-from dia_server.services.voices import Voice
+from dia_server.services.voices import CastVoice, Voice
 
 PREVIEW = 100
 """Characters of a job's text that lists show."""
@@ -42,7 +42,7 @@ class Job:
     status: JobStatus
     request: SpeechRequest
     """Its seed decided: made again it is the same audio."""
-    voice: Voice
+    voice: CastVoice
     """As it was when the job was accepted."""
     progress: float
     """0 to 1."""
@@ -272,7 +272,7 @@ def _job(row: Row) -> Job:
         job_id=row.job_id,
         status=row.status,
         request=msgspec.json.decode(row.request, type=SpeechRequest),
-        voice=msgspec.json.decode(row.voice, type=Voice),
+        voice=msgspec.json.decode(row.voice, type=CastVoice),
         progress=row.progress,
         error=row.error,
         file=row.file,

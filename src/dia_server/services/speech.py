@@ -20,7 +20,7 @@ from dia_server.services.narrator import UNLIMITED_S, Narrator
 from dia_server.services.stats import Made
 from dia_server.services.tally import Tally
 from dia_server.services.voice_prompts import VoicePrompts
-from dia_server.services.voices import Voice, VoiceService
+from dia_server.services.voices import CastVoice, Voice, VoiceService
 from dia_server.text.plan import Plan as Plan
 from dia_server.text.plan import plan
 from dia_server.text.speakers import Speaker, tag
@@ -146,21 +146,26 @@ class SpeechService:
         request, voice = self.settle(request)
         return (await self._script(request, voice))[0]
 
-    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, Voice]:
+    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, CastVoice]:
         """Decide what `request` leaves open: with its voice, it makes the same audio at any later time.
 
         Raises InvalidVoiceId, TextTooLong, Invalid.
         """
-        voice = self._voices.resolve(request.voice_id)
-        second = request.voice_id_2 and self._voices.resolve(request.voice_id_2).voice_id
-        seed = voice.seed if request.seed is None else request.seed
-        self._tagged(request, voice)
-        return replace(request, voice_id=voice.voice_id, voice_id_2=second, seed=seed), voice
+        first = self._voices.resolve(request.voice_id)
+        second = None if request.voice_id_2 is None else self._voices.resolve(request.voice_id_2)
+        self._tagged(request, first)
+        settled = replace(
+            request,
+            voice_id=first.voice_id,
+            voice_id_2=None if second is None else second.voice_id,
+            seed=first.seed if request.seed is None else request.seed,
+        )
+        return settled, self._prompts.cast(first, second)
 
     async def make(
         self,
         request: SpeechRequest,
-        voice: Voice,
+        voice: CastVoice,
         listener: Listener | None = None,
         *,
         live: bool = False,
@@ -180,7 +185,7 @@ class SpeechService:
                     await listener(audio, progress)
         return _speech(request, await whole.finish(), tally)
 
-    async def _stream(self, request: SpeechRequest, voice: Voice, tally: Tally) -> AsyncGenerator[bytes]:
+    async def _stream(self, request: SpeechRequest, voice: CastVoice, tally: Tally) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
         whole = self._open(request, whole=True) if self._config.current.save_outputs else None
         try:
@@ -197,7 +202,7 @@ class SpeechService:
     async def _take(
         self,
         request: SpeechRequest,
-        voice: Voice,
+        voice: CastVoice,
         tally: Tally,
         sent: SpeechFile | None,
         whole: SpeechFile | None,
@@ -226,12 +231,12 @@ class SpeechService:
         if sent:
             yield await sent.finish(), 1.0
 
-    async def _script(self, request: SpeechRequest, voice: Voice) -> tuple[Plan, Utterance]:
+    async def _script(self, request: SpeechRequest, voice: CastVoice) -> tuple[Plan, Utterance]:
         """What is said, in pieces, and how: the text of the utterance is the whole."""
         prompt, name = await self._prompts.of(voice), voice.voice_id
-        if request.voice_id_2 is not None:
-            second = self._voices.resolve(request.voice_id_2)
-            prompt, name = cast(prompt, await self._prompts.of(second)), f"{name}+{second.voice_id}"
+        if voice.second is not None:
+            prompt = cast(prompt, await self._prompts.of(voice.second))
+            name += f"+{voice.second.voice_id}"
         text = self._tagged(request, voice)
         cut = partial(plan, text, **_room(prompt if self._narrator.clones else None))
         planned = await asyncio.to_thread(cut) if len(text) > LONG else cut()
