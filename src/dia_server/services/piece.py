@@ -18,6 +18,7 @@ class Piece:
         self.first = first
         """Whether it begins its text."""
         self.judged = judged
+        """Whether the guard is to find what is wrong with it."""
         self.held = held
         """Whether its audio is kept back until it is judged, so that it can be made again."""
         self.retries = 0

@@ -1,6 +1,6 @@
 """POST /generate and its OpenAI twin."""
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +21,8 @@ AsyncMode = Annotated[
     bool, QueryParameter(description="Answer at once with a job, whose result is fetched when it is made")
 ]
 
+SLICE = 1024 * 1024
+"""Bytes of a whole answer that are sent at once."""
 ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
 
 
@@ -97,12 +99,21 @@ def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
     return speech.SpeechRequest(**fields)
 
 
-def _whole(spoken: Speech) -> Response[bytes]:
-    made = spoken.made
+def _whole(spoken: Speech) -> Response[bytes] | Stream:
+    made, audio = spoken.made, spoken.audio
     headers = {"X-Seed": str(spoken.seed), "X-Retries": str(made.retries)}
     if made.faults:
         headers["X-Faults"] = ", ".join(made.faults)
-    return Response(spoken.audio, media_type=spoken.media_type, headers=headers)
+    if len(audio) <= SLICE:
+        return Response(audio, media_type=spoken.media_type, headers=headers)
+    headers["Content-Length"] = str(len(audio))
+    return Stream(_slices(audio), media_type=spoken.media_type, headers=headers)
+
+
+async def _slices(audio: bytes) -> AsyncIterator[bytes]:
+    """Granian copies what it is given to send, and would hold a long file twice."""
+    for start in range(0, len(audio), SLICE):
+        yield audio[start : start + SLICE]
 
 
 def _stream(
