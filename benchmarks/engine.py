@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, sync
 from benchmarks.models import FRAME_RATE, SIZES, Workload, random_dia, workload
 from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.shape import Shape
+
+
+@dataclass(slots=True)
+class Measured:
+    warm_up: float
+    """Seconds of the first call, in which kernels are compiled and chosen."""
+    seconds: list[float] = field(default_factory=list)
+    """Of each round."""
+    peak: int = 0
+    """Bytes allocated on the GPU at most, those of the other implementations included."""
 
 
 def main() -> None:
@@ -61,9 +72,9 @@ def main() -> None:
     for batch, prompt in cases:
         work = workload(batch, options.steps, prompt_frames=prompt)
         times = measure([ours, *peers], work, options.rounds, options.device)
-        for implementation, seconds in zip([ours, *peers], times, strict=True):
+        for implementation, measured in zip([ours, *peers], times, strict=True):
             read = step_bytes(shape, implementation.dtype, batch, prompt + options.steps / 2, 200)
-            rows.append(row(implementation, seconds, work, times[0], read / bandwidth))
+            rows.append(row(implementation, measured, work, times[0], read / bandwidth))
         print_rows(rows[-len(times) :])
     if options.arrivals:
         arrivals = [compare_arrivals(ours, peer, options) for peer in peers if "dynamic" in peer.name]
@@ -120,16 +131,18 @@ def check_parity(device: str) -> None:
 
 def measure(
     implementations: Sequence[Implementation], work: Workload, rounds: int, device: str
-) -> list[list[float]]:
-    """Seconds of each implementation's rounds, which are interleaved, after one unmeasured call."""
-    short = Workload(work.texts, work.prompts, 32)
-    for implementation in implementations:
-        implementation.generate(short if device == "cpu" else work)
-    times: list[list[float]] = [[] for _ in implementations]
+) -> list[Measured]:
+    """Each implementation's rounds, which are interleaved, after one call that warms up."""
+    first = Workload(work.texts, work.prompts, 32) if device == "cpu" else work
+    results = [Measured(timed(lambda: one.generate(first), device)) for one in implementations]  # noqa: B023
     for _ in range(rounds):
-        for implementation, seconds in zip(implementations, times, strict=True):
-            seconds.append(timed(lambda: implementation.generate(work), device))  # noqa: B023
-    return times
+        for implementation, result in zip(implementations, results, strict=True):
+            if device != "cpu":
+                torch.cuda.reset_peak_memory_stats(device)
+            result.seconds.append(timed(lambda: implementation.generate(work), device))  # noqa: B023
+            if device != "cpu":
+                result.peak = max(result.peak, torch.cuda.max_memory_allocated(device))
+    return results
 
 
 def timed(call: Callable[[], list[Tensor]], device: str) -> float:
@@ -143,9 +156,10 @@ def timed(call: Callable[[], list[Tensor]], device: str) -> float:
 
 
 def row(
-    implementation: Implementation, seconds: list[float], work: Workload, ours: list[float], limit: float
+    implementation: Implementation, measured: Measured, work: Workload, ours: Measured, limit: float
 ) -> dict[str, Any]:
-    median, steps = statistics.median(seconds), work.steps
+    seconds, steps = measured.seconds, work.steps
+    median = statistics.median(seconds)
     return {
         "name": implementation.name,
         "dtype": str(implementation.dtype).removeprefix("torch."),
@@ -157,7 +171,9 @@ def row(
         "real_time_total": len(work.texts) * steps / median / FRAME_RATE,
         "percent_of_byte_limit": 100 * limit * steps / median,
         "spread_percent": 100 * (max(seconds) - min(seconds)) / median,
-        "ours_is_faster": median / statistics.median(ours),
+        "ours_is_faster": median / statistics.median(ours.seconds),
+        "warm_up_s": measured.warm_up,
+        "peak_gib": measured.peak / 2**30,
     }
 
 
@@ -168,7 +184,8 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             f" {r['steps_per_s']:8.1f} steps/s"
             f"  x{r['real_time_each']:.2f} each  x{r['real_time_total']:.2f} in all"
             f"  {r['percent_of_byte_limit']:3.0f} % of the limit  +-{r['spread_percent'] / 2:.0f} %"
-            f"  ours x{r['ours_is_faster']:.2f}",
+            f"  ours x{r['ours_is_faster']:.2f}  warm-up {r['warm_up_s']:.1f} s"
+            + (f"  peak {r['peak_gib']:.1f} GiB" if r["peak_gib"] else ""),
             flush=True,
         )
 

@@ -22,14 +22,21 @@ import httpx
 
 PORT = 7893
 TEXT = "The quick brown fox jumps over the lazy dog and runs away into the dark wood. " * 5
-LISTS = ("/jobs", "/jobs?status=failed", "/jobs?status=pending", "/jobs?limit=1000")
+LISTS = (
+    "/jobs",
+    "/jobs?status=completed",
+    "/jobs?status=failed",
+    "/jobs?status=pending",
+    "/jobs?limit=1000",
+)
 TARGET_QUEUED_MS, TARGET_FINISHED_MS = 20, 50
 
-# not completed: those have files, and one without would be noticed and failed at start
+# none names a file: that would be looked for at the start, and its job failed
 FINISHED_ROWS = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
 INSERT INTO jobs (job_id, status, request, voice, text_preview, attempts, progress, created_at, finished_at)
-SELECT printf('%08x-0000-4000-8000-%012x', i, i), iif(i % 50, 'cancelled', 'failed'),
+SELECT printf('%08x-0000-4000-8000-%012x', i, i),
+       CASE WHEN i % 50 = 0 THEN 'failed' WHEN i % 10 = 0 THEN 'cancelled' ELSE 'completed' END,
        '{"text": "Hello", "voice_id": "aria", "seed": 1}', '{"voice_id": "aria"}', 'Hello', 1, 1.0,
        datetime('now'), datetime('now')
 FROM n

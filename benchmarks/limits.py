@@ -2,6 +2,8 @@
 
 import os
 import platform
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -45,13 +47,28 @@ def describe_machine(device: str) -> dict[str, str | int]:
         "transformers": transformers.__version__,
     }
     if device.startswith("cuda"):
-        return {"device": torch.cuda.get_device_name(device), **versions}
+        import triton  # type: ignore[import-untyped]
+
+        return {
+            "device": torch.cuda.get_device_name(device),
+            "runtime": torch.version.cuda or torch.version.hip or "",
+            "driver": _driver_version(),
+            "triton": triton.__version__,
+            **versions,
+        }
     return {
         "device": _cpu_name(),
         "cores": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),
         **versions,
     }
+
+
+def _driver_version() -> str:
+    if shutil.which("nvidia-smi") is None:
+        return "unknown"
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
 def _cpu_name() -> str:

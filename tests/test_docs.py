@@ -62,8 +62,29 @@ def blocks(page: Path) -> list[Block]:
     text = page.read_text()
     return [
         Block(page, text.count("\n", 0, fence.start()) + 1, fence[1], fence[2])
-        for fence in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        for fence in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     ]
+
+
+def run(language: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder."""
+    # which from version 22 on needs no flag for WebSocket
+    node = ["node", "--experimental-websocket", "--input-type=module", "--eval", text]
+    commands = {
+        "bash": ["bash", "-e", "-c", text],
+        "python": [sys.executable, "-c", text],
+        "js": node,
+        "javascript": node,
+    }
+    return subprocess.run(
+        commands[language],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=60,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -109,21 +130,7 @@ class Reader:
 
     def _run(self, block: Block) -> subprocess.CompletedProcess[str]:
         text = ADDRESS.sub(f"127.0.0.1:{self._server.port}", block.text).replace("JOB_ID", self._job_id)
-        commands = {
-            "bash": ["bash", "-e", "-c", CURL + text],
-            "python": [sys.executable, "-c", text],
-            # which from version 22 on needs no flag for WebSocket
-            "js": ["node", "--experimental-websocket", "--input-type=module", "--eval", text],
-        }
-        return subprocess.run(
-            commands[block.language],
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=60,
-        )
+        return run(block.language, CURL + text if block.language == "bash" else text, self._folder)
 
     def _compare(self, block: Block, output: str) -> None:
         """`output` ends with an answer like the one that is shown."""

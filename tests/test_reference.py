@@ -1,10 +1,15 @@
-"""The API reference's own examples, as a user would paste them, against a running server."""
+"""Every example of the API reference, as a user would paste it, against a running server.
+
+`api-reference.md` is the reference as it was given; only the port is another here. Each of its fenced blocks
+is looked up by what it stands under, so that one which nobody checks fails.
+"""
 
 import json
+import re
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,272 +18,485 @@ import requests
 
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
+from tests.recordings import wav_file
+from tests.test_docs import Block, blocks, run
 
-PORT = 7860
-"""The reference's; only the port differs here."""
+REFERENCE = Path(__file__).with_name("api-reference.md")
+PORT = "7860"
+
+
+@dataclass(frozen=True)
+class Example:
+    block: Block
+    heading: str
+    """The last above it."""
+    label: str
+    """The last bold words between that and the block."""
+
+    def __str__(self) -> str:
+        return f"line {self.block.line}, {self.heading}: {self.label}"
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.block.text)
+
+
+def find(block: Block) -> Example:
+    above = block.page.read_text().splitlines()[: block.line - 1]
+    at = max(i for i, line in enumerate(above) if re.match(r"#+ \S", line))
+    labels = [found[1] for line in above[at:] if (found := re.match(r"\*\*([^*]+):\*\*", line))]
+    return Example(block, above[at].lstrip("# ").replace("`", ""), (labels or [""])[-1])
+
+
+EXAMPLES = [find(block) for block in blocks(REFERENCE)]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A user's: a server, and a folder with a recording under each name that the examples have for it."""
+
+    server: Server
+    folder: Path
+
+    def paste(self, example: Example, more: str = "") -> str:
+        """Run a program, and what is appended to it; returns what it prints."""
+        text = example.block.text.replace(PORT, str(self.server.port)) + more
+        ended = run(example.block.language, text, self.folder)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        answer = requests.request(method, self.server.url + path, json=body, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def upload(self, prompt_id: str = "my_voice") -> Any:
+        with (self.folder / "voice_sample.wav").open("rb") as file:
+            answer = requests.post(
+                f"{self.server.url}/audio_prompts/upload",
+                data={"prompt_id": prompt_id},
+                files={"audio_file": file},
+                timeout=30,
+            )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def finished_job(self, text: str = "Hello, world!") -> Any:
+        job_id = self.call("POST", "/generate?async_mode=true", {"text": text})["job_id"]
+        deadline = time.monotonic() + 30
+        while (job := self.call("GET", f"/jobs/{job_id}"))["status"] in {"pending", "processing"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return job
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("reference")
+def server(tmp_path_factory: pytest.TempPathFactory, whisper_folder: Path) -> Iterator[Server]:
+    """It has Whisper, and no limits."""
     unlimited: Any = dict.fromkeys(["rate_limit_generate", "rate_limit_upload", "rate_limit_jobs"], 0)
-    with Server(folder, auto_transcribe="false", **unlimited) as server:
+    with Server(tmp_path_factory.mktemp("reference"), whisper_model=whisper_folder, **unlimited) as server:
         yield server
 
 
-class DiaTTSClient:
-    """The reference's Python client."""
-
-    def __init__(self, base_url: str = "http://localhost:7860") -> None:
-        self.base_url = base_url
-
-    def generate_speech(self, text: str, voice_id: str = "aria", **kwargs: Any) -> bytes:
-        data = {"text": text, "voice_id": voice_id, **kwargs}
-        response = requests.post(f"{self.base_url}/generate", json=data)
-        return response.content
-
-    def upload_audio_prompt(self, prompt_id: str, audio_file_path: str) -> Any:
-        with open(audio_file_path, "rb") as f:
-            files = {"audio_file": f}
-            data = {"prompt_id": prompt_id}
-            response = requests.post(f"{self.base_url}/audio_prompts/upload", files=files, data=data)
-        return response.json()
-
-    def list_voices(self) -> Any:
-        response = requests.get(f"{self.base_url}/voices")
-        return response.json()
+@pytest.fixture
+def desk(server: Server, tmp_path: Path) -> Desk:
+    for name in ("voice_sample.wav", "sample.wav"):
+        (tmp_path / name).write_bytes(wav_file(3.45))
+    return Desk(server, tmp_path)
 
 
-JAVASCRIPT = """
-class DiaTTSClient {
-    constructor(baseUrl = 'http://localhost:7860') {
-        this.baseUrl = baseUrl;
-    }
-
-    async generateSpeech(text, voiceId = 'aria', options = {}) {
-        const response = await fetch(`${this.baseUrl}/generate`, {
-            method: 'POST',
-            headers: { 'Content-Type': 'application/json' },
-            body: JSON.stringify({ text, voice_id: voiceId, ...options })
-        });
-        return response.arrayBuffer();
-    }
-
-    async listVoices() {
-        const response = await fetch(`${this.baseUrl}/voices`);
-        return response.json();
-    }
-}
-"""
-
-CURL = {
-    "generate": """curl -X POST "http://localhost:7860/generate" \\
-  -H "Content-Type: application/json" \\
-  -d '{"text": "Hello, world!", "voice_id": "aria"}' \\
-  --output speech.wav""",
-    "openai": """curl -X POST "http://localhost:7860/v1/audio/speech" \\
-  -H "Content-Type: application/json" \\
-  -d '{"model": "dia", "input": "Hello from SillyTavern!", "voice": "luna"}' \\
-  --output openai_speech.wav""",
-    "async": """curl -X POST "http://localhost:7860/generate?async_mode=true" \\
-  -H "Content-Type: application/json" \\
-  -d '{"text": "Hello, async world!", "voice_id": "aria"}'""",
-    "upload": """curl -X POST "http://localhost:7860/audio_prompts/upload" \\
-  -F "prompt_id=my_voice" \\
-  -F "audio_file=@voice_sample.wav\"""",
-    "delete prompt": 'curl -X DELETE "http://localhost:7860/audio_prompts/my_voice"',
-    "job": 'curl "http://localhost:7860/jobs/12345678-1234-1234-1234-123456789abc"',
-    "voices": 'curl "http://localhost:7860/voices"',
-    "delete mapping": 'curl -X DELETE "http://localhost:7860/voice_mappings/custom_voice"',
-}
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_the_example_holds(desk: Desk, example: Example) -> None:
+    if example.block.language == "javascript" and shutil.which("node") is None:
+        pytest.skip("needs Node.js")
+    CHECKS[example.heading, example.label](desk, example)
 
 
-def shell(server: Server, command: str, folder: Path) -> str:
-    command = command.replace(f"localhost:{PORT}", f"127.0.0.1:{server.port}")
-    run = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=True)
-    return run.stdout
+def test_every_check_has_its_example() -> None:
+    assert {(example.heading, example.label) for example in EXAMPLES} == CHECKS.keys()
 
 
-@pytest.mark.parametrize(("example", "file"), [("generate", "speech.wav"), ("openai", "openai_speech.wav")])
-def test_the_curl_examples_write_audio(server: Server, tmp_path: Path, example: str, file: str) -> None:
-    shell(server, CURL[example], tmp_path)
-
-    assert (tmp_path / file).read_bytes()[:4] == b"RIFF"
-
-
-def test_the_voices_are_listed(server: Server, tmp_path: Path) -> None:
-    assert '{"name":"Aria","voice_id":"aria","preview_url":null}' in shell(server, CURL["voices"], tmp_path)
-
-
-def test_the_mapping_examples(server: Server, tmp_path: Path) -> None:
-    mapping = {
-        "voice_id": "custom_voice",
-        "style": "conversational",
-        "primary_speaker": "S1",
-        "audio_prompt": "my_audio_prompt",
-        "audio_prompt_transcript": "Custom transcript text",
-    }
-    assert requests.post(f"{server.url}/voice_mappings", json=mapping).status_code == 200
-
-    mappings = requests.get(f"{server.url}/voice_mappings").json()
-    assert mappings["aria"] == {
-        "style": "neutral",
-        "primary_speaker": "S1",
-        "audio_prompt": None,
-        "audio_prompt_transcript": None,
-    }
-    assert {"voice_id": "custom_voice", **mappings["custom_voice"]} == mapping
-
-    assert "custom_voice" in shell(server, CURL["delete mapping"], tmp_path)
-    assert "custom_voice" not in requests.get(f"{server.url}/voice_mappings").json()
+def assert_shaped(shown: Any, answer: Any, where: str = "") -> None:
+    """The answer has the fields that are shown, of their types, all the way down; it may have others."""
+    match shown:
+        case dict():
+            assert shown.keys() <= answer.keys(), where
+            for key in shown:
+                assert_shaped(shown[key], answer[key], f"{where} {key}")
+        case list():
+            assert isinstance(answer, list), where
+            for item in answer:
+                assert_shaped(shown[0], item, where)
+        case bool() | str() | None:
+            assert type(answer) is type(shown), where
+        case _:
+            assert type(answer) in {int, float}, where
 
 
-def test_the_python_client(server: Server) -> None:
-    client = DiaTTSClient(server.url)
-
-    assert client.generate_speech("Hello, world!", voice_id="aria")[:4] == b"RIFF"
-    assert client.generate_speech("Hello!", response_format="mp3", speed=1.2)[:4] != b"RIFF"
-    assert len(client.list_voices()["voices"]) == 6
+def is_wav(content: bytes) -> bool:
+    return content[:4] == b"RIFF" and content[8:12] == b"WAVE" and len(content) > 10_000
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
-def test_the_javascript_client(server: Server) -> None:
-    use = f"""
-        const client = new DiaTTSClient({server.url!r});
-        const audio = await client.generateSpeech("Hello, world!", "aria");
-        const listing = await client.listVoices();
-        console.log(new TextDecoder().decode(audio.slice(0, 4)), listing.voices.length);
-    """
-    command = ["node", "--input-type=module", "--eval", JAVASCRIPT + use]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "RIFF 6\n"
+def base_url(desk: Desk, example: Example) -> None:
+    address = example.block.text.strip().replace(PORT, str(desk.server.port))
+    assert requests.get(f"{address}/docs", timeout=10).status_code == 200
+    assert requests.get(f"{address}/redoc", timeout=10).status_code == 200
 
 
-def test_the_health_example(server: Server) -> None:
-    health = requests.get(f"{server.url}/health").json()
+def spoken(path: str) -> Callable[[Desk, Example], None]:
+    """A body, posted to `path`, is answered with audio."""
 
-    kinds = {
-        "status": str,
-        "version": str,
-        "model_loaded": bool,
-        "gpu_available": bool,
-        "gpu_count": int,
-        "worker_count": int,
-        "active_jobs": int,
-        "uptime": str,
-    }
-    assert {field: type(health[field]) for field in kinds} == kinds
+    def check(desk: Desk, example: Example) -> None:
+        answer = requests.post(desk.server.url + path, json=example.json, timeout=30)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/wav")
+        assert is_wav(answer.content)
+
+    return check
 
 
-def finished(server: Server, job_id: str) -> Any:
-    """The job's status once it is completed."""
-    deadline = time.monotonic() + 30
-    while (job := requests.get(f"{server.url}/jobs/{job_id}").json())["status"] in {"pending", "processing"}:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return job
+def saved(*names: str) -> Callable[[Desk, Example], None]:
+    """A program writes WAV files."""
+
+    def check(desk: Desk, example: Example) -> None:
+        desk.paste(example)
+        for name in names:
+            assert is_wav((desk.folder / name).read_bytes()), name
+
+    return check
 
 
-def test_the_async_examples(server: Server, tmp_path: Path) -> None:
-    accepted = json.loads(shell(server, CURL["async"], tmp_path))
-    assert accepted.keys() == {"job_id", "status", "message"}
-    assert (accepted["status"], accepted["message"]) == ("pending", "Job queued for processing")
+def accepted(desk: Desk, example: Example) -> None:
+    answer = desk.call("POST", "/generate?async_mode=true", {"text": "Hello!"})
 
-    job = finished(server, accepted["job_id"])
-    assert job.keys() >= {"job_id", "status", "created_at", "completed_at", "duration", "result_url"}
-    assert (job["status"], job["result_url"]) == ("completed", f"/jobs/{job['job_id']}/result")
-    result = requests.get(f"{server.url}{job['result_url']}")
-    assert (result.headers["content-type"], result.content[:4]) == ("audio/wav", b"RIFF")
-
-    listed = requests.get(f"{server.url}/jobs?status=completed&limit=50").json()["jobs"]
-    (summary,) = [one for one in listed if one["job_id"] == job["job_id"]]
-    assert summary["text_preview"] == "Hello, async world!"
-    assert requests.delete(f"{server.url}/jobs/{job['job_id']}").status_code == 200
-    assert requests.get(f"{server.url}/jobs/{job['job_id']}").status_code == 404
+    assert_shaped(example.json, answer)
+    assert {**answer, "job_id": ""} == {**example.json, "job_id": ""}
+    assert len(answer["job_id"]) == len(example.json["job_id"])
 
 
-def test_a_job_that_does_not_exist(server: Server, tmp_path: Path) -> None:
-    assert json.loads(shell(server, CURL["job"], tmp_path))["error_code"] == "NOT_FOUND"
+def pasted_job(desk: Desk, example: Example) -> None:
+    job_id = json.loads(desk.paste(example))["job_id"]
+
+    (listed,) = [job for job in desk.call("GET", "/jobs")["jobs"] if job["job_id"] == job_id]
+    assert listed["text_preview"] == "Hello, async world!"
 
 
-def test_the_prompt_examples(server: Server, tmp_path: Path) -> None:
-    sample = tmp_path / "voice_sample.wav"
-    sample.write_bytes(DiaTTSClient(server.url).generate_speech("This is a voice sample for cloning."))
+def voices(desk: Desk, example: Example) -> None:
+    listed = desk.call("GET", "/voices")
 
-    by_curl = json.loads(shell(server, CURL["upload"], tmp_path))
-    assert by_curl.keys() >= {"message", "prompt_id", "file_path", "duration", "sample_rate", "transcript"}
-    assert (by_curl["prompt_id"], by_curl["file_path"]) == ("my_voice", "audio_prompts/my_voice.wav")
-    assert by_curl["sample_rate"] == 44100
-    by_python = DiaTTSClient(server.url).upload_audio_prompt("my_voice", str(sample))
-    assert by_python["duration"] == by_curl["duration"]
-
-    (listed,) = requests.get(f"{server.url}/audio_prompts").json()["audio_prompts"]
-    assert listed.keys() == {"prompt_id", "file_path", "duration", "sample_rate"}
-    correction = {"transcript": "Manually corrected transcript text"}
-    assert requests.put(f"{server.url}/audio_prompts/my_voice/transcript", json=correction).status_code == 200
-    (metadata,) = requests.get(f"{server.url}/audio_prompts/metadata").json()["audio_prompts"]
-    assert (metadata["transcript"], metadata["transcript_source"]) == (correction["transcript"], "manual")
-    assert metadata == requests.get(f"{server.url}/audio_prompts/metadata/my_voice").json()
-
-    discovery = requests.post(f"{server.url}/audio_prompts/discover", json={"force_retranscribe": False})
-    assert discovery.json()["total_prompts"] == 1
-    assert "my_voice" in shell(server, CURL["delete prompt"], tmp_path)
-    assert requests.get(f"{server.url}/audio_prompts").json() == {"audio_prompts": []}
+    assert_shaped(example.json, listed)
+    assert listed["voices"][:2] == example.json["voices"]
 
 
-def test_the_whisper_status_example(server: Server) -> None:
-    status = requests.get(f"{server.url}/whisper/status").json()
-
-    assert status.keys() >= {"available", "model_loaded", "model_size", "auto_transcribe", "device"}
-    assert (status["model_loaded"], status["model_size"]) == (False, "base")
+def pasted_voices(desk: Desk, example: Example) -> None:
+    assert json.loads(desk.paste(example)) == desk.call("GET", "/voices")
 
 
-def test_the_config_examples(server: Server) -> None:
-    before = requests.get(f"{server.url}/config").json()
-    fields = {
-        "debug_mode", "save_outputs", "show_prompts", "output_retention_hours", "auto_discover_prompts",
-        "auto_transcribe", "whisper_model_size", "gpu_mode", "worker_count", "torch_compile_enabled",
-    }  # fmt: skip
-    assert before.keys() >= fields
-    change = {
-        "debug_mode": True,
-        "save_outputs": True,
-        "auto_transcribe": True,
-        "whisper_model_size": "small",
-    }
+def mappings(desk: Desk, example: Example) -> None:
+    desk.call("POST", "/voice_mappings", {"voice_id": "custom_voice", **example.json["custom_voice"]})
 
-    assert requests.put(f"{server.url}/config", json=change).status_code == 200
+    found = desk.call("GET", "/voice_mappings")
 
-    assert requests.get(f"{server.url}/config").json() == before | change
-    requests.put(f"{server.url}/config", json={name: before[name] for name in change})
+    assert {name: found[name] for name in example.json} == example.json
 
 
-def test_the_stats_example(server: Server) -> None:
-    DiaTTSClient(server.url).generate_speech("Counted.")
-
-    stats = requests.get(f"{server.url}/stats").json()
-    assert stats["requests"].keys() == {"total", "successful", "failed", "success_rate"}
-    assert stats["performance"].keys() == {
-        "avg_generation_time",
-        "avg_tokens_per_second",
-        "total_audio_generated",
-    }
-    assert stats["resources"].keys() == {"cpu_usage", "memory_usage", "gpu_usage", "gpu_memory"}
-    assert stats["requests"]["total"] >= stats["requests"]["successful"] > 0
+def mapping(desk: Desk, example: Example) -> None:
+    assert desk.call("POST", "/voice_mappings", example.json).items() >= example.json.items()
+    kept = desk.call("GET", "/voice_mappings")["custom_voice"]
+    assert {"voice_id": "custom_voice", **kept} == example.json
 
 
-def test_the_websocket_messages(server: Server) -> None:
-    messages: list[Any] = []
-    with WebSocketClient(server.port, "/ws/generate") as socket:
-        socket.send({"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria"}})
-        socket.send({"type": "generate", "data": {"text": "Hello, world!", "voice_id": "nobody"}})
-        while not {"complete", "error"} <= {message["type"] for message in messages}:
-            messages.append(socket.receive())
+def deleted_mapping(desk: Desk, example: Example) -> None:
+    desk.call("POST", "/voice_mappings", {"voice_id": "custom_voice"})
+    desk.paste(example)
+    assert "custom_voice" not in desk.call("GET", "/voice_mappings")
 
-    progress, complete, error = (
-        [one for one in messages if one["type"] == kind] for kind in ("progress", "complete", "error")
+
+def pasted_upload(desk: Desk, example: Example) -> None:
+    answer = json.loads(desk.paste(example))
+    assert answer.items() <= {**answer, **desk.call("GET", "/audio_prompts/metadata/my_voice")}.items()
+
+
+def uploaded(desk: Desk, example: Example) -> None:
+    answer = desk.upload()
+
+    assert_shaped(example.json, answer)
+    assert {**answer, "transcript": example.json["transcript"]} == example.json
+
+
+def prompts(desk: Desk, example: Example) -> None:
+    desk.upload()
+
+    listed = desk.call("GET", "/audio_prompts")
+
+    assert_shaped(example.json, listed)
+    assert example.json["audio_prompts"][0] in listed["audio_prompts"]
+
+
+def metadata(desk: Desk, example: Example) -> None:
+    desk.upload()
+
+    listed = desk.call("GET", "/audio_prompts/metadata")
+
+    (shown,) = example.json["audio_prompts"]
+    one = desk.call("GET", "/audio_prompts/metadata/my_voice")
+    assert one in listed["audio_prompts"]
+    assert_shaped(shown, one)
+    said = {"transcript", "file_size", "created_at"}
+    assert {**one, **dict.fromkeys(said)} == {**shown, **dict.fromkeys(said)}
+
+
+def deleted_prompt(desk: Desk, example: Example) -> None:
+    desk.upload()
+    desk.paste(example)
+    assert "my_voice" not in str(desk.call("GET", "/audio_prompts"))
+
+
+def discovery(desk: Desk, example: Example) -> None:
+    recording = desk.server.data_dir / "audio_prompts" / "new_voice.wav"
+    recording.write_bytes(wav_file(2.0))
+
+    found = desk.call("POST", "/audio_prompts/discover", example.json)
+
+    assert [prompt["prompt_id"] for prompt in found["discovered"]] == ["new_voice"]
+    desk.call("DELETE", "/audio_prompts/new_voice")
+
+
+def discovered(desk: Desk, example: Example) -> None:
+    recording = desk.server.data_dir / "audio_prompts" / "new_voice.wav"
+    recording.write_bytes(wav_file(2.0))
+
+    found = desk.call("POST", "/audio_prompts/discover", {})
+
+    assert_shaped(example.json, found)
+    (shown,), (new,) = example.json["discovered"], found["discovered"]
+    assert {**new, "transcript": ""} == {**shown, "transcript": ""}
+    assert (found["message"], found["total_prompts"]) == (
+        example.json["message"],
+        len(desk.call("GET", "/audio_prompts")["audio_prompts"]),
     )
-    assert progress[0].keys() >= {"job_id", "progress", "stage"}
-    assert "generating_tokens" in {one["stage"] for one in progress}
-    assert complete[0]["audio_url"] == f"/jobs/{complete[0]['job_id']}/result"
-    assert "nobody" in error[0]["message"]
-    assert requests.get(f"{server.url}{complete[0]['audio_url']}").content[:4] == b"RIFF"
+    desk.call("DELETE", "/audio_prompts/new_voice")
+
+
+def transcribed(desk: Desk, example: Example) -> None:
+    desk.upload()
+
+    answer = desk.call("POST", "/audio_prompts/my_voice/transcribe")
+
+    assert_shaped(example.json, answer)
+    assert {**answer, "transcript": ""} == {**example.json, "transcript": ""}
+    assert (desk.server.data_dir / answer["saved_to"]).read_text() == f"{answer['transcript']}\n"
+
+
+def corrected(desk: Desk, example: Example) -> None:
+    desk.upload()
+
+    desk.call("PUT", "/audio_prompts/my_voice/transcript", example.json)
+
+    now = desk.call("GET", "/audio_prompts/metadata/my_voice")
+    assert (now["transcript"], now["transcript_source"]) == (example.json["transcript"], "manual")
+
+
+def whisper_status(desk: Desk, example: Example) -> None:
+    desk.call("POST", "/whisper/load")
+
+    status = desk.call("GET", "/whisper/status")
+
+    assert_shaped(example.json, status)
+    for field in ("available", "model_loaded", "auto_transcribe"):
+        assert status[field] == example.json[field]
+    assert status["device"] in {"cuda", "cpu"}
+
+
+def whisper_loaded(desk: Desk, example: Example) -> None:
+    answer = desk.call("POST", "/whisper/load")
+
+    assert answer.keys() == example.json.keys()
+    assert answer["message"] == example.json["message"]
+    assert answer["device"] in {"cuda", "cpu"}
+
+
+def job(desk: Desk, example: Example) -> None:
+    done = desk.finished_job()
+
+    assert_shaped(example.json, done)
+    assert (done["status"], done["result_url"]) == ("completed", f"/jobs/{done['job_id']}/result")
+    assert is_wav(requests.get(desk.server.url + done["result_url"], timeout=10).content)
+    assert desk.call("DELETE", f"/jobs/{done['job_id']}")
+    assert requests.get(f"{desk.server.url}/jobs/{done['job_id']}", timeout=10).status_code == 404
+
+
+def jobs(desk: Desk, example: Example) -> None:
+    done = desk.finished_job()
+
+    listed = desk.call("GET", "/jobs?status=completed&limit=1")
+
+    assert_shaped(example.json, listed)
+    (shown,), (newest,) = example.json["jobs"], listed["jobs"]
+    assert {**shown, "job_id": done["job_id"], "created_at": done["created_at"]}.items() <= newest.items()
+
+
+def health(desk: Desk, example: Example) -> None:
+    found = desk.call("GET", "/health")
+
+    assert_shaped(example.json, found)
+    assert (found["status"], found["model_loaded"]) == ("healthy", True)
+    assert found["gpu_available"] == (found["gpu_count"] > 0)
+    assert re.fullmatch(r"(?:\d+h )?(?:\d+m )?\d+s", found["uptime"])
+
+
+def configuration(desk: Desk, example: Example) -> None:
+    found = desk.call("GET", "/config")
+
+    assert_shaped(example.json, found)
+    differs = {"save_outputs", "whisper_model_size", "worker_count"}  # as this server was started
+    assert {**found, **dict.fromkeys(differs)}.items() >= {**example.json, **dict.fromkeys(differs)}.items()
+
+
+def configured(desk: Desk, example: Example) -> None:
+    before = desk.call("GET", "/config")
+
+    assert desk.call("PUT", "/config", example.json) == before | example.json
+    assert desk.call("GET", "/config") == before | example.json
+
+    desk.call("PUT", "/config", {name: before[name] for name in example.json})
+
+
+def stats(desk: Desk, example: Example) -> None:
+    requests.post(f"{desk.server.url}/generate", json={"text": "Counted."}, timeout=10)
+
+    found = desk.call("GET", "/stats")
+
+    assert_shaped(example.json, found)
+    assert found["requests"]["total"] >= found["requests"]["successful"] > 0
+    assert found["performance"]["avg_generation_time"] > 0
+
+
+def conversation(desk: Desk, *messages: Any) -> list[Any]:
+    """Send, and receive until each has been answered."""
+    received: list[Any] = []
+    with WebSocketClient(desk.server.port, "/ws/generate") as socket:
+        for message in messages:
+            socket.send(message)
+        while sum(one["type"] in {"complete", "error"} for one in received) < len(messages):
+            received.append(socket.receive())
+    return received
+
+
+def sent(desk: Desk, example: Example) -> None:
+    *progress, complete = conversation(desk, example.json)
+
+    assert complete["type"] == "complete"
+    assert progress[0] == {
+        "type": "progress",
+        "job_id": complete["job_id"],
+        "progress": 0,
+        "stage": "queued",
+    }
+    assert is_wav(requests.get(desk.server.url + complete["audio_url"], timeout=10).content)
+
+
+def received(desk: Desk, example: Example) -> None:
+    without_comments = re.sub(r"^//.*$", ",", example.block.text, flags=re.MULTILINE)
+    shown = {one["type"]: one for one in json.loads(f"[{without_comments.strip().lstrip(',')}]")}
+    hello, nobody = ({"text": "Hello, world!", "voice_id": voice} for voice in ("aria", "nobody"))
+
+    messages = conversation(desk, *({"type": "generate", "data": data} for data in (hello, nobody)))
+
+    assert {message["type"] for message in messages} == shown.keys()
+    for message in messages:
+        assert_shaped(shown[message["type"]], message)
+    (complete,) = [message for message in messages if message["type"] == "complete"]
+    assert complete["audio_url"] == shown["complete"]["audio_url"].replace("12345", complete["job_id"])
+    assert shown["progress"]["stage"] in {message.get("stage") for message in messages}
+
+
+def failure(desk: Desk, example: Example) -> None:
+    body = {"text": "Hello!", "voice_id": "nobody"}
+
+    answer = requests.post(f"{desk.server.url}/generate", json=body, timeout=10)
+
+    assert answer.status_code == 404
+    assert answer.json().keys() == example.json.keys()
+    assert_shaped(example.json, answer.json())
+    assert answer.json()["error_code"] == example.json["error_code"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*Z", answer.json()["timestamp"])
+
+
+def limits(desk: Desk, example: Example) -> None:
+    shown = dict(line.split(": ") for line in example.block.text.splitlines())
+    with Server(desk.folder, auto_transcribe="false") as limited:
+        for _ in range(3):
+            answer = requests.post(f"{limited.url}/generate", json={"text": "Hi."}, timeout=10)
+
+    told = {name: int(answer.headers[name]) for name in shown}
+    assert told["X-RateLimit-Limit"] == int(shown["X-RateLimit-Limit"])
+    # more are left where a minute has begun meanwhile
+    assert told["X-RateLimit-Remaining"] in range(int(shown["X-RateLimit-Remaining"]), 10)
+    assert -60 < told["X-RateLimit-Reset"] - time.time() <= 60
+
+
+def python_client(desk: Desk, example: Example) -> None:
+    more = """
+assert len(client.list_voices()["voices"]) >= 6
+assert client.generate_speech("Hello!", response_format="mp3", speed=1.2)[:4] != b"RIFF"
+print(client.upload_audio_prompt("by_python", "sample.wav")["prompt_id"])
+"""
+    assert desk.paste(example, more) == "by_python\n"
+    assert is_wav((desk.folder / "output.wav").read_bytes())
+
+
+def javascript_client(desk: Desk, example: Example) -> None:
+    more = """
+const { voices } = await client.listVoices();
+console.log(new TextDecoder().decode(audio.slice(0, 4)), voices[0].voice_id);
+"""
+    assert desk.paste(example, more) == "RIFF aria\n"
+
+
+def pasted_curls(desk: Desk, example: Example) -> None:
+    """The last asks for a job that does not exist."""
+    printed = desk.paste(example)
+
+    assert is_wav((desk.folder / "speech.wav").read_bytes())
+    for expected in ('"status":"pending"', '"prompt_id":"my_voice"', '"error_code":"NOT_FOUND"'):
+        assert expected in printed
+
+
+CHECKS: dict[tuple[str, str], Callable[[Desk, Example], None]] = {
+    ("Base URL", ""): base_url,
+    ("POST /generate", "Request Body"): spoken("/generate"),
+    ("POST /generate", "Example"): saved("speech.wav"),
+    ("POST /generate?async_mode=true", "Response"): accepted,
+    ("POST /generate?async_mode=true", "Example"): pasted_job,
+    ("POST /v1/audio/speech", "Request Body"): spoken("/v1/audio/speech"),
+    ("POST /v1/audio/speech", "Example"): saved("openai_speech.wav"),
+    ("GET /voices", "Response"): voices,
+    ("GET /voices", "Example"): pasted_voices,
+    ("GET /voice_mappings", "Response"): mappings,
+    ("POST /voice_mappings", "Request Body"): mapping,
+    ("DELETE /voice_mappings/{voice_id}", "Example"): deleted_mapping,
+    ("POST /audio_prompts/upload", "Request (multipart/form-data)"): pasted_upload,
+    ("POST /audio_prompts/upload", "Response"): uploaded,
+    ("GET /audio_prompts", "Response"): prompts,
+    ("GET /audio_prompts/metadata", "Response"): metadata,
+    ("DELETE /audio_prompts/{prompt_id}", "Example"): deleted_prompt,
+    ("POST /audio_prompts/discover", "Request Body"): discovery,
+    ("POST /audio_prompts/discover", "Response"): discovered,
+    ("POST /audio_prompts/{prompt_id}/transcribe", "Response"): transcribed,
+    ("PUT /audio_prompts/{prompt_id}/transcript", "Request Body"): corrected,
+    ("GET /whisper/status", "Response"): whisper_status,
+    ("POST /whisper/load", "Response"): whisper_loaded,
+    ("GET /jobs/{job_id}", "Response"): job,
+    ("GET /jobs", "Response"): jobs,
+    ("GET /health", "Response"): health,
+    ("GET /config", "Response"): configuration,
+    ("PUT /config", "Request Body"): configured,
+    ("GET /stats", "Response"): stats,
+    ("WS /ws/generate", "Message Format"): sent,
+    ("WS /ws/generate", "Response Messages"): received,
+    ("Standard Error Format", ""): failure,
+    ("Headers", ""): limits,
+    ("Python SDK Example", ""): python_client,
+    ("JavaScript/Node.js Example", ""): javascript_client,
+    ("cURL Examples", ""): pasted_curls,
+}

@@ -94,9 +94,9 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     conf = conf or settings.load()
     logs.configure(conf.log_format, conf.log_level)
     gpus = accelerators()
-    lock = ServerLock(conf.sqlalchemy_url)
+    lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
     database = Database(conf.sqlalchemy_url)
-    config = ConfigService(database.sessions, default_config(conf, len(gpus)))
+    config = ConfigService(database.sessions, default_config(conf))
     engine = engine or choose_engine(conf, gpus, lambda: config.current)
     usual_level = "info" if conf.log_level == "debug" else conf.log_level
     voices = VoiceService(database.sessions)
@@ -155,11 +155,15 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
             stopping.push_async_callback(whisper.close)
             if config.current.auto_discover_prompts:
                 await discover(transcripts)
-            await outputs.prepare()
+            await outputs.prepare(is_new=not await store.files_after(0, 1))
             recorder.start()
             stopping.push_async_callback(recorder.stop)
             engine.start()
             stopping.push_async_callback(asyncio.to_thread, engine.stop)
+            config.settle(
+                worker_count=engine.worker_count,
+                gpu_mode=config.current.gpu_mode if conf.device == "auto" else "single",
+            )
             await worker.start()
             stopping.push_async_callback(lambda: worker.stop(shutdown.left_s))
             stopping.push_async_callback(shutdown.close)
@@ -221,7 +225,7 @@ async def discover(transcripts: TranscriptService) -> None:
         log.error("audio prompts not discovered", cause=str(error))
 
 
-def default_config(conf: Settings, gpu_count: int) -> Config:
+def default_config(conf: Settings) -> Config:
     """The configuration as the settings have it."""
     return Config(
         debug_mode=conf.log_level == "debug",
@@ -232,7 +236,7 @@ def default_config(conf: Settings, gpu_count: int) -> Config:
         auto_transcribe=conf.auto_transcribe,
         whisper_model_size=conf.whisper_model,
         gpu_mode=conf.gpu_mode,
-        worker_count=conf.worker_count or max(1, gpu_count),
+        worker_count=conf.worker_count,
         torch_compile_enabled=conf.torch_compile,
     )
 

@@ -54,7 +54,7 @@ def serve(**flags: str | None) -> None:
     """Serve the API; the database is brought up to date first."""
     conf = load_settings(flags)
     _check_address(conf.host, conf.port)
-    _check_database(conf.sqlalchemy_url)
+    _check_lock(conf)
 
     from dia_server import serving
 
@@ -74,11 +74,11 @@ def _check_address(host: str, port: int) -> None:
             ) from None
 
 
-def _check_database(url: str) -> None:
-    """Fail in words where another server has the database; the worker then takes its lock."""
+def _check_lock(conf: Settings) -> None:
+    """Fail in words where another server has the database or the results; the worker then takes the locks."""
     from dia_server.db.lock import AlreadyServed, ServerLock
 
-    lock = ServerLock(url)
+    lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
     try:
         lock.acquire()
     except AlreadyServed as error:

@@ -38,7 +38,7 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
 def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list[Engine]:
     """One engine in this process, or, for several GPUs, one in a process of its own for each."""
     devices = [gpu.torch_name for gpu in gpus] if conf.device == "auto" and gpus else [conf.device]
-    devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count]
+    devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count or len(devices)]
     load = partial(
         load_dia,
         model=conf.model,
@@ -51,9 +51,18 @@ def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list
     return [
         Engine(
             "dia",
-            loader if len(loaders) == 1 else in_worker(loader),
+            in_worker(loader) if _apart(device, len(devices)) else loader,
             max_waiting=-(-conf.max_waiting // len(loaders)),
             idle_unload_s=conf.idle_unload or None,
         )
-        for loader in loaders
+        for device, loader in zip(devices, loaders, strict=True)
     ]
+
+
+def _apart(device: str, count: int) -> bool:
+    """Whether an engine gets a process of its own.
+
+    After a fault of a CUDA device nothing works in its process any more, and only a new one serves on; and
+    two engines, or one and the web server, would wait for each other's Python.
+    """
+    return count > 1 or device.startswith("cuda")

@@ -11,6 +11,7 @@ ServerError
 ├── TextTooLong            422  TEXT_TOO_LONG
 ├── PromptNotUsable        422  AUDIO_PROMPT_NOT_USABLE
 ├── RateLimitExceeded      429  RATE_LIMIT_EXCEEDED
+├── GenerationFailed       500  GENERATION_FAILED
 ├── AudioProcessingError   500  AUDIO_PROCESSING_ERROR
 │   └── UnusableAudio      422  AUDIO_PROCESSING_ERROR
 ├── ModelNotLoaded         503  MODEL_NOT_LOADED
@@ -74,6 +75,12 @@ class PromptNotUsable(ServerError):
 
 class RateLimitExceeded(ServerError):
     status, code = 429, "RATE_LIMIT_EXCEEDED"
+
+
+class GenerationFailed(ServerError):
+    """A job has failed, of what has no name here."""
+
+    status, code = 500, "GENERATION_FAILED"
 
 
 class AudioProcessingError(ServerError):

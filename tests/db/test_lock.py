@@ -5,11 +5,15 @@ import pytest
 from dia_server.db.lock import AlreadyServed, ServerLock
 
 
+def sqlite(file: Path) -> str:
+    return f"sqlite+aiosqlite:///{file}"
+
+
 def test_a_database_has_one_server_at_a_time(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3"
-    first, second = ServerLock(url), ServerLock(url)
+    url = sqlite(tmp_path / "dia.sqlite3")
+    first, second = ServerLock(url, tmp_path / "a"), ServerLock(url, tmp_path / "b")
     first.acquire()
-    with pytest.raises(AlreadyServed, match="DIA_DATA_DIR"):
+    with pytest.raises(AlreadyServed, match=r"dia\.sqlite3.*DIA_DATA_DIR"):
         second.acquire(patience_s=0.1)
 
     first.release()
@@ -17,10 +21,28 @@ def test_a_database_has_one_server_at_a_time(tmp_path: Path) -> None:
     second.release()
 
 
-def test_databases_that_are_no_files_need_no_lock() -> None:
-    for url in ("sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:", "postgresql+asyncpg://host/name"):
-        first, second = ServerLock(url), ServerLock(url)
-        first.acquire()
-        second.acquire()
-        first.release()
-        second.release()
+@pytest.mark.parametrize("name", ["", ":memory:", "{}/other.sqlite3"])
+def test_so_has_a_folder_of_results_whatever_the_databases_are(tmp_path: Path, name: str) -> None:
+    outputs = tmp_path / "audio_outputs"
+    first = ServerLock("postgresql+asyncpg://host/name", outputs)
+    second = ServerLock(f"sqlite+aiosqlite:///{name.format(tmp_path)}", outputs)
+    first.acquire()
+    with pytest.raises(AlreadyServed, match="audio_outputs"):
+        second.acquire(patience_s=0.1)
+
+    first.release()
+    second.acquire(patience_s=0.1)
+    second.release()
+
+
+def test_what_a_refused_server_had_taken_is_free_again(tmp_path: Path) -> None:
+    url, outputs = sqlite(tmp_path / "dia.sqlite3"), tmp_path / "audio_outputs"
+    other = ServerLock("postgresql+asyncpg://host/name", outputs)
+    other.acquire()
+    with pytest.raises(AlreadyServed):
+        ServerLock(url, outputs).acquire(patience_s=0)
+
+    third = ServerLock(url, tmp_path / "elsewhere")
+    third.acquire(patience_s=0)
+    third.release()
+    other.release()

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 
 from dia_server.db.engine import Database
 from dia_server.db.migrate import script_location
-from dia_server.db.models import Base, VoiceMapping, now
+from dia_server.db.models import Base, UtcDateTime, VoiceMapping, now
 
 
 @pytest.fixture
@@ -62,6 +64,16 @@ async def test_moments_keep_their_time_zone(database: Database) -> None:
         voice = await session.get_one(VoiceMapping, "new")
 
     assert before <= voice.created_at <= now()
+
+
+def test_moments_in_other_time_zones_come_out_as_utc() -> None:
+    """As PostgreSQL's driver gives them."""
+    noon = datetime(2026, 11, 24, 14, tzinfo=timezone(timedelta(hours=2)))
+
+    found = UtcDateTime().process_result_value(noon, sqlite.dialect())
+
+    assert found is not None
+    assert (found, found.utcoffset()) == (noon, timedelta(0))
 
 
 async def test_the_database_is_set_up_for_a_server(database: Database) -> None:

@@ -1,12 +1,91 @@
+import io
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from litestar.testing import AsyncTestClient
 from sqlalchemy import Connection, create_engine, text
 
+from dia_server.app import create_app
+from dia_server.audio import prompt
 from dia_server.db.engine import Database
 from dia_server.db.models import Base
+from dia_server.settings import Settings
 from tests.db.test_revision_0002 import upgrade_to
+from tests.recordings import wav_file
+from tests.web.test_jobs import over
+
+LEFT = Path(__file__).with_name("revision_0003.sql")
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture
+def left(settings: Settings) -> Path:
+    """The database that an earlier version's server left, in the data folder of the next."""
+    file = Path(settings.data_dir) / "dia.sqlite3"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(LEFT.read_text())
+    return file
+
+
+def rows(file: Path) -> Rows:
+    """Of every table, but for alembic's."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.row_factory = sqlite3.Row
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {
+            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1")]
+            for (name,) in tables
+            if name != "alembic_version"
+        }
+
+
+async def test_every_row_that_an_earlier_server_left_is_kept(left: Path) -> None:
+    before = rows(left)
+    assert {table: len(found) for table, found in before.items()} == {
+        "voice_mappings": 7,
+        "audio_prompts": 1,
+        "jobs": 3,
+        "config": 1,
+        "totals": 1,
+    }
+
+    database = Database(f"sqlite+aiosqlite:///{left}")
+    await database.upgrade()
+    await database.close()
+
+    after = rows(left)
+    for table, old in before.items():
+        assert [{**new, **row} for new, row in zip(after[table], old, strict=True)] == after[table]
+
+
+async def test_the_next_server_goes_on_where_an_earlier_one_was_killed(
+    settings: Settings, left: Path
+) -> None:
+    completed, processing, pending = (row["job_id"] for row in rows(left)["jobs"])
+    settings.audio_prompts.mkdir()
+    (settings.audio_prompts / "anna.wav").write_bytes(prompt.make(io.BytesIO(wav_file(1.0))))
+    settings.audio_outputs.mkdir()
+    (settings.audio_outputs / f"{completed}.mp3").write_bytes(b"done long ago")
+
+    async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
+        for job_id in (processing, pending):
+            assert (await over(client, job_id))["status"] == "completed"
+            assert (await client.get(f"/jobs/{job_id}/result")).content[:4] == b"RIFF"
+        assert (await client.get(f"/jobs/{completed}/result")).content == b"done long ago"
+        assert (await client.get("/stats")).json()["requests"]["total"] == 3
+
+        mapping = (await client.get("/voice_mappings")).json()["anna"]
+        assert (mapping["style"], mapping["audio_prompt"]) == ("warm", "anna")
+        known = (await client.get("/audio_prompts/metadata/anna")).json()
+        assert (known["transcript"], known["transcript_source"]) == ("This is Anna.", "manual")
+        assert (await client.get("/config")).json()["output_retention_hours"] == 0
+
+    assert not [row for row in rows(left)["jobs"] if row["status"] != "completed"]
 
 
 async def test_a_database_of_the_first_revision_keeps_its_data(tmp_path: Path) -> None:

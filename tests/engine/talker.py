@@ -1,5 +1,6 @@
 """A model without weights for tests of workers: it says a chunk for each word, or fails on cue."""
 
+import logging
 import os
 from collections.abc import Callable
 
@@ -7,6 +8,8 @@ import numpy as np
 
 from dia_server.engine.types import Chunk, Utterance
 from dia_server.errors import TextTooLong
+
+log = logging.getLogger(__name__)
 
 
 class Talker:
@@ -50,6 +53,7 @@ class Talker:
 
 def load_talker(report: Callable[[float], None], *, slots: int = 2) -> Talker:
     report(0.5)
+    log.info("slots", extra={"slots": slots})
     return Talker(slots)
 
 

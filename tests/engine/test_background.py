@@ -58,7 +58,7 @@ async def test_background_work_leaves_slots_free(slots: int, used: int) -> None:
     gate = Gate()
     model = ToneModel(slots=slots, before_step=gate)
     async with started(model) as engine:
-        behind = [engine.submit(utterance("b"), background=True) for _ in range(slots + 4)]
+        behind = [engine.submit(utterance("b" * 8), background=True) for _ in range(slots + 4)]
         await asyncio.to_thread(gate.entered.wait, 5)
         gate.open()
         await finish(*behind)

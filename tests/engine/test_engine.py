@@ -66,6 +66,22 @@ async def test_utterances_share_steps(engine: Engine, model: ToneModel) -> None:
     assert model.steps <= 11  # ten, and one that the first may have taken alone
 
 
+async def test_a_burst_is_admitted_in_parts_between_which_those_that_run_go_on() -> None:
+    model = ToneModel(slots=16, before_step=(gate := Gate()))
+    engine = await started(loader(model))
+    first = asyncio.create_task(collect(engine, 20))
+    await until(gate.entered.is_set)
+    running: list[int] = []
+    model.before_step = lambda: running.append(len(model.left))
+    burst = [asyncio.create_task(collect(engine, 20)) for _ in range(15)]
+    await until(lambda: engine.active == 16)
+    gate.open()
+    await asyncio.gather(first, *burst)
+
+    assert running[:5] == [5, 9, 13, 16, 16]
+    await stop(engine)
+
+
 async def test_progress_reaches_one_with_the_last_chunk(engine: Engine) -> None:
     chunks = await collect(engine, 3)
 

@@ -48,6 +48,15 @@ def test_a_worker_does_what_its_model_does(model: WorkerModel, reports: list[flo
     assert list(second()) == [0]
 
 
+def test_what_a_worker_logs_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        WorkerModel(load_talker, lambda share: None).close()
+    with caplog.at_level("WARNING"):
+        WorkerModel(load_talker, lambda share: None).close()
+
+    assert [(record.message, vars(record)["slots"]) for record in caplog.records] == [("slots", 2)]
+
+
 def test_named_errors_keep_their_name_and_others_their_text(model: WorkerModel) -> None:
     with pytest.raises(TextTooLong, match="1025") as refused:
         model.admit(0, say("too long"))

@@ -71,7 +71,7 @@ class Server:
         assert self.process is not None
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60)  # more than it gives what runs, 30 s, and then itself
 
     def kill(self) -> None:
         """End the server and its worker as a power failure would."""

@@ -69,7 +69,7 @@ def submit(server: Server, text: str) -> str:
 
 
 def results(folder: Path) -> list[Path]:
-    return list((folder / "audio_outputs").iterdir())
+    return list((folder / "audio_outputs").glob("[!.]*"))
 
 
 def check(path: Path, text: str) -> float:

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.engine.dia.tiny import save_dac, save_dia, tiny_dia
 from tests.live.server import Server
+from tests.live.test_disconnect import active, ask, wait_for
 
 SLOTS = 4
 TOKENS = 100
@@ -39,8 +41,14 @@ def say(server: Server, text: str, seed: int = 1) -> bytes:
     return answer.content
 
 
-def active(server: Server) -> int:
-    return int(httpx.get(f"{server.url}/health").json()["active_jobs"])
+def measured(server: Server) -> dict[tuple[str, str], float]:
+    """What /metrics says, by name and by what a kind's label says."""
+    families = text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)
+    return {
+        (sample.name, sample.labels.get("kind", "")): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def test_its_length_is_that_of_the_tokens(server: Server) -> None:
@@ -66,14 +74,30 @@ def test_a_request_sounds_the_same_alone_and_among_others(server: Server) -> Non
     assert among == alone
 
 
+def test_the_batch_is_full_while_work_waits(server: Server) -> None:
+    seen = []
+    with ThreadPoolExecutor(16) as threads:
+        asked = [threads.submit(say, server, f"Number {n}.", n) for n in range(16)]
+        while not all(one.done() for one in asked):
+            page = measured(server)
+            if page["dia_queue_length", "request"] > 0:
+                seen.append((page["dia_engine_steps_total", ""], page["dia_engine_slot_steps_total", ""]))
+
+    (steps_before, before), (steps_after, after) = seen[0], seen[-1]
+    assert steps_after - steps_before > 20
+    assert (after - before) / (steps_after - steps_before) > 0.9 * SLOTS
+
+
 def test_one_that_leaves_does_not_change_what_the_others_get(server: Server) -> None:
-    texts = [f"Number {n} stays." for n in range(SLOTS - 1)]
+    texts = [f"Number {n} stays." for n in range(15)]
     undisturbed = [say(server, text) for text in texts]
 
-    with ThreadPoolExecutor(SLOTS) as threads:
+    with ThreadPoolExecutor(16) as threads:
+        leaving = ask(server, "/generate", {"text": "I leave.", "max_tokens": 3000})
+        wait_for(server, busy=True)
         staying = [threads.submit(say, server, text) for text in texts]
-        body = {"text": "I leave.", "max_tokens": 3000}
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{server.url}/generate", json=body, timeout=0.1)
+        while measured(server)["dia_queue_length", "request"] == 0:
+            pass
+        leaving.close()  # from the middle of a full batch
         assert [future.result() for future in staying] == undisturbed
     assert active(server) == 0

@@ -3,6 +3,7 @@
 import http.client
 import json
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -25,7 +26,7 @@ def wait_for(server: Server, *, busy: bool) -> float:
     return time.monotonic() - started
 
 
-def ask(server: Server, path: str, body: dict[str, str]) -> http.client.HTTPConnection:
+def ask(server: Server, path: str, body: dict[str, Any]) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
     return connection

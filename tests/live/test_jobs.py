@@ -28,10 +28,16 @@ def status(server: Server, job_id: str) -> str:
     return str(httpx.get(f"{server.url}/jobs/{job_id}").json()["status"])
 
 
-def test_a_second_server_on_the_same_database_refuses_to_start(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("variable", "used"), [("DIA_DATA_DIR", "dia.sqlite3"), ("DIA_DATABASE_URL", "audio_outputs")]
+)
+def test_a_second_server_on_the_same_data_refuses_to_start(server: Server, variable: str, used: str) -> None:
+    """Even if it has a database of its own: it would remove the results of the first."""
+    own = {"DIA_DATABASE_URL": f"sqlite+aiosqlite:///{server.data_dir}/other.sqlite3"}
+    same = {"DIA_DATA_DIR": str(server.data_dir), "DIA_PORT": str(free_port())}
     second = subprocess.run(
-        [sys.executable, "-m", "dia_server", "serve", "--data-dir", str(server.data_dir)],
-        env=os.environ | {"DIA_PORT": str(free_port())},
+        [sys.executable, "-m", "dia_server", "serve"],
+        env=os.environ | same | (own if variable in own else {}),
         capture_output=True,
         text=True,
         timeout=30,
@@ -39,6 +45,7 @@ def test_a_second_server_on_the_same_database_refuses_to_start(server: Server) -
     )
     assert second.returncode == 1
     assert "Another dia-server uses" in second.stderr
+    assert used in second.stderr
     assert "DIA_DATA_DIR" in second.stderr
     assert "Traceback" not in second.stderr
     assert httpx.get(f"{server.url}/health").status_code == 200
@@ -64,6 +71,19 @@ def test_the_messages_of_the_reference_on_the_wire(server: Server) -> None:
         assert client.receive()["type"] == "error"
 
 
+def test_messages_that_are_too_deep_or_too_large_keep_the_socket_open(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        for text, code in (
+            ('{"x": ' + "[" * 100_000, "BAD_REQUEST"),
+            ('{"x": "%s"}' % ("x" * 2**21), "PAYLOAD_TOO_LARGE"),
+        ):
+            client.send_text(text)
+            assert client.receive()["error_code"] == code
+
+        client.send({"type": "generate", "data": {"text": "Hello, world!"}})
+        assert client.receive()["type"] == "progress"
+
+
 def test_audio_comes_while_it_is_made(server: Server) -> None:
     with WebSocketClient(server.port, "/ws/generate") as client:
         client.send({"type": "generate", "data": {"text": LONG, "stream": True, "response_format": "mp3"}})
@@ -87,6 +107,33 @@ def test_a_client_that_vanishes_is_noticed_and_its_work_cancelled(server: Server
         time.sleep(0.02)
     while httpx.get(f"{server.url}/health").json()["active_jobs"]:
         assert time.monotonic() < deadline
+
+
+def test_one_that_does_not_read_can_cancel_whatever_else_it_has_sent(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        client.take_little()
+        client.send({"type": "generate", "data": {"text": LONG, "stream": True, "speed": 0.25}})
+        job_id = client.receive()["job_id"]
+        wait_until_it_stalls(server, job_id)
+
+        client.send({"type": "dance"})
+        client.send({"type": "cancel", "job_id": job_id})
+
+        deadline = time.monotonic() + 5
+        while status(server, job_id) != "cancelled":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def wait_until_it_stalls(server: Server, job_id: str) -> None:
+    """Return once a job waits for its reader."""
+    progress, since = -1, time.monotonic()
+    while time.monotonic() - since < 1:
+        now = httpx.get(f"{server.url}/jobs/{job_id}").json()
+        assert now["status"] == "processing"
+        if now["progress"] != progress:
+            progress, since = now["progress"], time.monotonic()
+        time.sleep(0.05)
 
 
 def test_texts_are_not_logged_unless_that_is_wished(tmp_path: Path) -> None:

@@ -49,12 +49,16 @@ class WebSocketClient:
         self.vanish()
 
     def send(self, message: Any) -> None:
-        payload = json.dumps(message).encode()
-        length = (
-            bytes([0x80 | len(payload)])
-            if len(payload) < 126
-            else bytes([0x80 | 126]) + struct.pack(">H", len(payload))
-        )
+        self.send_text(json.dumps(message))
+
+    def send_text(self, text: str) -> None:
+        payload = text.encode()
+        if len(payload) < 126:
+            length = bytes([0x80 | len(payload)])
+        elif len(payload) < 2**16:
+            length = bytes([0x80 | 126]) + struct.pack(">H", len(payload))
+        else:
+            length = bytes([0x80 | 127]) + struct.pack(">Q", len(payload))
         self._socket.sendall(bytes([0x80 | TEXT]) + length + bytes(4) + payload)  # masked with zeros
 
     def receive(self) -> Any:

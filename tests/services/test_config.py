@@ -20,7 +20,7 @@ async def database(tmp_path: Path) -> Any:
 
 
 async def opened(database: Database, **settings: Any) -> ConfigService:
-    service = ConfigService(database.sessions, default_config(Settings(**settings), gpu_count=0))
+    service = ConfigService(database.sessions, default_config(Settings(**settings)))
     await service.load()
     return service
 

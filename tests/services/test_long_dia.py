@@ -91,7 +91,7 @@ class Studio:
             Narrator(self.engine, retries=0),
             self.voices,
             self.voice_prompts,
-            ConfigService(self.database.sessions, default_config(conf, 0)),
+            ConfigService(self.database.sessions, default_config(conf)),
             lambda *_: None,
             max_characters=4096,
         )

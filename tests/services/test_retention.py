@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 from uuid import uuid4
 
@@ -33,7 +34,7 @@ class World:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
         self.store = JobStore(self.database)
         self.outputs = Outputs(self.folder)
-        self.config = ConfigService(self.database.sessions, default_config(Settings(), gpu_count=0))
+        self.config = ConfigService(self.database.sessions, default_config(Settings()))
         self.retention = Retention(self.store, self.outputs, self.config)
 
     async def job(self, status: JobStatus, age_hours: float = 0) -> str:
@@ -50,7 +51,7 @@ class World:
         return job.job_id
 
     async def files(self) -> set[str]:
-        return {path.stem for path in self.folder.iterdir()}
+        return {path.stem for path in self.folder.glob("[!.]*")}
 
     async def rows(self) -> set[str]:
         return {line.job_id for line in await self.store.newest(None, 100)}
@@ -60,6 +61,7 @@ class World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path)
     await world.database.upgrade()
+    await world.outputs.prepare(is_new=True)
     yield world
     await world.database.close()
 
@@ -141,6 +143,40 @@ async def test_a_folder_that_cannot_be_read_costs_no_job_its_result(world: World
     assert len(await world.store.newest("completed", 10)) == 1
 
 
+async def test_a_disk_that_is_not_mounted_costs_no_job_its_result(
+    world: World,
+) -> None:
+    old = await world.job("completed")
+    mounted = world.folder.rename(world.folder.with_name("elsewhere"))
+    world.folder.mkdir()
+
+    await world.outputs.prepare(is_new=False)
+    meanwhile = await world.job("completed")
+    with pytest.raises(StorageUnavailable, match="not mounted"):
+        await world.retention.sweep()
+    assert {line.job_id for line in await world.store.newest("completed", 10)} == {old, meanwhile}
+
+    world.folder.rename(world.folder.with_name("unmounted"))
+    mounted.rename(world.folder)
+    await world.outputs.prepare(is_new=False)
+    await world.retention.sweep()
+    assert await world.files() == {old}
+    assert {line.job_id for line in await world.store.newest("completed", 10)} == {old}
+
+
+async def test_a_folder_that_could_not_be_made_at_the_start_is_the_one_that_is_made_later(
+    world: World,
+) -> None:
+    rmtree(world.folder)
+    world.folder.write_text("not a folder")
+    await world.outputs.prepare(is_new=True)
+    world.folder.unlink()
+
+    job_id = await world.job("completed")
+    await world.retention.sweep()
+    assert await world.files() == {job_id}
+
+
 async def test_more_than_a_batch_goes_in_one_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dia_server.services.retention.BATCH", 2)
     for _ in range(5):
@@ -171,7 +207,6 @@ async def test_a_job_that_is_completed_during_a_sweep_keeps_its_result(
     job = await world.store.add(REQUEST, Voice("aria"), "processing")
     file = file_name(job.job_id, REQUEST)
     await world.store.note_made(job.job_id, file, MADE)
-    await world.outputs.prepare()
     look = world.store.files_after
 
     async def look_and_complete(number: int, limit: int) -> Any:

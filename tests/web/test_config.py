@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Iterator
+from shutil import rmtree
 from typing import Any
 
 import pynvml as nvml  # type: ignore[import-untyped]
@@ -100,14 +101,14 @@ async def test_outputs_of_requests_are_kept_if_that_is_wished(settings: Settings
     (job,) = await kept()
     assert (job["status"], job["text_preview"]) == ("completed", "Kept")
     assert (await client.get(f"/jobs/{job['job_id']}/result")).content == made.content
-    assert [path.name for path in settings.audio_outputs.iterdir()] == [f"{job['job_id']}.mp3"]
+    assert [path.name for path in settings.audio_outputs.glob("[!.]*")] == [f"{job['job_id']}.mp3"]
 
 
 async def test_a_request_is_answered_though_its_output_cannot_be_kept(
     settings: Settings, client: Client
 ) -> None:
     await client.put("/config", json={"save_outputs": True})
-    settings.audio_outputs.rmdir()
+    rmtree(settings.audio_outputs)
     settings.audio_outputs.write_text("not a folder")
 
     assert (await client.post("/generate", json={"text": "Hello"})).status_code == 200

@@ -1,11 +1,14 @@
+import json
 import re
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server.web.docs import STATIC
+from dia_server.web.live_messages import Cancel, Generate, Outgoing
 
 Client = AsyncTestClient[Litestar]
 
@@ -51,6 +54,25 @@ async def test_every_route_is_described(client: Client) -> None:
     assert answers.keys() == {"200", "400", "401", "404", "413", "415", "422", "429", "500", "503"}
     assert "audio/mpeg" in answers["200"]["content"]
     assert answers["429"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+
+
+async def test_every_message_of_the_websocket_is_described(client: Client) -> None:
+    text = (await client.get("/openapi.json")).json()["info"]["description"]
+
+    shown = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    kinds = {kind.__struct_config__.tag: kind for kind in (Generate, Cancel, *get_args(Outgoing))}
+    assert {message["type"] for message in shown} == kinds.keys()
+    for message in shown:
+        msgspec.convert(message, kinds[message["type"]])
+
+
+async def test_what_writes_to_the_database_may_be_answered_with_503(client: Client) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+
+    for path, methods in paths.items():
+        for method in methods.keys() & {"post", "put", "delete"}:
+            if path != "/plan":
+                assert "503" in methods[method]["responses"], f"{method} {path}"
 
 
 async def test_all_references_lead_somewhere(client: Client) -> None:

@@ -4,8 +4,9 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from dia_server.app import create_app
 from dia_server.db import engine as database
 from dia_server.engine.engine import Engine
 from dia_server.services import job_worker
+from dia_server.services.outputs import MARK
 from dia_server.settings import Settings
 from tests.tones import Gate, ToneModel, loader
 from tests.waiting import until
@@ -226,10 +228,12 @@ async def test_jobs_outlive_a_server_that_stops(settings: Settings) -> None:
         await asyncio.to_thread(gate.entered.wait, 5)
         threading.Timer(0.2, gate.open).start()  # the server waits for the step that runs
 
+    assert attempts(settings) == {0}
     async with serving(settings, ToneModel()) as client:
         for job_id in jobs:
             assert (await over(client, job_id))["status"] == "completed"
         assert (await client.get("/stats")).json()["requests"]["total"] == 5
+    assert attempts(settings) == {1}
 
 
 async def test_a_file_that_was_whole_before_a_crash_is_not_made_again(settings: Settings) -> None:
@@ -288,7 +292,7 @@ async def test_a_locked_database_is_answered_and_got_over(
 async def test_an_outputs_folder_that_takes_nothing_fails_jobs_until_it_does(settings: Settings) -> None:
     blocked = settings.audio_outputs
     async with serving(settings, ToneModel()) as client:
-        blocked.rmdir()
+        rmtree(blocked)
         blocked.write_text("not a folder")
         failed = await over(client, await submit(client))
         assert failed["status"] == "failed"
@@ -309,17 +313,23 @@ async def test_a_full_disk_fails_jobs_and_leaves_no_trace(
             patch.setattr("os.fsync", full)
             failed = await over(client, await submit(client))
         assert failed["error"] == "The audio could not be saved in audio_outputs/: No space left on device"
-        assert list(settings.audio_outputs.iterdir()) == []
+        assert names(settings) == set()
 
         assert (await over(client, await submit(client)))["status"] == "completed"
 
 
 def names(settings: Settings) -> set[str]:
-    return {path.name for path in Path(settings.audio_outputs).iterdir()}
+    """Of all files in the folder of results, but for its mark."""
+    return {path.name for path in settings.audio_outputs.iterdir()} - {MARK}
 
 
 def connect(settings: Settings) -> sqlite3.Connection:
     return sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3", isolation_level=None)
+
+
+def attempts(settings: Settings) -> set[int]:
+    with closing(connect(settings)) as connection:
+        return {count for (count,) in connection.execute("SELECT attempts FROM jobs")}
 
 
 def change(settings: Settings, statement: str) -> None:

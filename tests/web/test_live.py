@@ -1,7 +1,9 @@
 import io
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import av
@@ -12,16 +14,21 @@ from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 
 from dia_server.app import create_app
+from dia_server.db import engine as database
 from dia_server.engine.engine import Engine
+from dia_server.engine.types import Model
+from dia_server.services import job_worker
 from dia_server.settings import Settings
 from tests.tones import Gate, ToneModel, loader
+from tests.web.test_jobs import connect
 
+MAX_WAITING = 8
 HELLO = {"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria"}}
 
 
 @contextmanager
 def connected(settings: Settings, model: ToneModel) -> Iterator[tuple[TestClient[Litestar], Any]]:
-    app = create_app(settings, Engine("preview", loader(model), max_waiting=8))
+    app = create_app(settings, Engine("preview", loader(model), max_waiting=MAX_WAITING))
     with TestClient(app, raise_server_exceptions=False) as client:
         while not client.get("/health").json()["model_loaded"]:
             time.sleep(0.01)
@@ -111,6 +118,9 @@ def test_cancel_frees_the_slot_and_leaves_the_others(settings: Settings) -> None
     ("message", "code"),
     [
         ("{", "BAD_REQUEST"),
+        ('{"x": ' + "[" * 100_000, "BAD_REQUEST"),
+        ('{"type": "generate", "data": {"text": "hi", "x": ' + '{"x": ' * 100_000, "BAD_REQUEST"),
+        ('{"type": "generate", "data": {"text": "%s"}}' % (" " * 2**20), "PAYLOAD_TOO_LARGE"),
         ("[]", "VALIDATION_ERROR"),
         ('{"type": "dance"}', "VALIDATION_ERROR"),
         ('{"type": "generate", "data": {}}', "VALIDATION_ERROR"),
@@ -132,6 +142,13 @@ def test_errors_keep_the_socket_open(settings: Settings, message: str, code: str
         assert until_end(socket)[-1]["type"] == "complete"
 
 
+def test_a_binary_message_is_none_that_is_known(settings: Settings) -> None:
+    with connected(settings, ToneModel()) as (_, socket):
+        socket.send_bytes(b"hello")
+
+        assert socket.receive_json(timeout=5)["error_code"] == "BAD_REQUEST"
+
+
 def test_a_refused_message_is_told_by_its_name(settings: Settings) -> None:
     with connected(settings, ToneModel()) as (_, socket):
         socket.send_json({"type": "generate", "request_id": "mine", "data": {"text": 3}})
@@ -149,6 +166,37 @@ def test_a_failed_generation_says_why(settings: Settings) -> None:
 
         assert error["type"] == "error"
         assert error["message"] == "Generation failed: out of luck"
+        assert error["error_code"] == "GENERATION_FAILED"
+
+
+def test_a_failure_that_has_a_name_keeps_it(settings: Settings) -> None:
+    gate = Gate()
+    with connected(settings, ToneModel(slots=1, before_step=gate)) as (_, socket):
+        for _ in range(1 + MAX_WAITING + 1):
+            socket.send_json(HELLO)
+        error = until_end(socket)[-1]
+        gate.open()
+        others = {until_end(socket)[-1]["type"] for _ in range(1 + MAX_WAITING)}
+
+    assert (error["type"], error["error_code"]) == ("error", "SERVER_OVERLOADED")
+    assert error["job_id"]
+    assert others == {"complete"}
+
+
+def test_a_model_that_is_loading_is_told_of(settings: Settings) -> None:
+    loaded = threading.Event()
+
+    def load(_: Callable[[float], None]) -> Model:
+        loaded.wait(10)
+        return ToneModel()
+
+    app = create_app(settings, Engine("preview", load, max_waiting=MAX_WAITING))
+    with TestClient(app) as client, client.websocket_connect("/ws/generate") as socket:
+        socket.send_json(HELLO)
+        error = until_end(socket)[-1]
+        loaded.set()
+
+    assert (error["type"], error["error_code"]) == ("error", "MODEL_NOT_LOADED")
 
 
 def test_a_client_that_leaves_cancels_its_work(settings: Settings) -> None:
@@ -162,6 +210,34 @@ def test_a_client_that_leaves_cancels_its_work(settings: Settings) -> None:
         while client.get(f"/jobs/{job_id}").json()["status"] != "cancelled":
             time.sleep(0.01)
         gate.open()
+
+
+def test_one_that_leaves_gives_its_slot_back_though_the_database_cannot_be_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(job_worker, "RETRY_S", 0.05)
+    model = ToneModel(before_step=partial(time.sleep, 0.005))
+    with connected(settings, model) as (client, socket), closing(connect(settings)) as other:
+        socket.send_json({"type": "generate", "data": {"text": "x" * 4000}})
+        job_id = socket.receive_json(timeout=5)["job_id"]
+        other.execute("BEGIN IMMEDIATE")
+        while not client.get("/health").json()["active_jobs"]:
+            time.sleep(0.01)
+        socket.close()
+
+        deadline = time.monotonic() + 5
+        while client.get("/health").json()["active_jobs"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert client.get(f"/jobs/{job_id}").json()["status"] == "processing"
+
+        other.execute("ROLLBACK")
+        while client.get(f"/jobs/{job_id}").json()["status"] != "cancelled":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        outcome = 'dia_websocket_generations_total{outcome="cancelled",route="/ws/generate"} 1.0'
+        assert outcome in client.get("/metrics").text.splitlines()
 
 
 def test_sockets_and_what_comes_of_their_generations_are_counted(settings: Settings) -> None:

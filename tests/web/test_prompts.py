@@ -156,6 +156,43 @@ async def test_forms_that_lack_something_are_refused(client: Client) -> None:
     assert (await client.get("/audio_prompts")).json() == {"audio_prompts": []}
 
 
+async def test_an_upload_whose_transcript_is_none_changes_nothing(client: Client, settings: Settings) -> None:
+    await upload(client, "old")
+    before = (await client.get("/audio_prompts/metadata")).json()
+
+    for prompt_id in ("old", "new"):
+        answer = await client.post(
+            "/audio_prompts/upload",
+            data={"prompt_id": prompt_id, "transcript": "[S1] [S2]"},
+            files={"audio_file": ("x.wav", wav_file(1.0))},
+        )
+        assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR")
+        assert "transcript" in answer.json()["detail"]
+
+    assert (await client.get("/audio_prompts/metadata")).json() == before
+    assert [path.name for path in settings.audio_prompts.iterdir()] == ["old.wav"]
+
+
+async def test_an_upload_replaces_recording_and_transcript_together(
+    client: Client, settings: Settings
+) -> None:
+    for seconds, words in ((1.0, "The first."), (2.0, "The second.")):
+        answer = await client.post(
+            "/audio_prompts/upload",
+            data={"prompt_id": "mine", "transcript": words},
+            files={"audio_file": ("x.wav", wav_file(seconds))},
+        )
+        assert answer.json()["transcript"] == words
+
+    known = (await client.get("/audio_prompts/metadata/mine")).json()
+    assert (known["transcript"], known["transcript_source"], known["duration"]) == (
+        "The second.",
+        "manual",
+        2.0,
+    )
+    assert (settings.audio_prompts / "mine.txt").read_text() == "The second.\n"
+
+
 async def test_unknown_prompts_are_not_found(client: Client) -> None:
     for method, path in (
         ("GET", "/audio_prompts/metadata/nobody"),

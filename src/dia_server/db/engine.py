@@ -4,18 +4,19 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, PoolProxiedConnection, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from dia_server.db.migrate import upgrade
 from dia_server.errors import StorageUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
+POOL_TIMEOUT_S = 5.0
+"""Until who finds all connections in use is told so."""
 RETRY_S = 5
-READ_ONLY = "dia_read_only"
 SQLITE_TROUBLE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -31,33 +32,62 @@ class Database:
     """`async with database.sessions.begin() as session` is one short transaction."""
 
     def __init__(self, url: str) -> None:
-        self._engine = create_async_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            if file := make_url(url).database:
-                Path(file).parent.mkdir(parents=True, exist_ok=True)
-            event.listen(self._engine.sync_engine, "connect", _on_connect)
-            event.listen(self._engine.sync_engine, "begin", _on_begin)
-        event.listen(self._engine.sync_engine, "handle_error", _on_error)
+        self._writing = _engine(url, "BEGIN IMMEDIATE")
+        self._reading = _engine(url, "BEGIN")
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
-            self._engine, expire_on_commit=False
+            self._writing, expire_on_commit=False
         )
         self.reads: async_sessionmaker[AsyncSession] = async_sessionmaker(
-            self._engine.execution_options(**{READ_ONLY: True}), expire_on_commit=False
+            self._reading, expire_on_commit=False
         )
-        """Sessions that only read: they don't wait for a writer, nor make one wait."""
+        """Sessions that only read: they don't wait for a writer, nor make one wait.
+
+        Their connections are others, which writers that wait for their turn can't use up.
+        """
 
     async def upgrade(self) -> str:
         """Apply the migrations that are missing; returns the revision that the schema is at."""
-        async with self._engine.begin() as connection:
+        async with self._writing.begin() as connection:
             return await connection.run_sync(upgrade)
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self._writing.dispose()
+        await self._reading.dispose()
+
+
+class _Pool(AsyncAdaptedQueuePool):
+    """Names the failure where all connections stay in use: SQLAlchemy's own is none of the database."""
+
+    def connect(self) -> PoolProxiedConnection:
+        try:
+            return super().connect()
+        except TimeoutError as error:
+            raise StorageUnavailable(
+                "The database can't be used at the moment: all connections to it are in use",
+                retry_after=RETRY_S,
+            ) from error
+
+
+def _engine(url: str, begin: str) -> AsyncEngine:
+    """`begin` is how SQLite begins a transaction."""
+    # parameters hold texts, which have no place in a log
+    engine = create_async_engine(url, poolclass=_Pool, pool_timeout=POOL_TIMEOUT_S, hide_parameters=True)
+    if engine.dialect.name == "sqlite":
+        if file := make_url(url).database:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+
+        def on_begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        event.listen(engine.sync_engine, "connect", _on_connect)
+        event.listen(engine.sync_engine, "begin", on_begin)
+    event.listen(engine.sync_engine, "handle_error", _on_error)
+    return engine
 
 
 def _on_connect(connection: DBAPIConnection, _: Any) -> None:
     # The driver would begin transactions by itself, late, and never for DDL: a migration that fails
-    # half-way would leave half a table. So it is told not to, and `_on_begin` does it.
+    # half-way would leave half a table. So it is told not to, and `on_begin` does it.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -65,11 +95,6 @@ def _on_connect(connection: DBAPIConnection, _: Any) -> None:
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
-
-
-def _on_begin(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get(READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
 def _on_error(context: ExceptionContext) -> None:

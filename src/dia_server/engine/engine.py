@@ -5,23 +5,24 @@ of HTTP, SQL or audio files; everything it needs is in the `Utterance`.
 """
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-
-import structlog
 
 from dia_server.engine.generation import Generation
 from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance
 from dia_server.engine.work import Work
 from dia_server.errors import ModelNotLoaded, Overloaded, ServerError
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 Event = tuple[Generation, Chunk | Exception]
 
 FAIR_SHARE = 5
 """Of the slots that become free, one in so many is background work's, however long the queue before it."""
+ADMITTED_AT_ONCE = 4
+"""Between two steps: those that run wait for it, a few milliseconds each on a GPU."""
 RESERVED_SHARE = 8
 """One slot in so many, but at least one, is kept from background work, so that a request finds one free."""
 
@@ -136,7 +137,7 @@ class Engine:
             model: Model | None = self._load()
         except Exception as error:
             self.error = error  # reported by /health and by every submit
-            log.error("model not loaded", engine=self.name, exc_info=error)
+            log.error("model not loaded", extra={"engine": self.name}, exc_info=error)
             return
         self.ready = True
         try:
@@ -150,7 +151,7 @@ class Engine:
                 model = self._reload()
         except Exception as error:
             self.error = error  # a model that cannot be reset is a model that is gone
-            log.error("engine stopped", engine=self.name, exc_info=error)
+            log.error("engine stopped", extra={"engine": self.name}, exc_info=error)
         finally:
             self.ready = False
             with self._wake:
@@ -166,13 +167,13 @@ class Engine:
     def _load(self) -> Model:
         model = self._load_model(self._report_loaded)
         self.slots, self.loaded = model.slots, 1.0
-        log.info("model loaded", engine=self.name, slots=model.slots)
+        log.info("model loaded", extra={"engine": self.name, "slots": model.slots})
         return model
 
     def _unload(self, model: Model) -> None:
         model.close()
         self.loaded = 0.0
-        log.info("model unloaded", engine=self.name, idle_s=self._idle_unload_s)
+        log.info("model unloaded", extra={"engine": self.name, "idle_s": self._idle_unload_s})
 
     def _reload(self) -> Model | None:
         """Sleep until there is work and load the model for it; None when the engine is to stop.
@@ -189,7 +190,7 @@ class Engine:
             try:
                 return self._load()
             except Exception as error:
-                log.error("model not loaded again", engine=self.name, exc_info=error)
+                log.error("model not loaded again", extra={"engine": self.name}, exc_info=error)
                 self.loaded = 0.0
                 self._fail_waiting(
                     ModelNotLoaded(f"The {self.name} engine could not be loaded again: {error}")
@@ -203,6 +204,8 @@ class Engine:
         self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
+        if int(10 * share) > int(10 * self.loaded):
+            log.info("loading", extra={"engine": self.name, "percent": round(100 * share)})
         self.loaded = share
 
     def _admit(self, model: Model) -> bool:
@@ -212,7 +215,7 @@ class Engine:
         """
         for slot in [slot for slot, generation in self._busy.items() if generation.cancelled]:
             self._release(model, slot)
-        while len(self._busy) < model.slots:
+        for _ in range(min(ADMITTED_AT_ONCE, model.slots - len(self._busy))):
             with self._wake:
                 while not (self._stopping or self._waiting or self._background or self._busy):
                     if not self._wake.wait(self._idle_unload_s):
@@ -248,6 +251,7 @@ class Engine:
         if not self._busy:
             return
         events: list[Event] = []
+        failed = False
         try:
             outcomes = model.step()
             self.work.steps += 1
@@ -265,14 +269,14 @@ class Engine:
                 if ended:
                     self._release(model, slot)
         except Exception as error:  # an out-of-memory step must not end the server
-            log.error("step failed", engine=self.name, running=len(self._busy), exc_info=error)
+            log.error("step failed", extra={"engine": self.name, "running": len(self._busy)}, exc_info=error)
             events += [(generation, _answerable(error)) for generation in self._busy.values()]
             for slot in list(self._busy):
                 self._release(model, slot)
-            self._deliver(events)  # before anything else can fail
-            events = []
+            failed = True
+        self._deliver(events)  # before anything else can fail
+        if failed:  # and now that the failure is not being handled any more, which would hold what it used
             model.reset()
-        self._deliver(events)
 
     def _release(self, model: Model, slot: int) -> None:
         del self._busy[slot]
@@ -286,8 +290,14 @@ class Engine:
 
 
 def _answerable(error: Exception) -> Exception:
-    """`error` as its request is told: what the API has no name for is a failed generation."""
-    return error if isinstance(error, ServerError) else ServerError(f"Generation failed: {error}")
+    """`error` as its request is told: what the API has no name for is a failed generation.
+
+    Without its traceback, whose frames hold the tensors they worked with for as long as somebody reads it.
+    """
+    if not isinstance(error, ServerError):
+        return ServerError(f"Generation failed: {error}")
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _put_all(events: list[Event]) -> None:

@@ -15,6 +15,9 @@ SAMPLE_RATE = 44_100
 Samples = NDArray[np.float32]
 """Mono audio in [-1, 1] at SAMPLE_RATE."""
 
+Frames = NDArray[np.int16]
+"""The codec's codes [n, 9], of a model that has a codec."""
+
 
 @dataclass(frozen=True, slots=True)
 class VoicePrompt:
@@ -24,6 +27,8 @@ class VoicePrompt:
     transcript: str
     digest: str
     """Names the content of `samples`: equal digests, equal audio."""
+    frames: Frames | None = None
+    """What the model made `samples` of, where it has made them itself: then they need not be encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class Chunk:
     progress: float
     """Of the whole utterance, 0 to 1: exact for what is known, an estimate where the end is open."""
     done: bool
+    frames: Frames | None = None
+    """Of the whole utterance, in its last chunk."""
 
 
 class Model(Protocol):

@@ -8,20 +8,21 @@ the parent needs no torch.
     engine = Engine("dia", in_worker(partial(load_dia, device="cuda:1")), max_waiting=32)
 """
 
+import logging
 import multiprocessing
+import queue
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from typing import Any
-
-import structlog
 
 from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
 from dia_server.errors import ServerError
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 EXIT_S = 10.0
 """How long a worker may take to close its model before it is ended."""
@@ -109,7 +110,7 @@ class WorkerModel:
         return self._answer()
 
     def _answer(self) -> Any:
-        """The next answer of the worker; raises what it raised. Reports of progress may come before it."""
+        """The next answer of the worker; raises what it raised. Progress and log lines may come before it."""
         while True:
             try:
                 kind, value = self._connection.recv()
@@ -117,6 +118,8 @@ class WorkerModel:
                 raise self._death() from None
             if kind == "loaded":
                 self._report(value)
+            elif kind == "logged":
+                _log_here(value)
             elif kind == "raised":
                 raise value
             else:
@@ -130,6 +133,9 @@ class WorkerModel:
 def _serve(connection: Connection, load_model: LoadModel) -> None:
     """The worker's life: load, then answer calls until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+    root = logging.getLogger()
+    root.addHandler(Forward(connection))
+    root.setLevel(logging.INFO)
     try:
         model = load_model(lambda share: connection.send(("loaded", share)))
     except Exception as error:  # noqa: BLE001 - raised again in the parent
@@ -141,6 +147,23 @@ def _serve(connection: Connection, load_model: LoadModel) -> None:
             method, args = connection.recv()
             connection.send(_answer_to(model, method, args))
     model.close()
+
+
+class Forward(QueueHandler):
+    """Sends log lines to the parent; they all come from the thread that answers calls."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(queue.SimpleQueue())
+        self._connection = connection
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._connection.send(("logged", record))
+
+
+def _log_here(record: logging.LogRecord) -> None:
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
 
 
 def _answer_to(model: Model, method: str, args: tuple[Any, ...]) -> tuple[str, Any]:

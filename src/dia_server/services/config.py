@@ -14,16 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import ConfigValue
 from dia_server.errors import Invalid
+from dia_server.services.whisper import SIZES
 
 log = structlog.get_logger()
 
 GpuMode = Literal["auto", "single", "multi"]
 
-WHISPER_SIZES = (
-    *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
-    *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
-    *("distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3"),
-)
 MAX_RETENTION_HOURS = 87_600
 MAX_WORKERS = 64
 
@@ -43,6 +39,7 @@ class Config:
     whisper_model_size: str
     gpu_mode: GpuMode
     worker_count: int
+    """0 is one for each GPU."""
     torch_compile_enabled: bool
 
 
@@ -53,7 +50,7 @@ class ConfigService:
         self._sessions = sessions
         self._defaults = defaults
         self._running = defaults
-        """What the server was built with."""
+        """What the server runs with; `current` is ahead of it where a change needs a restart."""
         self._listeners: list[Callable[[Config], None]] = []
         self.current = defaults
 
@@ -71,13 +68,18 @@ class ConfigService:
         self._running = replace(self._defaults, **kept)
         self._become(self._running)
 
+    def settle(self, **fields: Any) -> None:
+        """Put what came of `fields`, once the engines are built, in place of what was wished for."""
+        self._running = replace(self._running, **fields)
+        self._become(self._running)
+
     async def update(self, changes: Mapping[str, Any]) -> Config:
         """Change the fields named, for now and for later runs; raises Invalid and changes nothing."""
         size = changes.get("whisper_model_size")
         # a folder may be named by who starts the server, not by who may call it
-        if size is not None and size not in {*WHISPER_SIZES, self._defaults.whisper_model_size}:
+        if size is not None and size not in {*SIZES, self._defaults.whisper_model_size}:
             raise Invalid(
-                f"whisper_model_size: {size!r} is none of {', '.join(WHISPER_SIZES)}",
+                f"whisper_model_size: {size!r} is none of {', '.join(SIZES)}",
                 param="whisper_model_size",
             )
         async with self._sessions.begin() as session:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from dia_server.services.folder_sync import sync_folder
+
 PATTERN = ".*.tmp"
 """What a power failure in the middle of a change leaves behind."""
 
@@ -43,7 +45,7 @@ class FileChange:
             else:
                 (self._folder / name).unlink(missing_ok=True)
         if self._files:
-            self._sync()
+            sync_folder(self._folder)
 
     def undo(self) -> None:
         """Leave the folder as it was, however far the change has come."""
@@ -73,12 +75,3 @@ class FileChange:
         except OSError:
             shutil.copy2(path, kept, follow_symlinks=False)
         return kept
-
-    def _sync(self) -> None:
-        """Make the names durable too; Windows does that by itself and cannot open folders."""
-        with suppress(PermissionError):
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)

@@ -9,7 +9,7 @@ So a job is finished once, whoever races: a crash, a cancellation, the worker.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import msgspec
@@ -21,7 +21,7 @@ from dia_server.db.engine import Database
 from dia_server.db.models import JobStatus as JobStatus
 from dia_server.db.models import now
 from dia_server.services import stats
-from dia_server.services.speech import SpeechRequest
+from dia_server.services.speech import AudioFormat, SpeechRequest
 from dia_server.services.stats import Made
 from dia_server.services.voices import CastVoice, Voice
 
@@ -30,8 +30,10 @@ PREVIEW = 100
 UNFINISHED: tuple[JobStatus, ...] = ("pending", "processing")
 MAX_ATTEMPTS = 25
 """A job that was running each time the server died is taken for the cause of it."""
+UNREADABLE = "What was asked for can't be read: it was written by another version, or is damaged"
 
 Row = models.Job
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +42,9 @@ class Job:
 
     job_id: str
     status: JobStatus
-    request: SpeechRequest
-    """Its seed decided: made again it is the same audio."""
-    voice: CastVoice
+    request: SpeechRequest | None
+    """Its seed decided: made again it is the same audio. None where it can't be read."""
+    voice: CastVoice | None
     """As it was when the job was accepted."""
     progress: float
     """0 to 1."""
@@ -73,6 +75,11 @@ class JobLine:
 def file_name(job_id: str, request: SpeechRequest) -> str:
     """Of a job's result in the outputs folder."""
     return f"{job_id}.{request.response_format}"
+
+
+def format_of(file: str) -> AudioFormat:
+    """What `file_name` has made a name for."""
+    return cast(AudioFormat, file.rpartition(".")[2])
 
 
 def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
@@ -123,22 +130,34 @@ class JobStore:
             return {status: found.get(status, 0) for status in UNFINISHED}
 
     async def claim(self, limit: int) -> Sequence[Job]:
-        """Make the `limit` oldest pending jobs `processing`, and return them."""
+        """Make the `limit` oldest pending jobs `processing`, and return them.
+
+        Those that can't be read are failed: they would be in the way of all others.
+        """
         oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
         async with self._sessions.begin() as session:
-            rows = (await session.scalars(oldest)).all()
-            for row in rows:
-                row.status, row.started_at, row.attempts = "processing", now(), row.attempts + 1
-            return [_job(row) for row in rows]
+            while rows := (await session.scalars(oldest)).all():
+                claimed = []
+                for row in rows:
+                    row.status, row.started_at, row.attempts = "processing", now(), row.attempts + 1
+                    job = _job(row)
+                    if job.request is not None and job.voice is not None:
+                        claimed.append(job)
+                    else:
+                        await _change(session, job.job_id, ["processing"], **_failed(UNREADABLE))
+                        await stats.count(session, None)
+                if claimed:
+                    return claimed
+        return []
 
     async def put_back(self, job_id: str) -> None:
-        """Make a job that could not be run now pending again."""
+        """Make a job that could not be run now pending again; that was no attempt."""
         await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1)
 
     async def note_progress(self, progress: Mapping[str, float]) -> None:
         async with self._sessions.begin() as session:
             for job_id, share in progress.items():
-                await session.execute(update(Row).where(Row.job_id == job_id).values(progress=share))
+                await _change(session, job_id, ["processing"], progress=share)
 
     async def note_made(self, job_id: str, file: str, made: Made) -> None:
         """Note what a job's result is, before there is a file of that name.
@@ -267,12 +286,19 @@ def _failed(error: str) -> dict[str, Any]:
     return {"status": "failed", "error": error, "file": None, "finished_at": now()}
 
 
+def _read(text: str, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
 def _job(row: Row) -> Job:
     return Job(
         job_id=row.job_id,
         status=row.status,
-        request=msgspec.json.decode(row.request, type=SpeechRequest),
-        voice=msgspec.json.decode(row.voice, type=CastVoice),
+        request=_read(row.request, SpeechRequest),
+        voice=_read(row.voice, CastVoice),
         progress=row.progress,
         error=row.error,
         file=row.file,

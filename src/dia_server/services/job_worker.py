@@ -16,7 +16,7 @@ from typing import TypeVar
 import structlog
 
 from dia_server.engine.pool import AnyEngine
-from dia_server.errors import ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
+from dia_server.errors import GenerationFailed, ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
 from dia_server.services.job_store import Job, JobStore, file_name
 from dia_server.services.outputs import Outputs
 from dia_server.services.speech import Listener, Speech, SpeechService
@@ -45,7 +45,7 @@ class JobWorker:
         self._wake = asyncio.Event()
         self._stopping = False
         self._loops: list[asyncio.Task[None]] = []
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[ServerError | None]] = {}
         self._making: dict[str, asyncio.Task[Speech]] = {}
         """The part of a running job that may be cancelled."""
         self._queued: set[str] = set()
@@ -55,7 +55,7 @@ class JobWorker:
     async def start(self) -> None:
         """Take up what an earlier server left, then run pending jobs as they come."""
         for job_id, file in (await self._store.interrupted()).items():
-            if file is not None and await self._outputs.exists(file):
+            if file is not None and await self._is_there(file):
                 await self._store.complete(job_id)
         await self._store.resume()
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._note_progress())]
@@ -87,14 +87,16 @@ class JobWorker:
 
     def begin(
         self, job: Job, listener: Listener | None = None, *, live: bool = False, background: bool = False
-    ) -> asyncio.Task[None]:
-        """Run a job that is `processing`; the task ends with it and raises nothing."""
+    ) -> asyncio.Task[ServerError | None]:
+        """Run a job that is `processing`; the task ends with it, raises nothing, and returns what failed."""
 
         async def heard(audio: bytes, progress: float) -> None:
             self._progress[job.job_id] = progress
             if listener is not None:
                 await listener(audio, progress)
 
+        assert job.request is not None
+        assert job.voice is not None
         making = asyncio.create_task(
             self._speech.make(job.request, job.voice, heard, live=live, background=background)
         )
@@ -107,15 +109,23 @@ class JobWorker:
         return task
 
     async def drop(self, job_id: str) -> None:
-        """Stop a job whose row says already that it is over; nothing of it is left then."""
+        """Stop a job; nothing of it is left then."""
         if making := self._making.get(job_id):
             making.cancel()
-        await self.wait(job_id)
-
-    async def wait(self, job_id: str) -> None:
-        """Return once a job doesn't run any more."""
         if running := self._running.get(job_id):
             await asyncio.wait([running])
+
+    async def abandon(self, job_id: str) -> None:
+        """Stop a job that nobody wants any more, and only then see to it that its row says so."""
+        await self.drop(job_id)
+        await self._conclude(job_id, lambda: self._store.cancel(job_id))
+
+    async def _is_there(self, file: str) -> bool:
+        try:
+            return await self._outputs.exists(file)
+        except StorageUnavailable as error:
+            log.warning("a result can't be looked for and is made again", file=file, error=str(error))
+            return False
 
     def _forget(self, job_id: str) -> None:
         del self._running[job_id], self._progress[job_id]
@@ -132,6 +142,8 @@ class JobWorker:
                     continue
             except StorageUnavailable as error:
                 log.warning("jobs wait for the database", error=str(error))
+            except Exception as error:  # whatever it was, other jobs are still to be made
+                log.error("jobs not taken up", exc_info=error)
             await asyncio.sleep(RETRY_S)
 
     async def _fill(self) -> None:
@@ -142,22 +154,24 @@ class JobWorker:
             for job in jobs:
                 self.begin(job, background=True)
 
-    async def _run(self, job: Job, making: asyncio.Task[Speech], background: bool) -> None:
+    async def _run(self, job: Job, making: asyncio.Task[Speech], background: bool) -> ServerError | None:
         try:
             speech = await making
         except asyncio.CancelledError:
-            return
+            if self._stopping:
+                await self._put_back(job)
+            return None
         except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
             if background and isinstance(error, ModelNotLoaded | Overloaded):
                 await self._put_back(job)
-            else:
-                await self._fail(job, error)
-            return
+                return None
+            return await self._fail(job, error)
         finally:
             del self._making[job.job_id]
-        await self._finish(job, speech)
+        return await self._finish(job, speech)
 
-    async def _finish(self, job: Job, speech: Speech) -> None:
+    async def _finish(self, job: Job, speech: Speech) -> ServerError | None:
+        assert job.request is not None
         file = file_name(job.job_id, job.request)
         try:
             await self._insist(lambda: self._store.note_made(job.job_id, file, speech.made))
@@ -165,26 +179,36 @@ class JobWorker:
             if not await self._insist(lambda: self._store.complete(job.job_id)):
                 await self._outputs.remove(file)  # cancelled at the last moment
         except Stopping:
-            return
+            return None
         except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
-            await self._fail(job, error)
+            return await self._fail(job, error)
+        return None
 
-    async def _fail(self, job: Job, error: Exception) -> None:
-        known = isinstance(error, ServerError)
-        cause = str(error) if known else f"Generation failed: {type(error).__name__}"
-        log.warning("job failed", job_id=job.job_id, cause=cause, exc_info=None if known else error)
-        try:
-            await self._insist(lambda: self._store.fail(job.job_id, cause))
-        except Stopping:
-            return
+    async def _fail(self, job: Job, error: Exception) -> ServerError:
+        """Returns the failure as clients are told it."""
+        if not isinstance(error, ServerError):
+            log.error("generation failed", job_id=job.job_id, exc_info=error)
+            error = GenerationFailed(f"Generation failed: {type(error).__name__}")
+        elif error.code == ServerError.code:
+            error = GenerationFailed(str(error))
+        cause = str(error)
+        log.warning("job failed", job_id=job.job_id, cause=cause)
+        await self._conclude(job.job_id, lambda: self._store.fail(job.job_id, cause))
+        return error
 
     async def _put_back(self, job: Job) -> None:
-        """Let a job wait for an engine that can take it."""
+        """Let a job wait for an engine that can take it, or for the next server."""
+        await self._conclude(job.job_id, lambda: self._store.put_back(job.job_id))
+        asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+
+    async def _conclude(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
+        """Note how a job has ended; where that can't be, the next server finds it as one that was running."""
         try:
-            await self._insist(lambda: self._store.put_back(job.job_id))
+            await self._insist(write)
         except Stopping:
             return
-        asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+        except Exception as error:  # there is nobody left to tell
+            log.error("a job's end was not noted", job_id=job_id, exc_info=error)
 
     async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the database, however long it is locked or full: what was made is not made twice."""
@@ -206,3 +230,5 @@ class JobWorker:
                     await self._store.note_progress(dict(self._progress))
                 except StorageUnavailable as error:
                     log.warning("progress not kept", error=str(error))
+                except Exception as error:  # the next time may do
+                    log.error("progress not kept", exc_info=error)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dia_server.engine.pool import AnyEngine
-from dia_server.errors import JobNotComplete, ModelNotLoaded, NotFound
+from dia_server.errors import JobNotComplete, ModelNotLoaded, NotFound, ServerError
 from dia_server.services.job_store import Job as Job
 from dia_server.services.job_store import JobLine as JobLine
 from dia_server.services.job_store import JobStatus as JobStatus
-from dia_server.services.job_store import JobStore
+from dia_server.services.job_store import JobStore, format_of
 from dia_server.services.job_worker import JobWorker
 from dia_server.services.outputs import Outputs
 from dia_server.services.speech import MEDIA_TYPES, Listener, SpeechRequest, SpeechService
@@ -23,6 +23,12 @@ class Result:
     """Bytes."""
     media_type: str
     file: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    job_id: str
+    task: asyncio.Task[ServerError | None]
 
 
 class JobService:
@@ -47,16 +53,15 @@ class JobService:
         self._worker.wake()
         return job
 
-    async def begin(self, request: SpeechRequest, listener: Listener, *, live: bool) -> Job:
+    async def begin(self, request: SpeechRequest, listener: Listener, *, live: bool) -> RunningJob:
         """Accept a job that is made at once, as for a client that waits; raises what `submit` raises.
 
         `live` says whether its audio is heard while it is made.
         """
 
-        async def begin() -> Job:
+        async def begin() -> RunningJob:
             job = await self._store.add(*self._speech.settle(request), "processing")
-            self._worker.begin(job, listener, live=live)
-            return job
+            return RunningJob(job.job_id, self._worker.begin(job, listener, live=live))
 
         # a job that is entered as running must run, even if its caller is cancelled right then
         return await asyncio.shield(begin())
@@ -82,7 +87,7 @@ class JobService:
             size, audio = await self._outputs.open(job.file)
         except FileNotFoundError:
             raise NotFound(f"The result of job {job_id!r} is gone", param="job_id") from None
-        return Result(audio, size, MEDIA_TYPES[job.request.response_format], job.file)
+        return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job.file)
 
     async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
         """Cancel a job that is not finished, delete one that is, with its file; raises NotFound."""
@@ -101,7 +106,12 @@ class JobService:
         await self._worker.drop(job_id)
         return True
 
-    async def wait(self, job_id: str) -> Job:
-        """Return a job that was begun once it is over."""
-        await self._worker.wait(job_id)
-        return await self.get(job_id)
+    async def abandon(self, job_id: str) -> None:
+        """Stop a job whose client has gone, at once, whether or not the database can be told so yet."""
+        await self._worker.abandon(job_id)
+
+    async def wait(self, running: RunningJob) -> Job:
+        """Return a job that was begun once it is over; raises what it has failed of."""
+        if (error := await asyncio.shield(running.task)) is not None:
+            raise error
+        return await self.get(running.job_id)

@@ -1,4 +1,8 @@
-"""The folder of results: files that are there whole or not at all."""
+"""The folder of results: files that are there whole or not at all.
+
+A disk that is not mounted leaves an empty folder in its place, in which all results seem to be gone. So the
+folder bears a mark, made when there were no results yet; without it nobody can tell what is gone.
+"""
 
 import asyncio
 import os
@@ -10,9 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from dia_server.errors import StorageUnavailable
+from dia_server.services.folder_sync import sync_folder
 
 NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:wav|mp3|opus|aac|flac|pcm)")
 """Of our files; whatever else is in the folder is somebody else's and left alone."""
+MARK = ".dia-server"
 PART = ".part"
 """Ends the name of a file that is not whole yet."""
 PIECE = 256 * 1024
@@ -24,6 +30,7 @@ class Outputs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._is_new = False
         self._held: Counter[str] = Counter()
 
     @contextmanager
@@ -76,22 +83,26 @@ class Outputs:
         await asyncio.to_thread(self._remove, name)
 
     async def exists(self, name: str) -> bool:
-        return await asyncio.to_thread((self._folder / name).is_file)
+        """Raises StorageUnavailable where nobody can tell."""
+        try:
+            return await asyncio.to_thread((self._folder / name).is_file)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     async def names(self) -> set[str]:
         """Of all whole files of ours; raises StorageUnavailable where nobody can tell."""
         try:
             return await asyncio.to_thread(self._names)
         except OSError as error:
-            raise StorageUnavailable(
-                f"The folder {self._folder.name}/ can't be read: {error.strerror}"
-            ) from error
+            raise self._unreadable(error) from error
 
-    async def prepare(self) -> None:
+    async def prepare(self, *, is_new: bool) -> None:
         """Make the folder, and remove from it what was being written when an earlier server ended.
 
-        Only at start, before any `write`. A folder that can't be made is the matter of each `write`.
+        Only at start, before any `write`. `is_new` says that there are no results yet: whatever folder this
+        is, it is theirs. One that can't be made is the matter of each `write`.
         """
+        self._is_new = is_new
         await asyncio.to_thread(self._prepare)
 
     async def _read(self, name: str, file: IO[bytes]) -> AsyncIterator[bytes]:
@@ -99,8 +110,11 @@ class Outputs:
             while piece := await asyncio.to_thread(file.read, PIECE):
                 yield piece
 
+    def _unreadable(self, error: OSError) -> StorageUnavailable:
+        return StorageUnavailable(f"The folder {self._folder.name}/ can't be read: {error.strerror}")
+
     def _write(self, name: str, content: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make()
         part = self._folder / (name + PART)
         try:
             with part.open("wb") as file:
@@ -111,28 +125,29 @@ class Outputs:
         except OSError:
             self._remove(part.name)
             raise
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
 
     def _remove(self, name: str) -> None:
         with suppress(OSError):  # in use (Windows), or the folder is read-only
             (self._folder / name).unlink(missing_ok=True)
 
     def _names(self) -> set[str]:
-        return {entry.name for entry in os.scandir(self._folder) if NAME.fullmatch(entry.name)}
+        names = {entry.name for entry in os.scandir(self._folder)}
+        if MARK not in names:
+            raise StorageUnavailable(
+                f"The folder {self._folder.name}/ is not the one that results were written to: is a disk not "
+                f"mounted? If it is the one, make an empty file {MARK} in it"
+            )
+        return {name for name in names if NAME.fullmatch(name)}
 
     def _prepare(self) -> None:
         with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make()
         for part in self._folder.glob(f"*{PART}"):
             if NAME.fullmatch(part.name.removesuffix(PART)):
                 self._remove(part.name)
 
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` survive a power failure; Windows does that by itself."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _make(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._is_new:
+            (self._folder / MARK).touch()

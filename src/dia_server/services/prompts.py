@@ -7,11 +7,12 @@ replaced; a transcript file that somebody put into the folder stays.
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import structlog
 from sqlalchemy import delete, select
@@ -30,6 +31,10 @@ from dia_server.text.speakers import spoken
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
+DECODERS = 2
+"""Recordings that are decoded at the same time."""
 OURS = {"manual", "whisper_auto"}
 """Sources whose text this server has written to `{id}.txt`."""
 
@@ -46,6 +51,8 @@ class PromptService:
         self._prompts: dict[str, Prompt] = {}
         self._lock = asyncio.Lock()
         """Held while a prompt changes; never while audio is decoded."""
+        # of its own: a few hours of MP3 must not keep the threads busy that read files and answer
+        self._decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     async def load(self) -> None:
         """Read what is known of all prompts; before this there are none."""
@@ -78,15 +85,16 @@ class PromptService:
         with self._folder.open(name) as file:
             return file.read()
 
-    async def add(self, prompt_id: str, file: BinaryIO) -> Prompt:
+    async def add(self, prompt_id: str, file: BinaryIO, transcript: str | None = None) -> Prompt:
         """Make a recording the prompt `prompt_id`, in place of the one that has the id now.
 
         Raises Invalid, UnusableAudio, StorageUnavailable; nothing has changed then.
         """
         prompt_folder.check_id(prompt_id)
-        made = await asyncio.to_thread(audio.make, file)
+        text = None if transcript is None else _said(transcript)
+        made = await self._decode(audio.make, file)
         async with self._lock:
-            return await self._take(prompt_id, made, is_stored=False)
+            return await self._take(prompt_id, made, is_stored=False, text=text)
 
     async def delete(self, prompt_id: str) -> None:
         """Delete a prompt and every file that belongs to it; raises NotFound or Conflict."""
@@ -115,18 +123,13 @@ class PromptService:
         Raises Conflict where its recording is another by now, or, for Whisper, somebody has written
         the transcript meanwhile; also NotFound, Invalid, StorageUnavailable.
         """
-        if not (text := spoken(text)):
-            raise Invalid("transcript holds nothing that is said", param="transcript")
+        text = _said(text)
         async with self._lock:
             now = self.get(prompt.prompt_id)
             if now.digest != prompt.digest or (source == "whisper_auto" and now != prompt):
                 raise Conflict(f"Audio prompt {prompt.prompt_id!r} has changed meanwhile", param="prompt_id")
             beside = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
-            counts = next(
-                (sidecar for sidecar in beside if sidecar.source == "reference"), Sidecar("txt", text)
-            )
-            now = replace(now, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
-            return await self._save(now, {txt_name(prompt.prompt_id): f"{text}\n".encode()})
+            return await self._save(*_transcribed(now, text, source, beside))
 
     async def discover(self) -> list[Skipped]:
         """Bring what is known into line with the folder; returns the files that cannot be used."""
@@ -164,7 +167,7 @@ class PromptService:
     async def _read(self, prompt_id: str, name: str) -> None:
         old = self._prompts.get(prompt_id)
         known = old.digest if old is not None and name == wav_name(prompt_id) else None
-        read = await asyncio.to_thread(self._folder.recording, name, known)
+        read = await self._decode(self._folder.recording, name, known)
         async with self._lock:
             if self._prompts.get(prompt_id) != old:
                 return  # somebody has just uploaded or deleted it: that is newer than what was read
@@ -173,7 +176,11 @@ class PromptService:
             elif old is not None:
                 await self._look_beside(old)
 
-    async def _take(self, prompt_id: str, made: bytes, *, is_stored: bool) -> Prompt:
+    async def _decode(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+
+    async def _take(self, prompt_id: str, made: bytes, *, is_stored: bool, text: str | None = None) -> Prompt:
+        """Make `made` the recording of a prompt; `text` is what somebody says is said in it."""
         old = self._prompts.get(prompt_id)
         digest = hashlib.sha256(made).hexdigest()
         files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): made}
@@ -195,6 +202,9 @@ class PromptService:
             sidecar_digest=sidecar_digest,
             created_at=datetime.now(UTC) if old is None else old.created_at,
         )
+        if text is not None:
+            prompt, sidecar = _transcribed(prompt, text, "manual", beside)
+            files |= sidecar
         return await self._save(prompt, files)
 
     async def _look_beside(self, prompt: Prompt) -> None:
@@ -248,6 +258,22 @@ def _transcript(same: Prompt | None, beside: list[Sidecar]) -> tuple[str | None,
     if same is not None and (not beside or beside[0].digest == same.sidecar_digest):
         return same.transcript, same.transcript_source, same.sidecar_digest
     return (beside[0].text, beside[0].source, beside[0].digest) if beside else (None, None, None)
+
+
+def _said(text: str) -> str:
+    """A transcript as it is kept; raises Invalid where it is none."""
+    if not (text := spoken(text)):
+        raise Invalid("transcript holds nothing that is said", param="transcript")
+    return text
+
+
+def _transcribed(
+    prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"], beside: list[Sidecar]
+) -> tuple[Prompt, dict[str, bytes | None]]:
+    """`prompt` with a transcript, and the file that holds it too."""
+    counts = next((sidecar for sidecar in beside if sidecar.source == "reference"), Sidecar("txt", text))
+    prompt = replace(prompt, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
+    return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}
 
 
 def _forget(prompt_id: str) -> Callable[[AsyncSession], Coroutine[Any, Any, None]]:

@@ -19,8 +19,8 @@ from dia_server.services.voices import Voice
 
 log = structlog.get_logger()
 
-MAX_WAITING = 64
-"""Outputs that may wait for the disk, in memory; what comes then is counted, but not kept."""
+MAX_WAITING = 64 * 1024 * 1024
+"""Bytes of audio that may wait for the disk, in memory; what comes then is counted, but not kept."""
 RETRY_S = 1.0
 
 
@@ -29,7 +29,8 @@ class _Entry:
     request: SpeechRequest
     voice: Voice
     made: Made | None
-    audio: bytes | None
+    audio: bytes
+    """To be kept; empty where it is not."""
 
 
 class Recorder:
@@ -40,6 +41,8 @@ class Recorder:
         self._outputs = outputs
         self._config = config
         self._entries: asyncio.Queue[_Entry | None] = asyncio.Queue()
+        self._waiting = 0
+        """Bytes of audio that wait to be written, or are being."""
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -54,24 +57,29 @@ class Recorder:
 
     def finished(self, request: SpeechRequest, voice: Voice, speech: Speech | None) -> None:
         """Enter a request that was answered with `speech`, or with an error; returns at once."""
-        keep = self._config.current.save_outputs
-        if keep and self._entries.qsize() >= MAX_WAITING:
-            log.warning("output not kept: the disk is too slow")
-            keep = False
-        audio = speech.audio if speech and keep else None
-        made = speech.made if speech else None
+        made, audio = (speech.made, speech.audio) if speech else (None, b"")
+        if not self._config.current.save_outputs:
+            audio = b""
+        elif self._waiting and self._waiting + len(audio) > MAX_WAITING:
+            log.warning("output not kept: the disk is too slow", waiting=self._waiting)
+            audio = b""
+        self._waiting += len(audio)
         self._entries.put_nowait(_Entry(request, voice, made, audio))
 
     async def _run(self) -> None:
         while (entry := await self._entries.get()) is not None:
-            if entry.made is not None and entry.audio is not None and await self._keep(entry):
-                continue
-            await self._count(entry.made)
+            try:
+                if not await self._keep(entry):
+                    await self._count(entry.made)
+            except Exception as error:  # it is this entry's, and the others are written
+                log.error("a request was not recorded", exc_info=error)
+            finally:
+                self._waiting -= len(entry.audio)
 
     async def _keep(self, entry: _Entry) -> bool:
-        """Returns False where the audio could not be kept; it is not tried again."""
-        assert entry.audio is not None
-        assert entry.made is not None
+        """Returns False where there is no audio to keep, or it could not be kept; it is not tried again."""
+        if entry.made is None or not entry.audio:
+            return False
         job_id = str(uuid4())
         file = file_name(job_id, entry.request)
         with self._outputs.hold(file):  # the file is there before its row is

@@ -56,6 +56,8 @@ class Retention:
                 await self.sweep()
             except StorageUnavailable as error:
                 log.warning("retention waits for the next time", error=str(error))
+            except Exception as error:  # the next time may do
+                log.error("retention failed", exc_info=error)
             try:
                 await asyncio.wait_for(self._changed.wait(), INTERVAL_S)
             except TimeoutError:

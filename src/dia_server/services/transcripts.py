@@ -1,9 +1,8 @@
 """What Whisper hears in the audio prompts: asked for, or by itself for what has no transcript."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -41,13 +40,14 @@ class TranscriptService:
         self._folder = folder
         self._whisper = whisper
         self._wait_s = wait_s
+        self._queued: dict[Prompt, asyncio.Task[None]] = {}
+        """What nobody has asked for: one recording of it is in memory at a time, and requests go first."""
         self._running: dict[Prompt, asyncio.Task[Prompt]] = {}
         self._turn = asyncio.Lock()
-        """Of what nobody has asked for: one recording at a time is in memory, and requests go first."""
 
     def is_pending(self, prompt: Prompt) -> bool:
         """Tell whether a first transcript is on its way."""
-        return prompt.transcript is None and prompt in self._running
+        return prompt.transcript is None and (prompt in self._queued or prompt in self._running)
 
     async def transcribe(self, prompt_id: str) -> Prompt:
         """Transcribe a prompt now, in place of the transcript that it has.
@@ -55,13 +55,12 @@ class TranscriptService:
         Raises NotFound, PromptNotUsable, UnusableAudio, Conflict, WhisperNotAvailable, StorageUnavailable.
         """
         # shielded: another request may be waiting for the same
-        prompt = self._prompts.get(prompt_id)
-        return await asyncio.shield(self._start(prompt, self._transcribe))
+        return await asyncio.shield(self._begin(self._prompts.get(prompt_id)))
 
     async def complete(self, prompt: Prompt) -> Prompt:
         """Give a prompt without a transcript one, if that is wanted; waits for a set time at most."""
         if prompt.transcript is None and self.auto_transcribe:
-            await self._start_all([prompt], self._wait_s)
+            await self._queue_all([prompt], self._wait_s)
         return self._prompts.all.get(prompt.prompt_id, prompt)
 
     async def discover(self, *, force_retranscribe: bool = False, wait: bool = True) -> Discovery:
@@ -75,24 +74,34 @@ class TranscriptService:
         if self.auto_transcribe or force_retranscribe:
             sources = {None, "whisper_auto"} if force_retranscribe else {None}
             wanted = [prompt for prompt in self._prompts.all.values() if prompt.transcript_source in sources]
-            await self._start_all(wanted, self._wait_s if wait else 0)
+            await self._queue_all(wanted, self._wait_s if wait else 0)
         now = self._prompts.all.values()
         changed = [prompt for prompt in now if before.get(prompt.prompt_id) != prompt]
         return Discovery(len(now), changed, skipped)
 
     async def close(self) -> None:
         """Wait for what is under way, which fails once Whisper is closed; the next start begins it again."""
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        tasks = [*self._queued.values(), *self._running.values()]
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _start_all(self, prompts: Iterable[Prompt], wait_s: float) -> None:
-        if tasks := [self._start(prompt, self._transcribe_in_turn) for prompt in prompts]:
+    async def _queue_all(self, prompts: Iterable[Prompt], wait_s: float) -> None:
+        if tasks := [self._queue(prompt) for prompt in prompts]:
             await asyncio.wait(tasks, timeout=wait_s)
 
-    def _start(
-        self, prompt: Prompt, transcribe: Callable[[Prompt], Coroutine[Any, Any, Prompt]]
-    ) -> asyncio.Task[Prompt]:
+    def _queue(self, prompt: Prompt) -> asyncio.Task[None]:
+        if (task := self._queued.get(prompt)) is None:
+            task = self._queued[prompt] = asyncio.create_task(self._take_turn(prompt))
+            task.add_done_callback(lambda _: self._queued.pop(prompt))
+        return task
+
+    async def _take_turn(self, prompt: Prompt) -> None:
+        async with self._turn:
+            if self._prompts.all.get(prompt.prompt_id) == prompt:
+                await asyncio.wait([self._begin(prompt)])
+
+    def _begin(self, prompt: Prompt) -> asyncio.Task[Prompt]:
         if (task := self._running.get(prompt)) is None:
-            task = self._running[prompt] = asyncio.create_task(transcribe(prompt))
+            task = self._running[prompt] = asyncio.create_task(self._transcribe(prompt))
             task.add_done_callback(lambda task: self._end(prompt, task))
         return task
 
@@ -101,10 +110,6 @@ class TranscriptService:
         if not task.cancelled() and (error := task.exception()) is not None:
             cause = None if isinstance(error, ServerError) else error
             log.warning("not transcribed", prompt=prompt.prompt_id, error=str(error), exc_info=cause)
-
-    async def _transcribe_in_turn(self, prompt: Prompt) -> Prompt:
-        async with self._turn:
-            return await self._transcribe(prompt)
 
     async def _transcribe(self, prompt: Prompt) -> Prompt:
         recording = await asyncio.to_thread(self._folder.stored, prompt.prompt_id, prompt.digest)

@@ -60,7 +60,7 @@ class JobController(Controller):
 
 
 def _details(job: Job) -> JobDetails:
-    completed = job.status == "completed"
+    completed, request = job.status == "completed", job.request
     return JobDetails(
         job_id=job.job_id,
         status=job.status,
@@ -72,9 +72,9 @@ def _details(job: Job) -> JobDetails:
         progress=int(job.progress * 100),
         error=job.error,
         generation_time=round(job.generation_s, 2) if completed and job.generation_s is not None else None,
-        voice_id=job.request.voice_id,
-        response_format=job.request.response_format,
-        seed=job.request.seed,
+        voice_id=None if request is None else request.voice_id,
+        response_format=None if request is None else request.response_format,
+        seed=None if request is None else request.seed,
         retries=job.retries,
         faults=list(job.faults),
     )

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 MAX_AT_ONCE = 16
 """Generations of one socket."""
+MAX_UNREAD = 64
+"""Refusals that may wait for their reader; more messages are only read once it has room for them."""
 FORBIDDEN = 4403
 
 Socket = WebSocket[Any, Any, Any]
@@ -72,6 +74,7 @@ class Conversation:
         self._gone = False
         self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusals = asyncio.Semaphore(MAX_UNREAD)
         self._generations = 0
         self._running: set[str] = set()
         """Ids of the jobs that are made for this socket."""
@@ -83,7 +86,7 @@ class Conversation:
         finally:
             self._gone = True
             for job_id in list(self._running):
-                self._spawn(self._cancel(job_id))
+                self._spawn(self._jobs.abandon(job_id))
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
@@ -101,7 +104,10 @@ class Conversation:
             self._generations += 1
             self._spawn(self._generate(message))
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
-            await self._refuse(error, messages.request_id_of(text))
+            # not awaited: a slow reader may be sent audio, and must be heard when it cancels or leaves
+            await self._refusals.acquire()
+            refusing = self._spawn(self._refuse(error, messages.request_id_of(text)))
+            refusing.add_done_callback(lambda _: self._refusals.release())
 
     async def _generate(self, message: messages.Generate) -> None:
         name = message.request_id
@@ -110,64 +116,49 @@ class Conversation:
         request = SpeechRequest(**wanted)
         telling = Telling(self._send, name)
         try:
-            job = await self._jobs.begin(request, telling.heard, live=stream)
+            running = await self._jobs.begin(request, telling.heard, live=stream)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
             await self._refuse(error, name)
             self._generations -= 1
             return
-        self._running.add(job.job_id)
+        job_id = running.job_id
+        self._running.add(job_id)
         outcome: SocketOutcome = "failed"
         try:
             try:
                 if self._gone:
-                    await self._cancel(job.job_id)
-                await telling.begin(job.job_id)
-                job = await self._jobs.wait(job.job_id)
+                    await self._jobs.abandon(job_id)
+                await telling.begin(job_id)
+                job = await self._jobs.wait(running)
             finally:
-                self._running.discard(job.job_id)
+                self._running.discard(job_id)
                 self._generations -= 1
             outcome = await self._send_end(job, name)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
-            await self._send_error(error, name, job.job_id)
+            await self._send_error(error, name, job_id)
         finally:
             self._ended(outcome)
 
     async def _send_end(self, job: Job, name: str | None) -> SocketOutcome:
-        match job.status:
-            case "completed":
-                url = f"/jobs/{job.job_id}/result"
-                await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
-                return "completed"
-            case "cancelled":
-                await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
-                return "cancelled"
-            case _:
-                await self._send(
-                    messages.Error(
-                        message=job.error or "Generation failed",
-                        error_code="GENERATION_FAILED",
-                        job_id=job.job_id,
-                        request_id=name,
-                    )
-                )
-                return "failed"
+        if job.status == "completed":
+            url = f"/jobs/{job.job_id}/result"
+            await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
+            return "completed"
+        # where the client has gone, the row may not say so yet
+        await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
+        return "cancelled"
 
     async def _refuse(self, error: Exception, name: str | None) -> None:
         self._ended("refused")
         await self._send_error(error, name)
 
     async def _send_error(self, error: Exception, name: str | None, job_id: str | None = None) -> None:
-        match error:
-            case msgspec.ValidationError():
-                code, text = "VALIDATION_ERROR", str(error)
-            case msgspec.DecodeError():
-                code, text = "BAD_REQUEST", f"The message is not valid JSON: {error}"
-            case _:
-                failure = classify(error)
-                code, text = failure.code, failure.message
-        if code == "INTERNAL_SERVER_ERROR":
+        failure = classify(error)
+        if failure.code == "INTERNAL_SERVER_ERROR":
             log.error("generation failed", exc_info=error)
-        await self._send(messages.Error(message=text, error_code=code, job_id=job_id, request_id=name))
+        await self._send(
+            messages.Error(message=failure.message, error_code=failure.code, job_id=job_id, request_id=name)
+        )
 
     async def _cancel(self, job_id: str) -> None:
         try:

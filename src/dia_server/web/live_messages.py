@@ -6,9 +6,42 @@
 from typing import Annotated, Literal
 
 import msgspec
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from msgspec import Meta, Struct
 
+from dia_server.errors import BadRequest, Invalid
 from dia_server.web.schemas import GenerateRequest
+
+MAX_MESSAGE = 1024 * 1024
+"""Characters of a message; a JSON body may have as many bytes."""
+
+DESCRIPTION = """
+## The WebSocket `/ws/generate`
+
+Several generations at once on one socket, with progress and, on request, the audio while it is made.
+What is sent:
+
+```json
+{"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria"}, "request_id": "a"}
+{"type": "cancel", "job_id": "12345"}
+```
+
+`data` takes every field of `POST /generate`; with `"stream": true` the audio is sent too. `request_id` may be
+left out; all that concerns the generation bears it. What is received:
+
+```json
+{"type": "progress", "job_id": "12345", "progress": 45, "stage": "generating_tokens", "request_id": "a"}
+{"type": "audio", "job_id": "12345", "size": 8820, "request_id": "a"}
+{"type": "complete", "job_id": "12345", "audio_url": "/jobs/12345/result", "request_id": "a"}
+{"type": "cancelled", "job_id": "12345", "request_id": "a"}
+{"type": "error", "message": "Generation failed", "error_code": "GENERATION_FAILED", "job_id": "12345"}
+```
+
+`stage` is `queued` or `generating_tokens`. `audio` announces a binary message: the next `size` bytes of one
+file. An error keeps the socket open, and its code is one of those that the routes answer with. When the
+client goes, its generations are cancelled. With API keys, browsers connect to `/ws/generate?api_key=KEY`.
+"""
+"""For the OpenAPI page, whose format knows no sockets."""
 
 Stage = Literal["queued", "generating_tokens"]
 RequestId = Annotated[str, Meta(max_length=64)]
@@ -71,13 +104,29 @@ class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
 
 Outgoing = Progress | Audio | Complete | Cancelled | Error
 
-decode = msgspec.json.Decoder(Generate | Cancel).decode
+_decoder: msgspec.json.Decoder[Generate | Cancel] = msgspec.json.Decoder(Generate | Cancel)
 encode = msgspec.json.Encoder().encode
+
+
+def decode(text: str) -> Generate | Cancel:
+    """Raises BadRequest, Invalid, RequestEntityTooLarge."""
+    if len(text) > MAX_MESSAGE:
+        raise RequestEntityTooLarge(f"A message has {MAX_MESSAGE:,} characters at most")
+    try:
+        return _decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise Invalid(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"The message is not valid JSON: {error}") from None
+    except RecursionError:
+        raise BadRequest("The message is nested too deeply") from None
 
 
 def request_id_of(text: str) -> str | None:
     """The name that a message which is refused gives itself, if that can be made out."""
+    if len(text) > MAX_MESSAGE:
+        return None
     try:
         return msgspec.json.decode(text, type=Named).request_id
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None

@@ -21,12 +21,14 @@ from litestar.types import ControllerRouterHandler
 
 from dia_server import __version__
 from dia_server.services.speech import MEDIA_TYPES
-from dia_server.web import schemas
+from dia_server.web import live_messages, schemas
 
 Json = dict[str, Any]
 
 CONFIG = OpenAPIConfig(
-    title="dia-server", version=__version__, description="Text-to-speech with the Dia dialogue model"
+    title="dia-server",
+    version=__version__,
+    description=f"Text-to-speech with the Dia dialogue model.\n{live_messages.DESCRIPTION}",
 )
 
 

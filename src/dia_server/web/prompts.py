@@ -82,14 +82,12 @@ class PromptController(Controller):
         async with upload.receive(request, FILE_FIELD, prompt_folder.spool) as form:
             if (prompt_id := form.fields.get("prompt_id")) is None:
                 raise Invalid("prompt_id is required", param="prompt_id")
+            transcript = form.fields.get("transcript", "").strip() or None
             try:
-                prompt = await prompt_service.add(prompt_id.strip(), form.file)
+                prompt = await prompt_service.add(prompt_id.strip(), form.file, transcript)
             except UnusableAudio as error:
                 raise UnusableAudio(f"{FILE_FIELD}: {error}", param=FILE_FIELD) from error
-        if words := form.fields.get("transcript", "").strip():
-            prompt = await prompt_service.set_transcript(prompt, words, "manual")
-        else:
-            prompt = await transcript_service.complete(prompt)
+        prompt = await transcript_service.complete(prompt)
         return AudioPromptUploaded(
             message="Audio prompt uploaded successfully",
             prompt_id=prompt.prompt_id,

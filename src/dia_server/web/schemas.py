@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, WHISPER_SIZES, GpuMode
+from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, GpuMode
 from dia_server.services.ids import ID
 from dia_server.services.jobs import JobStatus as JobState
 from dia_server.services.speech import AudioFormat, Role
 from dia_server.services.status import EngineName
 from dia_server.services.voices import Speaker
+from dia_server.services.whisper import SIZES
 
 MAX_TRANSCRIPT = 4096
 """Characters; Dia reads a quarter of that."""
@@ -299,8 +300,8 @@ class JobDetails(Struct, kw_only=True):
     progress: Annotated[int, Meta(ge=0, le=100, description="Percent that is made")]
     error: Annotated[str | None, Meta(description="Why it failed")]
     generation_time: Annotated[float | None, Meta(description="Seconds that making it took")]
-    voice_id: str
-    response_format: AudioFormat
+    voice_id: Annotated[str | None, Meta(description="null where this version can't read the request")]
+    response_format: AudioFormat | None
     seed: Annotated[int | None, Meta(description="Same seed, same audio")]
     retries: Retries
     faults: Annotated[
@@ -328,7 +329,7 @@ class JobRemoved(Struct):
 
 WhisperSize = Annotated[
     str,
-    Meta(description="A size of Whisper", extra_json_schema={"enum": WHISPER_SIZES}),
+    Meta(description="A size of Whisper", extra_json_schema={"enum": SIZES}),
 ]
 RetentionHours = Annotated[
     int, Meta(ge=0, le=MAX_RETENTION_HOURS, description="Age at which outputs and jobs go; 0 is never")
@@ -347,7 +348,7 @@ class Config(Struct, kw_only=True):
     auto_transcribe: Annotated[bool, Meta(description="Transcribe new voice prompts")]
     whisper_model_size: str
     gpu_mode: GpuMode
-    worker_count: int
+    worker_count: Annotated[int, Meta(description="Engines that run, or, until a restart, are asked for")]
     torch_compile_enabled: bool
     restart_required: Annotated[
         list[str], Meta(description="Fields whose new value is used after the next start")

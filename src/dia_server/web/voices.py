@@ -33,7 +33,7 @@ class VoiceController(Controller):
             for voice_id, voice in voice_service.all.items()
         }
 
-    @post("/voice_mappings", status_code=200, opt={"errors": (400, 413, 415, 422)})
+    @post("/voice_mappings", status_code=200, opt={"errors": (400, 413, 415, 422, 503)})
     async def save_mapping(
         self, data: JSONBody[VoiceMappingRequest], voice_service: NamedDependency[VoiceService]
     ) -> VoiceMappingSaved:
@@ -42,7 +42,7 @@ class VoiceController(Controller):
         await voice_service.save(voices.Voice(**mapping))
         return VoiceMappingSaved(message=f"Voice mapping '{data.voice_id}' saved", **mapping)
 
-    @delete("/voice_mappings/{voice_id:str}", status_code=200, opt={"errors": (404,)})
+    @delete("/voice_mappings/{voice_id:str}", status_code=200, opt={"errors": (404, 503)})
     async def delete_mapping(
         self, voice_id: FromPath[str], voice_service: NamedDependency[VoiceService]
     ) -> VoiceMappingDeleted:

@@ -145,15 +145,16 @@ def test_memory_that_runs_out_while_reading_is_told(
 def test_slots_are_what_memory_holds_up_to_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     def slots(available: int) -> int:
         monkeypatch.setattr("dia_server.engine.dia.loader.available_bytes", lambda device: available)
-        return count_slots(Shape.of(tiny_dia().config), torch.device("cpu"), torch.float32, max_batch=8)
+        shape = Shape.of(tiny_dia().config)
+        return count_slots(shape, torch.device("cpu"), torch.float32, max_batch=8, prompt_bytes=1000)
 
     cache = 2 * 2 * 2 * 2 * 3072 * 16 * 4
     text = 2 * 2 * 4 * 1024 * 16 * 4
     each = cache + text + 3073 * 9 * 8
-    assert slots(5 * each) == 5
+    assert slots(5 * each + 1000) == 5
     assert slots(50 * each) == 8
     with pytest.raises(ModelNotLoaded, match="one request takes"):
-        slots(each - 1)
+        slots(each + 999)
 
 
 def test_an_unusable_device_or_dtype_is_named() -> None:

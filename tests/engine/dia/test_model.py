@@ -1,6 +1,8 @@
 """What an utterance gets from the model, whatever else the model does."""
 
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -132,7 +134,7 @@ def test_a_voice_is_encoded_once_and_its_silent_half_prefilled_once(
         both.append(kwargs["both"])
         prefill(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("dia_server.engine.dia.model.prefill", watched)
+    monkeypatch.setattr("dia_server.engine.dia.admission.prefill", watched)
     first = utterance(0, prompt=600)
     second = replace(first, text="[S2] Something else.")
     model = DiaModel(weights, Counting(), 1)
@@ -159,10 +161,10 @@ def test_texts_and_prompts_that_do_not_fit_are_refused(weights: Weights) -> None
     model.release(0)
     with pytest.raises(Invalid, match="empty"):
         model.admit(0, replace(long, text="  "))
-    with pytest.raises(Invalid, match="voice prompt is too long"):
-        model.admit(0, utterance(0, prompt=3060))
     with pytest.raises(Invalid, match="top_k"):
         model.admit(0, replace(utterance(0), top_k=129))
+    with pytest.raises(Invalid, match="voice prompt is too long"):
+        drive(model, [utterance(0, prompt=3060)])
 
 
 def test_the_longest_run_uses_all_columns(weights: Weights) -> None:
@@ -177,12 +179,13 @@ def test_memory_that_is_short_at_admission_fails_that_request_alone(weights: Wei
 
     model = DiaModel(weights, Full(), 2)
     model.admit(0, utterance(0))
-    with pytest.raises(GpuOutOfMemory):
-        model.admit(1, utterance(1, prompt=20))
-    model.release(1)
+    model.admit(1, utterance(1, prompt=20))
+    outcomes = [model.step() for _ in range(20)]
+    failures = [outcome[1] for outcome in outcomes if 1 in outcome]
+    assert [type(failure) for failure in failures] == [GpuOutOfMemory]
     alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0)])[0]
-    chunks = [outcome for outcome in steps(model, 20) if isinstance(outcome, Chunk)]
-    assert torch.equal(frames_of(chunks), frames_of(alone))
+    chunks = [outcome[0] for outcome in outcomes if 0 in outcome]
+    assert torch.equal(frames_of([chunk for chunk in chunks if isinstance(chunk, Chunk)]), frames_of(alone))
 
 
 @pytest.mark.parametrize("room", [64, 0])
@@ -195,7 +198,7 @@ def test_prefill_shrinks_to_the_memory_there_is(
         prefill(w, s, slot, start, stop, n, both=both)  # type: ignore[arg-type]
 
     alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0, prompt=150)])[0]
-    monkeypatch.setattr("dia_server.engine.dia.model.prefill", narrow)
+    monkeypatch.setattr("dia_server.engine.dia.admission.prefill", narrow)
     model = DiaModel(weights, CodesAsAudio(), 1)
     if room:
         assert torch.equal(frames_of(drive(model, [utterance(0, prompt=150)])[0]), frames_of(alone))
@@ -237,7 +240,93 @@ def test_nan_is_reported_and_gone_with_its_utterance(weights: Weights) -> None:
     assert 1 not in outcomes
     model.release(0)
     assert model._state.text.isfinite().all()
-    assert model._state.cache.isfinite().all()
+    assert all(layer.isfinite().all() for layer in model._state.cache)
     model.release(1)
     alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(2)])[0]
     assert torch.equal(frames_of(drive(model, [utterance(2)])[0]), frames_of(alone))
+
+
+def test_a_prompt_is_encoded_while_others_run(weights: Weights) -> None:
+    may_encode = threading.Event()
+
+    class Slow(CodesAsAudio):
+        def encode(self, samples: Samples) -> torch.LongTensor:
+            may_encode.wait(10)
+            return super().encode(samples)
+
+    asked = [utterance(0, tokens=60), utterance(1, prompt=20)]
+    alone = [frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
+    model = DiaModel(weights, Slow(), 2)
+    model.admit(0, asked[0])
+    model.admit(1, asked[1])
+    chunks: list[list[Chunk]] = [[], []]
+    while len(model._runs) + len(model._admission._joining):
+        for slot, outcome in model.step().items():
+            assert isinstance(outcome, Chunk)
+            chunks[slot].append(outcome)
+            if outcome.done:
+                model.release(slot)
+                may_encode.set()  # the first has come to its end meanwhile
+    assert all(torch.equal(frames_of(c), frames) for c, frames in zip(chunks, alone, strict=True))
+
+
+def test_one_that_leaves_while_its_prompt_is_encoded_is_gone(weights: Weights) -> None:
+    model = DiaModel(weights, CodesAsAudio(), 1)
+    model.admit(0, utterance(1, prompt=20))
+    model.release(0)
+    assert model.step() == {}
+    alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0)])[0]
+    assert torch.equal(frames_of(drive(model, [utterance(0)])[0]), frames_of(alone))
+
+
+def test_the_last_chunk_has_the_frames_which_need_not_be_encoded(weights: Weights) -> None:
+    class Mute(CodesAsAudio):
+        def encode(self, samples: Samples) -> torch.LongTensor:
+            raise AssertionError("there is nothing to encode")
+
+    chunks = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0, prompt=7)])[0]
+    frames = chunks[-1].frames
+    assert frames is not None
+    assert torch.equal(torch.from_numpy(frames).long(), frames_of(chunks))
+    assert [chunk.frames for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+
+    encoded = prompt_of(torch.from_numpy(frames), "[S1] So it goes.")
+    with_frames = replace(encoded, samples=np.empty(0, np.float32), frames=frames)
+    made = drive(DiaModel(weights, Mute(), 1), [replace(utterance(1), prompt=with_frames)])[0]
+    expected = drive(DiaModel(weights, CodesAsAudio(), 1), [replace(utterance(1), prompt=encoded)])[0]
+    assert torch.equal(frames_of(made), frames_of(expected))
+
+
+def test_the_old_arenas_are_gone_before_new_ones_are_made(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that is full of them has no room for both."""
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = DiaModel(weights, CodesAsAudio(), 1)
+    old = weakref.ref(model._state.cache[0])
+    seen = []
+    prepare = model._prepare
+
+    def watched(report: Callable[[float], None]) -> None:
+        seen.append(old())
+        prepare(report)
+
+    monkeypatch.setattr(model, "_prepare", watched)
+    with monkeypatch.context() as patch:
+        patch.setattr("dia_server.engine.dia.graphs.step", fail)
+        with pytest.raises(GpuOutOfMemory):
+            drive(model, [utterance(0)])
+    model.release(0)
+    model.reset()
+    assert seen == [None]
+
+
+def test_warming_up_leaves_nothing_behind(weights: Weights) -> None:
+    model = DiaModel(weights, Codec(tiny_dac()), 1)
+    model.warm_up()
+    assert model._prompts.bytes == 0
+    alone = audio_of(drive(DiaModel(weights, Codec(tiny_dac()), 1), [utterance(0)])[0])
+    assert (audio_of(drive(model, [utterance(0)])[0]) == alone).all()

@@ -1,11 +1,14 @@
 """The step never waits for the device, and is one graph."""
 
+import re
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.utils import run_and_get_code
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dia_server.engine.dia.assemble import assemble
@@ -56,9 +59,9 @@ class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs or {})
 
 
-def begun(device: str) -> tuple[Weights, State]:
+def begun(device: str, *, layers: int = 2) -> tuple[Weights, State]:
     """A state in which every slot is about to sample its first column."""
-    dia = tiny_dia()
+    dia = tiny_dia(layers=layers)
     where = torch.device(device)
     source = dia.state_dict().__getitem__
     weights = assemble(Shape.of(dia.config), source, device=where, dtype=torch.float32)
@@ -125,3 +128,27 @@ def test_the_step_is_one_graph_and_computes_the_same() -> None:
     assert eager.position.tolist() == [3, 4, 2, 4]
     assert torch.equal(eager.position, traced.position)
     assert torch.equal(eager.grid, traced.grid)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # inductor imports what torch deprecates
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles with g++")
+def test_a_fused_step_copies_no_arena_and_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a copy of the arena would be most of what a step reads and writes."""
+    monkeypatch.setattr("dia_server.engine.dia.weights._multiplied_by_onednn", lambda weight: False)
+    weights, eager = begun("cpu", layers=1)
+    _, fused = begun("cpu", layers=1)
+    compiled = compiled_step()
+    slots = torch.arange(SLOTS)
+    with torch.inference_mode():
+        _, (code,) = run_and_get_code(lambda: compiled(weights, fused, any_size(slots)))
+        for _ in range(3):
+            compiled(weights, fused, any_size(slots))
+        for _ in range(4):
+            step(weights, eager, slots)
+
+    sizes = re.findall(r"empty_strided_cpu\(\(([^)]*)\)", code)
+    assert len(sizes) > 10
+    assert not [size for size in sizes if str(eager.columns) in size or "1024" in size]
+    assert "torch.ops.dia_server.decode_attention" in code
+    assert torch.equal(eager.grid, fused.grid)
+    torch.testing.assert_close(eager.cache, fused.cache)

@@ -2,9 +2,7 @@
 
 The arena of a layer is [rows, 2 * kv_heads, columns, head_dim], contiguous: keys in the first half of the
 heads, values in the second, so `arena.chunk(2, dim=1)` gives the `keys` and `values` below without a copy,
-and what a program of the kernel reads (one head's columns) is one unbroken stretch of memory. Put the two
-guidance rows of a slot beside each other (rows 2s and 2s + 1): then the slots below n are the rows below
-2n, a view, and the path without a row index needs no gather.
+and what a program of the kernel reads (one head's columns) is one unbroken stretch of memory.
 
 Lengths stay on the device. The kernel splits each row's own length over a fixed number of programs, so
 one captured graph serves every mixture of lengths, balanced, and reads nothing past the end.
@@ -21,42 +19,36 @@ BLOCK = 64
 """Columns a program reads at a time; a split is a multiple of it."""
 
 
-def decode_attention(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    lengths: Tensor,
-    *,
-    rows: Tensor | None = None,
-    limit: int | None = None,
-) -> Tensor:
+@torch.library.custom_op("dia_server::decode_attention", mutates_args=())
+def decode_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
     """softmax(q k) v with scale 1.0: q [R, heads, D] to [R, heads, D].
 
-    `keys` and `values` [N, kv_heads, T, D] are views of the arena; query row r reads arena row `rows[r]`
-    (row r where None), its first `lengths[r]` >= 1 columns; heads is a multiple of kv_heads. `limit` is
-    an upper bound of `lengths` that the host knows; it saves reading the rest where there is no kernel.
+    `keys` and `values` [N, kv_heads, T, D] are views of the arena; query row r reads the first `lengths[r]`
+    >= 1 columns of arena row `rows[r]`; heads is a multiple of kv_heads.
+
+    To a compiled step this is one opaque operation: how the work is split depends on the batch, and is
+    decided when a graph is captured, not when the step is compiled.
     """
     if q.is_cuda:
         return fused_attention(q, keys, values, lengths, rows)
-    return plain_attention(q, keys, values, lengths, rows, limit)
+    return plain_attention(q, keys, values, lengths, rows)
 
 
-def plain_attention(
-    q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor | None, limit: int | None
-) -> Tensor:
+@decode_attention.register_fake
+def _(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+    return q.new_empty(q.shape)
+
+
+def plain_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
     """Without the kernel. The queries of one K/V head go in as a sequence: no copy of K and V per query."""
-    keys, values = keys[:, :, :limit], values[:, :, :limit]
-    if rows is None:
-        keys, values = keys[: len(q)], values[: len(q)]
-    else:
-        keys, values = keys[rows], values[rows]
+    keys, values = keys[rows], values[rows]
     mask = torch.arange(keys.shape[2], device=q.device) < lengths[:, None]
-    grouped = q.view(len(q), keys.shape[1], -1, q.shape[2])
+    grouped = q.reshape(len(q), keys.shape[1], -1, q.shape[2])
     out = F.scaled_dot_product_attention(grouped, keys, values, mask[:, None, None], scale=1.0)
     return out.flatten(1, 2)
 
 
-def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor | None) -> Tensor:
+def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
     """Split-KV attention (flash-decoding): softmaxes over pieces of a row, then one pass that joins them."""
     from dia_server.engine.dia.kernels import join_kernel, split_kernel
 
@@ -73,13 +65,12 @@ def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
         q,
         keys,
         values,
-        lengths if rows is None else rows,
+        rows,
         lengths,
         partial,
         scale,
         keys.stride(0),
         keys.stride(1),
-        ROWS=rows is not None,
         GROUP=heads // kv_heads,
         DIM=dim,
         SPLITS=splits,

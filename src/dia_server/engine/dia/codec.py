@@ -29,6 +29,8 @@ HOP = 512
 CODEBOOKS = 9
 CONTEXT = 10
 """Frames that a window needs on either side."""
+MAX_WINDOWS = 16
+"""Decoded at a time, of 63 frames each: 0.6 GB of intermediate results."""
 FIRST_CHUNK, LAST_CHUNK = 4, 43
 """Frames of the first chunk, for an early start, and of those in full swing, half a second each."""
 
@@ -83,6 +85,11 @@ class Codec:
         """[9 * 1024, hidden]: what each code adds to the decoder's input, its projection already applied."""
         self._offsets = torch.arange(CODEBOOKS, device=self.device) * self._size
 
+    @property
+    def bytes(self) -> int:
+        size: int = sum(weight.nbytes for weight in self._dac.parameters())
+        return size + self._table.nbytes
+
     @torch.inference_mode()
     def encode(self, samples: Samples) -> LongTensor:
         """Mono at 44.1 kHz, padded with silence to whole frames, to codes [ceil(n / 512), 9] there."""
@@ -104,7 +111,10 @@ class Codec:
         for i, window in enumerate(windows):
             groups.setdefault(i if self.device.type == "cpu" else len(window.frames), []).append(i)
         decoded: dict[int, Tensor] = {}
-        for group in groups.values():
+        batches = [
+            group[i : i + MAX_WINDOWS] for group in groups.values() for i in range(0, len(group), MAX_WINDOWS)
+        ]
+        for group in batches:
             codes = torch.stack([windows[i].frames for i in group]).to(self.device)
             for i, waveform in zip(group, self.decode_frames(codes), strict=True):
                 middle = slice(windows[i].left * HOP, (windows[i].left + windows[i].n) * HOP)

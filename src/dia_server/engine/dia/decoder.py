@@ -28,12 +28,8 @@ class Attention(NamedTuple):
     """Over the text."""
 
 
-def on_device(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-    """Attention whose lengths only the device knows."""
-    return decode_attention(q, keys, values, lengths, rows=rows)
-
-
-ON_DEVICE = Attention(on_device, on_device)
+ON_DEVICE = Attention(decode_attention, decode_attention)
+"""Attention whose lengths only the device knows."""
 
 
 def known_lengths(slots: Sequence[int], columns: Sequence[int], letters: Sequence[int]) -> Attention:

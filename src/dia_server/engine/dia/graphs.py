@@ -10,12 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dia_server.engine.dia.beside import steps_stream
 from dia_server.engine.dia.decoder import ON_DEVICE, known_lengths, step
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
 
-BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 
 
 class Launcher(Protocol):
@@ -50,15 +51,16 @@ class Graphs(Launcher):
         self._indices: dict[int, Tensor] = {}
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
+        stream = steps_stream(weights.device)  # a graph's kernels keep the priority they are captured with
         for i, size in enumerate(reversed(self._sizes)):  # the largest first: the others reuse its memory
             index = any_size(torch.arange(size, device=weights.device))
-            beside = torch.cuda.Stream(weights.device)  # type: ignore[no-untyped-call]
-            beside.wait_stream(torch.cuda.current_stream(weights.device))
-            with torch.cuda.stream(beside):
+            stream.wait_stream(torch.cuda.current_stream(weights.device))
+            with torch.cuda.stream(stream):
                 fused(weights, state, index)  # no slot is live, so this changes nothing
-            torch.cuda.current_stream(weights.device).wait_stream(beside)
+            torch.cuda.current_stream(weights.device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
+            # other threads may go on allocating meanwhile
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                 fused(weights, state, index)
             self._indices[size], self._graphs[size] = index, graph
             report((i + 1) / len(self._sizes))

@@ -18,7 +18,6 @@ def split_kernel(
     scale_ptr,
     row_stride,
     head_stride,
-    ROWS: tl.constexpr,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     SPLITS: tl.constexpr,
@@ -33,7 +32,7 @@ def split_kernel(
     r, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     heads = tl.num_programs(1) * GROUP
     length = tl.load(lengths_ptr + r).to(tl.int32)
-    row = tl.load(rows_ptr + r).to(tl.int64) if ROWS else r.to(tl.int64)
+    row = tl.load(rows_ptr + r).to(tl.int64)
     blocks = tl.cdiv(length, BLOCK)
     per_split = tl.cdiv(blocks, SPLITS)
     start = split * per_split * BLOCK

@@ -1,11 +1,12 @@
 """From the names of a model, a codec and a device to a running `DiaModel`."""
 
+import logging
 from collections.abc import Callable
 
-import structlog
 import torch
 
 from dia_server.engine.dia.assemble import assemble
+from dia_server.engine.dia.beside import take
 from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.codec import load_codec
 from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, release_cached
@@ -15,7 +16,7 @@ from dia_server.engine.dia.state import slot_bytes
 from dia_server.engine.types import LoadModel
 from dia_server.errors import ModelNotLoaded
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 FOUND, READ, READY = 0.4, 0.9, 1.0
 """Shares of loading by which the files are there, the weights are read, and the graphs are captured."""
@@ -33,6 +34,8 @@ def dia_loader(
 ) -> LoadModel:
     """A function that loads Dia and its codec, each a hub id or a folder; it raises ModelNotLoaded.
 
+    The thread that calls it must be the one that runs the model.
+
     `device` is "auto" or as torch names it; `dtype` "auto", "bfloat16", "float16" or "float32".
     `max_batch` caps the slots, which are else as many as memory holds; `prompt_bytes` bounds what is kept of
     voice prompts; `compile` asks for compiled steps, which exist on CUDA and ROCm.
@@ -41,6 +44,8 @@ def dia_loader(
     def load(report: Callable[[float], None]) -> DiaModel:
         where = pick_device(device)
         kind = pick_dtype(dtype, where)
+        if where.type == "cuda":
+            take(where)
         try:
             checkpoint = Checkpoint.locate(model, lambda share: report(FOUND * share))
             _check_memory(checkpoint, where, kind)
@@ -52,9 +57,9 @@ def dia_loader(
                 report=lambda share: report(FOUND + (READ - FOUND) * share),
             )
             audio = load_codec(codec, where)
-            slots = count_slots(checkpoint.shape, where, kind, max_batch)
-            _log_memory(weights.bytes, checkpoint.shape, kind, where, slots)
-            return DiaModel(
+            slots = count_slots(checkpoint.shape, where, kind, max_batch, prompt_bytes)
+            _log_memory(weights.bytes, audio.bytes, prompt_bytes, checkpoint.shape, kind, where, slots)
+            loaded = DiaModel(
                 weights,
                 audio,
                 slots,
@@ -62,6 +67,9 @@ def dia_loader(
                 prompt_bytes=prompt_bytes,
                 report=lambda share: report(READ + (READY - READ) * share),
             )
+            if where.type == "cuda":
+                loaded.warm_up()
+            return loaded
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -77,8 +85,7 @@ def pick_device(name: str) -> torch.device:
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        device = torch.empty(0, device=name).device  # with an index, where there are several
     except (RuntimeError, AssertionError) as error:
         raise ModelNotLoaded(f"The device {name!r} cannot be used: {error}") from error
     return device
@@ -98,13 +105,19 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.float16
 
 
-def count_slots(shape: Shape, device: torch.device, dtype: torch.dtype, max_batch: int) -> int:
-    """As many slots as the memory that is left holds, at most `max_batch`; raises ModelNotLoaded for none."""
-    available = available_bytes(device)
+def count_slots(
+    shape: Shape, device: torch.device, dtype: torch.dtype, max_batch: int, prompt_bytes: int
+) -> int:
+    """As many slots as the memory that is left holds beside what is kept of prompts, at most `max_batch`.
+
+    Raises ModelNotLoaded where that is none.
+    """
+    available = available_bytes(device) - prompt_bytes
     each = sum(slot_bytes(shape, device, dtype).values())
     if available < each:
         raise ModelNotLoaded(
-            f"Too little memory: one request takes {_mib(each)} MiB, and {_mib(available)} MiB are available"
+            f"Too little memory: one request takes {_mib(each)} MiB, "
+            f"and {_mib(max(0, available))} MiB are available"
         )
     return min(max_batch, available // each)
 
@@ -122,13 +135,25 @@ def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dty
         )
 
 
-def _log_memory(weights: int, shape: Shape, dtype: torch.dtype, device: torch.device, slots: int) -> None:
-    parts = {f"slot_{part}_mib": _mib(size) for part, size in slot_bytes(shape, device, dtype).items()}
-    total = slots * sum(slot_bytes(shape, device, dtype).values())
-    log.info(
-        "memory", device=str(device), dtype=str(dtype), weights_mib=_mib(weights), slots=slots, **parts,
-        slots_mib=_mib(total),
-    )  # fmt: skip
+def _log_memory(
+    weights: int,
+    codec: int,
+    prompts: int,
+    shape: Shape,
+    dtype: torch.dtype,
+    device: torch.device,
+    slots: int,
+) -> None:
+    parts = slot_bytes(shape, device, dtype)
+    sizes = {
+        "weights": weights,
+        "codec": codec,
+        "prompts_at_most": prompts,
+        **{f"slot_{part}": size for part, size in parts.items()},
+        "all_slots": slots * sum(parts.values()),
+    }
+    described = {"device": str(device), "dtype": str(dtype), "slots": slots}
+    log.info("memory", extra=described | {f"{part}_mib": _mib(size) for part, size in sizes.items()})
 
 
 def _mib(size: int) -> int:

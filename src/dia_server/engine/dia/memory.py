@@ -1,11 +1,16 @@
 """How much memory there is, and what it looks like when there is none left."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
+from dia_server.errors import GpuOutOfMemory
+
 GPU_MARGIN = 2 << 30
 """Left free on a GPU for the codec's and the prefill's intermediate results."""
+RETRY_S = 5
 CPU_SHARE = 0.6
 """Of the available memory; the rest stays with the machine."""
 
@@ -40,3 +45,16 @@ def release_cached() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+@contextmanager
+def named_shortage(failure: str, spare: Callable[[], None]) -> Iterator[None]:
+    """Raise a lack of memory as GpuOutOfMemory, in the words `failure`; `spare` gives back what can be."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        spare()
+        release_cached()
+        raise GpuOutOfMemory(f"{failure}; try again later", retry_after=RETRY_S) from error

@@ -24,7 +24,7 @@ def prefill(
     causal = column <= column[start:, None]
     turned = audio.heads + audio.kv_heads
     for i, layer in enumerate(weights.layers):
-        cache, text = state.cache[i, rows], state.text[i, slot : slot + 1, :, :letters]
+        cache, text = state.cache[i][rows], state.text[i, slot : slot + 1, :, :letters]
         qkv = layer.block.norm_qkv(x).view(1 + both, stop - start, -1, audio.head_dim)
         q, k = rotate(qkv[:, :, :turned], cos, sin).tensor_split([audio.heads], 2)
         cache[:, :, start:stop] = torch.cat([k, qkv[:, :, turned:]], 2).transpose(1, 2)

@@ -1,14 +1,18 @@
 """Voice prompts that were used lately: their codes, and the part of their K/V cache that no text changes.
 
 Both are named by the digest of the recording. The cache of the row without a text depends on the prompt
-alone, so a second utterance of the same voice need not compute it.
+alone, so a second utterance of the same voice need not compute it. Recordings are encoded beside the steps:
+that takes longer than running streams may wait.
 """
 
 from collections import OrderedDict
+from concurrent.futures import Future
 from typing import Protocol
 
+import torch
 from torch import LongTensor, Tensor
 
+from dia_server.engine.dia.beside import Beside
 from dia_server.engine.types import Samples, VoicePrompt
 
 Key = tuple[str, str]
@@ -22,32 +26,54 @@ class Encoder(Protocol):
 class Prompts:
     """Least recently used out first, once `limit` bytes are exceeded."""
 
-    def __init__(self, codec: Encoder, limit: int) -> None:
+    def __init__(self, codec: Encoder, device: torch.device, limit: int) -> None:
         self._codec, self._limit = codec, limit
+        self._beside = Beside(device, "prompts")
+        self._encoding: dict[str, Future[Tensor]] = {}
         self._kept: OrderedDict[Key, Tensor] = OrderedDict()
         self.bytes = 0
 
-    def codes(self, prompt: VoicePrompt) -> Tensor:
-        """The prompt's frames [T, channels], on the CPU."""
-        key = (prompt.digest, "codes")
-        found = self._find(key)
-        if found is None:
-            found = self._codec.encode(prompt.samples).cpu()
-            self._keep(key, found)
-        return found
+    def codes(self, prompt: VoicePrompt) -> Future[Tensor]:
+        """The prompt's frames [T, channels], on the CPU, once they are known."""
+        self._keep_encoded()
+        known = None if prompt.frames is None else torch.from_numpy(prompt.frames).long()
+        if known is None:
+            known = self._find((prompt.digest, "codes"))
+        if known is not None:
+            codes: Future[Tensor] = Future()
+            codes.set_result(known)
+            return codes
+        if prompt.digest not in self._encoding:
+            self._encoding[prompt.digest] = self._beside.submit(self._encode, prompt.samples)
+        return self._encoding[prompt.digest]
 
     def silent_cache(self, digest: str) -> Tensor | None:
         """[layers, 2 * kv_heads, T, head_dim] of the row without a text, if it is known."""
         return self._find((digest, "cache"))
 
     def keep_silent_cache(self, digest: str, cache: Tensor) -> None:
-        """Keep a copy of `cache`, if one fits at all."""
+        """Keep `cache`, if it fits at all."""
         if cache.nbytes <= self._limit:
-            self._keep((digest, "cache"), cache.clone())
+            self._keep((digest, "cache"), cache)
 
     def clear(self) -> None:
         self._kept.clear()
         self.bytes = 0
+
+    def close(self) -> None:
+        self._beside.close()
+        self.clear()
+
+    def _encode(self, samples: Samples) -> Tensor:
+        return self._codec.encode(samples).cpu()
+
+    def _keep_encoded(self) -> None:
+        """Take over what has been encoded since this was last called, whoever still waits for it."""
+        for digest, codes in list(self._encoding.items()):
+            if codes.done():
+                del self._encoding[digest]
+                if codes.exception() is None:  # whoever asked for it has been told of one
+                    self._keep((digest, "codes"), codes.result())
 
     def _find(self, key: Key) -> Tensor | None:
         if key in self._kept:

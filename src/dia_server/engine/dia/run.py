@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 from torch import LongTensor, Tensor
 
 from dia_server.engine.dia.codec import Span, Window, plan_chunk
 from dia_server.engine.dia.delay import undelayed
 from dia_server.engine.dia.state import NEVER
-from dia_server.engine.types import Utterance
+from dia_server.engine.types import Frames, Utterance
 
 FRAMES_A_BYTE = 5.75
 """Of speech for a byte of text, about 15 characters a second: only for progress while the end is open."""
@@ -102,6 +103,11 @@ class Run:
     def finished(self) -> bool:
         """Whether the codec has been given everything."""
         return self.ended and self.emitted == self.complete
+
+    def frames(self) -> Frames:
+        """All frames so far, without the prompt's."""
+        frames = undelayed(self.columns, self.prompt, self.prompt + self.complete, self.delay)
+        return frames.numpy().astype(np.int16)
 
     def _frames(self, span: Span) -> LongTensor:
         return undelayed(self.columns, self.prompt + span.start, self.prompt + span.stop, self.delay)

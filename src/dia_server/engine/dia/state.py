@@ -5,7 +5,7 @@ in advance every token that is not to be sampled (BOS, the voice prompt), and th
 device, so that the step needs neither branches nor the host.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -38,10 +38,13 @@ class State:
     top_k: Tensor
     seed: Tensor
     text_length: Tensor
-    cache: Tensor
-    """[layers, 2 * slots, 2 * kv_heads, columns, head_dim]: keys, then values, of the self-attention."""
+    cache: tuple[Tensor, ...]
+    """Of each layer [2 * slots, 2 * kv_heads, columns, head_dim]: keys, then values, of the self-attention.
+
+    A tensor a layer: a compiled step writes into one that it is given, but would copy a slice of one first.
+    """
     text: Tensor
-    """[layers, slots, 2 * heads, bytes, head_dim]: the same of the cross-attention."""
+    """[layers, slots, 2 * heads, bytes, head_dim]: keys, then values, of the cross-attention."""
 
     @property
     def slots(self) -> int:
@@ -49,7 +52,7 @@ class State:
 
     @property
     def columns(self) -> int:
-        return self.cache.shape[3]
+        return self.cache[0].shape[2]
 
     def begin(self, slot: int, utterance: Utterance, columns: LongTensor, prompt: int, end: int) -> None:
         """Set a slot up whose prompt has `prompt` frames; it runs once it is `live`.
@@ -74,15 +77,20 @@ class State:
         self.text_length[slot] = length
 
     def silent_cache(self, slot: int, columns: int) -> Tensor:
-        """The row without a text: [layers, 2 * kv_heads, columns, head_dim]."""
-        return self.cache[:, 2 * slot + 1, :, :columns]
+        """A copy of the row without a text: [layers, 2 * kv_heads, columns, head_dim]."""
+        return torch.stack([layer[2 * slot + 1, :, :columns] for layer in self.cache])
+
+    def set_silent_cache(self, slot: int, copy: Tensor) -> None:
+        for layer, columns in zip(self.cache, copy, strict=True):
+            layer[2 * slot + 1, :, : columns.shape[1]] = columns
 
     def knobs(self, slots: Tensor) -> Knobs:
         return Knobs(*(getattr(self, knob)[slots] for knob in Knobs._fields))
 
     def scrub(self, slot: int) -> None:
         """Remove what a broken utterance has left: masked attention multiplies it by 0; NaN survives."""
-        self.cache[:, 2 * slot : 2 * slot + 2].zero_()
+        for layer in self.cache:
+            layer[2 * slot : 2 * slot + 2].zero_()
         self.text[:, slot].zero_()
 
     def upload(self, tensor: Tensor) -> Tensor:
@@ -91,9 +99,6 @@ class State:
         if device.type == "cuda":
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
-
-    def bytes(self) -> dict[str, int]:
-        return {field.name: getattr(self, field.name).nbytes for field in fields(self)}
 
 
 def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
@@ -120,7 +125,7 @@ def new_state(shape: Shape, slots: int, device: torch.device, dtype: torch.dtype
 
     # zeros rather than whatever was there: masked attention multiplies it by 0
     cache_size, text_size = _arenas(shape, slots)
-    cache = torch.zeros(cache_size, dtype=dtype, device=device)
+    cache = tuple(torch.zeros(cache_size[1:], dtype=dtype, device=device) for _ in range(cache_size[0]))
     text = torch.zeros(text_size, dtype=text_dtype(device, dtype), device=device)
     return State(
         grid=torch.full((slots, shape.audio.positions + 1, shape.channels), UNKNOWN, device=device),

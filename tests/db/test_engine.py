@@ -1,0 +1,74 @@
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text
+
+from dia_server.db import engine
+from dia_server.db.engine import Database
+from dia_server.db.models import Totals
+from dia_server.errors import StorageUnavailable
+
+CONNECTIONS = 15
+"""Of a pool, at most."""
+
+
+@pytest.fixture
+async def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    monkeypatch.setattr(engine, "POOL_TIMEOUT_S", 0.2)
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
+    await database.upgrade()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def lock(database: Database, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another program, which writes and does not end."""
+    with closing(sqlite3.connect(tmp_path / "dia.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+async def write(database: Database) -> None:
+    async with database.sessions.begin() as session:
+        await session.execute(text("UPDATE totals SET failed = failed + 1"))
+
+
+async def test_connections_that_are_all_in_use_are_named(database: Database) -> None:
+    async with AsyncExitStack() as held:
+        for _ in range(CONNECTIONS):
+            session = await held.enter_async_context(database.reads())
+            await session.connection()
+
+        async with database.reads() as session:
+            with pytest.raises(StorageUnavailable, match="all connections to it are in use") as failure:
+                await session.connection()
+    assert failure.value.retry_after
+
+
+async def test_reads_go_past_any_number_of_writers_that_wait(
+    database: Database, lock: sqlite3.Connection
+) -> None:
+    writers = [asyncio.create_task(write(database)) for _ in range(CONNECTIONS + 5)]
+    await asyncio.sleep(0.5)
+
+    async with asyncio.timeout(2), database.reads() as session:
+        assert await session.scalar(select(Totals.failed)) == 0
+
+    lock.execute("ROLLBACK")
+    results = await asyncio.gather(*writers, return_exceptions=True)
+    assert {type(result) for result in results} == {type(None), StorageUnavailable}
+    async with database.reads() as session:
+        assert await session.scalar(select(Totals.failed)) == results.count(None)
+
+
+async def test_what_a_statement_was_about_is_not_told(database: Database) -> None:
+    with pytest.raises(Exception, match="no such table") as failure:
+        async with database.sessions.begin() as session:
+            await session.execute(text("INSERT INTO nowhere VALUES (:text)"), {"text": "marmalade"})
+
+    assert "marmalade" not in str(failure.value)
