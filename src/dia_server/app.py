@@ -22,6 +22,7 @@ from dia_server.services.config import Config, ConfigService
 from dia_server.services.job_store import JobStore
 from dia_server.services.job_worker import JobWorker
 from dia_server.services.jobs import JobService
+from dia_server.services.listening import WordCheck
 from dia_server.services.metrics import Metrics
 from dia_server.services.narrator import Narrator
 from dia_server.services.outputs import Outputs
@@ -73,7 +74,7 @@ CONTROLLERS = [
 ]
 
 MAX_BODY = 1024 * 1024
-"""Bytes of a JSON body; the longest text, escaped to the utmost, takes 48 KiB."""
+"""Bytes of a JSON body; the longest text that may be allowed takes 938 KiB, escaped to the utmost."""
 
 EXPOSED_HEADERS = [
     "X-RateLimit-Limit",
@@ -84,6 +85,7 @@ EXPOSED_HEADERS = [
     "X-Engine",
     "X-Seed",
     "X-Retries",
+    "X-Faults",
 ]
 
 
@@ -118,8 +120,18 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     store = JobStore(database)
     outputs = Outputs(conf.audio_outputs)
     recorder = Recorder(store, outputs, config)
-    narrator = Narrator(engine, retries=conf.guard_retries)
-    speech = SpeechService(narrator, voices, VoicePrompts(prompts, prompt_folder), config, recorder.finished)
+    words = WordCheck(whisper.transcribe, conf.guard_word_errors)
+    narrator = Narrator(
+        engine, retries=conf.guard_retries, misheard=words.misheard if conf.guard_word_errors else None
+    )
+    speech = SpeechService(
+        narrator,
+        voices,
+        VoicePrompts(prompts, prompt_folder),
+        config,
+        recorder.finished,
+        max_characters=conf.max_characters,
+    )
     worker = JobWorker(engine, speech, store, outputs)
     jobs = JobService(engine, speech, store, worker, outputs)
     retention = Retention(store, outputs, config)
@@ -166,6 +178,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "generate": conf.rate_limit_generate,
         "upload": conf.rate_limit_upload,
         "jobs": conf.rate_limit_jobs,
+        "plan": conf.rate_limit_jobs,
     }
     rate_limit = RateLimit(limits, ClientAddress(conf.trusted_proxies))
     dependencies = {
@@ -183,7 +196,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "metrics_service": _provide(metrics),
     }
     app = Litestar(
-        [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies)],
+        [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies, conf.max_characters)],
         dependencies=dependencies,
         middleware=[Options(), ApiKeys(conf.api_keys), rate_limit],
         exception_handlers={Exception: render_error},

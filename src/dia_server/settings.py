@@ -46,9 +46,20 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         _doc("Seconds without work after which Dia leaves the memory; 0 for never.", ge=0),
     ] = 0
+    max_characters: Annotated[
+        int, _doc("Characters of the text of one request, at most.", ge=100, le=80_000)
+    ] = 4096
     guard_retries: Annotated[
         int, _doc("Times that a piece which came out badly is made again with the next seed.", ge=0, le=10)
     ] = 1
+    guard_word_errors: Annotated[
+        float,
+        _doc(
+            "Share of a piece's words that Whisper may hear wrong before it counts as bad; 0 for no check.",
+            ge=0,
+            le=1,
+        ),
+    ] = 0.0
     max_batch: Annotated[
         int, _doc("Utterances made at the same time, at most; fewer where memory is short.", ge=1, le=256)
     ] = 64
@@ -75,7 +86,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         int, _doc("Uploads a minute and client; 0 for no limit.", ge=0, le=1_000_000)
     ] = 5
     rate_limit_jobs: Annotated[
-        int, _doc("Job queries a minute and client; 0 for no limit.", ge=0, le=1_000_000)
+        int, _doc("Job queries a minute and client, and as many plans; 0 for no limit.", ge=0, le=1_000_000)
     ] = 100
     log_format: Annotated[
         Literal["console", "json"], _doc("Log lines for people, or one JSON object a line.")

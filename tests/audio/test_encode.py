@@ -3,7 +3,7 @@ import io
 import shutil
 import subprocess
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from dia_server.audio import wav
 from dia_server.audio.encode import MEDIA_TYPES, PCM_RATE, AudioFormat, Encoder, encode
 from tests.audio.signals import RATE, Samples, pitch, tone
 from tests.memory import linux_only, resident
@@ -42,9 +43,11 @@ def decode(file: bytes, audio_format: AudioFormat) -> Decoded:
         return Decoded(np.concatenate(pieces), stream.rate, stream.channels, stream.codec_context.name)
 
 
-def streamed(samples: Samples, audio_format: AudioFormat, sizes: list[int]) -> Iterator[bytes]:
+def streamed(
+    samples: Samples, audio_format: AudioFormat, sizes: list[int], *, whole: bool = False
+) -> Iterator[bytes]:
     """The bytes of each push, then those of the end."""
-    encoder, start, pushes = Encoder(audio_format, RATE), 0, 0
+    encoder, start, pushes = Encoder(audio_format, RATE, whole=whole), 0, 0
     while start < len(samples):
         size = sizes[pushes % len(sizes)]
         yield encoder.push(samples[start : start + size])
@@ -74,6 +77,33 @@ def test_a_stream_decodes_to_what_went_in(audio_format: AudioFormat, sizes: list
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
+@pytest.mark.parametrize("sizes", [[512], [997, 0, 1, 4410]], ids=str)
+def test_a_whole_file_is_the_same_however_its_samples_come(
+    audio_format: AudioFormat, sizes: list[int]
+) -> None:
+    *pushes, file = streamed(tone(1), audio_format, sizes, whole=True)
+
+    assert not any(pushes)
+    assert file == encode(tone(1), RATE, audio_format)
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "length"),
+    [
+        ("wav", lambda file: int.from_bytes(file[40:44], "little") // 2),
+        ("flac", lambda file: int.from_bytes(file[18:26], "big") & 0xF_FFFF_FFFF),  # of STREAMINFO
+    ],
+)
+def test_the_header_of_a_whole_file_knows_its_length(
+    audio_format: AudioFormat, length: Callable[[bytes], int]
+) -> None:
+    *_, file = streamed(tone(1), audio_format, [512], whole=True)
+
+    assert length(file) == RATE
+    assert length(b"".join(streamed(tone(1), audio_format, [512]))) != RATE
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
 def test_equal_samples_make_equal_files(audio_format: AudioFormat) -> None:
     assert encode(tone(1), RATE, audio_format) == encode(tone(1), RATE, audio_format)
 
@@ -87,16 +117,47 @@ def test_single_samples_are_enough(audio_format: AudioFormat) -> None:
     assert file == b"".join(streamed(samples, audio_format, [512]))
 
 
-@pytest.mark.parametrize("audio_format", ["flac", "wav"])
-@pytest.mark.skipif(shutil.which("sox") is None, reason="needs sox, a decoder that is not FFmpeg")
-def test_sox_agrees(audio_format: AudioFormat, tmp_path: Path) -> None:
-    path, decoded = tmp_path / f"tone.{audio_format}", tmp_path / "decoded.wav"
-    for file in (encode(tone(3), RATE, audio_format), b"".join(streamed(tone(3), audio_format, [512]))):
-        path.write_bytes(file)
-        subprocess.run(["sox", "--ignore-length", path, decoded], check=True, capture_output=True)
-        with wave.open(str(decoded)) as opened:
-            assert (opened.getframerate(), opened.getnchannels()) == (RATE, 1)
-            assert opened.getnframes() / RATE == pytest.approx(3, rel=0.02)
+DECODERS: dict[AudioFormat, list[str]] = {
+    "wav": ["sox", "--ignore-length", "{file}", "{decoded}"],
+    "mp3": ["mpg123", "--quiet", "--wav", "{decoded}", "{file}"],
+    "opus": ["opusdec", "--quiet", "{file}", "{decoded}"],
+    "aac": ["faad", "-q", "-o", "{decoded}", "{file}"],
+    "flac": ["sox", "--ignore-length", "{file}", "{decoded}"],
+    "pcm": [
+        *("sox", "--type", "raw", "--rate", str(PCM_RATE), "--channels", "1"),
+        *("--encoding", "signed-integer", "--bits", "16", "{file}", "{decoded}"),
+    ],
+}
+"""Programs that have nothing of FFmpeg's, and write a WAV file. FAAD makes two equal channels of one."""
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_decoders_that_are_not_the_encoders_own_agree(
+    audio_format: AudioFormat, whole: bool, tmp_path: Path
+) -> None:
+    program, *arguments = DECODERS[audio_format]
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
+    file, decoded = tmp_path / f"tone.{audio_format}", tmp_path / "decoded.wav"
+    file.write_bytes(b"".join(streamed(tone(4), audio_format, [512], whole=whole)))
+
+    places = {"file": str(file), "decoded": str(decoded)}
+    command = [program, *(argument.format(**places) for argument in arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+    with wave.open(str(decoded)) as opened:
+        rate, channels = opened.getframerate(), opened.getnchannels()
+        samples = wav.samples(opened.readframes(10 * rate))
+    if audio_format == "aac":
+        samples, other = samples[::2], samples[1::2]
+        np.testing.assert_array_equal(samples, other)
+        header = file.read_bytes()[:4]  # whose channel configuration is in bits 23 to 25
+        channels -= 1
+        assert (header[2] & 1) << 2 | header[3] >> 6 == 1
+    assert (rate, channels) == (RATES[audio_format], 1)
+    assert len(samples) / rate == pytest.approx(4, rel=0.02)
+    assert pitch(samples, rate) == pytest.approx(440, rel=0.005)
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
@@ -109,6 +170,17 @@ def test_bytes_come_while_samples_are_pushed(audio_format: AudioFormat) -> None:
     longest_wait = np.diff(np.flatnonzero(sizes)).max()
     assert longest_wait * 441 / RATE <= 0.1
     assert len(end) < 0.05 * sizes.sum()
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "samples"),
+    [("wav", 1), ("pcm", 100), ("flac", 1024), ("opus", 1024), ("aac", 2048), ("mp3", 2304)],
+)
+def test_so_many_samples_make_the_first_bytes(audio_format: AudioFormat, samples: int) -> None:
+    encoder = Encoder(audio_format, RATE)
+    encoder.push(np.zeros(0, np.float32))  # the header
+
+    assert encoder.push(tone(1)[:samples])
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
@@ -160,14 +232,17 @@ def test_an_encoder_can_be_dropped_unfinished(audio_format: AudioFormat) -> None
 
 
 @linux_only
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_a_long_stream_is_not_kept(audio_format: AudioFormat) -> None:
+def test_of_the_samples_nothing_is_kept(audio_format: AudioFormat, whole: bool) -> None:
     """A minute and a half, as floats, is 16 MB."""
-    encoder, second = Encoder(audio_format, RATE), tone(1)
+    encoder, second = Encoder(audio_format, RATE, whole=whole), tone(1)
     for _ in range(3):
         encoder.push(second)
     before = resident()
     for _ in range(90):
         encoder.push(second)
+    grown = resident() - before
 
-    assert resident() - before < 4 * 2**20
+    file = len(encoder.finish()) if whole else 0
+    assert grown < 1.2 * file + 4 * 2**20

@@ -1,6 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, EngineName, Samples, Utterance, VoicePrompt
 from dia_server.errors import Overloaded, ServerError
-from dia_server.services.narrator import NOTHING, PART, Narrated, Narrator
+from dia_server.services.narrator import NOTHING, PART, Misheard, Narrated, Narrator
+from dia_server.services.tally import Tally
 from dia_server.text.plan import Plan, PlannedUtterance
 from tests.scripted import Part, Script, ScriptedModel, speech
 from tests.waiting import until
@@ -27,23 +29,37 @@ def say(utterance: Utterance) -> list[Part]:
     return speech(1.0, level(utterance))
 
 
-def pieces(count: int, *, pause_s: float = 0.0, pause_after_s: float = 0.0) -> Plan:
+def pieces(
+    count: int,
+    *,
+    pause_s: float = 0.0,
+    gap_s: float = 0.0,
+    pause_after_s: float = 0.0,
+    anchored: bool = False,
+) -> Plan:
     return Plan(
         tuple(
-            PlannedUtterance(f"[S1] {n}", ".", pause_s, estimated_s=1.0, max_tokens=300)
+            PlannedUtterance(f"[S1] {n}", ".", pause_s, gap_s, estimated_s=1.0, max_tokens=300)
             for n in range(1, count + 1)
         ),
         pause_after_s,
+        anchored,
     )
 
 
 class Rig:
-    def __init__(self, engine: Engine, model: ScriptedModel, retries: int) -> None:
+    def __init__(self, engine: Engine, model: ScriptedModel, retries: int, misheard: Misheard | None) -> None:
         self.engine, self.model = engine, model
-        self.narrator = Narrator(engine, retries=retries)
+        self.narrator = Narrator(engine, retries=retries, misheard=misheard)
+        self.tally = Tally()
+        """Of the narration that was begun last."""
 
-    async def tell(self, plan: Plan, base: Utterance = BASE, *, live: bool = False) -> list[Narrated]:
-        async with aclosing(self.narrator.narrate(plan, base, live=live)) as narration:
+    def narrate(self, plan: Plan, base: Utterance = BASE, **how: Any) -> AsyncGenerator[Narrated]:
+        self.tally = Tally()
+        return self.narrator.narrate(plan, base, self.tally, **how)
+
+    async def tell(self, plan: Plan, base: Utterance = BASE, **how: Any) -> list[Narrated]:
+        async with aclosing(self.narrate(plan, base, **how)) as narration:
             return [narrated async for narrated in narration]
 
     async def is_idle(self) -> bool:
@@ -57,6 +73,7 @@ async def rig(
     slots: int = 4,
     max_waiting: int = 16,
     retries: int = 0,
+    misheard: Misheard | None = None,
     step_s: float = 0.0,
     name: EngineName = "dia",
 ) -> AsyncIterator[Rig]:
@@ -66,7 +83,7 @@ async def rig(
     try:
         while not engine.ready:
             await asyncio.sleep(0.001)
-        yield Rig(engine, model, retries)
+        yield Rig(engine, model, retries, misheard)
     finally:
         await asyncio.to_thread(engine.stop)
 
@@ -96,7 +113,7 @@ async def test_pieces_run_side_by_side_and_come_out_in_order() -> None:
 
 async def test_without_a_prompt_the_first_piece_is_the_prompt_of_the_others() -> None:
     async with rig(step_s=0.002) as made:
-        narration = made.narrator.narrate(pieces(4), BASE)
+        narration = made.narrate(pieces(4, anchored=True), BASE)
         async with aclosing(narration):
             async for narrated in narration:
                 if narrated.progress < 0.25:
@@ -116,17 +133,32 @@ async def test_without_a_prompt_the_first_piece_is_the_prompt_of_the_others() ->
         assert made.model.most == 3
 
 
-async def test_a_first_piece_without_a_sound_is_nobodys_prompt() -> None:
-    async with rig(lambda u: SILENT if level(u) == 0.1 else say(u)) as made:
-        narration = await made.tell(pieces(2))
+async def test_a_first_piece_follows_the_voices_own_prompt_into_that_of_the_others() -> None:
+    async with rig(step_s=0.002) as made:
+        await made.tell(pieces(3, anchored=True), Utterance("", "aria", 7, prompt=PROMPT))
 
-        assert made.model.seen[1].prompt is None
+        first, *others = made.model.seen
+        assert first.prompt is PROMPT
+        said = np.concatenate([part for part in say(first) if isinstance(part, np.ndarray)])
+        for other in others:
+            assert other.prompt is not None
+            np.testing.assert_array_equal(other.prompt.samples, np.concatenate([PROMPT.samples, said]))
+            assert other.prompt.transcript == "[S1] I speak like this. [S1] 1"
+        assert made.model.most == 2
+
+
+@pytest.mark.parametrize("prompt", [None, PROMPT])
+async def test_a_first_piece_without_a_sound_is_nobodys_prompt(prompt: VoicePrompt | None) -> None:
+    async with rig(lambda u: SILENT if level(u) == 0.1 else say(u)) as made:
+        narration = await made.tell(pieces(2, anchored=True), Utterance("", "aria", 7, prompt=prompt))
+
+        assert made.model.seen[1].prompt is prompt
         assert levels(narration) == pytest.approx([0.2], abs=0.01)
 
 
 async def test_the_preview_needs_no_anchor() -> None:
     async with rig(step_s=0.002, name="preview") as made:
-        await made.tell(pieces(4))
+        await made.tell(pieces(4, anchored=True))
 
         assert made.model.most == 4
 
@@ -134,7 +166,7 @@ async def test_the_preview_needs_no_anchor() -> None:
 async def test_ahead_bounds_what_is_begun() -> None:
     async with rig() as made:
         base = Utterance("", "aria", 7, prompt=PROMPT)
-        narration = made.narrator.narrate(pieces(8), base, live=True, ahead_s=2.0)
+        narration = made.narrate(pieces(8), base, live=True, ahead_s=2.0)
         async with aclosing(narration):
             await anext(narration)
             await until(made.is_idle)
@@ -151,12 +183,12 @@ async def test_what_comes_at_once_is_put_out_in_parts() -> None:
 
     assert max(len(narrated.samples) for narrated in narration) == PART
     assert len(narration) > 8
-    assert sum(narrated.tokens for narrated in narration) == 8  # of the one chunk
+    assert made.tally.tokens == 8  # of the one chunk
 
 
 async def test_leaving_early_frees_every_slot() -> None:
     async with rig(lambda u: speech(60), step_s=0.005) as made:
-        narration = made.narrator.narrate(pieces(9), Utterance("", "aria", 7, prompt=PROMPT), live=True)
+        narration = made.narrate(pieces(9), Utterance("", "aria", 7, prompt=PROMPT), live=True)
         await anext(narration)
         assert made.engine.active == 4
 
@@ -189,7 +221,7 @@ async def test_an_error_is_raised_at_its_place_and_what_follows_is_given_up() ->
         heard: list[Narrated] = []
 
         async def listen() -> None:
-            async for narrated in made.narrator.narrate(pieces(5), Utterance("", "aria", 7, prompt=PROMPT)):
+            async for narrated in made.narrate(pieces(5), Utterance("", "aria", 7, prompt=PROMPT)):
                 heard.append(narrated)
 
         with pytest.raises(ServerError, match="no more"):
@@ -212,7 +244,7 @@ async def test_a_bad_piece_is_made_again_with_the_next_seed() -> None:
 
         assert [utterance.seed for utterance in made.model.seen] == [7, 8]
         assert levels(narration) == pytest.approx([0.1], abs=0.01)
-        assert narration[-1].retries == 1
+        assert (made.tally.retries, made.tally.faults) == (1, set())
 
 
 async def test_seeds_go_round_at_their_end() -> None:
@@ -235,7 +267,43 @@ async def test_what_is_heard_live_is_not_taken_back_but_what_follows_may_be() ->
         narration = await made.tell(pieces(2), Utterance("", "aria", 7, prompt=PROMPT), live=True)
 
         assert sorted(utterance.text for utterance in made.model.seen) == ["[S1] 1.", "[S1] 2.", "[S1] 2."]
-        assert narration[-1].retries == 1
+        assert levels(narration) == pytest.approx([0.2], abs=0.02)
+        assert (made.tally.retries, made.tally.faults) == (1, {"silent"})
+
+
+async def test_of_those_that_are_bad_the_one_with_the_fewest_faults_stays() -> None:
+    def endless(seconds: float, level: float) -> list[Part]:
+        return list(speech(seconds + 1, level)[: round(seconds * 10)])  # it does not fall silent
+
+    def script(utterance: Utterance) -> list[Part]:
+        return endless(1, 0.3) if utterance.seed == 8 else endless(6, 0.1)
+
+    async with rig(script, retries=2) as made:
+        narration = await made.tell(pieces(1))
+
+        assert [utterance.seed for utterance in made.model.seen] == [7, 8, 9]
+        assert levels(narration) == pytest.approx([0.3], abs=0.01)
+        assert (made.tally.retries, made.tally.faults) == (2, {"cut_off"})
+
+
+async def test_a_piece_whose_words_are_not_heard_is_bad_too() -> None:
+    asked: list[str] = []
+
+    async def misheard(samples: Samples, text: str) -> bool:
+        asked.append(text)
+        return float(np.abs(samples).max()) < 0.15  # the first piece
+
+    async with rig(retries=1, misheard=misheard) as made:
+        await made.tell(pieces(2), Utterance("", "aria", 7, prompt=PROMPT))
+
+        assert sorted(asked) == ["[S1] 1", "[S1] 1", "[S1] 2"]
+        assert (made.tally.retries, made.tally.faults) == (1, {"misheard"})
+
+        asked.clear()
+        await made.tell(pieces(2), Utterance("", "aria", 7, prompt=PROMPT), live=True)
+
+        assert asked == ["[S1] 2"]
+        assert made.tally.faults == set()
 
 
 async def test_what_the_client_has_cut_short_is_not_made_again() -> None:
@@ -243,6 +311,43 @@ async def test_what_the_client_has_cut_short_is_not_made_again() -> None:
         await made.tell(pieces(1), Utterance("", "aria", 7, max_tokens=20))
 
         assert [utterance.max_tokens for utterance in made.model.seen] == [20]
+        assert made.tally.faults == set()
+
+
+async def test_a_limit_of_tokens_is_for_each_piece_so_that_none_is_lost() -> None:
+    async with rig() as made:
+        narration = await made.tell(pieces(3), Utterance("", "aria", 7, prompt=PROMPT, max_tokens=100))
+
+        assert [utterance.max_tokens for utterance in made.model.seen] == [100, 100, 100]
+        assert levels(narration) == pytest.approx([0.1, 0.2, 0.3], abs=0.02)
+
+
+async def test_a_piece_is_not_longer_than_its_plan_allows_whatever_the_limit() -> None:
+    async with rig() as made:
+        await made.tell(pieces(1), Utterance("", "aria", 7, max_tokens=10_000))
+
+        assert [utterance.max_tokens for utterance in made.model.seen] == [300]
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_without_a_guard_nothing_is_judged(live: bool) -> None:
+    async with rig(bad_with(7)) as made:
+        await made.tell(pieces(1), live=live)
+
+        assert made.tally.faults == set()
+
+
+async def test_the_time_that_a_listener_takes_is_not_counted() -> None:
+    async with rig(step_s=0.005) as made:
+        narration = made.narrate(pieces(2), live=True, ahead_s=1.0)
+        async with aclosing(narration):
+            async for _ in narration:
+                await asyncio.sleep(0.05)
+
+        counted = made.tally.made(speed=2.0)
+        assert 0.1 <= counted.generation_s < 0.5  # of the steps; there were 20 parts to listen to
+        assert counted.audio_s == pytest.approx(1.0, abs=0.1)
+        assert counted.tokens == 160
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -267,13 +372,22 @@ async def test_pauses_are_where_the_plan_has_them() -> None:
         assert not apart[-SAMPLE_RATE // 4 :].any()
 
 
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+async def test_pauses_that_are_asked_for_are_made_for_the_speed_at_which_they_are_heard(speed: float) -> None:
+    async with rig() as made:
+        plan = pieces(3, pause_s=0.5, gap_s=0.25, pause_after_s=0.5)
+        normal, changed = sound(await made.tell(plan)), sound(await made.tell(plan, speed=speed))
+
+        assert len(changed) - len(normal) == pytest.approx(2.0 * (speed - 1) * SAMPLE_RATE, abs=3)
+
+
 async def test_nothing_to_say_is_a_moment_of_silence() -> None:
     async with rig() as made:
         np.testing.assert_array_equal(sound(await made.tell(Plan((), 0.0))), NOTHING)
 
 
 async def test_a_text_of_no_length_can_be_said() -> None:
-    one = PlannedUtterance("[S1] 1", "", 0.0, estimated_s=0.0, max_tokens=300)
+    one = PlannedUtterance("[S1] 1", "", 0.0, 0.0, estimated_s=0.0, max_tokens=300)
     async with rig() as made:
         assert (await made.tell(Plan((one,), 0.0)))[-1].progress == 1
 
@@ -320,7 +434,7 @@ async def test_the_same_seed_gives_the_same_however_fast_it_is_heard() -> None:
         fast = sound(await made.tell(pieces(5), base, live=True))
 
         slow = []
-        async with aclosing(made.narrator.narrate(pieces(5), base, live=True, ahead_s=1.0)) as narration:
+        async with aclosing(made.narrate(pieces(5), base, live=True, ahead_s=1.0)) as narration:
             async for narrated in narration:
                 slow.append(narrated)
                 await asyncio.sleep(0.005)

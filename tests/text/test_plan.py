@@ -22,7 +22,7 @@ def test_a_short_text_is_one_piece() -> None:
     (only,) = planned("Hello there. How are you?").utterances
 
     assert only.text == "[S1] Hello there. How are you?"
-    assert only.pause_before_s == 0
+    assert (only.pause_s, only.gap_s) == (0, 0)
     assert only.estimated_s == pytest.approx(25 / 15, abs=0.1)
 
 
@@ -74,7 +74,7 @@ def test_a_long_text_is_cut_between_sentences_into_pieces_of_5_to_20_s() -> None
     for utterance in plan.utterances:
         assert utterance.text.endswith("told.")
         assert 5 <= utterance.estimated_s <= 20
-        assert utterance.pause_before_s == (0 if utterance is plan.utterances[0] else 0.3)
+        assert utterance.gap_s == (0 if utterance is plan.utterances[0] else 0.3)
 
 
 def test_a_sentence_too_long_is_cut_between_clauses() -> None:
@@ -107,13 +107,23 @@ def test_a_word_too_long_is_cut_between_characters() -> None:
 def test_pauses_lie_between_pieces_and_around_the_whole() -> None:
     plan = planned("[pause:250ms] One. [pause:1.5s] [S2] Two [PAUSE:1s][pause:2s] three. [pause:99s]")
 
-    assert [(one.pause_before_s, one.text + one.ending) for one in plan.utterances] == [
+    assert [(one.pause_s, one.text + one.ending) for one in plan.utterances] == [
         (0.25, "[S1] One."),
         (1.5, "[S2] Two."),
         (3.0, "[S2] three."),
     ]
     assert plan.pause_after_s == 10
-    assert plan.estimated_s == pytest.approx(14.75 + sum(one.estimated_s for one in plan.utterances))
+    assert plan.pauses_s == 14.75
+    assert not any(one.gap_s for one in plan.utterances)
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 4.0])
+def test_speed_changes_what_is_said_and_not_the_pauses_that_are_asked_for(speed: float) -> None:
+    plan = planned(f"{' '.join(map(sentence, range(10)))} [pause:2s] The end.")
+
+    assert plan.pauses_s == 2
+    assert sum(one.gap_s for one in plan.utterances) > 0.3
+    assert plan.heard_s(speed) - 2 == pytest.approx((plan.heard_s(1) - 2) / speed)
 
 
 def test_a_speaker_named_before_a_pause_speaks_after_it() -> None:
@@ -142,6 +152,43 @@ def test_without_a_prompt_the_first_piece_has_both_speakers_if_it_can() -> None:
 
     assert "[S1]" in plan.utterances[0].text
     assert "[S2]" in plan.utterances[0].text
+
+
+def dialogue(turns: int) -> str:
+    return " ".join(f"[S{1 + n % 2}] {sentence(n)}" for n in range(turns))
+
+
+@pytest.mark.parametrize("transcript", ["[S1] Hello.", "[S2] Hello."])
+def test_who_is_not_in_the_prompt_is_heard_in_a_first_piece_that_the_others_follow(transcript: str) -> None:
+    plan = planned(dialogue(12), transcript, prompt_frames=430)
+
+    assert plan.anchored
+    first, *others = plan.utterances
+    assert first.text.count("[S1]") >= 1 <= first.text.count("[S2]")
+    assert first.estimated_s <= 10
+    assert 430 + first.max_tokens + max(other.max_tokens for other in others) <= 3072
+
+
+@pytest.mark.parametrize(
+    ("transcript", "text"),
+    [
+        ("[S1] Hello. [S2] Hi.", dialogue(12)),
+        ("[S1] Hello.", " ".join(map(sentence, range(12)))),
+        ("[S1] Hello.", f"{sentence(1) * 5} [S2] I am heard but once. [S1] {sentence(2) * 5}"),
+    ],
+)
+def test_pieces_side_by_side_need_no_more_than_a_prompt_that_lets_all_be_heard(
+    transcript: str, text: str
+) -> None:
+    plan = planned(text, transcript, prompt_frames=430)
+
+    assert len(plan.utterances) > 2
+    assert not plan.anchored
+
+
+def test_a_long_prompt_leaves_no_room_for_a_first_piece_that_the_others_follow() -> None:
+    assert planned(dialogue(12), "[S1] Hello.", prompt_frames=1000).anchored
+    assert not planned(dialogue(12), "[S1] Hello.", prompt_frames=1600).anchored
 
 
 def test_a_long_prompt_makes_short_pieces() -> None:

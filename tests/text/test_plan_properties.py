@@ -1,7 +1,8 @@
-"""What holds for the plan of any text: 10,000 random ones."""
+"""What holds for the plan of any text, from what a client sends to the pieces: 10,000 random ones."""
 
 import random
 import re
+import unicodedata
 from itertools import pairwise
 
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,14 @@ from dia_server.text.plan import Plan, plan
 from dia_server.text.speakers import tag
 
 TAG = re.compile(r"\[S([12])\]")
-MARKUP = re.compile(r"\[S([12])\]|\[pause: ?[0-9]+(?:\.[0-9]+)? ?m?s\]", re.IGNORECASE)
+SPACE = r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff*]*"
+DIGITS = r"(?:[0-9]\**){1,6}"
+MARKUP = re.compile(
+    r"\[\**S\**([12])\**\]"
+    rf"|\[\**p\**a\**u\**s\**e\**:{SPACE}{DIGITS}(?:\.\**{DIGITS})?{SPACE}(?:m\**)?s\**\]",
+    re.IGNORECASE,
+)
+"""In what a client sends: asterisks count for nothing, wherever they stand."""
 
 FRAGMENTS = [
     *("[S1]", "[S2]", "[s1]", "[S3]", "[S", "1]"),
@@ -39,11 +47,18 @@ def random_text(seed: int, most: int) -> str:
     return space.join(chance.choices(fragments, k=chance.randint(1, most)))
 
 
+def is_said(character: str) -> bool:
+    """A visible character, or one that belongs to one: but for asterisks, that is what clients want said."""
+    return not (
+        character.isspace() or character in "*\ufeff" or unicodedata.category(character) in {"Cc", "Cs"}
+    )
+
+
 def spoken(text: str, markup: re.Pattern[str]) -> list[tuple[str, str]]:
-    """Each visible character with who says it; what is `markup` is not said."""
-    said, at, speaker = [], 0, ""
+    """Each character with who says it; what is `markup` is not said, and who is not named is S1."""
+    said, at, speaker = [], 0, "1"
     for mark in [*markup.finditer(text), None]:
-        said += [(speaker, one) for one in text[at : mark.start() if mark else None] if not one.isspace()]
+        said += [(speaker, one) for one in text[at : mark.start() if mark else None] if is_said(one)]
         if mark:
             at = mark.end()
             speaker = mark[1] or speaker
@@ -55,20 +70,20 @@ def encoded(text: str) -> int:
 
 
 def check(text: str, transcript: str, prompt_frames: int) -> None:
-    text = tag(text, "S1")
-    made = plan(text, transcript=transcript, prompt_frames=prompt_frames)
+    made = plan(tag(text, "S1"), transcript=transcript, prompt_frames=prompt_frames)
     check_words(text, made)
     check_tags(made)
     check_budget(made, transcript, prompt_frames)
-    assert all(0 <= utterance.pause_before_s <= 10 for utterance in made.utterances)
+    assert all(0 <= utterance.pause_s <= 10 for utterance in made.utterances)
     assert 0 <= made.pause_after_s <= 10
 
 
 def check_words(text: str, made: Plan) -> None:
-    """Nothing is lost, nothing said twice, nothing said by another, and words stay whole if they fit."""
+    """Of what a client sent nothing is lost, nothing said twice, nothing said by another, and words stay
+    whole if they fit."""
     pieces = [utterance.text for utterance in made.utterances]
     assert [one for piece in pieces for one in spoken(piece, TAG)] == spoken(text, MARKUP)
-    words = MARKUP.sub(" ", text).split()
+    words = "".join(one if is_said(one) else " " for one in MARKUP.sub(" ", text) if one != "*").split()
     if max(map(len, words), default=0) < 8:  # beside any prompt there is room for seven emoji
         assert " ".join(TAG.sub(" ", piece) for piece in pieces).split() == words
 
@@ -89,8 +104,9 @@ def check_tags(made: Plan) -> None:
 def check_budget(made: Plan, transcript: str, prompt_frames: int) -> None:
     for index, utterance in enumerate(made.utterances):
         prompt, frames = transcript, prompt_frames
-        if index and not prompt_frames:
-            prompt, frames = made.utterances[0].text, made.utterances[0].max_tokens - 16
+        if index and made.anchored:
+            prompt = f"{transcript} {made.utterances[0].text}".strip()
+            frames = prompt_frames + made.utterances[0].max_tokens - 16
         assert encoded(f"{prompt} {utterance.text}{utterance.ending}".strip()) <= 1024
         assert 0 <= utterance.estimated_s <= 20
         assert utterance.estimated_s * 86.13 + 16 <= utterance.max_tokens <= 3072 - frames

@@ -1,7 +1,8 @@
-"""How often the guard had pieces made again, wherever that is told."""
+"""How often the guard had pieces made again, and what was still wrong, wherever that is told."""
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from tests.scripted import Part, ScriptedModel, speech
 Client = TestClient[Litestar]
 
 BAD_SEED = 7
+ALWAYS_BAD = 77
 TEXT = "The quick brown fox jumps over the lazy dog."
 
 
 def script(utterance: Utterance) -> list[Part]:
-    return [np.zeros(SAMPLE_RATE, np.float32)] if utterance.seed == BAD_SEED else speech(3.0)
+    bad = utterance.seed in {BAD_SEED, ALWAYS_BAD, ALWAYS_BAD + 1}
+    return [np.zeros(SAMPLE_RATE, np.float32)] if bad else speech(3.0)
 
 
 @pytest.fixture
@@ -35,8 +38,8 @@ def client(settings: Settings) -> Iterator[Client]:
         yield client
 
 
-def retries(client: Client) -> int:
-    """Of the only job, as the list and its details have it, once it is completed."""
+def retries(client: Client, faults: Sequence[str] = ()) -> int:
+    """Of the only job, as the list and its details have it, once it is completed; it has those faults."""
     deadline = time.monotonic() + 10
     jobs: list[dict[str, Any]] = []
     while not jobs:
@@ -44,7 +47,8 @@ def retries(client: Client) -> int:
         jobs = client.get("/jobs?status=completed").json()["jobs"]
     (job,) = jobs
     count: int = job["retries"]
-    assert client.get(f"/jobs/{job['job_id']}").json()["retries"] == count
+    details = client.get(f"/jobs/{job['job_id']}").json()
+    assert (details["retries"], details["faults"]) == (count, list(faults))
     return count
 
 
@@ -56,12 +60,30 @@ def test_a_whole_answer_says_it_in_its_header(
     answer = client.post(path, json={field: TEXT, "seed": seed, "response_format": "wav"})
 
     assert (answer.headers["X-Seed"], answer.headers["X-Retries"]) == (str(seed), str(count))
+    assert "X-Faults" not in answer.headers
 
 
-def test_a_job_says_it(client: Client) -> None:
-    client.post("/generate?async_mode=true", json={"text": TEXT, "seed": BAD_SEED})
+def test_a_whole_answer_says_what_is_still_wrong(client: Client) -> None:
+    answer = client.post("/generate", json={"text": TEXT, "seed": ALWAYS_BAD})
 
-    assert retries(client) == 1
+    assert answer.status_code == 200
+    assert (answer.headers["X-Retries"], answer.headers["X-Faults"]) == ("1", "silent")
+
+
+@pytest.mark.parametrize(("seed", "faults"), [(BAD_SEED, []), (ALWAYS_BAD, ["silent"])])
+def test_a_job_says_it(client: Client, seed: int, faults: list[str]) -> None:
+    client.post("/generate?async_mode=true", json={"text": TEXT, "seed": seed})
+
+    assert retries(client, faults) == 1
+
+
+@pytest.mark.parametrize(("seed", "faults"), [(BAD_SEED + 1, []), (BAD_SEED, ["silent"])])
+def test_the_last_event_of_a_stream_says_it(client: Client, seed: int, faults: list[str]) -> None:
+    """The first piece has been heard by then, and was not made again."""
+    answer = client.post("/v1/audio/speech", json={"input": TEXT, "seed": seed, "stream_format": "sse"})
+
+    done = json.loads(answer.text.split("\n\n")[-2].removeprefix("data: "))
+    assert (done["type"], done["retries"], done["faults"]) == ("speech.audio.done", 0, faults)
 
 
 def test_so_does_a_direct_answer_that_was_kept(client: Client) -> None:
@@ -71,11 +93,11 @@ def test_so_does_a_direct_answer_that_was_kept(client: Client) -> None:
     assert retries(client) == 1
 
 
-@pytest.mark.parametrize(("stream", "count"), [(False, 1), (True, 0)])
+@pytest.mark.parametrize(("stream", "count", "faults"), [(False, 1, []), (True, 0, ["silent"])])
 def test_over_a_socket_only_what_is_heard_at_once_is_not_made_again(
-    client: Client, stream: bool, count: int
+    client: Client, stream: bool, count: int, faults: list[str]
 ) -> None:
     with client.websocket_connect("/ws/generate") as socket:
         socket.send_json({"type": "generate", "data": {"text": TEXT, "seed": BAD_SEED, "stream": stream}})
 
-        assert retries(client) == count
+        assert retries(client, faults) == count

@@ -137,4 +137,8 @@ async def test_every_answer_names_the_engine_and_the_request(client: Client) -> 
 async def test_the_longest_text_is_spoken(client: Client) -> None:
     text = ("word " * 820)[:4096]
 
-    assert seconds((await client.post("/generate", json={"text": text})).content) > 60
+    answer = await client.post("/generate", json={"text": text})
+
+    assert seconds(answer.content) > 60
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert answer.headers["x-retries"] == "0"

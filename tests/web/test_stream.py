@@ -1,14 +1,19 @@
 import base64
 import io
 import json
+from typing import Any
 
 import av
+import msgspec
 import numpy as np
 import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
+from dia_server.app import create_app
 from dia_server.audio.encode import MEDIA_TYPES
+from dia_server.settings import Settings
+from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
 
@@ -48,6 +53,22 @@ async def test_a_streamed_wav_has_the_canonical_header_and_the_same_samples(clie
     assert stream[:8] == b"RIFF\xff\xff\xff\xff"
     assert stream[36:44] == b"data\xff\xff\xff\xff"
     assert stream[44:] == whole[44:]
+
+
+@pytest.mark.parametrize("audio_format", MEDIA_TYPES)
+async def test_a_stream_that_is_kept_is_kept_as_a_whole_file(client: Client, audio_format: str) -> None:
+    """Its header is exact, which that of the bytes that were sent could not be."""
+    await client.put("/config", json={"save_outputs": True})
+    body = {"text": TEXT, "response_format": audio_format, "speed": 1.5}
+    await client.post("/generate", json=body | {"stream": True})
+
+    async def kept() -> Any:
+        return (await client.get("/jobs")).json()["jobs"]
+
+    await until(kept)
+    (job,) = await kept()
+    result = (await client.get(f"/jobs/{job['job_id']}/result")).content
+    assert result == (await client.post("/generate", json=body)).content
 
 
 @pytest.mark.parametrize(("audio_format", "chunked"), [("wav", False), ("mp3", True), ("pcm", True)])
@@ -120,4 +141,33 @@ async def test_a_plan_shows_what_would_be_said(client: Client) -> None:
     assert plan["estimated_s"] == pytest.approx(
         sum(piece["estimated_s"] + piece["pause_before_s"] for piece in pieces), abs=0.01
     )
-    assert "x-ratelimit-limit" not in (await client.post("/plan", json={"text": "Hi"})).headers
+
+
+async def test_a_plan_tells_what_is_heard_at_the_speed_that_is_asked_for(client: Client) -> None:
+    body = {"text": "One sentence is here. " * 40 + "[pause:2s] The end."}
+
+    normal, fast = [(await client.post("/plan", json=body | {"speed": speed})).json() for speed in (1, 2)]
+
+    assert fast["estimated_s"] - 2 == pytest.approx((normal["estimated_s"] - 2) / 2)
+    for before, after in zip(normal["utterances"], fast["utterances"], strict=True):
+        assert after["estimated_s"] == pytest.approx(before["estimated_s"] / 2)
+    assert [piece["pause_before_s"] for piece in fast["utterances"]][-2:] == [0.15, 2.0]
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 3.0])
+async def test_pauses_last_as_long_as_they_say_at_any_speed(client: Client, speed: float) -> None:
+    """The silence is found in the audio itself."""
+    body = {"text": "Ready. [pause:1.5s] Go.", "speed": speed}
+    samples = np.frombuffer((await client.post("/generate", json=body)).content[44:], "<i2")
+
+    sounds = np.flatnonzero(np.abs(samples) > 200)
+    assert np.diff(sounds).max() / 44_100 == pytest.approx(1.5, abs=0.2)
+
+
+async def test_plans_are_limited_apart_from_generations(settings: Settings) -> None:
+    limited = msgspec.structs.replace(settings, rate_limit_generate=1, rate_limit_jobs=2)
+    async with AsyncTestClient(create_app(limited)) as client:
+        answers = [await client.post("/plan", json={"text": "Hi"}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert (await client.get("/jobs")).status_code == 200
+        assert (await client.post("/generate", json={"text": "Hi"})).status_code == 200

@@ -83,7 +83,7 @@ class Job(Base):
     request: Mapped[str] = mapped_column(Text)
     """JSON of a `SpeechRequest`, its seed decided."""
     voice: Mapped[str] = mapped_column(Text)
-    """JSON of the `Voice` as it was when the job was accepted."""
+    """JSON of the `CastVoice`: as it, and the second if there is one, was when the job was accepted."""
     text_preview: Mapped[str] = mapped_column(String(100))
     attempts: Mapped[int] = mapped_column(default=0)
     """How often it was begun; more than once where the server ended in between."""
@@ -97,6 +97,8 @@ class Job(Base):
     tokens: Mapped[int | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
     """How often the guard had pieces of the result made again."""
+    faults: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    """What it found in those that stayed bad, separated by commas."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None] = mapped_column(index=True)

@@ -23,7 +23,7 @@ from dia_server.db.models import now
 from dia_server.services import stats
 from dia_server.services.speech import AudioFormat, SpeechRequest
 from dia_server.services.stats import Made
-from dia_server.services.voices import Voice
+from dia_server.services.voices import CastVoice, Voice
 
 PREVIEW = 100
 """Characters of a job's text that lists show."""
@@ -44,7 +44,7 @@ class Job:
     status: JobStatus
     request: SpeechRequest | None
     """Its seed decided: made again it is the same audio. None where it can't be read."""
-    voice: Voice | None
+    voice: CastVoice | None
     """As it was when the job was accepted."""
     progress: float
     """0 to 1."""
@@ -54,6 +54,8 @@ class Job:
     generation_s: float | None
     retries: int
     """How often the guard had pieces of the result made again."""
+    faults: tuple[str, ...]
+    """What it found in those that stayed bad."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -92,6 +94,7 @@ def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
         started_at=None if status == "pending" else now(),
         progress=0.0,
         retries=0,
+        faults="",
     )
 
 
@@ -169,6 +172,7 @@ class JobStore:
             generation_s=made.generation_s,
             tokens=made.tokens,
             retries=made.retries,
+            faults=",".join(made.faults),
         )
 
     async def complete(self, job_id: str) -> bool:
@@ -214,7 +218,7 @@ class JobStore:
         row = new_job(request, voice, "completed")
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
         row.audio_s, row.generation_s, row.tokens = made.audio_s, made.generation_s, made.tokens
-        row.retries = made.retries
+        row.retries, row.faults = made.retries, ",".join(made.faults)
         async with self._sessions.begin() as session:
             session.add(row)
             await stats.count(session, made)
@@ -294,13 +298,14 @@ def _job(row: Row) -> Job:
         job_id=row.job_id,
         status=row.status,
         request=_read(row.request, SpeechRequest),
-        voice=_read(row.voice, Voice),
+        voice=_read(row.voice, CastVoice),
         progress=row.progress,
         error=row.error,
         file=row.file,
         audio_s=row.audio_s,
         generation_s=row.generation_s,
         retries=row.retries,
+        faults=tuple(filter(None, row.faults.split(","))),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

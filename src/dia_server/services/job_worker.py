@@ -16,7 +16,6 @@ from typing import TypeVar
 import structlog
 
 from dia_server.engine.pool import AnyEngine
-from dia_server.engine.types import Samples
 from dia_server.errors import GenerationFailed, ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
 from dia_server.services.job_store import Job, JobStore, file_name
 from dia_server.services.outputs import Outputs
@@ -91,10 +90,10 @@ class JobWorker:
     ) -> asyncio.Task[ServerError | None]:
         """Run a job that is `processing`; the task ends with it, raises nothing, and returns what failed."""
 
-        async def heard(samples: Samples, progress: float) -> None:
+        async def heard(audio: bytes, progress: float) -> None:
             self._progress[job.job_id] = progress
             if listener is not None:
-                await listener(samples, progress)
+                await listener(audio, progress)
 
         assert job.request is not None
         assert job.voice is not None

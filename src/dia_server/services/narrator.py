@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +16,13 @@ from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance, VoicePrompt
 from dia_server.errors import Overloaded
 from dia_server.services.piece import Piece
+from dia_server.services.tally import Tally
 from dia_server.text.plan import Plan, PlannedUtterance
 
 log = structlog.get_logger()
+
+Misheard = Callable[[Samples, str], Awaitable[bool]]
+"""Whether what is said in the samples is not the text."""
 
 UNLIMITED_S = float("inf")
 NOTHING = np.zeros(SAMPLE_RATE // 4, np.float32)
@@ -39,18 +43,27 @@ class Narrated:
     """What is new of the recording; `samples` may be empty."""
 
     samples: Samples
-    tokens: int
     progress: float
     """Of the whole recording, 0 to 1; it never falls."""
-    retries: int
-    """How often the guard has had pieces made again so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    """A piece as it was made with one seed."""
+
+    samples: Samples
+    faults: tuple[str, ...]
+    seed: int
 
 
 class Narrator:
-    def __init__(self, engine: AnyEngine, *, retries: int) -> None:
-        """`retries` is how often a piece that the guard finds bad is made again with the next seed."""
+    def __init__(self, engine: AnyEngine, *, retries: int, misheard: Misheard | None = None) -> None:
+        """`retries` is how often a piece that the guard finds bad is made again with the next seed, after
+        which the one with the fewest faults stays; 0 is no guard. `misheard` is asked too, about what is
+        not heard yet."""
         self._engine = engine
         self._retries = retries
+        self._misheard = misheard
 
     @property
     def clones(self) -> bool:
@@ -61,40 +74,46 @@ class Narrator:
         self,
         plan: Plan,
         base: Utterance,
+        tally: Tally,
         *,
+        speed: float = 1.0,
         live: bool = False,
         background: bool = False,
         ahead_s: float = UNLIMITED_S,
     ) -> AsyncGenerator[Narrated]:
-        """Make `plan` with the settings of `base`; close the iterator to give every slot back.
+        """Make `plan` with the settings of `base`, and note in `tally` what that takes; close the iterator
+        to give every slot back.
 
-        Where somebody listens `live`, the first piece is put out from its first chunk on, and so is never
-        made again. Every other piece is put out when it is whole and judged, whenever that is: what is
-        made depends on the seed, and not on how fast the engine or the listener was.
+        Where somebody listens `live`, the first piece is put out from its first chunk on, and so is judged
+        but never made again. Every other piece is put out when it is whole and judged, whenever that is:
+        what is made depends on the seed, and not on how fast the engine or the listener was.
+
+        The recording is to be heard at `speed`, and the pauses that the text asks for are made so much
+        longer, or shorter, that they last as long as it says.
 
         Pieces are begun while there are free slots, and as long as those that nobody has taken yet are
         estimated at less than `ahead_s` of speech, so that what waits for a slow reader stays small.
-        Without a voice prompt the first piece's audio is the prompt of the others, which begin when it is
-        whole: one voice throughout.
+        Where the plan is anchored, the first piece's audio is the prompt of the others, behind the voice's
+        own if there is one, and they begin when it is whole: one voice throughout.
         """
         planned = deque(plan.utterances)
         prompt = base.prompt
-        anchored = not self.clones or prompt is not None or len(planned) == 1
+        waiting = self.clones and plan.anchored
         running: deque[Piece] = deque()
         join, done_s = Join(SAMPLE_RATE), 0.0
-        whole_s = plan.estimated_s or 1.0  # accents alone are estimated at nothing
-        progress, retries, length = 0.0, 0, 0
+        whole_s = plan.heard_s(speed) * speed or 1.0  # accents alone are estimated at nothing
+        progress = 0.0
 
         def begin_more() -> None:
             free = self._engine.slots - self._engine.active
-            while planned and (not running or anchored):
+            while planned and not (running and waiting):
                 if running and sum(piece.planned.estimated_s for piece in running) >= ahead_s:
                     return
                 if len(running) >= AT_ONCE and free <= 0:
                     return
                 first = len(planned) == len(plan.utterances)
                 piece = self._piece(planned.popleft(), replace(base, prompt=prompt), first=first, live=live)
-                piece.start(self._make(piece, background=background))
+                piece.start(self._make(piece, tally, background=background))
                 running.append(piece)
                 free -= 1
 
@@ -102,26 +121,31 @@ class Narrator:
             begin_more()
             while running:
                 piece, taken = running[0], [EMPTY]
-                lead = join.begin(piece.planned.pause_before_s)
+                silence_s = piece.planned.pause_s * speed + piece.planned.gap_s
+                lead = join.begin(silence_s)
                 while (chunk := await piece.next()) is not None:
                     share = (done_s + chunk.progress * piece.planned.estimated_s) / whole_s
                     progress = max(progress, min(1.0, share))
                     samples = np.concatenate([lead, join.push(chunk.samples)])
-                    lead, length, tokens = EMPTY, length + len(samples), chunk.tokens
+                    lead = EMPTY
+                    tally.tokens += chunk.tokens
+                    tally.samples += len(samples)
                     for part in np.split(samples, range(PART, len(samples), PART)):
-                        yield Narrated(part, tokens, progress, retries + piece.retries)
-                        tokens = 0
-                    if not anchored:
+                        yield Narrated(part, progress)
+                    if waiting:
                         taken.append(chunk.samples)
                     begin_more()
-                done_s += piece.planned.pause_before_s + piece.planned.estimated_s
-                retries += piece.retries
-                if not anchored:
-                    prompt, anchored = _anchor(piece.planned.text, np.concatenate(taken)), True
+                done_s += silence_s + piece.planned.estimated_s
+                if waiting:
+                    prompt = _longer(prompt, piece.planned.text, np.concatenate(taken))
+                    waiting = False
                 running.popleft()
                 begin_more()
-            rest = np.concatenate([join.begin(plan.pause_after_s), join.finish()])
-            yield Narrated(rest if length + len(rest) else NOTHING, 0, 1.0, retries)
+            rest = np.concatenate([join.begin(plan.pause_after_s * speed), join.finish()])
+            if not tally.samples + len(rest):
+                rest = NOTHING
+            tally.samples += len(rest)
+            yield Narrated(rest, 1.0)
         finally:
             # all are cancelled before anything is awaited: who leaves may not be given the time to wait
             await asyncio.gather(*[piece.cancel() for piece in running], return_exceptions=True)
@@ -133,32 +157,49 @@ class Narrator:
         # what the client has cut short itself would only be found bad again and again
         judged = self.clones and self._retries > 0 and (wanted is None or limit != wanted)
         utterance = replace(base, text=planned.text + planned.ending, max_tokens=limit)
-        return Piece(planned, utterance, first=first, held=judged and not (first and live))
+        return Piece(planned, utterance, first=first, judged=judged, held=judged and not (first and live))
 
-    async def _make(self, piece: Piece, *, background: bool) -> None:
+    async def _make(self, piece: Piece, tally: Tally, *, background: bool) -> None:
         """Have the engine make `piece`, again while it is bad and nobody has heard of it."""
-        while True:
-            made = [EMPTY]
-            async with await self._submit(piece, background=background) as generation:
-                async for chunk in generation:
-                    if piece.held:
-                        made.append(chunk.samples)
-                        chunk = replace(chunk, samples=EMPTY)
-                    piece.put(chunk)
-            if not piece.held:
-                return
-            samples = np.concatenate(made)
-            if piece.retries == self._retries or await self._is_good(piece, samples):
-                piece.put(Chunk(samples, tokens=0, progress=1.0, done=True))
-                return
-            piece.retries += 1
-            piece.utterance = replace(piece.utterance, seed=(piece.utterance.seed + 1) % 2**32)
+        best: _Take | None = None
+        with tally.making():
+            while True:
+                take = await self._take(piece, background=background)
+                if not piece.judged:
+                    return
+                if best is None or len(take.faults) < len(best.faults):
+                    best = take
+                if not piece.held or not take.faults or piece.retries == self._retries:
+                    break
+                piece.retries += 1
+                tally.retries += 1
+                piece.utterance = replace(piece.utterance, seed=(piece.utterance.seed + 1) % 2**32)
+        if best.faults:
+            tally.faults.update(best.faults)
+            log.warning("a bad piece stays", faults=best.faults, seed=best.seed, heard_live=not piece.held)
+        if piece.held:
+            piece.put(Chunk(best.samples, tokens=0, progress=1.0, done=True))
 
-    async def _is_good(self, piece: Piece, samples: Samples) -> bool:
+    async def _take(self, piece: Piece, *, background: bool) -> "_Take":
+        """Have the engine make `piece` once; the audio of one that is held is not put out yet."""
+        made = [EMPTY]
+        async with await self._submit(piece, background=background) as generation:
+            async for chunk in generation:
+                if piece.judged:
+                    made.append(chunk.samples)
+                piece.put(replace(chunk, samples=EMPTY) if piece.held else chunk)
+        samples, seed = np.concatenate(made), piece.utterance.seed
+        if not piece.judged:
+            return _Take(samples, (), seed)
         verdict = await asyncio.to_thread(judge, samples, SAMPLE_RATE, piece.planned.estimated_s)
-        if not verdict.good:
-            log.info("piece is bad", faults=verdict.faults, seed=piece.utterance.seed)
-        return verdict.good
+        faults: tuple[str, ...] = verdict.faults
+        # listening takes seconds, by which what is bad anyway or is heard already would only end later
+        listen = piece.held and not faults and self._misheard
+        if listen and await listen(samples, piece.planned.text):
+            faults = ("misheard",)
+        if faults:
+            log.info("piece is bad", faults=faults, seed=seed)
+        return _Take(samples, faults, seed)
 
     async def _submit(self, piece: Piece, *, background: bool) -> Generation:
         """Queue `piece`; only where its text begins with it is a full queue a reason to refuse."""
@@ -171,8 +212,12 @@ class Narrator:
             await asyncio.sleep(BUSY_S)
 
 
-def _anchor(text: str, samples: Samples) -> VoicePrompt | None:
-    """What the other pieces are to sound like; None where the first has made no sound at all."""
+def _longer(prompt: VoicePrompt | None, text: str, samples: Samples) -> VoicePrompt | None:
+    """Return what pieces sound like that follow one of this text; one without any sound changes nothing."""
     if not samples.any():
-        return None
-    return VoicePrompt(samples, text, hashlib.sha256(samples.tobytes()).hexdigest())
+        return prompt
+    digest = hashlib.sha256(samples.tobytes())
+    if prompt is not None:
+        text, samples = f"{prompt.transcript} {text}", np.concatenate([prompt.samples, samples])
+        digest.update(prompt.digest.encode())
+    return VoicePrompt(samples, text, digest.hexdigest())

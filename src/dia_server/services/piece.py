@@ -10,13 +10,17 @@ from dia_server.text.plan import PlannedUtterance
 class Piece:
     """`start` begins it, `next` gives what has come, `cancel` gives its slot back."""
 
-    def __init__(self, planned: PlannedUtterance, utterance: Utterance, *, first: bool, held: bool) -> None:
+    def __init__(
+        self, planned: PlannedUtterance, utterance: Utterance, *, first: bool, judged: bool, held: bool
+    ) -> None:
         self.planned = planned
         self.utterance = utterance
         self.first = first
         """Whether it begins its text."""
+        self.judged = judged
+        """Whether the guard is to find what is wrong with it."""
         self.held = held
-        """Whether its audio is kept back until it is whole and judged, so that it can be made again."""
+        """Whether its audio is kept back until it is judged, so that it can be made again."""
         self.retries = 0
         self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None

@@ -1,37 +1,34 @@
 """Speech: from what a client asks for to encoded audio."""
 
 import asyncio
-import os
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import structlog
 
 from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
-from dia_server.audio.encode import Encoder, encode
-from dia_server.audio.tempo import Tempo, change_tempo
-from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
-from dia_server.engine.types import Samples as Samples
+from dia_server.engine.types import Utterance, VoicePrompt
 from dia_server.errors import Invalid, TextTooLong
 from dia_server.services.casting import cast
 from dia_server.services.config import ConfigService
-from dia_server.services.narrator import UNLIMITED_S, Narrated, Narrator
+from dia_server.services.encoding import EncoderThreads, SpeechFile
+from dia_server.services.narrator import UNLIMITED_S, Narrator
 from dia_server.services.stats import Made
+from dia_server.services.tally import Tally
 from dia_server.services.voice_prompts import VoicePrompts
-from dia_server.services.voices import Voice, VoiceService
+from dia_server.services.voices import CastVoice, Voice, VoiceService
 from dia_server.text.plan import Plan as Plan
 from dia_server.text.plan import plan
 from dia_server.text.speakers import Speaker, tag
 
 log = structlog.get_logger()
 
-MAX_CHARACTERS = 4096
+LONG = 1000
+"""Characters of a text that is planned beside the event loop: 4,096 may take it 50 ms."""
 MAX_PAUSES_S = 120.0
 """Of silence that a text may ask for, in all."""
 FRAME = 512
@@ -72,20 +69,6 @@ class Speech:
     made: Made
 
 
-@dataclass(slots=True)
-class Tally:
-    """What has been made so far."""
-
-    tokens: int = 0
-    samples: int = 0
-    retries: int = 0
-
-    def add(self, narrated: Narrated) -> None:
-        self.tokens += narrated.tokens
-        self.samples += len(narrated.samples)
-        self.retries = narrated.retries
-
-
 @dataclass(frozen=True, slots=True)
 class Streamed:
     """Speech that is sent while it is made: iterate over it for the file's bytes, and close it."""
@@ -106,8 +89,9 @@ class Streamed:
         await self.rest.aclose()
 
 
-Listener = Callable[[Samples, float], Awaitable[None]]
-"""Is told of new audio and of how much of the whole is made, 0 to 1; what is made waits for it."""
+Listener = Callable[[bytes, float], Awaitable[None]]
+"""Is told how much of the whole is made, 0 to 1, and, where it is heard live, the file's next bytes; what is
+made waits for it."""
 
 
 class SpeechService:
@@ -118,6 +102,8 @@ class SpeechService:
         prompts: VoicePrompts,
         config: ConfigService,
         finished: Callable[[SpeechRequest, Voice, Speech | None], None],
+        *,
+        max_characters: int,
     ) -> None:
         """`finished` is told of every request that is answered here; None is a failure."""
         self._narrator = narrator
@@ -125,8 +111,8 @@ class SpeechService:
         self._prompts = prompts
         self._config = config
         self._finished = finished
-        # few: threads that compute must leave a processor to the event loop
-        self._encoders = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "encode")
+        self._max_characters = max_characters
+        self._encoders = EncoderThreads()
 
     async def speak(self, request: SpeechRequest) -> Speech:
         """Make the whole audio of `request`; cancelling this frees the engine's slots.
@@ -156,100 +142,107 @@ class SpeechService:
         return Streamed(first, audio, MEDIA_TYPES[request.response_format], request.seed, tally)
 
     async def plan(self, request: SpeechRequest) -> Plan:
-        """Show how `request` would be cut into pieces, and how long they will take to hear."""
+        """Show how `request` would be cut into pieces."""
         request, voice = self.settle(request)
         return (await self._script(request, voice))[0]
 
-    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, Voice]:
+    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, CastVoice]:
         """Decide what `request` leaves open: with its voice, it makes the same audio at any later time.
 
         Raises InvalidVoiceId, TextTooLong, Invalid.
         """
-        voice = self._voices.resolve(request.voice_id)
-        second = request.voice_id_2 and self._voices.resolve(request.voice_id_2).voice_id
-        seed = voice.seed if request.seed is None else request.seed
-        self._tagged(request, voice)
-        return replace(request, voice_id=voice.voice_id, voice_id_2=second, seed=seed), voice
+        first = self._voices.resolve(request.voice_id)
+        second = None if request.voice_id_2 is None else self._voices.resolve(request.voice_id_2)
+        self._tagged(request, first)
+        settled = replace(
+            request,
+            voice_id=first.voice_id,
+            voice_id_2=None if second is None else second.voice_id,
+            seed=first.seed if request.seed is None else request.seed,
+        )
+        return settled, self._prompts.cast(first, second)
 
     async def make(
         self,
         request: SpeechRequest,
-        voice: Voice,
+        voice: CastVoice,
         listener: Listener | None = None,
         *,
         live: bool = False,
         background: bool = False,
     ) -> Speech:
-        """Make the audio of a settled request, which is heard `live`; `background` lets others go first."""
-        started, tally = time.perf_counter(), Tally()
-        pieces = []
-        ahead_s = AHEAD_S if live else UNLIMITED_S
-        narration = self._narrate(request, voice, live=live, background=background, ahead_s=ahead_s)
-        async with aclosing(narration):
-            async for narrated in narration:
-                pieces.append(narrated.samples)
-                tally.add(narrated)
-                if listener is not None:
-                    await listener(narrated.samples, narrated.progress)
-        made = _made(started, tally, request.speed)
-        audio = await self._encode(_finish, pieces, request.speed, request.response_format)
-        assert request.seed is not None
-        return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, made)
+        """Make the audio of a settled request; `background` lets others go first.
 
-    async def _stream(self, request: SpeechRequest, voice: Voice, tally: Tally) -> AsyncGenerator[bytes]:
+        What is heard `live` goes to `listener` to the last byte, before the whole file is finished.
+        """
+        tally = Tally()
+        whole = self._open(request, whole=True)
+        sent = self._open(request) if live else None
+        take = self._take(request, voice, tally, sent, whole, background=background)
+        async with aclosing(take):
+            async for audio, progress in take:
+                if listener is not None:
+                    await listener(audio, progress)
+        return _speech(request, await whole.finish(), tally)
+
+    async def _stream(self, request: SpeechRequest, voice: CastVoice, tally: Tally) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
-        stream, kept = SpeechStream(request), bytearray()
-        keep = self._config.current.save_outputs
-        started = time.perf_counter()
+        whole = self._open(request, whole=True) if self._config.current.save_outputs else None
         try:
-            async with aclosing(self._narrate(request, voice, live=True, ahead_s=AHEAD_S)) as narration:
-                async for narrated in narration:
-                    tally.add(narrated)
-                    if not len(narrated.samples):
-                        continue  # no header before the first audio: until then a failure has its status
-                    if audio := await self._encode(stream.push, narrated.samples):
-                        kept += audio if keep else b""
+            async with aclosing(self._take(request, voice, tally, self._open(request), whole)) as take:
+                async for audio, _ in take:
+                    if audio:
                         yield audio
-            audio = await self._encode(stream.finish)
-            kept += audio if keep else b""
-            yield audio
+            kept = b"" if whole is None else await whole.finish()
         except Exception:
             self._finished(request, voice, None)
             raise
-        assert request.seed is not None
-        made = _made(started, tally, request.speed)
-        media_type = MEDIA_TYPES[request.response_format]
-        self._finished(request, voice, Speech(bytes(kept), media_type, request.seed, made))
+        self._finished(request, voice, _speech(request, kept, tally))
 
-    async def _narrate(
+    async def _take(
         self,
         request: SpeechRequest,
-        voice: Voice,
+        voice: CastVoice,
+        tally: Tally,
+        sent: SpeechFile | None,
+        whole: SpeechFile | None,
         *,
-        live: bool,
         background: bool = False,
-        ahead_s: float = UNLIMITED_S,
-    ) -> AsyncGenerator[Narrated]:
+    ) -> AsyncGenerator[tuple[bytes, float]]:
+        """Speak into both files; returns what is new of `sent`, and how much of the recording is made.
+
+        What is `sent` is heard while it is made.
+        """
+        live = sent is not None
         planned, base = await self._script(request, voice)
         if self._config.current.show_prompts:
             log.info("speaking", text=base.text, voice=base.voice)
-        narration = self._narrator.narrate(planned, base, live=live, background=background, ahead_s=ahead_s)
+        ahead_s = AHEAD_S if live else UNLIMITED_S
+        narration = self._narrator.narrate(
+            planned, base, tally, speed=request.speed, live=live, background=background, ahead_s=ahead_s
+        )
         async with aclosing(narration):
             async for narrated in narration:
-                yield narrated
+                is_audio = len(narrated.samples) > 0
+                # no header before the first audio: until then a failure has its status
+                yield await sent.push(narrated.samples) if sent and is_audio else b"", narrated.progress
+                if whole and is_audio:
+                    await whole.push(narrated.samples)
+        if sent:
+            yield await sent.finish(), 1.0
 
-    async def _script(self, request: SpeechRequest, voice: Voice) -> tuple[Plan, Utterance]:
+    async def _script(self, request: SpeechRequest, voice: CastVoice) -> tuple[Plan, Utterance]:
         """What is said, in pieces, and how: the text of the utterance is the whole."""
         prompt, name = await self._prompts.of(voice), voice.voice_id
-        if request.voice_id_2 is not None:
-            second = self._voices.resolve(request.voice_id_2)
-            prompt, name = cast(prompt, await self._prompts.of(second)), f"{name}+{second.voice_id}"
+        if voice.second is not None:
+            prompt = cast(prompt, await self._prompts.of(voice.second))
+            name += f"+{voice.second.voice_id}"
         text = self._tagged(request, voice)
-        planned = plan(text, **_room(prompt if self._narrator.clones else None))
-        pauses_s = planned.pause_after_s + sum(one.pause_before_s for one in planned.utterances)
-        if pauses_s > MAX_PAUSES_S:
+        cut = partial(plan, text, **_room(prompt if self._narrator.clones else None))
+        planned = await asyncio.to_thread(cut) if len(text) > LONG else cut()
+        if planned.pauses_s > MAX_PAUSES_S:
             raise Invalid(
-                f"The text asks for {pauses_s:.0f} s of pauses; the limit is {MAX_PAUSES_S:.0f} s",
+                f"The text asks for {planned.pauses_s:.0f} s of pauses; the limit is {MAX_PAUSES_S:.0f} s",
                 param="text",
             )
         wishes: dict[str, Any] = {
@@ -268,14 +261,14 @@ class SpeechService:
             **{name: value for name, value in wishes.items() if value is not None},
         )
 
-    async def _encode(self, function: Callable[..., bytes], *arguments: Any) -> bytes:
-        """Run what takes processor time beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._encoders, function, *arguments)
+    def _open(self, request: SpeechRequest, *, whole: bool = False) -> SpeechFile:
+        return self._encoders.open(request.response_format, request.speed, whole=whole)
 
     def _tagged(self, request: SpeechRequest, voice: Voice) -> str:
-        if len(request.text) > MAX_CHARACTERS:
+        if len(request.text) > self._max_characters:
             raise TextTooLong(
-                f"The text has {len(request.text)} characters; the limit is {MAX_CHARACTERS}", param="text"
+                f"The text has {len(request.text)} characters; the limit is {self._max_characters}",
+                param="text",
             )
         speaker = voice.primary_speaker
         if request.voice_id_2 is not None:
@@ -287,21 +280,6 @@ class SpeechService:
         return text
 
 
-class SpeechStream:
-    """The bytes of one file of speech as its samples come; calls take processor time, one at a time."""
-
-    def __init__(self, request: SpeechRequest) -> None:
-        self._tempo = Tempo(request.speed, SAMPLE_RATE)
-        self._encoder = Encoder(request.response_format, SAMPLE_RATE)
-
-    def push(self, samples: Samples) -> bytes:
-        """Return what is ready; it may be nothing."""
-        return self._encoder.push(self._tempo.push(samples))
-
-    def finish(self) -> bytes:
-        return self._encoder.push(self._tempo.finish()) + self._encoder.finish()
-
-
 def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
     """The planner's view of a prompt."""
     if prompt is None:
@@ -309,15 +287,6 @@ def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
     return {"transcript": prompt.transcript, "prompt_frames": -(-len(prompt.samples) // FRAME)}
 
 
-def _made(started: float, tally: Tally, speed: float) -> Made:
-    seconds = tally.samples / SAMPLE_RATE / speed
-    return Made(
-        generation_s=time.perf_counter() - started,
-        tokens=tally.tokens,
-        audio_s=seconds,
-        retries=tally.retries,
-    )
-
-
-def _finish(pieces: list[Samples], speed: float, audio_format: AudioFormat) -> bytes:
-    return encode(change_tempo(np.concatenate(pieces), SAMPLE_RATE, speed), SAMPLE_RATE, audio_format)
+def _speech(request: SpeechRequest, audio: bytes, tally: Tally) -> Speech:
+    assert request.seed is not None
+    return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, tally.made(request.speed))

@@ -22,6 +22,8 @@ class Made:
     audio_s: float
     retries: int
     """How often the guard had pieces made again."""
+    faults: tuple[str, ...] = ()
+    """What it found in pieces that were put out all the same, in alphabetical order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

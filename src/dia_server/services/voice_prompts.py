@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import asdict
 
 from dia_server.audio import prompt as audio
 from dia_server.engine.types import Samples, VoicePrompt
 from dia_server.errors import PromptNotUsable
 from dia_server.services.prompt_folder import PromptFolder
 from dia_server.services.prompts import PromptService
-from dia_server.services.voices import Voice
+from dia_server.services.voices import CastVoice, Voice
 from dia_server.text.speakers import tag
 
 CACHE_SIZE = 128 * 1024 * 1024
@@ -25,9 +26,19 @@ class VoicePrompts:
         self._cache: OrderedDict[str, Samples] = OrderedDict()
         """By digest, the one used last at the end."""
 
-    async def of(self, voice: Voice) -> VoicePrompt | None:
-        """Return what `voice` is cloned from, None where it is not; raises PromptNotUsable.
+    def cast(self, voice: Voice, second: Voice | None = None) -> CastVoice:
+        """Note what `voice`, and `second` for what [S2] says, would be cloned from now."""
+        prompt = self._prompts.all.get(voice.audio_prompt or "")
+        return CastVoice(
+            **asdict(voice),
+            recording=None if prompt is None else prompt.digest,
+            second=None if second is None else self.cast(second),
+        )
 
+    async def of(self, voice: Voice) -> VoicePrompt | None:
+        """Return what `voice` is cloned from, None where it is not.
+
+        Raises PromptNotUsable, for one that was cast also where its recording is another by now.
         The mapping's own transcript wins over the prompt's. What has no speaker tags is said by the
         voice's primary speaker.
         """
@@ -38,6 +49,12 @@ class VoicePrompts:
             raise PromptNotUsable(
                 f"Voice {voice.voice_id!r} speaks like audio prompt {voice.audio_prompt!r}, which does not "
                 "exist; POST /audio_prompts/upload adds it",
+                param="voice_id",
+            )
+        if isinstance(voice, CastVoice) and voice.recording not in {None, prompt.digest}:
+            raise PromptNotUsable(
+                f"The recording of voice {voice.voice_id!r}, audio prompt {prompt.prompt_id!r}, has been "
+                "replaced since this was asked for",
                 param="voice_id",
             )
         transcript = tag(voice.audio_prompt_transcript or prompt.transcript or "", voice.primary_speaker)
@@ -52,12 +69,15 @@ class VoicePrompts:
 
     async def _samples(self, prompt_id: str, digest: str) -> Samples:
         if (samples := self._cache.get(digest)) is None:
-            samples = audio.samples(await asyncio.to_thread(self._folder.stored, prompt_id, digest))
-            samples.flags.writeable = False  # it is shared by all who speak with it
-            self._cache[digest] = samples
+            samples = self._cache[digest] = await asyncio.to_thread(self._read, prompt_id, digest)
             while (
                 len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > self._cache_size
             ):
                 self._cache.popitem(last=False)
         self._cache.move_to_end(digest)
+        return samples
+
+    def _read(self, prompt_id: str, digest: str) -> Samples:
+        samples = audio.samples(self._folder.stored(prompt_id, digest))
+        samples.flags.writeable = False  # it is shared by all who speak with it
         return samples

@@ -34,6 +34,16 @@ class Voice:
         return zlib.crc32(self.voice_id.encode())
 
 
+@dataclass(frozen=True, slots=True)
+class CastVoice(Voice):
+    """A voice as it was when a request was accepted, which is made with it whenever it is made."""
+
+    recording: str | None = None
+    """Digest of its audio prompt."""
+    second: "CastVoice | None" = None
+    """Who says [S2], where that is another voice."""
+
+
 BUILT_IN = MappingProxyType(
     {
         voice.voice_id: voice

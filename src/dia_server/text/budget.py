@@ -36,6 +36,14 @@ class Budget:
     max_columns: int
     """Of its frames and the delay after the last."""
 
+    def within(self, other: "Budget") -> "Budget":
+        """What both allow."""
+        return Budget(
+            min(self.max_bytes, other.max_bytes),
+            min(self.max_s, other.max_s),
+            min(self.max_columns, other.max_columns),
+        )
+
 
 def beside(transcript_bytes: int, frames: int) -> Budget:
     """Return what is left beside a voice prompt of `frames` codec frames; both are 0 where there is none.

@@ -24,12 +24,11 @@ SHORT_COST, TURN_COST, UNHEARD_COST = 2.0, 0.5, 1.0
 the others take their voices from, does not let hear."""
 
 
-def pack(units: list[Unit], first: Budget, rest: Budget, *, hear_all: bool) -> list[list[Unit]]:
+def pack(units: list[Unit], first: Budget, rest: Budget, *, hear: set[Speaker]) -> list[list[Unit]]:
     """Group `units`, each of which fits alone, into pieces within the budgets of the first and the rest.
 
-    A pause is always a cut. With `hear_all` the first piece is to have every speaker in it, if it can.
+    A pause is always a cut. The first piece is to have all those in it whom it must let `hear`, if it can.
     """
-    speakers = {unit.speaker for unit in units} if hear_all else set()
     best = [0.0] + [float("inf")] * len(units)
     starts = [0] * (len(units) + 1)
     for start in range(len(units)):
@@ -48,7 +47,7 @@ def pack(units: list[Unit], first: Budget, rest: Budget, *, hear_all: bool) -> l
             heard.add(speaker)
             if turn_count > MOST_TURNS or not fits(seconds, size, turn_count, room):
                 break
-            cost = before + _cost(seconds, turn_count) + unheard * len(speakers - heard)
+            cost = before + _cost(seconds, turn_count) + unheard * len(hear - heard)
             if cost < best[end]:
                 best[end], starts[end] = cost, start
     return _groups(units, starts)

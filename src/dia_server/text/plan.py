@@ -1,4 +1,4 @@
-"""The plan of a text: pieces that Dia can speak well, and the pauses between them.
+"""The plan of a text: pieces that Dia can speak well, and the silence between them.
 
 Pieces keep the tags of the text. One that [S2] speaks alone begins with [S2], although Dia likes to
 begin with [S1]: the tags say which of a prompt's voices is meant, a prompt's transcript stands before
@@ -7,17 +7,18 @@ them, and to call [S2] another name in some pieces would change the voice from p
 
 from dataclasses import dataclass
 
+from dia_server.errors import Invalid
 from dia_server.text import budget
 from dia_server.text.budget import Budget
 from dia_server.text.pack import MOST_TURNS, pack
-from dia_server.text.speakers import Speaker
+from dia_server.text.speakers import Speaker, turns
 from dia_server.text.units import Cut, Unit, fits, units
 
 ANCHOR = Budget(max_bytes=384, max_s=10.0, max_columns=budget.columns(15.0))
 """Of the first piece where the others are to take their voices from it: it is then their prompt, and
 what it may take at most is left free in their budgets."""
 
-PAUSES_S = {
+GAPS_S = {
     Cut.PAUSE: 0.0,
     Cut.TURN: 0.25,
     Cut.SENTENCE: 0.3,
@@ -38,9 +39,13 @@ class PlannedUtterance:
     ending: str
     """To be put behind `text` for the model, so that the last word is not cut: a full stop where a
     sentence has none, and after a dialogue the tag of who would be next. No word."""
-    pause_before_s: float
+    pause_s: float
+    """Of silence before it that the text asks for: as long whatever the speed."""
+    gap_s: float
+    """Of silence before it that the text does not ask for, and a speaker makes: sooner over at a higher
+    speed, as the speech is."""
     estimated_s: float
-    """Of speech, the pause before it apart."""
+    """Of speech, the silence before it apart."""
     max_tokens: int
     """Decoder steps within which it ends."""
 
@@ -50,36 +55,68 @@ class Plan:
     utterances: tuple[PlannedUtterance, ...]
     """In order; none where the text holds nothing to say."""
     pause_after_s: float
+    anchored: bool = False
+    """Whether the first piece is to be the prompt of the others, behind the voice's own if there is one."""
 
     @property
-    def estimated_s(self) -> float:
-        """Seconds of the whole, with all pauses."""
-        return self.pause_after_s + sum(one.pause_before_s + one.estimated_s for one in self.utterances)
+    def pauses_s(self) -> float:
+        """Of silence that the text asks for, in all."""
+        return self.pause_after_s + sum(one.pause_s for one in self.utterances)
+
+    def heard_s(self, speed: float) -> float:
+        """Estimate the seconds of the whole."""
+        return self.pauses_s + sum(one.gap_s + one.estimated_s for one in self.utterances) / speed
 
 
 def plan(text: str, *, transcript: str = "", prompt_frames: int = 0) -> Plan:
     """Cut `text`, as `speakers.tag` returns it, into pieces beside a voice prompt.
 
     Without a prompt (`prompt_frames` 0) the first of several pieces is planned to be the prompt of the
-    others: within ANCHOR, and with both speakers in it where that is possible. Raises Invalid where the
-    prompt leaves no room for speech. The time it takes grows with the length of the text.
+    others: within ANCHOR, and with both speakers in it where that is possible. So it is, behind the voice's
+    own prompt, where that one lets somebody not be heard who speaks in several pieces, if both leave room
+    for the others and the first piece can have all who are missing. Raises Invalid where the prompt leaves
+    no room for speech. The time it takes grows with the length of the text.
     """
-    room = budget.beside(budget.encoded_length(transcript), prompt_frames)
+    prompt_bytes = budget.encoded_length(transcript)
+    room = budget.beside(prompt_bytes, prompt_frames)
     found, pause_after_s = units(text, room if prompt_frames else ANCHOR)
+    unheard = _speakers(found) - {turn.speaker for turn in turns(transcript, "S1")}
     if prompt_frames:
-        first = rest = room
-        groups = pack(found, room, room, hear_all=False)
-    elif _is_one_piece(found, room):
-        first = rest = room
-        groups = [found] if found else []
+        groups = pack(found, room, room, hear=set())
+        each_alone = sum(not unheard.isdisjoint(_speakers(group)) for group in groups) <= 1
     else:
-        first, rest = ANCHOR, budget.beside(ANCHOR.max_bytes, ANCHOR.max_columns)
-        groups = pack(found, first, rest, hear_all=True)
+        groups = [found] if found else []
+        each_alone = _is_one_piece(found, room)
+    cut = None if each_alone else _anchored(text, unheard, prompt_bytes, prompt_frames)
+    groups, first, rest = cut or (groups, room, room)
     ends = [*(group[0].cut for group in groups[1:]), Cut.PAUSE]
     utterances = [
         _utterance(group, rest if index else first, ends[index]) for index, group in enumerate(groups)
     ]
-    return Plan(tuple(utterances), pause_after_s)
+    return Plan(tuple(utterances), pause_after_s, anchored=cut is not None)
+
+
+def _anchored(
+    text: str, unheard: set[Speaker], prompt_bytes: int, prompt_frames: int
+) -> tuple[list[list[Unit]], Budget, Budget] | None:
+    """Cut `text` so that the first piece can be the prompt of the others, behind the one that there may be.
+
+    Returns the pieces and the budgets of the first and the others; None where it is not worth it.
+    """
+    first = budget.beside(prompt_bytes, prompt_frames).within(ANCHOR)
+    space = 1 if prompt_bytes else 0
+    try:
+        rest = budget.beside(prompt_bytes + space + ANCHOR.max_bytes, prompt_frames + ANCHOR.max_columns)
+    except Invalid:
+        return None
+    groups = pack(units(text, first.within(rest))[0], first, rest, hear=unheard)
+    if prompt_frames and not unheard <= _speakers(groups[0]):
+        return None
+    return groups, first, rest
+
+
+def _speakers(units: list[Unit]) -> set[Speaker]:
+    return {unit.speaker for unit in units}
 
 
 def _is_one_piece(found: list[Unit], room: Budget) -> bool:
@@ -107,7 +144,8 @@ def _utterance(group: list[Unit], room: Budget, end: Cut) -> PlannedUtterance:
     return PlannedUtterance(
         text,
         ending,
-        group[0].pause_s + PAUSES_S[group[0].cut],
+        group[0].pause_s,
+        GAPS_S[group[0].cut],
         seconds,
         min(room.max_columns, budget.columns(LONGEST * seconds + SLACK_S)),
     )

@@ -28,14 +28,19 @@ FRESH = CacheControlHeader(no_cache=True)
 """Browsers may keep the studio's files, but ask before they mix those of two versions."""
 
 
-def docs_router(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide]) -> Router:
-    """Build the routes that describe `handlers`; the description is made when first asked for."""
+def docs_router(
+    handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], max_characters: int
+) -> Router:
+    """Build the routes that describe `handlers`; the description is made when first asked for.
+
+    `max_characters` is the longest text that may be spoken.
+    """
     made: list[bytes] = []
 
     @get("/openapi.json", sync_to_thread=False)
     def openapi_json() -> Response[bytes]:
         if not made:
-            made.append(openapi.document(handlers, dependencies))
+            made.append(openapi.document(handlers, dependencies, max_characters))
         return Response(made[0], media_type=MediaType.JSON)
 
     assets = create_static_files_router("/static", [STATIC], cache_control=FRESH)

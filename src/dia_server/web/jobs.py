@@ -76,4 +76,5 @@ def _details(job: Job) -> JobDetails:
         response_format=None if request is None else request.response_format,
         seed=None if request is None else request.seed,
         retries=job.retries,
+        faults=list(job.faults),
     )

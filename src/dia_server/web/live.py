@@ -18,7 +18,7 @@ from litestar.exceptions import WebSocketException
 from dia_server.errors import NotFound, Overloaded, StorageUnavailable
 from dia_server.services.jobs import Job, JobService
 from dia_server.services.metrics import Metrics, SocketOutcome
-from dia_server.services.speech import Samples, SpeechRequest, SpeechStream
+from dia_server.services.speech import SpeechRequest
 from dia_server.web import live_messages as messages
 from dia_server.web.errors import classify
 from dia_server.web.rate_limit import RateLimit
@@ -114,7 +114,7 @@ class Conversation:
         wanted = msgspec.structs.asdict(message.data)
         stream = wanted.pop("stream")
         request = SpeechRequest(**wanted)
-        telling = Telling(self._send, name, SpeechStream(request) if stream else None)
+        telling = Telling(self._send, name)
         try:
             running = await self._jobs.begin(request, telling.heard, live=stream)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
@@ -133,8 +133,6 @@ class Conversation:
             finally:
                 self._running.discard(job_id)
                 self._generations -= 1
-            if job.status == "completed":
-                await telling.finish()
             outcome = await self._send_end(job, name)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
             await self._send_error(error, name, job_id)
@@ -194,12 +192,9 @@ class Telling:
         self,
         send: Callable[[messages.Outgoing, bytes | None], Awaitable[None]],
         name: str | None,
-        stream: SpeechStream | None,
     ) -> None:
-        """`stream` makes the audio that is sent too, if any is."""
         self._send = send
         self._name = name
-        self._stream = stream
         self._job_id = ""
         self._begun = asyncio.Event()
         self._percent = 0
@@ -209,29 +204,21 @@ class Telling:
         self._begun.set()
         await self._tell(0, "queued")
 
-    async def heard(self, samples: Samples, progress: float) -> None:
+    async def heard(self, audio: bytes, progress: float) -> None:
         """Return once the client has been sent all there is to tell: it is made no faster than that."""
         await self._begun.wait()
         if (percent := int(progress * 100)) > self._percent:
             self._percent = percent
             await self._tell(percent, "generating_tokens")
-        if self._stream is not None:
-            await self._send_audio(await asyncio.to_thread(self._stream.push, samples))
-
-    async def finish(self) -> None:
-        if self._stream is not None:
-            await self._send_audio(await asyncio.to_thread(self._stream.finish))
+        if audio:
+            announcement = messages.Audio(job_id=self._job_id, size=len(audio), request_id=self._name)
+            await self._send(announcement, audio)
 
     async def _tell(self, percent: int, stage: messages.Stage) -> None:
         progress = messages.Progress(
             job_id=self._job_id, progress=percent, stage=stage, request_id=self._name
         )
         await self._send(progress, None)
-
-    async def _send_audio(self, audio: bytes) -> None:
-        if audio:
-            announcement = messages.Audio(job_id=self._job_id, size=len(audio), request_id=self._name)
-            await self._send(announcement, audio)
 
 
 def _check_origin(socket: Socket) -> None:

@@ -32,8 +32,10 @@ CONFIG = OpenAPIConfig(
 )
 
 
-def document(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide]) -> bytes:
-    """Return the description of `handlers` as JSON.
+def document(
+    handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], max_characters: int
+) -> bytes:
+    """Return the description of `handlers` as JSON; texts to speak have at most `max_characters`.
 
     It is read off an application that is never served: one that is would get Litestar's own pages,
     with scripts from other hosts, and its description as it was.
@@ -46,6 +48,8 @@ def document(handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[
         if isinstance(item, type) and issubclass(item, msgspec.Struct) and item is not msgspec.Struct
     ]
     _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    for request, field in (("GenerateRequest", "text"), ("SpeechRequest", "input")):
+        components[request]["properties"][field]["maxLength"] = max_characters
     description.setdefault("components", {})["schemas"] = components
     description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for handler, operation in _operations(app, description):
@@ -96,6 +100,9 @@ def _audio() -> Json:
             "X-Seed": _header("Seed that was used: the same request with it gives the same audio", "integer"),
             "X-Retries": _header(
                 "How often a piece was made again; not where it is sent as it comes", "integer"
+            ),
+            "X-Faults": _header(
+                "What is still wrong with it, if anything: it came out badly each time", "string"
             ),
         },
     }

@@ -8,19 +8,21 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, GpuMode
 from dia_server.services.ids import ID
 from dia_server.services.jobs import JobStatus as JobState
-from dia_server.services.speech import MAX_CHARACTERS, AudioFormat, Role
+from dia_server.services.speech import AudioFormat, Role
 from dia_server.services.status import EngineName
 from dia_server.services.voices import Speaker
 from dia_server.services.whisper import SIZES
 
-# The text's length is checked by the service, which has an error code of its own for it.
+MAX_TRANSCRIPT = 4096
+"""Characters; Dia reads a quarter of that."""
+
+# The text's length is checked by the service, which has an error code of its own for it and knows the limit.
 Text = Annotated[
     str,
     Meta(
         description="Text to convert to speech, with [S1] and [S2] before what each of two speakers says",
         extra_json_schema={
             "minLength": 1,
-            "maxLength": MAX_CHARACTERS,
             "pattern": r"[^\s*]",
             "examples": ["Hello, world!"],
         },
@@ -30,7 +32,14 @@ Speed = Annotated[float, Meta(ge=0.25, le=4.0, description="Speech speed; the pi
 Temperature = Annotated[float, Meta(ge=0.1, le=2.0, description="Sampling temperature")]
 CfgScale = Annotated[float, Meta(ge=1.0, le=10.0, description="Classifier-free guidance scale")]
 TopP = Annotated[float, Meta(ge=0.0, le=1.0, description="Top-p (nucleus) sampling")]
-MaxTokens = Annotated[int, Meta(ge=100, le=10_000, description="Most decoder steps to make")]
+MaxTokens = Annotated[
+    int,
+    Meta(
+        ge=100,
+        le=10_000,
+        description="Most decoder steps (86 a second) for each piece of the text, not for the whole",
+    ),
+]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1, description="Same seed, same audio; default: the voice's own")]
 VoiceId = Annotated[
     str, Meta(pattern=rf"^{ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
@@ -124,7 +133,7 @@ class VoiceMapping(Struct, kw_only=True):
     style: Annotated[str, Meta(min_length=1, max_length=64)] = "neutral"
     primary_speaker: Speaker = "S1"
     audio_prompt: VoiceId | None = None
-    audio_prompt_transcript: Annotated[str, Meta(max_length=MAX_CHARACTERS)] | None = None
+    audio_prompt_transcript: Annotated[str, Meta(max_length=MAX_TRANSCRIPT)] | None = None
 
 
 class VoiceMappingRequest(VoiceMapping, kw_only=True):
@@ -244,7 +253,7 @@ class Discovered(Struct):
 
 
 class TranscriptRequest(Struct):
-    transcript: Annotated[str, Meta(min_length=1, max_length=MAX_CHARACTERS)]
+    transcript: Annotated[str, Meta(min_length=1, max_length=MAX_TRANSCRIPT)]
 
 
 class TranscriptSaved(Struct):
@@ -295,6 +304,9 @@ class JobDetails(Struct, kw_only=True):
     response_format: AudioFormat | None
     seed: Annotated[int | None, Meta(description="Same seed, same audio")]
     retries: Retries
+    faults: Annotated[
+        list[str], Meta(description="What is still wrong with the result: it came out badly each time")
+    ]
 
 
 class JobSummary(Struct):

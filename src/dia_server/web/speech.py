@@ -1,6 +1,6 @@
 """POST /generate and its OpenAI twin."""
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Annotated, Any
 
 import msgspec
@@ -21,9 +21,9 @@ AsyncMode = Annotated[
     bool, QueryParameter(description="Answer at once with a job, whose result is fetched when it is made")
 ]
 
+SLICE = 1024 * 1024
+"""Bytes of a whole answer that are sent at once."""
 ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
-FREE = {"rate_limit": "", "audio": False}
-"""Of a route here that makes no speech."""
 
 
 class SpeechController(Controller):
@@ -74,15 +74,22 @@ class SpeechController(Controller):
             return _stream(await unless_gone(request, speech_service.stream(wanted)))
         return _whole(await unless_gone(request, speech_service.speak(wanted)))
 
-    @post("/plan", status_code=200, opt={**FREE, "errors": (400, 404, 413, 415, 422)})
+    @post(
+        "/plan",
+        status_code=200,
+        opt={"rate_limit": "plan", "audio": False, "errors": (400, 404, 413, 415, 422, 429)},
+    )
     async def plan(
         self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
     ) -> SpeechPlan:
-        """Show how a text would be cut into pieces, without speaking it."""
+        """Show how a text would be cut into pieces, and how long it would last, without speaking it."""
         planned = await speech_service.plan(_wanted(data))
         return SpeechPlan(
-            [PlannedUtterance(one.text, one.pause_before_s, one.estimated_s) for one in planned.utterances],
-            planned.estimated_s,
+            [
+                PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
+                for one in planned.utterances
+            ],
+            planned.heard_s(data.speed),
         )
 
 
@@ -92,12 +99,21 @@ def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
     return speech.SpeechRequest(**fields)
 
 
-def _whole(made: Speech) -> Response[bytes]:
-    return Response(
-        made.audio,
-        media_type=made.media_type,
-        headers={"X-Seed": str(made.seed), "X-Retries": str(made.made.retries)},
-    )
+def _whole(spoken: Speech) -> Response[bytes] | Stream:
+    made, audio = spoken.made, spoken.audio
+    headers = {"X-Seed": str(spoken.seed), "X-Retries": str(made.retries)}
+    if made.faults:
+        headers["X-Faults"] = ", ".join(made.faults)
+    if len(audio) <= SLICE:
+        return Response(audio, media_type=spoken.media_type, headers=headers)
+    headers["Content-Length"] = str(len(audio))
+    return Stream(_slices(audio), media_type=spoken.media_type, headers=headers)
+
+
+async def _slices(audio: bytes) -> AsyncIterator[bytes]:
+    """Granian copies what it is given to send, and would hold a long file twice."""
+    for start in range(0, len(audio), SLICE):
+        yield audio[start : start + SLICE]
 
 
 def _stream(

@@ -25,6 +25,10 @@ class Usage(Struct):
 
 class Done(Struct, tag_field="type", tag="speech.audio.done"):
     usage: Usage
+    retries: int
+    """How often a piece was made again; OpenAI's clients pass over this and the next."""
+    faults: list[str]
+    """What is still wrong with it."""
 
 
 async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
@@ -33,8 +37,9 @@ async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
         async for piece in streamed:
             if piece:
                 yield _event(Delta(b64encode(piece).decode()))
-    tokens = streamed.tally.tokens
-    yield _event(Done(Usage(characters, tokens, characters + tokens)))
+    tally = streamed.tally
+    usage = Usage(characters, tally.tokens, characters + tally.tokens)
+    yield _event(Done(usage, tally.retries, sorted(tally.faults)))
 
 
 def _event(data: Struct) -> bytes:

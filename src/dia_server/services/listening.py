@@ -1,0 +1,40 @@
+"""Whisper as a judge of what was made: whether the words are there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from dia_server.audio import wav
+from dia_server.engine.types import SAMPLE_RATE, Samples
+from dia_server.errors import WhisperNotAvailable
+from dia_server.text.word_errors import word_error_rate
+
+log = structlog.get_logger()
+
+
+class WordCheck:
+    """Finds pieces misheard in which more than a share of the words is wrong."""
+
+    def __init__(self, transcribe: Callable[[bytes], Awaitable[str]], most: float) -> None:
+        """`transcribe` returns what is said in an audio file; `most` is the highest word error rate."""
+        self._transcribe = transcribe
+        self._most = most
+        self._is_deaf = False
+
+    async def misheard(self, samples: Samples, text: str) -> bool:
+        """Whether what is heard is not `text`; what can't be listened to counts as good."""
+        try:
+            heard = await self._transcribe(await asyncio.to_thread(_wav, samples))
+        except WhisperNotAvailable as error:
+            if not self._is_deaf:
+                log.warning("words are not checked", cause=str(error))
+            self._is_deaf = True
+            return False
+        self._is_deaf = False
+        return word_error_rate(text, heard) > self._most
+
+
+def _wav(samples: Samples) -> bytes:
+    pcm = wav.pcm16(samples)
+    return wav.header(SAMPLE_RATE, len(pcm)) + pcm

@@ -1,0 +1,90 @@
+"""A job speaks with the voices that it was accepted with, or says why it can't."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.app import create_app
+from dia_server.engine.engine import Engine
+from dia_server.settings import Settings
+from tests.recordings import wav_file
+from tests.tones import Gate, ToneModel, loader
+from tests.waiting import until
+
+Client = AsyncTestClient[Litestar]
+
+DIALOGUE = {"text": "[S1] Hi. [S2] Hello.", "voice_id": "anna", "voice_id_2": "ben", "max_tokens": 100}
+
+
+async def upload(client: Client, name: str, transcript: str, pitch: float) -> None:
+    answer = await client.post(
+        "/audio_prompts/upload",
+        data={"prompt_id": name, "transcript": transcript},
+        files={"audio_file": ("sample.wav", wav_file(1.0, pitch=pitch))},
+    )
+    assert answer.status_code == 200, answer.text
+
+
+async def save(client: Client, voice_id: str, prompt: str | None) -> None:
+    answer = await client.post("/voice_mappings", json={"voice_id": voice_id, "audio_prompt": prompt})
+    assert answer.status_code == 200, answer.text
+
+
+@asynccontextmanager
+async def waiting_job(settings: Settings) -> AsyncIterator[tuple[Client, ToneModel, Gate, str]]:
+    """A dialogue that waits for the only slot, which another job has until the gate is opened."""
+    gate = Gate()
+    model = ToneModel(slots=1, before_step=gate)
+    app = create_app(settings, Engine("dia", loader(model), max_waiting=8))
+    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+        await upload(client, "anna", "I am Anna.", 150)
+        await upload(client, "ben", "I am Ben.", 100)
+        await save(client, "anna", "anna")
+        await save(client, "ben", "ben")
+        await client.post("/generate?async_mode=true", json={"text": "I was first.", "max_tokens": 100})
+        await asyncio.to_thread(gate.entered.wait, 5)
+        job_id = (await client.post("/generate?async_mode=true", json=DIALOGUE)).json()["job_id"]
+        yield client, model, gate, job_id
+
+
+async def over(client: Client, job_id: str) -> dict[str, Any]:
+    async def details() -> dict[str, Any]:
+        found: dict[str, Any] = (await client.get(f"/jobs/{job_id}")).json()
+        return found
+
+    async def finished() -> bool:
+        return (await details())["status"] not in {"pending", "processing"}
+
+    await until(finished)
+    return await details()
+
+
+async def test_voices_that_change_while_it_waits_change_nothing(settings: Settings) -> None:
+    async with waiting_job(settings) as (client, model, gate, job_id):
+        await save(client, "anna", None)
+        await client.delete("/voice_mappings/ben")
+        gate.open()
+
+        assert (await over(client, job_id))["status"] == "completed"
+        prompt = model.seen[1].prompt
+        assert model.seen[1].voice == "anna+ben"
+        assert prompt is not None
+        assert prompt.transcript == "[S1] I am Anna. [S2] I am Ben."
+
+
+@pytest.mark.parametrize("name", ["anna", "ben"])
+async def test_a_recording_that_is_replaced_while_it_waits_fails_it_with_the_cause(
+    settings: Settings, name: str
+) -> None:
+    async with waiting_job(settings) as (client, _, gate, job_id):
+        await upload(client, name, "I am somebody else.", 200)
+        gate.open()
+
+        failed = await over(client, job_id)
+        assert failed["status"] == "failed"
+        assert failed["error"].startswith(f"The recording of voice '{name}', audio prompt '{name}', has been")
