@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance
 
 Part = Samples | Exception
 Script = Callable[[Utterance], Sequence[Part]]
@@ -22,6 +22,11 @@ def speech(seconds: float, level: float = 0.2) -> list[Part]:
     return list(np.split(samples, range(CHUNK, len(samples), CHUNK)))
 
 
+def frames_of(utterance: Utterance) -> Frames:
+    """What it is said to have been made of."""
+    return np.full((3, 9), sum(utterance.text.encode()) % 1024, np.int16)
+
+
 class ScriptedModel:
     def __init__(self, script: Script, slots: int = 4, step_s: float = 0.0) -> None:
         self.script = script
@@ -32,10 +37,12 @@ class ScriptedModel:
         """Utterances that ran at the same time, at most."""
         self._parts: dict[int, deque[Part]] = {}
         self._counts: dict[int, int] = {}
+        self._running: dict[int, Utterance] = {}
 
     def admit(self, slot: int, utterance: Utterance) -> None:
         assert slot not in self._parts
         self.seen.append(utterance)
+        self._running[slot] = utterance
         self._parts[slot] = deque(self.script(utterance))
         self._counts[slot] = len(self._parts[slot])
         self.most = max(self.most, len(self._parts))
@@ -50,7 +57,8 @@ class ScriptedModel:
             return part
         assert isinstance(part, np.ndarray)
         left = len(self._parts[slot])
-        return Chunk(part, tokens=8, progress=1 - left / self._counts[slot], done=not left)
+        frames = None if left else frames_of(self._running[slot])
+        return Chunk(part, tokens=8, progress=1 - left / self._counts[slot], done=not left, frames=frames)
 
     def release(self, slot: int) -> None:
         self._parts.pop(slot, None)

@@ -21,7 +21,7 @@ from dia_server.engine.dia.model import POLL, DiaModel
 from dia_server.engine.dia.text import text_bytes
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance
 from dia_server.services.casting import BETWEEN
 from dia_server.services.config import ConfigService
 from dia_server.services.narrator import Narrator
@@ -121,6 +121,11 @@ class Studio:
     async def stream(self, request: SpeechRequest) -> bytes:
         async with aclosing(await self.speech.stream(request)) as streamed:
             return b"".join([audio async for audio in streamed])
+
+    async def frames(self, utterance: Utterance) -> Frames:
+        async with self.engine.submit(utterance) as generation:
+            (frames,) = [chunk.frames async for chunk in generation if chunk.frames is not None]
+            return frames
 
     async def alone(self, utterance: Utterance) -> Samples:
         async with self.engine.submit(utterance) as generation:
@@ -236,17 +241,19 @@ async def test_a_voices_recording_is_encoded_once(tmp_path: Path, weights: Weigh
         np.testing.assert_array_equal(encoded, await studio.recording("high"))
 
 
-async def test_a_first_piece_is_encoded_once_for_all_others(tmp_path: Path, weights: Weights) -> None:
+async def test_a_first_pieces_own_frames_are_the_prompt_of_all_others(
+    tmp_path: Path, weights: Weights
+) -> None:
     async with opened(tmp_path, weights) as studio:
         await studio.stream(ask("aria"))
 
         first, *others = studio.model.seen
-        (encoded,) = studio.model.codec.encoded
-        np.testing.assert_array_equal(encoded, await studio.alone(first))
+        frames = await studio.frames(first)
+        assert studio.model.codec.encoded == []
         assert len(others) == PIECES - 1
         for other in others:
             assert other.prompt is not None
-            assert other.prompt.samples is encoded
+            np.testing.assert_array_equal(other.prompt.made, frames)
             assert other.prompt.transcript == "[S1] This is number 0. [S2] I see."
 
 
@@ -257,13 +264,14 @@ async def test_a_first_piece_lets_them_hear_who_is_not_in_the_recording(
         await studio.stream(ask("high"))
 
         first, *others = studio.model.seen
-        recording, both = studio.model.codec.encoded
+        frames = await studio.frames(first)
+        (recording,) = studio.model.codec.encoded
         np.testing.assert_array_equal(recording, await studio.recording("high"))
-        np.testing.assert_array_equal(both, np.concatenate([recording, await studio.alone(first)]))
         assert len(others) == PIECES - 1
         for other in others:
             assert other.prompt is not None
-            assert other.prompt.samples is both
+            assert other.prompt.samples is recording
+            np.testing.assert_array_equal(other.prompt.made, frames)
             assert other.prompt.transcript == "[S1] Up here. [S1] This is number 0. [S2] I see."
 
 

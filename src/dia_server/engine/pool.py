@@ -78,7 +78,7 @@ class EnginePool:
     def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
         """Queue `utterance` with the engine that suits it best; raises what `Engine.submit` raises."""
         assert self._engines, "not started"
-        voice = utterance.prompt.digest if utterance.prompt else utterance.voice
+        voice = utterance.prompt.key if utterance.prompt else utterance.voice
         best = max(range(len(self._engines)), key=lambda i: self._suitability(i, voice))
         return self._engines[best].submit(utterance, background=background)
 

@@ -1,5 +1,6 @@
 """What goes into the engine, what comes out, and what a model must offer to be run by it."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -21,14 +22,22 @@ Frames = NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True)
 class VoicePrompt:
-    """A recording to speak like, and what is said in it (with speaker tags)."""
+    """What to speak on from, and what is said in it (with speaker tags)."""
 
     samples: Samples
+    """A recording; empty where there is only what was made."""
     transcript: str
     digest: str
     """Names the content of `samples`: equal digests, equal audio."""
-    frames: Frames | None = None
-    """What the model made `samples` of, where it has made them itself: then they need not be encoded."""
+    made: Frames | None = None
+    """What the model itself has said behind the recording."""
+
+    @property
+    def key(self) -> str:
+        """Names all of it but the transcript."""
+        if self.made is None:
+            return self.digest
+        return f"{self.digest}+{hashlib.sha256(self.made.tobytes()).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

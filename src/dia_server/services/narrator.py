@@ -1,7 +1,6 @@
 """A text as the engine makes it: pieces side by side in the batch, put out in order as one recording."""
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from dia_server.audio.guard import judge
 from dia_server.audio.join import Join
 from dia_server.engine.generation import Generation
 from dia_server.engine.pool import AnyEngine
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance, VoicePrompt
 from dia_server.errors import Overloaded
 from dia_server.services.piece import Piece
 from dia_server.services.tally import Tally
@@ -52,6 +51,7 @@ class _Take:
     """A piece as it was made with one seed."""
 
     samples: Samples
+    frames: Frames | None
     faults: tuple[str, ...]
     seed: int
 
@@ -120,7 +120,7 @@ class Narrator:
         try:
             begin_more()
             while running:
-                piece, taken = running[0], [EMPTY]
+                piece, frames, sounds = running[0], None, False
                 silence_s = piece.planned.pause_s * speed + piece.planned.gap_s
                 lead = join.begin(silence_s)
                 while (chunk := await piece.next()) is not None:
@@ -132,13 +132,12 @@ class Narrator:
                     tally.samples += len(samples)
                     for part in np.split(samples, range(PART, len(samples), PART)):
                         yield Narrated(part, progress)
-                    if waiting:
-                        taken.append(chunk.samples)
+                    frames, sounds = chunk.frames, sounds or bool(chunk.samples.any())
                     begin_more()
                 done_s += silence_s + piece.planned.estimated_s
-                if waiting:
-                    prompt = _longer(prompt, piece.planned.text, np.concatenate(taken))
-                    waiting = False
+                if waiting and sounds:
+                    prompt = _longer(prompt, piece.planned.text, frames)
+                waiting = False
                 running.popleft()
                 begin_more()
             rest = np.concatenate([join.begin(plan.pause_after_s * speed), join.finish()])
@@ -178,19 +177,20 @@ class Narrator:
             tally.faults.update(best.faults)
             log.warning("a bad piece stays", faults=best.faults, seed=best.seed, heard_live=not piece.held)
         if piece.held:
-            piece.put(Chunk(best.samples, tokens=0, progress=1.0, done=True))
+            piece.put(Chunk(best.samples, tokens=0, progress=1.0, done=True, frames=best.frames))
 
     async def _take(self, piece: Piece, *, background: bool) -> "_Take":
         """Have the engine make `piece` once; the audio of one that is held is not put out yet."""
-        made = [EMPTY]
+        made, frames = [EMPTY], None
         async with await self._submit(piece, background=background) as generation:
             async for chunk in generation:
                 if piece.judged:
                     made.append(chunk.samples)
+                frames = chunk.frames
                 piece.put(replace(chunk, samples=EMPTY) if piece.held else chunk)
         samples, seed = np.concatenate(made), piece.utterance.seed
         if not piece.judged:
-            return _Take(samples, (), seed)
+            return _Take(samples, frames, (), seed)
         verdict = await asyncio.to_thread(judge, samples, SAMPLE_RATE, piece.planned.estimated_s)
         faults: tuple[str, ...] = verdict.faults
         # listening takes seconds, by which what is bad anyway or is heard already would only end later
@@ -199,7 +199,7 @@ class Narrator:
             faults = ("misheard",)
         if faults:
             log.info("piece is bad", faults=faults, seed=seed)
-        return _Take(samples, faults, seed)
+        return _Take(samples, frames, faults, seed)
 
     async def _submit(self, piece: Piece, *, background: bool) -> Generation:
         """Queue `piece`; only where its text begins with it is a full queue a reason to refuse."""
@@ -212,12 +212,8 @@ class Narrator:
             await asyncio.sleep(BUSY_S)
 
 
-def _longer(prompt: VoicePrompt | None, text: str, samples: Samples) -> VoicePrompt | None:
-    """Return what pieces sound like that follow one of this text; one without any sound changes nothing."""
-    if not samples.any():
-        return prompt
-    digest = hashlib.sha256(samples.tobytes())
-    if prompt is not None:
-        text, samples = f"{prompt.transcript} {text}", np.concatenate([prompt.samples, samples])
-        digest.update(prompt.digest.encode())
-    return VoicePrompt(samples, text, digest.hexdigest())
+def _longer(prompt: VoicePrompt | None, text: str, frames: Frames | None) -> VoicePrompt:
+    """Return what pieces sound like that follow one of this text, of which `frames` were made."""
+    if prompt is None:
+        return VoicePrompt(EMPTY, text, digest="", made=frames)
+    return replace(prompt, transcript=f"{prompt.transcript} {text}", made=frames)

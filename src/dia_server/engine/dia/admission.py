@@ -16,7 +16,7 @@ from dia_server.engine.dia.delay import UNKNOWN, delayed
 from dia_server.engine.dia.encoder import text_keys_values
 from dia_server.engine.dia.memory import named_shortage
 from dia_server.engine.dia.prefill import prefill
-from dia_server.engine.dia.prompts import Prompts
+from dia_server.engine.dia.prompts import NOTHING, Prompts
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.sampling import TOP_K_LIMIT
 from dia_server.engine.dia.state import State
@@ -49,7 +49,6 @@ class Admission:
         self._weights, self._state, self._prompts = weights, state, prompts
         self._joining: dict[int, Joining] = {}
         self._piece = PIECE
-        self._no_frames = torch.empty(0, weights.shape.channels, dtype=torch.long)
 
     def admit(self, slot: int, utterance: Utterance) -> Run | None:
         """None while the prompt is being encoded; raises TextTooLong, Invalid or GpuOutOfMemory."""
@@ -60,7 +59,7 @@ class Admission:
             letters = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
             self._state.set_text(slot, text_keys_values(self._weights, self._state.upload(letters)))
             if utterance.prompt is None:
-                return self._begin(slot, utterance, len(text), self._no_frames)
+                return self._begin(slot, utterance, len(text), NOTHING)
             self._joining[slot] = Joining(utterance, len(text), self._prompts.codes(utterance.prompt))
             return None
 
@@ -99,12 +98,14 @@ class Admission:
         return failures
 
     def _begin(self, slot: int, utterance: Utterance, letters: int, frames: Tensor) -> Run:
-        """Set a slot up whose text is in its arena, behind the prompt's `frames`; raises Invalid."""
+        """Set a slot up whose text is in its arena, behind its recording's `frames`; raises Invalid."""
+        if utterance.prompt is not None and utterance.prompt.made is not None:
+            frames = torch.cat([frames, torch.from_numpy(utterance.prompt.made).long()])
         shape, prompt = self._weights.shape, len(frames)
         limit = self._limit(utterance, prompt)
         columns = delayed(frames, shape.delay, shape.bos)
         self._state.begin(slot, utterance, columns, prompt, prompt + limit - shape.tail)
-        silent = None if utterance.prompt is None else self._prompts.silent_cache(utterance.prompt.digest)
+        silent = None if utterance.prompt is None else self._prompts.silent_cache(utterance.prompt)
         if silent is not None:
             self._state.set_silent_cache(slot, silent)
         known = torch.full((prompt + limit + 1, shape.channels), UNKNOWN)
@@ -144,4 +145,4 @@ class Admission:
         if run.running:
             self._state.live[slot] = True
         if run.both and run.running:
-            self._prompts.keep_silent_cache(prompt.digest, self._state.silent_cache(slot, run.prompt))
+            self._prompts.keep_silent_cache(prompt, self._state.silent_cache(slot, run.prompt))

@@ -1,7 +1,7 @@
 """Voice prompts that were used lately: their codes, and the part of their K/V cache that no text changes.
 
-Both are named by the digest of the recording. The cache of the row without a text depends on the prompt
-alone, so a second utterance of the same voice need not compute it. Recordings are encoded beside the steps:
+The cache of the row without a text depends on the prompt alone, so a second utterance of the same voice
+need not compute it. Recordings are encoded beside the steps:
 that takes longer than running streams may wait.
 """
 
@@ -13,9 +13,12 @@ import torch
 from torch import LongTensor, Tensor
 
 from dia_server.engine.dia.beside import Beside
+from dia_server.engine.dia.codec import CODEBOOKS
 from dia_server.engine.types import Samples, VoicePrompt
 
 Key = tuple[str, str]
+
+NOTHING = torch.empty(0, CODEBOOKS, dtype=torch.long)
 
 
 class Encoder(Protocol):
@@ -34,11 +37,9 @@ class Prompts:
         self.bytes = 0
 
     def codes(self, prompt: VoicePrompt) -> Future[Tensor]:
-        """The prompt's frames [T, channels], on the CPU, once they are known."""
+        """Its recording's frames [T, channels], on the CPU, once they are known."""
         self._keep_encoded()
-        known = None if prompt.frames is None else torch.from_numpy(prompt.frames).long()
-        if known is None:
-            known = self._find((prompt.digest, "codes"))
+        known = self._find((prompt.digest, "codes")) if len(prompt.samples) else NOTHING
         if known is not None:
             codes: Future[Tensor] = Future()
             codes.set_result(known)
@@ -47,14 +48,14 @@ class Prompts:
             self._encoding[prompt.digest] = self._beside.submit(self._encode, prompt.samples)
         return self._encoding[prompt.digest]
 
-    def silent_cache(self, digest: str) -> Tensor | None:
+    def silent_cache(self, prompt: VoicePrompt) -> Tensor | None:
         """[layers, 2 * kv_heads, T, head_dim] of the row without a text, if it is known."""
-        return self._find((digest, "cache"))
+        return self._find((prompt.key, "cache"))
 
-    def keep_silent_cache(self, digest: str, cache: Tensor) -> None:
+    def keep_silent_cache(self, prompt: VoicePrompt, cache: Tensor) -> None:
         """Keep `cache`, if it fits at all."""
         if cache.nbytes <= self._limit:
-            self._keep((digest, "cache"), cache)
+            self._keep((prompt.key, "cache"), cache)
 
     def clear(self) -> None:
         self._kept.clear()
