@@ -2,7 +2,7 @@ import io
 import json
 import wave
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -11,6 +11,9 @@ import pytest
 from tests.browser.conftest import OpenStudio
 from tests.browser.studio import Studio
 from tests.live.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 FIRST_SAMPLE_MS = 200
 """The promise for the preview engine."""
@@ -50,6 +53,21 @@ def test_what_is_played_is_what_the_server_made(studio: Studio) -> None:
     body: dict[str, Any] = sent.value.post_data_json or {}
     made = studio.page.request.post(f"{studio.url}/generate", data={**body, "stream": False}).body()
     assert _pcm(saved.value.path()) == _pcm(io.BytesIO(made))
+
+
+def test_what_is_downloaded_is_the_take_that_was_heard(studio: Studio) -> None:
+    """A streamed take is never made again for being bad, so the download is streamed with its seed."""
+    studio.write(SENTENCE)
+    with studio.page.expect_response("**/generate") as heard:
+        studio.speak()
+    studio.write("Something else by now.")
+    studio.page.locator("#format").select_option("flac")
+    with studio.page.expect_request("**/generate") as asked, studio.page.expect_download():
+        studio.button("Download").click()
+
+    played = heard.value.request.post_data_json or {}
+    seed = int(heard.value.headers["x-seed"])
+    assert asked.value.post_data_json == played | {"response_format": "flac", "seed": seed}
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "mp3", "opus", "aac", "flac", "pcm"])
@@ -96,6 +114,20 @@ def test_sound_can_be_paused_and_sought_with_the_keyboard(studio: Studio) -> Non
     studio.until("document.getElementById('clock').textContent.startsWith('0:00')")
     studio.button("Play").press("Enter")
     studio.button("Pause").wait_for()
+
+
+def test_arrow_keys_seek_by_a_second(studio: Studio) -> None:
+    studio.write("One two three four five six seven eight nine ten eleven twelve thirteen fourteen.")
+    studio.speak()
+    studio.button("Pause").click()
+    studio.page.locator("#seek").focus()
+    positions = []
+    for key in ("Home", "ArrowRight", "ArrowRight", "ArrowUp", "ArrowLeft"):
+        studio.page.keyboard.press(key)
+        studio.page.wait_for_timeout(60)  # a frame is drawn
+        positions.append(studio.text("#clock").split(" / ")[0])
+
+    assert positions == ["0:00", "0:01", "0:02", "0:03", "0:02"]
 
 
 def test_the_request_bears_what_was_chosen(studio: Studio) -> None:
@@ -201,6 +233,56 @@ def test_stopping_ends_the_request(studio: Studio) -> None:
     studio.speak()
 
 
+def test_stopping_ends_the_sound_and_keeps_what_was_made(studio: Studio) -> None:
+    studio.write("This sentence is repeated until it is long enough to be stopped in the middle. " * 50)
+    studio.page.locator("#say").click()
+    studio.until("window.heard.seconds > 0.5")
+    studio.button("Stop").click()
+    studio.wait_for_text("Stopped.")
+    studio.page.wait_for_timeout(100)  # what the loudspeaker had already
+    heard = studio.heard["seconds"]
+    studio.page.wait_for_timeout(600)
+
+    assert studio.heard["seconds"] == heard
+    studio.button("Play").click()
+    studio.until(f"window.heard.seconds > {heard + 0.3}")
+
+
+def test_a_request_that_is_refused_leaves_the_last_take(open_studio: OpenStudio, tmp_path: Path) -> None:
+    with Server(tmp_path, rate_limit_generate=1) as server:
+        studio = open_studio(server.url)
+        studio.write(SENTENCE)
+        studio.speak()
+        length, facts = _seconds(studio), studio.text("#facts")
+        studio.page.locator("#say").click()
+        studio.wait_for_text("more than this server allows in a minute")
+        server.stop()
+        studio.page.locator("#say").click()
+        studio.wait_for_text("The server does not answer.")
+
+        assert (_seconds(studio), studio.text("#facts")) == (length, facts)
+        before = studio.heard["seconds"]
+        studio.button("Play").click()
+        studio.until(f"window.heard.seconds > {before + 1}")
+        studio.page.locator("#format").select_option("wav")
+        with studio.page.expect_download() as saved:
+            studio.button("Download").click()
+        assert saved.value.path().stat().st_size > 44_100
+
+
+def test_the_estimate_is_of_the_text_that_is_written_now(studio: Studio) -> None:
+    plans: list[Route] = []
+    studio.page.route("**/plan", lambda route: plans.append(route))
+    studio.write(SENTENCE)
+    studio.until("document.getElementById('measure').textContent.startsWith('About 3 s')")  # a guess
+    _answer(studio, plans, 99)
+    studio.until("document.getElementById('measure').textContent.startsWith('About 99 s')")
+    studio.page.keyboard.insert_text(" Not a minute.")
+    assert studio.text("#measure").startswith("About 4 s")
+    _answer(studio, plans, 77)
+    studio.until("document.getElementById('measure').textContent.startsWith('About 77 s')")
+
+
 def test_a_long_text_is_planned_and_spoken(studio: Studio) -> None:
     page = studio.page
     turns = [f"[S{1 + i % 2}] This is sentence number {i} of a long conversation." for i in range(40)]
@@ -277,6 +359,14 @@ def test_the_preview_engine_is_named_on_every_view(studio: Studio) -> None:
     for view in ("speak", "voices", "jobs", "server"):
         studio.open(view)
         studio.wait_for_text("Preview voice.")
+
+
+def _answer(studio: Studio, plans: "list[Route]", seconds: int) -> None:
+    """Answer the next request for a plan."""
+    while not plans:
+        studio.page.wait_for_timeout(20)
+    piece = {"text": "[S1] It.", "pause_before_s": 0, "estimated_s": seconds}
+    plans.pop().fulfill(json={"utterances": [piece], "estimated_s": seconds})
 
 
 def _pcm(file: Path | io.BytesIO) -> bytes:
