@@ -88,6 +88,62 @@ def test_the_theme_follows_the_system_until_it_is_chosen(open_studio: OpenStudio
     assert _brightness(studio) < 50
 
 
+def test_the_page_works_where_nothing_may_be_kept(open_studio: OpenStudio, server: Server) -> None:
+    studio = open_studio(server.url)
+    studio.page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no') } })"
+    )
+    studio.page.reload()
+    studio.page.locator("#theme").click()
+    assert studio.page.evaluate("document.documentElement.dataset.theme") == "light"
+    studio.write("Keep nothing.")
+    studio.speak()
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        ("/generate", "DIA_RATE_LIMIT_GENERATE"),
+        ("/generate?async_mode=true", "DIA_RATE_LIMIT_GENERATE"),
+        ("/audio_prompts/upload", "DIA_RATE_LIMIT_UPLOAD"),
+        ("/jobs?limit=50", "DIA_RATE_LIMIT_JOBS"),
+        ("/jobs/1/result", "DIA_RATE_LIMIT_JOBS"),
+    ],
+)
+def test_who_asks_too_often_is_told_the_setting(studio: Studio, path: str, setting: str) -> None:
+    studio.page.route(
+        lambda url: url.endswith(path), lambda route: route.fulfill(status=429, headers={"Retry-After": "7"})
+    )
+    ask = "import('/static/studio/js/api.js').then(({ get }) => get(path)).catch((error) => error.message)"
+
+    told = studio.page.evaluate(f"path => {ask}", path)
+    assert told.endswith(f"try again in 7 s. At home, start it with {setting}=0.")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Voice 'x' does not exist; GET /voices lists them", "Voice 'x' does not exist"),
+        ("audio_file: the audio is silent", "The file: the audio is silent"),
+        ("worker_count: Expected `int` <= 64", "Models at the same time: at most 64"),
+        ("transcript holds nothing that is said", "The transcript holds nothing that is said"),
+        (
+            "Whisper cannot be loaded: no file (POST /whisper/load tries again)",
+            "Whisper cannot be loaded: no file",
+        ),
+        ("Audio prompt 'a' has changed meanwhile", "The recording 'a' has changed meanwhile"),
+        (
+            "The text has 5000 characters; the limit is 4096",
+            "The text has 5000 characters; the limit is 4096",
+        ),
+    ],
+)
+def test_what_the_server_tells_programs_is_told_to_people(studio: Studio, said: str, told: str) -> None:
+    plain = "said => import('/static/studio/js/words.js').then(({ plain }) => plain(said))"
+
+    assert studio.page.evaluate(plain, said) == told
+
+
 def test_empty_views_say_what_to_do(open_studio: OpenStudio, server: Server, tmp_path: Path) -> None:
     with Server(tmp_path) as fresh:
         studio = open_studio(fresh.url, "jobs")
