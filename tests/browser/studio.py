@@ -45,6 +45,16 @@ class Studio:
     def button(self, name: str) -> "Locator":
         return self.page.get_by_role("button", name=name, exact=True)
 
+    def answer(self, choice: str) -> None:
+        """Answer the question that the page asks before something that cannot be undone."""
+        question = self.page.locator("dialog[open]")
+        question.get_by_role("button", name=choice).click()
+        question.wait_for(state="detached")
+
+    def undo(self, done: str) -> None:
+        """Take back what the page says that it has done."""
+        self.page.get_by_role("button", name=f"Undo: {done}").last.click()
+
     def text(self, selector: str) -> str:
         return self.page.locator(selector).inner_text()
 

@@ -179,9 +179,22 @@ def test_turns_are_written_with_the_keyboard_alone(studio: Studio) -> None:
     studio.write("One", "Two", "Three")
     page.keyboard.press("Home")
     page.keyboard.press("Backspace")  # joins the third turn to the second
-    assert [area.input_value() for area in page.locator(".turn textarea").all()] == ["One", "Two Three"]
+    assert _turns(studio) == ["One", "Two Three"]
     page.keyboard.press("Control+Enter")
     studio.until("window.heard.first !== null")
+
+
+def test_what_was_cleared_or_removed_comes_back(studio: Studio) -> None:
+    studio.write("One", "Two", "Three")
+    studio.button("Remove turn 2").click()
+    assert _turns(studio) == ["One", "Three"]
+    studio.undo("The turn is removed.")
+    assert _turns(studio) == ["One", "Two", "Three"]
+    studio.button("Clear").click()
+    studio.page.keyboard.insert_text("Four")
+    studio.undo("The dialogue is cleared.")
+
+    assert _turns(studio) == ["One", "Two", "Three", "Four"]
 
 
 def test_the_page_is_reached_by_tabbing(studio: Studio) -> None:
@@ -347,6 +360,9 @@ def test_an_api_key_is_asked_for_and_kept(open_studio: OpenStudio, tmp_path: Pat
     with Server(tmp_path, api_keys="open-sesame", rate_limit_generate=0) as server:
         studio = open_studio(server.url)
         key = studio.page.get_by_label("API key")
+        key.fill("open-barley")
+        studio.button("Use this key").click()
+        studio.wait_for_text("This server does not know that key.")
         key.fill("open-sesame")
         studio.button("Use this key").click()
         studio.speak()
@@ -359,6 +375,10 @@ def test_the_preview_engine_is_named_on_every_view(studio: Studio) -> None:
     for view in ("speak", "voices", "jobs", "server"):
         studio.open(view)
         studio.wait_for_text("Preview voice.")
+
+
+def _turns(studio: Studio) -> list[str]:
+    return [area.input_value() for area in studio.page.locator(".turn textarea").all()]
 
 
 def _answer(studio: Studio, plans: "list[Route]", seconds: int) -> None:

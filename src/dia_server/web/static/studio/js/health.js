@@ -42,6 +42,9 @@ function told(now) {
   if (!now) return ["The server does not answer.", "Is it still running? This page tries again by itself.", true];
   if (now.status === "loading") return ["The model is being loaded:", `${now.loading} %.`, false];
   if (now.status === "unhealthy") return ["The model could not be loaded.", now.error ?? "The server’s log has the cause.", true];
+  if (now.loading === 0) {
+    return ["The model is resting.", "It left the memory after a while without work. The next request loads it first, which takes a moment.", false];
+  }
   if (now.engine === "preview") {
     return ["Preview voice.", "This is espeak-ng, a stand-in that speaks on any machine. Dia itself, with its laughs and cloned voices, needs a GPU.", false];
   }

@@ -195,10 +195,7 @@ function writing() {
   };
   find("as-turns").addEventListener("click", () => choose(false));
   find("as-text").addEventListener("click", () => choose(true));
-  find("clear-script").addEventListener("click", () => {
-    editor.set([{ speaker: 1, text: "" }]);
-    find("script").querySelector("textarea").focus();
-  });
+  find("clear-script").addEventListener("click", () => editor.clear());
   press(state.plain);
 }
 
