@@ -1,6 +1,7 @@
 // How the server is: asked every few seconds, told in the banner of every view.
 
 import { find, h } from "./dom.js";
+import { Poll } from "./poll.js";
 
 const EVERY = 5000; // ms
 
@@ -8,9 +9,7 @@ export const health = new (class extends EventTarget {
   now = null;
 
   start() {
-    this.ask();
-    setInterval(() => document.hidden || this.ask(), EVERY);
-    document.addEventListener("visibilitychange", () => document.hidden || this.ask());
+    new Poll(() => this.ask(), EVERY).start();
   }
 
   async ask() {

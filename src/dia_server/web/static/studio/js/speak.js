@@ -6,6 +6,7 @@ import { Code } from "./code.js";
 import { Delivery } from "./delivery.js";
 import { download, find, h, icon, notice, trouble } from "./dom.js";
 import { Editor } from "./editor.js";
+import { fileName, FORMATS } from "./formats.js";
 import { Plan } from "./plan.js";
 import { audio } from "./player.js";
 import { AT_HAND, guessSeconds, SOUNDS, tagged } from "./script.js";
@@ -13,8 +14,6 @@ import { Stage } from "./stage.js";
 import { change, onChange, state } from "./state.js";
 import { read, write } from "./wav.js";
 
-const FORMATS = { wav: "WAV", mp3: "MP3", opus: "Opus", aac: "AAC", flac: "FLAC", pcm: "PCM (raw)" };
-const EXTENSIONS = { opus: "ogg" };
 const LIMIT = 4096; // characters the server takes
 
 let editor;
@@ -148,7 +147,7 @@ async function queue() {
 
 async function save() {
   const format = find("format").value;
-  const name = `dialogue.${EXTENSIONS[format] ?? format}`;
+  const name = fileName("dialogue", format);
   if (format === "wav") return download(write(stage.player.samples, stage.player.rate), name);
   const button = find("download");
   button.disabled = true;
