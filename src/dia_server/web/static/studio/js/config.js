@@ -5,16 +5,24 @@ import { h, notice, trouble } from "./dom.js";
 import { LABELS } from "./words.js";
 
 const FIELDS = {
-  save_outputs: ["What is answered at once is kept as a job too."],
-  output_retention_hours: ["0 keeps everything.", { min: 0, max: 87600 }],
-  auto_discover_prompts: [],
-  auto_transcribe: [],
-  whisper_model_size: ["", ["tiny", "base", "small", "medium", "large-v3", "turbo"]],
-  show_prompts: ["Everything that is spoken can be read there."],
-  debug_mode: [],
-  gpu_mode: ["", ["auto", "single", "multi"]],
-  worker_count: ["One for each GPU; 0 for all.", { min: 0, max: 64 }],
-  torch_compile_enabled: [],
+  Outputs: {
+    save_outputs: ["What is answered at once is kept as a job too."],
+    output_retention_hours: ["0 keeps everything.", { min: 0, max: 87600 }],
+  },
+  Recordings: {
+    auto_discover_prompts: [],
+    auto_transcribe: [],
+    whisper_model_size: ["", ["tiny", "base", "small", "medium", "large-v3", "turbo"]],
+  },
+  Model: {
+    torch_compile_enabled: [],
+    gpu_mode: ["", ["auto", "single", "multi"]],
+    worker_count: ["One for each GPU; 0 for all.", { min: 0, max: 64 }],
+  },
+  Log: {
+    show_prompts: ["Everything that is spoken can be read there."],
+    debug_mode: [],
+  },
 };
 
 export class Config {
@@ -35,8 +43,9 @@ export class Config {
 
   #draw(config) {
     this.config = config;
-    this.fields.replaceChildren(...Object.entries(FIELDS).filter(([name]) => name in config).map(([name, field]) =>
-      this.#field(name, config[name], ...field)));
+    this.fields.replaceChildren(...Object.entries(FIELDS).map(([group, fields]) =>
+      h("fieldset", {}, h("legend", {}, group), ...Object.entries(fields).filter(([name]) => name in config).map(([name, field]) =>
+        this.#field(name, config[name], ...field)))));
     const waiting = (config.restart_required ?? []).map((name) => LABELS[name] ?? name);
     this.restart.textContent = `Used after the server’s next start: ${waiting.join(", ")}.`;
     this.restart.hidden = !waiting.length;
