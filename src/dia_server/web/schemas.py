@@ -383,8 +383,8 @@ class PerformanceStats(Struct):
 class ResourceStats(Struct):
     cpu_usage: Annotated[float, Meta(description="Percent of all cores")]
     memory_usage: Annotated[float, Meta(description="Percent")]
-    gpu_usage: Annotated[list[float | None], Meta(description="Percent of each NVIDIA GPU; null: unknown")]
-    gpu_memory: Annotated[list[float | None], Meta(description="GiB in use on each NVIDIA GPU")]
+    gpu_usage: Annotated[list[float | None], Meta(description="Percent of each GPU; null: unknown")]
+    gpu_memory: Annotated[list[float | None], Meta(description="GiB in use on each GPU; null: unknown")]
 
 
 class Stats(Struct):
