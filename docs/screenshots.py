@@ -126,7 +126,7 @@ def shoot(page: Page, folder: Path, view: str, theme: str, screen: str) -> None:
 
 def shrunk(png: bytes) -> bytes:
     """The same picture in the 256 colours that suit it best: a third of the size, and hardly another."""
-    with av.open(io.BytesIO(png)) as file:
+    with av.open(io.BytesIO(png), "r") as file:
         picture = next(file.decode(video=0))
     graph = av.filter.Graph()
     source = graph.add_buffer(
@@ -145,7 +145,7 @@ def shrunk(png: bytes) -> bytes:
     context = av.CodecContext.create("png", "w")
     context.width, context.height, context.pix_fmt = picture.width, picture.height, "pal8"
     context.time_base, context.options = Fraction(1), {"compression_level": "9", "pred": "none"}
-    return b"".join(bytes(packet) for packet in [*context.encode(sink.pull()), *context.encode(None)])
+    return b"".join(bytes(packet) for packet in [*context.encode(graph.vpull()), *context.encode(None)])
 
 
 def speak(page: Page, client: httpx.Client) -> None:

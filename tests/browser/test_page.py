@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dia_server.web.docs import STATIC
+from dia_server.web.docs import PAGES, STATIC
 from tests.browser.conftest import OpenStudio
 from tests.browser.studio import VIEWS, Studio
 from tests.live.server import Server
@@ -17,7 +17,8 @@ PHONE = {"width": 390, "height": 844}
 
 
 def test_the_page_is_light() -> None:
-    weight = sum(path.stat().st_size for path in (STATIC / "studio").rglob("*") if path.is_file())
+    files = [PAGES / "studio.html", *(STATIC / "studio").rglob("*.*")]
+    weight = sum(path.stat().st_size for path in files)
 
     print(f"the page weighs {weight} bytes")
     assert weight < WEIGHT
