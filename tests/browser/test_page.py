@@ -1,6 +1,7 @@
 """What holds for every view: weight, speed, looks, access for everybody."""
 
 from pathlib import Path
+from statistics import median
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ def test_the_page_is_light() -> None:
 
 def test_something_is_seen_at_once(open_studio: OpenStudio, server: Server) -> None:
     paints = []
-    for _ in range(3):
+    for _ in range(5):
         studio = open_studio(server.url)
         studio.until("performance.getEntriesByName('first-contentful-paint').length > 0")
         paints.append(
@@ -34,7 +35,7 @@ def test_something_is_seen_at_once(open_studio: OpenStudio, server: Server) -> N
         )
 
     print(f"first contentful paint after {', '.join(f'{paint:.0f}' for paint in paints)} ms")
-    assert min(paints) < FIRST_PAINT_MS
+    assert median(paints) < FIRST_PAINT_MS
 
 
 def test_the_policy_allows_nothing_inline_and_no_other_host(server: Server) -> None:

@@ -2,6 +2,7 @@ import io
 import json
 import wave
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -31,7 +32,7 @@ def test_a_text_becomes_audible_audio(studio: Studio) -> None:
 def test_the_first_sample_is_heard_soon_after_the_click(studio: Studio) -> None:
     studio.write(SENTENCE)
     delays = []
-    for _ in range(3):
+    for _ in range(5):
         studio.speak()
         studio.until("window.heard.first !== null")
         heard = studio.heard
@@ -39,7 +40,7 @@ def test_the_first_sample_is_heard_soon_after_the_click(studio: Studio) -> None:
         studio.until("document.getElementById('play').ariaLabel === 'Play'")
 
     print(f"first audible sample after {', '.join(f'{delay:.0f}' for delay in delays)} ms")
-    assert min(delays) < FIRST_SAMPLE_MS
+    assert median(delays) < FIRST_SAMPLE_MS
 
 
 def test_what_is_played_is_what_the_server_made(studio: Studio) -> None:
