@@ -253,6 +253,7 @@ def test_nothing_is_replaced_without_a_question(studio: Studio) -> None:
     _choose(studio, "Otto.wav", 4.0)
     studio.button("Save as a voice").click()
     studio.wait_for_text("There is a recording of this name.")
+    assert studio.accessibility_violations() == []
     studio.answer("No, keep it")
     assert httpx.get(f"{studio.url}/audio_prompts/metadata/otto").json()["duration"] == pytest.approx(2)
     assert page.locator("#voice-name").input_value() == "Otto"

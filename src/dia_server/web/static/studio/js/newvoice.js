@@ -86,7 +86,7 @@ export class NewVoice {
     }
     this.#starting = false;
     this.#draw();
-    this.record.focus(); // which it lost while it could not be pressed
+    if (document.activeElement === document.body) this.record.focus(); // it lost it while it could not be pressed
   }
 
   async #stop() {

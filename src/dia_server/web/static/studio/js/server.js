@@ -74,7 +74,7 @@ function drawHealth() {
     Status: h("span", { class: `pill ${looks[now.status]}` }, now.status),
     Engine: now.engine === "preview" ? "Preview (espeak-ng)" : "Dia",
     Model: model(now),
-    "Copies of it": now.worker_count,
+    Copies: now.worker_count,
     GPUs: now.gpu_count || "none",
     Uptime: now.uptime,
   });
