@@ -135,7 +135,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     worker = JobWorker(engine, speech, store, outputs)
     jobs = JobService(engine, speech, store, worker, outputs)
     retention = Retention(store, outputs, config)
-    monitor = ResourceMonitor()
+    monitor = ResourceMonitor(gpus)
     stats = StatsService(database.reads, monitor)
     metrics = Metrics(__version__, engine, store, monitor)
     shutdown = Shutdown(conf.shutdown_timeout, engine, worker)

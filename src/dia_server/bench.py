@@ -89,9 +89,19 @@ def table(rounds: Sequence[Round]) -> Iterator[str]:
 
 @contextmanager
 def own_server(port: int) -> Iterator[str]:
-    """Run a server, with the settings of this process but in an empty folder and without limits."""
+    """Run a server, with the settings of this process but in an empty folder and without limits.
+
+    An empty database URL means the folder's own database: with somebody else's, the jobs in it would be
+    taken for ones whose files are lost.
+    """
     with tempfile.TemporaryDirectory(prefix="dia-bench-") as folder:
-        flags = {"host": "127.0.0.1", "port": port, "data-dir": folder, "rate-limit-generate": 0}
+        flags = {
+            "host": "127.0.0.1",
+            "port": port,
+            "data-dir": folder,
+            "database-url": "",
+            "rate-limit-generate": 0,
+        }
         command = [sys.executable, "-m", "dia_server", "serve", "--log-level", "error"]
         command += [f"--{name}={value}" for name, value in flags.items()]
         log = Path(folder) / "server.log"

@@ -130,7 +130,9 @@ def doctor(**flags: str | None) -> None:
 @main.command()
 @click.argument("url", required=False)
 @click.option("--clients", default="1,4,8", show_default=True, help="Requests at the same time, per round.")
-@click.option("--requests", default=16, show_default=True, help="Requests in each round.")
+@click.option(
+    "--requests", type=click.IntRange(min=1), default=16, show_default=True, help="Requests in each round."
+)
 @click.option("--voice", default="aria", show_default=True)
 @click.option("--text", default="", help="What is spoken; a short dialogue if left out.")
 @click.option("--key", default="", help="API key, where the server asks for one.")
@@ -144,7 +146,9 @@ def bench(url: str | None, clients: str, requests: int, voice: str, text: str, k
     try:
         counts = [int(count) for count in clients.split(",")]
     except ValueError:
-        raise click.ClickException("--clients takes numbers, comma-separated") from None
+        counts = []
+    if min(counts, default=0) < 1:
+        raise click.ClickException("--clients takes numbers from 1, comma-separated")
     with ExitStack() as stack:
         try:
             if url is None:

@@ -1,4 +1,7 @@
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -10,6 +13,7 @@ from tests.live.server import Server
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+PROGRAMS = Path(__file__).parents[1] / "live"
 LONG = " ".join(f"This is sentence number {i} of a very long story." for i in range(80))
 
 
@@ -22,42 +26,108 @@ def slow_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) ->
         yield server
 
 
+@pytest.fixture(scope="module")
+def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that makes tones at twice the speed at which they play."""
+    program = (sys.executable, str(PROGRAMS / "failing_server.py"), "serve")
+    with Server(
+        tmp_path_factory.mktemp("steady"), command=program, rate_limit_generate=0, rate_limit_jobs=0
+    ) as server:
+        yield server
+
+
 def test_a_job_is_queued_made_played_and_deleted(open_studio: OpenStudio, slow_server: Server) -> None:
     studio = open_studio(slow_server.url)
     page = studio.page
     studio.write("A job for later.", "(sighs) Now is later.")
     page.get_by_role("button", name="Make as a job").click()
     job = page.locator(".job").filter(has_text="A job for later.")
-    job.get_by_role("button", name="Play").click()
+    job.get_by_role("button", name="Play “A job for later. (sighs) Now is later.”").click()
+    job.get_by_role("button", name="Pause “A job for later.").wait_for()
     studio.until("window.heard.seconds > 0.5")
+    assert job.get_by_role("button").count() == 3
+    assert "Aria · MP3 · 0:0" in job.inner_text()
     with page.expect_download() as saved:
         job.get_by_role("button", name="Download").click()
     assert saved.value.path().stat().st_size > 1000
     job.get_by_role("button", name="Delete").click()
+    studio.answer("No, keep it")
+    job.get_by_role("button", name="Delete").click()
+    studio.answer("Delete it")
     studio.wait_for_text("The job is deleted.")
     job.wait_for(state="detached")
 
 
 def test_a_job_that_waits_is_cancelled(open_studio: OpenStudio, slow_server: Server) -> None:
     for _ in range(12):
-        httpx.post(f"{slow_server.url}/generate?async_mode=true", json={"text": LONG})
-    last = httpx.post(f"{slow_server.url}/generate?async_mode=true", json={"text": "Never mind."}).json()[
-        "job_id"
-    ]
+        submit(slow_server, LONG)
+    last = submit(slow_server, "Never mind.")
     studio = open_studio(slow_server.url, "jobs")
     job = studio.page.locator(f"[data-job='{last}']")
     job.get_by_role("button", name="Cancel").click()
+    studio.answer("Cancel the job")
     job.get_by_text("cancelled").wait_for()
 
     assert httpx.get(f"{slow_server.url}/jobs/{last}").json()["status"] == "cancelled"
 
 
-def test_progress_is_shown_while_a_job_is_made(open_studio: OpenStudio, slow_server: Server) -> None:
-    studio = open_studio(slow_server.url, "jobs")
-    for _ in range(6):
-        httpx.post(f"{slow_server.url}/generate?async_mode=true", json={"text": LONG})
-    studio.page.locator(".job .bar[aria-valuenow]:visible").first.wait_for()
-    studio.page.get_by_text("completed").first.wait_for()
+def test_all_that_run_show_their_progress_until_they_are_ready(
+    open_studio: OpenStudio, steady_server: Server
+) -> None:
+    studio = open_studio(steady_server.url, "jobs")
+    jobs = [submit(steady_server, f"Number {i}.") for i in range(5)]
+    rows = [studio.page.locator(f"[data-job='{job}']") for job in jobs]
+    for row in rows:
+        row.get_by_text("being made · ").wait_for()
+        assert row.get_by_role("progressbar").is_visible()
+    for row in rows:
+        row.get_by_text("ready").wait_for()
+        assert "%" not in row.inner_text()
+        assert not row.get_by_role("progressbar").is_visible()
+
+
+def test_the_focus_stays_while_jobs_come_and_get_ready(
+    open_studio: OpenStudio, steady_server: Server
+) -> None:
+    mine = submit(steady_server, "Mine.")
+    studio = open_studio(steady_server.url, "jobs")
+    row = studio.page.locator(f"[data-job='{mine}']")
+    row.get_by_role("button", name="Cancel “Mine.”").focus()
+    submit(steady_server, "One more.")
+    row.get_by_text("ready").wait_for()
+    studio.wait_for_text("One more.")
+
+    assert studio.page.evaluate("document.activeElement.ariaLabel") == "Delete “Mine.”"
+
+
+def test_the_cause_of_a_failure_is_told(open_studio: OpenStudio, steady_server: Server) -> None:
+    studio = open_studio(steady_server.url, "jobs")
+    row = studio.page.locator(f"[data-job='{submit(steady_server, 'I fail.')}']")
+    row.get_by_role("alert").get_by_text("The model has failed").wait_for()
+
+
+def test_a_text_that_is_cut_is_cut_at_a_word(open_studio: OpenStudio, steady_server: Server) -> None:
+    job = submit(steady_server, LONG)
+    studio = open_studio(steady_server.url, "jobs")
+    shown = studio.page.locator(f"[data-job='{job}'] .text").inner_text()
+
+    assert shown.endswith("…")
+    assert re.match(re.escape(shown[:-1]) + r"\W", LONG)
+
+
+def test_nothing_is_asked_while_the_page_is_not_seen(open_studio: OpenStudio, steady_server: Server) -> None:
+    studio = open_studio(steady_server.url, "jobs")
+    asked: list[str] = []
+    studio.page.on("request", lambda request: asked.append(request.url))
+    see = """seen => { Object.defineProperty(document, "hidden", { value: !seen, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange")) }"""
+    studio.page.evaluate(see, False)
+    studio.page.wait_for_timeout(3500)
+    assert asked == []
+    studio.page.evaluate(see, True)
+    studio.page.wait_for_timeout(500)
+
+    assert {url.split("/")[3].split("?")[0] for url in asked} == {"jobs", "health"}
 
 
 def test_a_server_without_jobs_is_told_in_words(open_studio: OpenStudio, slow_server: Server) -> None:
@@ -66,3 +136,9 @@ def test_a_server_without_jobs_is_told_in_words(open_studio: OpenStudio, slow_se
     studio.page.route("**/jobs?*", lambda route: route.fulfill(status=404, json=refusal))
     studio.open("jobs")
     studio.wait_for_text("This server does not keep jobs.")
+
+
+def submit(server: Server, text: str) -> str:
+    answer = httpx.post(f"{server.url}/generate?async_mode=true", json={"text": text})
+    job_id: str = answer.raise_for_status().json()["job_id"]
+    return job_id

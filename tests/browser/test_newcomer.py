@@ -1,16 +1,14 @@
 """README's "Your own voice in nine steps", followed word by word by somebody who has read nothing else.
 
-The server is the installed one in an empty folder. With NEWCOMER_MAKE_RUN=1 it is a clean clone's `make run`,
-which sets everything up first: minutes, and gigabytes from the package index.
+The server is the installed one in an empty folder. With NEWCOMER_MAKE_RUN=1 the first step is followed too,
+which clones this repository and sets everything up: minutes, and gigabytes from the package index.
 """
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.browser.conftest import OpenStudio
 from tests.browser.studio import Studio
@@ -18,6 +16,7 @@ from tests.live.server import Server
 
 ROOT = Path(__file__).parents[2]
 SECTION = "## Your own voice in nine steps\n"
+ADDRESS = "ADDRESS_OF_THIS_REPOSITORY"
 MAKE_RUN = os.environ.get("NEWCOMER_MAKE_RUN") == "1"
 SET_UP_S = 1800
 SENTENCE = "The ferry leaves at seven, and it does not wait."
@@ -28,7 +27,7 @@ class Steps:
 
     def __init__(self) -> None:
         section = (ROOT / "README.md").read_text().split(SECTION)[1].split("\n## ")[0]
-        self.left = re.findall(r"^\d+\. (.+)$", section, re.MULTILINE)
+        self.left = re.findall(r"^\d+\. (.+(?:\n {3}.+)*)$", section, re.MULTILINE)
         self.number = len(self.left)
         self._step = ""
 
@@ -36,27 +35,30 @@ class Steps:
         self._step = self.left.pop(0)
         assert self._step.startswith(f"**{title}**")
 
+    def command(self) -> str:
+        (command,) = re.findall("`(git clone .+?)`", self._step)
+        return str(command)
+
     def named(self, label: str) -> str:
         assert f"*{label}*" in self._step
         return label
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Server:
-    """Not yet started."""
+def start(command: str, folder: Path) -> Server:
+    """The server that the README's `command` starts, or, to save that time, the one that is installed."""
+    clone, _, run = command.rpartition(" && ")
+    assert (clone, run) == (f"git clone {ADDRESS} dia-server && cd dia-server", "make run")
     if not MAKE_RUN:
-        return Server(tmp_path)
-    clone = tmp_path / "dia-server"
-    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-    return Server(clone, command=("make", "run"), patience_s=SET_UP_S)
+        return Server(folder)
+    return Server(folder, command=("sh", "-c", command.replace(ADDRESS, str(ROOT))), patience_s=SET_UP_S)
 
 
-def test_a_newcomer_speaks_with_an_own_voice(server: Server, open_studio: OpenStudio) -> None:
+def test_a_newcomer_speaks_with_an_own_voice(tmp_path: Path, open_studio: OpenStudio) -> None:
     steps = Steps()
     assert steps.number < 10
 
-    steps.begin("Start the server")
-    with server:
+    steps.begin("Get it and start it")
+    with start(steps.command(), tmp_path) as server:
         steps.begin("Open the page")
         studio = open_studio(server.url)
         page = studio.page

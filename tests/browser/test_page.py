@@ -5,9 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dia_server.web.docs import STATIC
+from dia_server.web.docs import PAGES, STATIC
 from tests.browser.conftest import OpenStudio
-from tests.browser.studio import VIEWS, Studio
+from tests.browser.studio import VIEWS, Studio, typical
 from tests.live.server import Server
 
 WEIGHT = 150_000
@@ -17,7 +17,8 @@ PHONE = {"width": 390, "height": 844}
 
 
 def test_the_page_is_light() -> None:
-    weight = sum(path.stat().st_size for path in (STATIC / "studio").rglob("*") if path.is_file())
+    files = [PAGES / "studio.html", *(STATIC / "studio").rglob("*.*")]
+    weight = sum(path.stat().st_size for path in files)
 
     print(f"the page weighs {weight} bytes")
     assert weight < WEIGHT
@@ -25,7 +26,7 @@ def test_the_page_is_light() -> None:
 
 def test_something_is_seen_at_once(open_studio: OpenStudio, server: Server) -> None:
     paints = []
-    for _ in range(3):
+    for _ in range(5):
         studio = open_studio(server.url)
         studio.until("performance.getEntriesByName('first-contentful-paint').length > 0")
         paints.append(
@@ -33,7 +34,7 @@ def test_something_is_seen_at_once(open_studio: OpenStudio, server: Server) -> N
         )
 
     print(f"first contentful paint after {', '.join(f'{paint:.0f}' for paint in paints)} ms")
-    assert min(paints) < FIRST_PAINT_MS
+    assert typical(paints) < FIRST_PAINT_MS
 
 
 def test_the_policy_allows_nothing_inline_and_no_other_host(server: Server) -> None:
@@ -86,6 +87,62 @@ def test_the_theme_follows_the_system_until_it_is_chosen(open_studio: OpenStudio
     assert _brightness(studio) > 200
     toggle.click()
     assert _brightness(studio) < 50
+
+
+def test_the_page_works_where_nothing_may_be_kept(open_studio: OpenStudio, server: Server) -> None:
+    studio = open_studio(server.url)
+    studio.page.add_init_script(
+        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no') } })"
+    )
+    studio.page.reload()
+    studio.page.locator("#theme").click()
+    assert studio.page.evaluate("document.documentElement.dataset.theme") == "light"
+    studio.write("Keep nothing.")
+    studio.speak()
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        ("/generate", "DIA_RATE_LIMIT_GENERATE"),
+        ("/generate?async_mode=true", "DIA_RATE_LIMIT_GENERATE"),
+        ("/audio_prompts/upload", "DIA_RATE_LIMIT_UPLOAD"),
+        ("/jobs?limit=50", "DIA_RATE_LIMIT_JOBS"),
+        ("/jobs/1/result", "DIA_RATE_LIMIT_JOBS"),
+    ],
+)
+def test_who_asks_too_often_is_told_the_setting(studio: Studio, path: str, setting: str) -> None:
+    studio.page.route(
+        lambda url: url.endswith(path), lambda route: route.fulfill(status=429, headers={"Retry-After": "7"})
+    )
+    ask = "import('/static/studio/js/api.js').then(({ get }) => get(path)).catch((error) => error.message)"
+
+    told = studio.page.evaluate(f"path => {ask}", path)
+    assert told.endswith(f"try again in 7 s. At home, start it with {setting}=0.")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Voice 'x' does not exist; GET /voices lists them", "Voice 'x' does not exist"),
+        ("audio_file: the audio is silent", "The file: the audio is silent"),
+        ("worker_count: Expected `int` <= 64", "Models at the same time: at most 64"),
+        ("transcript holds nothing that is said", "The transcript holds nothing that is said"),
+        (
+            "Whisper cannot be loaded: no file (POST /whisper/load tries again)",
+            "Whisper cannot be loaded: no file",
+        ),
+        ("Audio prompt 'a' has changed meanwhile", "The recording 'a' has changed meanwhile"),
+        (
+            "The text has 5000 characters; the limit is 4096",
+            "The text has 5000 characters; the limit is 4096",
+        ),
+    ],
+)
+def test_what_the_server_tells_programs_is_told_to_people(studio: Studio, said: str, told: str) -> None:
+    plain = "said => import('/static/studio/js/words.js').then(({ plain }) => plain(said))"
+
+    assert studio.page.evaluate(plain, said) == told
 
 
 def test_empty_views_say_what_to_do(open_studio: OpenStudio, server: Server, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The files in deploy/, the Dockerfile and compose.yaml: that they agree with the server and each other.
 
-There is no container engine in the tests. What is checked is what they say.
+There is no container engine in the tests. What is checked is what they say; test_image.py follows it.
 """
 
 import configparser

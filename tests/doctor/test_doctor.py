@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dia_server.doctor import data, examine, machine, network, sound, weights
+from dia_server.doctor import data, examine, hearing, machine, network, sound, weights
 from dia_server.doctor.finding import Finding, ok
 from dia_server.engine.devices import Device
 from dia_server.settings import Settings
@@ -87,6 +88,35 @@ def test_a_gpu_needs_memory_and_a_compiler(settings: Settings, monkeypatch: pyte
     assert "DIA_TORCH_COMPILE" in findings[2].text
 
 
+@pytest.mark.parametrize(
+    ("device", "grades"),
+    [("auto", ["ok"]), ("cuda", ["ok"]), ("cuda:0", ["ok"]), ("cuda:5", ["ok", "wrong"])],
+)
+def test_a_device_that_is_not_there_is_wrong(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, device: str, grades: list[str]
+) -> None:
+    monkeypatch.setattr(machine, "accelerators", lambda: [Device("cuda:0", "GPU", 24 * 2**30)])
+    conf = changed(settings, engine="dia", device=device, torch_compile=False)
+
+    findings = list(machine.check_gpu(conf))
+
+    assert [finding.grade for finding in findings] == grades
+    assert grades == ["ok"] or "DIA_DEVICE=cuda:5" in findings[1].text
+    assert len(list(machine.check_gpu(changed(conf, engine="preview")))) == 1  # which needs none
+
+
+def test_whisper_is_looked_for(settings: Settings, whisper_folder: Path, tmp_path: Path) -> None:
+    whole = hearing.check_whisper(changed(settings, whisper_model=str(whisper_folder)))
+    broken = hearing.check_whisper(changed(settings, whisper_model=str(tmp_path)))
+    misspelt = hearing.check_whisper(changed(settings, whisper_model="bas"))
+
+    assert [one(findings, "Whisper").grade for findings in (whole, broken, misspelt)] == [
+        "ok",
+        "wrong",
+        "wrong",
+    ]
+
+
 def test_weights_are_found_in_a_folder_and_missed_in_a_broken_one(settings: Settings, tmp_path: Path) -> None:
     whole, broken = tmp_path / "dia", tmp_path / "codec"
     for folder in (whole, broken):
@@ -131,6 +161,8 @@ def test_weights_in_the_hubs_cache_are_found_and_missing_ones_not_downloaded(tmp
 
     assert f"a/dia, in {snapshot}" in online.stdout
     assert "a/codec not here yet; the first start downloads" in online.stdout
+    assert "base not here yet; the first recording" in online.stdout
+    assert "base not here, and HF_HUB_OFFLINE forbids" in offline.stdout
     assert online.returncode == 0
     assert "HF_HUB_OFFLINE" in offline.stdout
     assert (offline.returncode, offline.stderr) == (1, "Error: 1 thing is wrong.\n")
@@ -178,6 +210,28 @@ def test_the_databases_revision_is_judged(
     database.close()
 
     assert [finding.grade for finding in data.check_database(settings)] == [grade]
+
+
+def test_a_database_is_found_by_a_relative_address(tmp_path: Path) -> None:
+    """Which counts from where the server is started, as SQLite has it."""
+    url = "sqlite+aiosqlite:///own.sqlite3"
+    before = doctor(tmp_path, DIA_DATABASE_URL=url)
+    subprocess.run(
+        [sys.executable, "-m", "dia_server", "db", "upgrade", f"--database-url={url}"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    after = doctor(tmp_path, DIA_DATABASE_URL=url)
+
+    assert f"{tmp_path / 'own.sqlite3'} will be made" in before.stdout
+    assert re.search(r"^ok +Database: +at revision \d+$", after.stdout, re.MULTILINE)
+
+
+def test_a_database_in_memory_is_noted(settings: Settings) -> None:
+    conf = changed(settings, database_url="sqlite+aiosqlite://")
+
+    assert [finding.grade for finding in data.check_database(conf)] == ["note"]
 
 
 def test_a_running_server_is_recognized_and_its_database_is_current(tmp_path: Path) -> None:

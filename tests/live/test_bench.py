@@ -1,16 +1,24 @@
 """The user's own benchmark, on a real server."""
 
+import os
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
+
+import httpx
+import pytest
 
 from tests.live.server import Server
 
 
-def bench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dia_server", "bench", *arguments],
         cwd=cwd,
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         timeout=120,
@@ -36,6 +44,29 @@ def test_without_an_address_it_starts_a_server_of_its_own(tmp_path: Path) -> Non
 
     assert (run.returncode, run.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_database_in_use_is_left_alone(tmp_path: Path) -> None:
+    """Opened from another folder, its finished jobs would be taken for ones whose files are lost."""
+    with Server(tmp_path, rate_limit_jobs=0) as server:
+        httpx.post(f"{server.url}/generate?async_mode=true", json={"text": "Keep me."}).raise_for_status()
+        while not httpx.get(f"{server.url}/jobs?status=completed").json()["jobs"]:
+            time.sleep(0.02)
+    (tmp_path / "elsewhere").mkdir()
+    database = f"sqlite+aiosqlite:///{tmp_path / 'dia.sqlite3'}"
+
+    run = bench("--clients=1", "--requests=1", cwd=tmp_path / "elsewhere", DIA_DATABASE_URL=database)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    with closing(sqlite3.connect(tmp_path / "dia.sqlite3")) as kept:
+        assert kept.execute("SELECT status FROM jobs").fetchall() == [("completed",)]
+
+
+@pytest.mark.parametrize("clients", ["0", "1,-1", "many", ""])
+def test_numbers_of_clients_that_are_none_are_refused_in_words(clients: str, tmp_path: Path) -> None:
+    run = bench("http://127.0.0.1:1", f"--clients={clients}", cwd=tmp_path)
+
+    assert (run.returncode, run.stderr) == (1, "Error: --clients takes numbers from 1, comma-separated\n")
 
 
 def test_refusals_are_counted_and_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
-from dia_server.web.docs import STATIC
+from dia_server.web.docs import PAGES, STATIC
 from dia_server.web.live_messages import Cancel, Generate, Outgoing
 
 Client = AsyncTestClient[Litestar]
@@ -25,8 +25,23 @@ async def test_a_page_loads_only_what_we_serve(client: Client, page: str) -> Non
 
 @pytest.mark.parametrize("host", ["cdn.", "unpkg", "fonts.g", "petstore"])
 def test_no_asset_names_a_host_to_load_from(host: str) -> None:
-    for path in STATIC.rglob("*.*"):
+    for path in (*STATIC.rglob("*.*"), *PAGES.iterdir()):
         assert host.encode() not in path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("address", ["/", "/static/studio/js/main.js", "/static/docs/swagger-ui.css"])
+async def test_what_the_browser_has_already_is_not_sent_again(client: Client, address: str) -> None:
+    first = await client.get(address)
+    again = await client.get(address, headers={"If-None-Match": f'"other", W/{first.headers["etag"]}'})
+    changed = await client.get(address, headers={"If-None-Match": '"other"'})
+
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert (changed.status_code, changed.content) == (200, first.content)
+
+
+async def test_the_studio_is_sent_with_its_policy_or_not_at_all(client: Client) -> None:
+    assert "default-src 'self'" in (await client.get("/")).headers["content-security-policy"]
+    assert (await client.get("/static/studio/index.html")).status_code == 404
 
 
 async def test_every_route_is_described(client: Client) -> None:

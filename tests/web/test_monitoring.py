@@ -171,6 +171,21 @@ async def test_failures_are_counted_as_such(settings: Settings) -> None:
     assert page("dia_http_first_audio_seconds_count", route="/generate") is None
 
 
+async def test_the_times_of_refusals_are_told_from_those_of_answers(
+    settings: Settings, engine: Engine, gate: Gate
+) -> None:
+    gate.open()
+    limited = msgspec.structs.replace(settings, rate_limit_generate=1)
+    async with AsyncTestClient(create_app(limited, engine)) as client:
+        await until(lambda: engine.ready)
+        answers = [await client.post("/generate", json={"text": "Hi"}) for _ in range(4)]
+        page = await scrape(client)
+
+    assert [answer.status_code for answer in answers] == [200, 429, 429, 429]
+    assert page("dia_http_request_seconds_count", route="/generate", status_class="2xx") == 1
+    assert page("dia_http_request_seconds_count", route="/generate", status_class="4xx") == 3
+
+
 async def test_routes_are_templates_and_nonsense_makes_no_series(client: Client, gate: Gate) -> None:
     gate.open()
     for path in ("/jobs/one", "/jobs/two", "/nonsense/1", "/nonsense/2", "/static/nothing.js"):

@@ -6,7 +6,7 @@ check is a function from the settings to findings; one that fails unexpectedly i
 
 from collections.abc import Callable, Iterable, Iterator
 
-from dia_server.doctor import data, machine, network, sound, weights
+from dia_server.doctor import data, hearing, machine, network, sound, weights
 from dia_server.doctor.finding import Finding, wrong
 from dia_server.settings import Settings
 
@@ -18,6 +18,7 @@ CHECKS: tuple[Check, ...] = (
     weights.check_weights,
     sound.check_formats,
     sound.check_espeak,
+    hearing.check_whisper,
     data.check_folder,
     data.check_database,
     network.check_port,

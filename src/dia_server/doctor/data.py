@@ -45,7 +45,10 @@ def check_database(conf: Settings) -> Iterator[Finding]:
 
     url = make_url(conf.sqlalchemy_url)
     if url.get_backend_name() == "sqlite":
-        file = Path(url.database or "")
+        if url.database in {None, "", ":memory:"}:
+            yield note("Database", "in memory: voices and jobs are gone when the server ends.")
+            return
+        file = Path(url.database or "").resolve()
         if not file.exists():
             yield ok("Database", f"{file} will be made at the first start")
             return

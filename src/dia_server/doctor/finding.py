@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Grade = Literal["ok", "note", "wrong"]
-"""A note is what may surprise; what is wrong keeps the server from starting or speaking as it is set."""
+"""A note is what may surprise; what is wrong keeps the server from starting, speaking or hearing as set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -39,6 +39,9 @@ def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Findi
     if not devices:
         needed = conf.engine == "dia" and conf.device not in {"auto", "cpu"}
         yield (wrong if needed else note)("GPU", f"{_why_none(pci_devices)} {_what_then(conf)}")
+    elif wants_dia(conf) and not _is_there(conf.device, devices):
+        names = ", ".join(device.torch_name for device in devices)
+        yield wrong("GPU", f"DIA_DEVICE={conf.device} is not there. This machine has {names}.")
     elif conf.torch_compile and sys.platform == "linux" and not _has_compiler():
         yield note(
             "Compiler",
@@ -49,6 +52,11 @@ def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Findi
 def wants_dia(conf: Settings) -> bool:
     """Whether Dia will be what speaks, as far as can be told without importing torch."""
     return conf.engine == "dia" or (conf.engine == "auto" and has_driver())
+
+
+def _is_there(name: str, devices: Sequence[Device]) -> bool:
+    """Whether torch will find what DIA_DEVICE names; "cuda" is the first of its kind."""
+    return name in {"auto", "cpu"} or any(name in {d.torch_name, d.torch_name.split(":")[0]} for d in devices)
 
 
 def _size_up(device: Device) -> Finding:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import CursorResult, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -61,6 +62,13 @@ class Job:
     finished_at: datetime | None
 
 
+class Wanted(Struct, frozen=True):
+    """The little that lists show of a request."""
+
+    voice_id: str
+    response_format: AudioFormat
+
+
 @dataclass(frozen=True, slots=True)
 class JobLine:
     """A job as lists show it."""
@@ -70,6 +78,16 @@ class JobLine:
     created_at: datetime
     text_preview: str
     retries: int
+    progress: float
+    """0 to 1."""
+    error: str | None
+    audio_s: float | None
+    request: str
+    """JSON."""
+
+    @property
+    def wanted(self) -> Wanted:
+        return msgspec.json.decode(self.request, type=Wanted)
 
 
 def file_name(job_id: str, request: SpeechRequest) -> str:
@@ -116,7 +134,8 @@ class JobStore:
             return None if row is None else _job(row)
 
     async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
-        query = select(Row.job_id, Row.status, Row.created_at, Row.text_preview, Row.retries)
+        shown = Row.job_id, Row.status, Row.created_at, Row.text_preview, Row.retries
+        query = select(*shown, Row.progress, Row.error, Row.audio_s, Row.request)
         if status is not None:
             query = query.where(Row.status == status)
         async with self._reads() as session:

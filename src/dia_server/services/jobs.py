@@ -75,7 +75,10 @@ class JobService:
         return job if progress is None else replace(job, progress=progress)
 
     async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
-        return await self._store.newest(status, limit)
+        """Lines for a list, the newest first, with the progress as it is now."""
+        lines = await self._store.newest(status, limit)
+        now = ((line, self._worker.progress(line.job_id)) for line in lines)
+        return [line if progress is None else replace(line, progress=progress) for line, progress in now]
 
     async def result(self, job_id: str) -> Result:
         """The audio of a completed job; raises NotFound, JobNotComplete, StorageUnavailable."""

@@ -63,8 +63,8 @@ class Metrics:
         )
         self._seconds = Histogram(
             "dia_http_request_seconds",
-            "From a request to the end of its answer.",
-            ["route"],
+            "From a request to the end of its answer; refusals are quick, so tell them from answers.",
+            ["route", "status_class"],
             buckets=BUCKETS_S,
             registry=registry,
         )
@@ -111,7 +111,8 @@ class Metrics:
     ) -> None:
         """Count an HTTP request; `route` is a template, never a path with an id in it."""
         self._requests.labels(method, route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        status_class = f"{status[0]}xx" if status.isdecimal() else status
+        self._seconds.labels(route, status_class).observe(seconds)
         if first_audio_s is not None:
             self._first_audio.labels(route).observe(first_audio_s)
 

@@ -1,12 +1,18 @@
-"""How busy the machine is: processor, memory, and every NVIDIA GPU that its driver shows."""
+"""How busy the machine is: processor, memory, and every GPU whose driver tells.
 
-from collections.abc import Callable
+NVIDIA's tells without torch, and of GPUs that other programs have too; AMD's are asked through torch, which
+needs AMD's `amdsmi`.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pynvml  # type: ignore[import-untyped]
+
+from dia_server.engine.devices import Device, measure_load
 
 GIB = 2**30
 
@@ -23,7 +29,9 @@ class Resources:
 
 
 class ResourceMonitor:
-    def __init__(self) -> None:
+    def __init__(self, devices: Sequence[Device] = ()) -> None:
+        """`devices` are those of the engines."""
+        self._devices = [device for device in devices if device.torch_name != "mps"]  # where nobody counts
         self._lock = Lock()
         """NVML is started and ended for each measurement; two at once would end each other's."""
         psutil.cpu_percent()  # the first call only notes where the counters stand
@@ -31,7 +39,7 @@ class ResourceMonitor:
     def measure(self) -> Resources:
         """Takes a millisecond, with GPUs some more: not for the event loop."""
         with self._lock:
-            usage, memory = _gpus()
+            usage, memory = self._gpus()
         return Resources(
             cpu_percent=psutil.cpu_percent(),
             memory_percent=psutil.virtual_memory().percent,
@@ -39,19 +47,22 @@ class ResourceMonitor:
             gpu_memory_gib=memory,
         )
 
-
-def _gpus() -> tuple[list[float | None], list[float | None]]:
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return [], []  # no driver
-    try:
-        devices = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [_ask(_usage, device) for device in devices], [_ask(_memory, device) for device in devices]
-    except pynvml.NVMLError:
-        return [], []
-    finally:
-        pynvml.nvmlShutdown()
+    def _gpus(self) -> tuple[list[float | None], list[float | None]]:
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError:  # not NVIDIA's
+            loads = [measure_load(device) for device in self._devices]
+            return (
+                [None if load is None else load.busy for load in loads],
+                [None if load is None else round(load.memory / GIB, 2) for load in loads],
+            )
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+            return [_ask(_usage, handle) for handle in handles], [_ask(_memory, handle) for handle in handles]
+        except pynvml.NVMLError:
+            return [], []
+        finally:
+            pynvml.nvmlShutdown()
 
 
 def _usage(device: Any) -> float:

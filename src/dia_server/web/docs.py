@@ -11,8 +11,11 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ControllerRouterHandler
 
 from dia_server.web import openapi
+from dia_server.web.not_modified import NotModified
 
 STATIC = Path(__file__).parent / "static"
+PAGES = Path(__file__).parent / "pages"
+"""Not among the static files: a page is sent with its own headers or not at all."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     [
@@ -48,6 +51,7 @@ def docs_router(
         "/",
         route_handlers=[studio, swagger, redoc, openapi_json, assets],
         include_in_schema=False,
+        middleware=[NotModified()],
         opt={"public": True},
     )
 
@@ -64,14 +68,14 @@ def docs_router(
     },
 )
 def studio() -> File:
-    return File(STATIC / "studio" / "index.html", content_disposition_type="inline")
+    return File(PAGES / "studio.html", content_disposition_type="inline")
 
 
 @get("/docs", sync_to_thread=False, media_type=MediaType.HTML)
 def swagger() -> File:
-    return File(STATIC / "docs" / "swagger.html", content_disposition_type="inline")
+    return File(PAGES / "swagger.html", content_disposition_type="inline")
 
 
 @get("/redoc", sync_to_thread=False, media_type=MediaType.HTML)
 def redoc() -> File:
-    return File(STATIC / "docs" / "redoc.html", content_disposition_type="inline")
+    return File(PAGES / "redoc.html", content_disposition_type="inline")

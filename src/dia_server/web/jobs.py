@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from dia_server.services.jobs import Job, JobService, JobStatus
+from dia_server.services.jobs import Job, JobLine, JobService, JobStatus
 from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
 
 MAX_LIMIT = 1000
@@ -26,13 +26,7 @@ class JobController(Controller):
         self, job_service: NamedDependency[JobService], status: StatusFilter = None, limit: Limit = 50
     ) -> Jobs:
         """List jobs, the newest first."""
-        lines = await job_service.newest(status, limit)
-        return Jobs(
-            [
-                JobSummary(job.job_id, job.status, job.created_at, job.text_preview, job.retries)
-                for job in lines
-            ]
-        )
+        return Jobs([_summary(line) for line in await job_service.newest(status, limit)])
 
     @get("/{job_id:str}", opt={"errors": (404, 429, 503)})
     async def get_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobDetails:
@@ -59,6 +53,27 @@ class JobController(Controller):
         return JobRemoved(f"Job '{job_id}' {done}", job_id, done)
 
 
+def _summary(line: JobLine) -> JobSummary:
+    wanted = line.wanted
+    return JobSummary(
+        job_id=line.job_id,
+        status=line.status,
+        created_at=line.created_at,
+        text_preview=line.text_preview,
+        duration=_duration(line),
+        progress=int(line.progress * 100),
+        error=line.error,
+        voice_id=wanted.voice_id,
+        response_format=wanted.response_format,
+        retries=line.retries,
+    )
+
+
+def _duration(job: Job | JobLine) -> float | None:
+    """Seconds of the result; it is known before there is one to be fetched."""
+    return round(job.audio_s, 2) if job.status == "completed" and job.audio_s is not None else None
+
+
 def _details(job: Job) -> JobDetails:
     completed, request = job.status == "completed", job.request
     return JobDetails(
@@ -67,7 +82,7 @@ def _details(job: Job) -> JobDetails:
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.finished_at,
-        duration=round(job.audio_s, 2) if completed and job.audio_s is not None else None,
+        duration=_duration(job),
         result_url=f"/jobs/{job.job_id}/result" if completed else None,
         progress=int(job.progress * 100),
         error=job.error,

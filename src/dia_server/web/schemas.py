@@ -289,16 +289,21 @@ Retries = Annotated[
 ]
 
 
+Duration = Annotated[float | None, Meta(description="Seconds of audio in the result")]
+Progress = Annotated[int, Meta(ge=0, le=100, description="Percent that is made")]
+Cause = Annotated[str | None, Meta(description="Why it failed")]
+
+
 class JobDetails(Struct, kw_only=True):
     job_id: str
     status: JobState
     created_at: datetime
     started_at: Annotated[datetime | None, Meta(description="When it was last begun")]
     completed_at: Annotated[datetime | None, Meta(description="When it was completed, failed or cancelled")]
-    duration: Annotated[float | None, Meta(description="Seconds of audio in the result")]
+    duration: Duration
     result_url: Annotated[str | None, Meta(description="Where the audio is, once completed")]
-    progress: Annotated[int, Meta(ge=0, le=100, description="Percent that is made")]
-    error: Annotated[str | None, Meta(description="Why it failed")]
+    progress: Progress
+    error: Cause
     generation_time: Annotated[float | None, Meta(description="Seconds that making it took")]
     voice_id: Annotated[str | None, Meta(description="null where this version can't read the request")]
     response_format: AudioFormat | None
@@ -309,11 +314,16 @@ class JobDetails(Struct, kw_only=True):
     ]
 
 
-class JobSummary(Struct):
+class JobSummary(Struct, kw_only=True):
     job_id: str
     status: JobState
     created_at: datetime
     text_preview: Annotated[str, Meta(description="The beginning of the text")]
+    duration: Duration
+    progress: Progress
+    error: Cause
+    voice_id: str
+    response_format: AudioFormat
     retries: Retries
 
 
@@ -386,8 +396,8 @@ class PerformanceStats(Struct):
 class ResourceStats(Struct):
     cpu_usage: Annotated[float, Meta(description="Percent of all cores")]
     memory_usage: Annotated[float, Meta(description="Percent")]
-    gpu_usage: Annotated[list[float | None], Meta(description="Percent of each NVIDIA GPU; null: unknown")]
-    gpu_memory: Annotated[list[float | None], Meta(description="GiB in use on each NVIDIA GPU")]
+    gpu_usage: Annotated[list[float | None], Meta(description="Percent of each GPU; null: unknown")]
+    gpu_memory: Annotated[list[float | None], Meta(description="GiB in use on each GPU; null: unknown")]
 
 
 class Stats(Struct):

@@ -2,6 +2,10 @@
 
 import { change, state } from "./state.js";
 import { askForKey } from "./key.js";
+import { plain } from "./words.js";
+
+// the setting that limits what is asked for, by its path
+const LIMITS = [[/^\/jobs/, "DIA_RATE_LIMIT_JOBS"], [/\/upload$/, "DIA_RATE_LIMIT_UPLOAD"], [/^/, "DIA_RATE_LIMIT_GENERATE"]];
 
 export class Refusal extends Error {
   constructor(words, status = 0, code = "") {
@@ -14,7 +18,8 @@ export class Refusal extends Error {
 /** Send a request; where the server asks for an API key, ask the user and send it again. */
 export async function send(method, path, { json, form, signal } = {}) {
   const headers = {};
-  if (state.key) headers.Authorization = `Bearer ${state.key}`;
+  const { key } = state;
+  if (key) headers.Authorization = `Bearer ${key}`;
   if (json !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
@@ -24,10 +29,11 @@ export async function send(method, path, { json, form, signal } = {}) {
     throw new Refusal("The server does not answer. Is it still running?");
   }
   if (response.status === 401) {
-    change({ key: await askForKey() });
+    // another request may have asked meanwhile
+    if (state.key === key) change({ key: await askForKey(Boolean(key)) });
     return send(method, path, { json, form, signal });
   }
-  if (!response.ok) throw await refusal(response);
+  if (!response.ok) throw await refusal(response, path);
   return response;
 }
 
@@ -36,16 +42,16 @@ export const post = async (path, json) => (await send("POST", path, { json })).j
 export const put = async (path, json) => (await send("PUT", path, { json })).json();
 export const remove = async (path) => (await send("DELETE", path)).json();
 
-async function refusal(response) {
+async function refusal(response, path) {
   const body = await response.json().catch(() => ({}));
-  let words = body.detail || `The server answered ${response.status} ${response.statusText}`;
+  let words = plain(body.detail || `The server answered ${response.status} ${response.statusText}`);
   if (response.status === 429) {
     const wait = response.headers.get("Retry-After");
+    const [, setting] = LIMITS.find(([paths]) => paths.test(path));
     words = `That is more than this server allows in a minute${wait ? `; try again in ${wait} s` : ""}. `
-      + "At home, start it with DIA_RATE_LIMIT_GENERATE=0.";
+      + `At home, start it with ${setting}=0.`;
   }
-  // what comes after it is how to do so with the API
-  if (body.error_code === "AUDIO_PROMPT_NOT_USABLE") words = `${words.split(";")[0]}. Put it right under Voices.`;
+  if (body.error_code === "AUDIO_PROMPT_NOT_USABLE") words = `${words}. Put it right under Voices.`;
   return new Refusal(words, response.status, body.error_code || "");
 }
 

@@ -1,7 +1,7 @@
 // Who says [S1] and who says [S2].
 
-import { h, icon } from "./dom.js";
-import { sample } from "./sample.js";
+import { h } from "./dom.js";
+import { sampleButton } from "./sample.js";
 import { change, onChange, state } from "./state.js";
 import { voicelist } from "./voicelist.js";
 
@@ -43,10 +43,8 @@ export class Cast {
   #row(speaker, title, select) {
     return h("div", { class: `cast s${speaker}` },
       h("label", { for: select.id }, title),
-      h("div", {}, select, h("button", {
-        type: "button", class: "icon", title: "Listen", "aria-label": `Listen to speaker ${speaker}`,
-        onclick: () => sample((speaker === 2 && state.voice2) || state.voice, speaker),
-      }, icon("play"))),
+      h("div", {}, select, sampleButton("icon", `Listen to speaker ${speaker}`,
+        () => [(speaker === 2 && state.voice2) || state.voice, speaker])),
     );
   }
 }

@@ -2,11 +2,11 @@
 
 import { h } from "./dom.js";
 
-const KEPT = 36;
+const KEPT = 75_000; // ms
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Chart {
-  #values = [];
+  #points = []; // [when, value]
 
   /** `most` is the top of the scale, or null for the largest value there was. */
   constructor(title, unit, most = null) {
@@ -14,27 +14,42 @@ export class Chart {
     this.unit = unit;
     this.most = most;
     this.number = h("strong", {}, "–");
+    this.since = h("span");
     this.area = document.createElementNS(SVG, "path");
     this.area.setAttribute("class", "area");
     this.stroke = document.createElementNS(SVG, "path");
     this.svg = document.createElementNS(SVG, "svg");
-    this.svg.setAttribute("viewBox", `0 0 ${KEPT - 1} 40`);
     this.svg.setAttribute("preserveAspectRatio", "none");
     this.svg.setAttribute("role", "img");
     this.svg.setAttribute("aria-label", title);
     this.svg.append(this.area, this.stroke);
-    this.element = h("figure", { class: "card chart" }, h("figcaption", {}, h("span", {}, title), this.number), this.svg);
+    this.element = h("figure", { class: "card chart" },
+      h("figcaption", {}, h("span", {}, title), this.number),
+      this.svg,
+      h("p", { class: "axis quiet", "aria-hidden": "true" }, this.since, h("span", {}, "now")));
   }
 
+  /** Note a value; null is one that is not known. */
   add(value) {
+    const now = performance.now();
     const known = value !== null && value !== undefined;
     this.number.textContent = known ? `${Math.round(value * 10) / 10}${this.unit}` : "unknown";
-    this.#values = [...this.#values, known ? value : 0].slice(-KEPT);
-    const top = this.most ?? Math.max(1, ...this.#values);
-    const start = KEPT - this.#values.length;
-    const points = this.#values.map((one, i) => `${start + i} ${(39 - (38 * Math.min(one, top)) / top).toFixed(2)}`);
-    this.stroke.setAttribute("d", `M${points.join("L")}`);
-    this.area.setAttribute("d", `M${start} 40L${points.join("L")}L${KEPT - 1} 40Z`);
+    this.#points = [...this.#points.filter(([when]) => when > now - KEPT), [now, known ? value : 0]];
     this.svg.setAttribute("aria-label", `${this.title}: now ${this.number.textContent}`);
+    this.#draw();
+  }
+
+  /** However few the points are, they fill the width. */
+  #draw() {
+    const [first] = this.#points[0];
+    const [last, value] = this.#points.at(-1);
+    const points = last > first ? this.#points : [[first, value], [first + 1, value]];
+    const width = points.at(-1)[0] - first;
+    const top = this.most ?? Math.max(1, ...points.map(([, one]) => one));
+    const line = points.map(([when, one]) => `${(when - first).toFixed(0)} ${(39 - (37 * Math.min(one, top)) / top).toFixed(2)}`).join("L");
+    this.svg.setAttribute("viewBox", `0 0 ${width} 40`);
+    this.stroke.setAttribute("d", `M${line}`);
+    this.area.setAttribute("d", `M0 40L${line}L${width} 40Z`);
+    this.since.textContent = last > first ? `${Math.round((last - first) / 1000)} s ago` : "";
   }
 }

@@ -7,14 +7,16 @@ import { Waveform } from "./waveform.js";
 export class Clip {
   #player = new Player();
   #wave = new Waveform();
+  #worded;
 
-  /** `label` names the recording for those who do not see it. */
-  constructor(label) {
+  /** `label` names the recording for those who do not see it; `button`, a wider one of the caller's, plays it. */
+  constructor(label, button) {
     this.label = label;
-    this.button = h("button", { type: "button", class: "round small", onclick: () => this.toggle() });
+    this.#worded = Boolean(button);
+    this.button = button ?? h("button", { type: "button", class: "round small", disabled: true, onclick: () => this.toggle() });
     this.canvas = h("canvas", { role: "img", "aria-label": `Waveform of ${label}` });
     this.time = h("span", { class: "clock" });
-    this.element = h("div", { class: "clip" }, this.button, this.canvas, this.time);
+    this.element = h("div", { class: "clip" }, button ? null : this.button, this.canvas, this.time);
     this.#player.addEventListener("change", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this.draw();
@@ -32,6 +34,7 @@ export class Clip {
     this.#player.append(decoded.getChannelData(0));
     this.#player.end();
     this.#wave.advance(this.#player.samples);
+    this.button.disabled = false;
     this.draw();
   }
 
@@ -46,12 +49,12 @@ export class Clip {
 
   draw() {
     const { playing, position, duration } = this.#player;
-    this.button.setAttribute("aria-label", `${playing ? "Pause" : "Play"} ${this.label}`);
-    if (this.button.dataset.playing !== String(playing)) {
-      this.button.dataset.playing = playing;
-      this.button.replaceChildren(icon(playing ? "pause" : "play"));
+    const verb = playing ? "Pause" : "Play";
+    if (this.button.dataset.verb !== verb) {
+      this.button.dataset.verb = verb;
+      this.button.setAttribute("aria-label", `${verb} ${this.label}`);
+      this.button.replaceChildren(icon(verb.toLowerCase()), this.#worded ? verb : "");
     }
-    this.button.disabled = !duration;
     this.time.textContent = duration ? clock(playing ? position : duration) : "";
     if (!this.canvas.isConnected) return;
     const [heard, ahead, line] = colours("s1", "edge", "line");

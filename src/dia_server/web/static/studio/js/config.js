@@ -2,18 +2,27 @@
 
 import { get, put } from "./api.js";
 import { h, notice, trouble } from "./dom.js";
+import { LABELS } from "./words.js";
 
 const FIELDS = {
-  save_outputs: ["Keep what is made", "What is answered at once is kept as a job too."],
-  output_retention_hours: ["Keep it for hours", "0 keeps everything.", { min: 0, max: 87600 }],
-  auto_discover_prompts: ["Look for new recordings at start"],
-  auto_transcribe: ["Let Whisper transcribe new recordings"],
-  whisper_model_size: ["Whisper", "", ["tiny", "base", "small", "medium", "large-v3", "turbo"]],
-  show_prompts: ["Write texts to the log", "Everything that is spoken can be read there."],
-  debug_mode: ["Log in detail"],
-  gpu_mode: ["GPUs", "", ["auto", "single", "multi"]],
-  worker_count: ["Models at the same time", "One for each GPU; 0 for all.", { min: 0, max: 64 }],
-  torch_compile_enabled: ["Compile the model"],
+  Outputs: {
+    save_outputs: ["What is answered at once is kept as a job too."],
+    output_retention_hours: ["0 keeps everything.", { min: 0, max: 87600 }],
+  },
+  Recordings: {
+    auto_discover_prompts: [],
+    auto_transcribe: [],
+    whisper_model_size: ["", ["tiny", "base", "small", "medium", "large-v3", "turbo"]],
+  },
+  Model: {
+    torch_compile_enabled: [],
+    gpu_mode: ["", ["auto", "single", "multi"]],
+    worker_count: ["One for each GPU; 0 for all.", { min: 0, max: 64 }],
+  },
+  Log: {
+    show_prompts: ["Everything that is spoken can be read there."],
+    debug_mode: [],
+  },
 };
 
 export class Config {
@@ -34,15 +43,17 @@ export class Config {
 
   #draw(config) {
     this.config = config;
-    this.fields.replaceChildren(...Object.entries(FIELDS).filter(([name]) => name in config).map(([name, field]) =>
-      this.#field(name, config[name], ...field)));
-    const waiting = (config.restart_required ?? []).map((name) => FIELDS[name]?.[0] ?? name);
+    this.fields.replaceChildren(...Object.entries(FIELDS).map(([group, fields]) =>
+      h("fieldset", {}, h("legend", {}, group), ...Object.entries(fields).filter(([name]) => name in config).map(([name, field]) =>
+        this.#field(name, config[name], ...field)))));
+    const waiting = (config.restart_required ?? []).map((name) => LABELS[name] ?? name);
     this.restart.textContent = `Used after the server’s next start: ${waiting.join(", ")}.`;
     this.restart.hidden = !waiting.length;
     this.save.disabled = true;
   }
 
-  #field(name, value, label, hint, kind) {
+  #field(name, value, hint, kind) {
+    const label = LABELS[name];
     const id = `config-${name}`;
     const common = { id, name, "aria-describedby": hint ? `${id}-hint` : null };
     const note = hint ? h("span", { class: "quiet small", id: `${id}-hint` }, hint) : null;

@@ -24,11 +24,25 @@ export function icon(name) {
 
 export const find = (id) => document.getElementById(id);
 
-/** Say something in passing; screen readers hear it too. */
-export function notice(words) {
-  const line = h("p", {}, words);
+const PASSING = 5000; // ms
+const UNDONE_WITHIN = 12_000;
+
+/** Say something in passing, which screen readers hear too; `undo`, where there is one, takes back what was done. */
+export function notice(words, undo) {
+  const line = h("p", {}, words, undo ? h("button", { type: "button", "aria-label": `Undo: ${words}`, onclick: () => {
+    line.remove();
+    undo();
+  } }, "Undo") : null);
   find("notices").append(line);
-  setTimeout(() => line.remove(), 5000);
+  setTimeout(() => line.remove(), undo ? UNDONE_WITHIN : PASSING);
+}
+
+/** Make `elements` the children of `parent`. Those in their place are left alone, so that the focus stays where it is. */
+export function arrange(parent, elements) {
+  for (const child of [...parent.children]) if (!elements.includes(child)) child.remove();
+  elements.forEach((element, i) => {
+    if (parent.children[i] !== element) parent.insertBefore(element, parent.children[i] ?? null);
+  });
 }
 
 /** Show `words` in an alert element, or hide it where there are none. */

@@ -1,6 +1,6 @@
 // The script: a list of turns, each a speaker's chip and a field, or all of it as plain text.
 
-import { h, icon } from "./dom.js";
+import { h, icon, notice } from "./dom.js";
 import { hasTag, marks, parse, tagged } from "./script.js";
 
 export class Editor {
@@ -13,12 +13,6 @@ export class Editor {
     this.onchange = onchange;
     this.current = 0;
     this.draw();
-  }
-
-  set(turns) {
-    this.turns = turns;
-    this.draw();
-    this.#changed();
   }
 
   setPlain(plain) {
@@ -127,8 +121,23 @@ export class Editor {
     this.#redraw(after + 1, 0);
   }
 
+  /** Begin anew. What was there comes back before what was written since, if that is wished. */
+  clear() {
+    const before = this.turns;
+    this.turns = [{ speaker: 1, text: "" }];
+    this.#redraw(0);
+    if (tagged(before)) notice("The dialogue is cleared.", () => this.#putBack(0, before));
+  }
+
+  #putBack(at, turns) {
+    this.turns = this.turns.filter((turn) => turn.text.trim());
+    this.turns.splice(at, 0, ...turns);
+    this.#redraw(Math.min(at, this.turns.length - 1));
+  }
+
   #remove(i) {
-    this.turns.splice(i, 1);
+    const [gone] = this.turns.splice(i, 1);
+    if (gone.text.trim()) notice("The turn is removed.", () => this.#putBack(i, [gone]));
     if (!this.turns.length) this.turns.push({ speaker: 1, text: "" });
     this.#redraw(Math.max(0, i - 1));
   }
@@ -147,7 +156,8 @@ export class Editor {
   }
 
   #focus(i, cursor) {
-    const target = this.root.querySelectorAll("textarea")[i];
+    const fields = this.root.querySelectorAll("textarea");
+    const target = fields[Math.min(i, fields.length - 1)]; // plain text is one
     target.focus();
     target.setSelectionRange(cursor ?? target.value.length, cursor ?? target.value.length);
   }

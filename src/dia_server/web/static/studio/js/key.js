@@ -4,10 +4,13 @@ import { find } from "./dom.js";
 
 let asked = null;
 
-export function askForKey() {
+/** Resolves to what is entered; `wrong` says that the last one was not a key of this server. */
+export function askForKey(wrong) {
   asked ??= new Promise((resolve) => {
     const dialog = find("key");
+    find("key-wrong").hidden = !wrong;
     dialog.showModal();
+    find("key-value").select();
     dialog.addEventListener(
       "close",
       () => {

@@ -3,6 +3,7 @@
 import { find } from "./dom.js";
 import { health } from "./health.js";
 import * as speak from "./speak.js";
+import { keep } from "./state.js";
 import { voicelist } from "./voicelist.js";
 
 const VIEWS = {
@@ -40,7 +41,7 @@ function theme() {
   };
   button.addEventListener("click", () => {
     const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length];
-    localStorage.setItem("dia-theme", next);
+    keep("dia-theme", next);
     show(next);
     speak.recolour();
   });

@@ -1,15 +1,20 @@
 // The form that makes a voice of a recording.
 
-import { post, send } from "./api.js";
+import { get, post, send } from "./api.js";
+import { ask } from "./ask.js";
 import { Clip } from "./clip.js";
 import { clock, h, icon, notice, trouble } from "./dom.js";
 import { health } from "./health.js";
 import { microphoneTrouble, Recorder } from "./recorder.js";
+import { voicelist } from "./voicelist.js";
 
 const ENOUGH = 60; // seconds, the most the server takes
+const ADVISED = [3, 30]; // seconds
 
 export class NewVoice {
   #recorder = null;
+  #starting = false; // the browser asks the user for the microphone
+  #saving = false;
   #blob = null;
 
   /** `onsaved(id)` once there is something new, a recording or also a voice. */
@@ -17,6 +22,7 @@ export class NewVoice {
     this.onsaved = onsaved;
     this.clip = new Clip("your recording");
     this.clip.element.hidden = true;
+    this.length = h("p", { class: "hint", role: "status", hidden: true });
     this.record = h("button", { type: "button", id: "record", onclick: () => this.#record() });
     this.file = h("input", { type: "file", id: "voice-file", accept: "audio/*,video/webm,video/mp4", class: "hidden-label",
       onchange: () => this.file.files[0] && this.#take(this.file.files[0]) });
@@ -25,7 +31,7 @@ export class NewVoice {
     this.words = h("textarea", { class: "box", id: "voice-words", placeholder: "Every word, as it is said." });
     this.standIn = h("p", { class: "quiet small", hidden: true }, "The preview voice only stands in for it: Dia is what sounds like the recording.");
     this.error = h("p", { class: "trouble", role: "alert", hidden: true });
-    this.save = h("button", { type: "submit", class: "primary", id: "save-voice" }, "Save as a voice");
+    this.save = h("button", { type: "submit", class: "primary", id: "save-voice" });
     this.element = h("form", { class: "card newvoice", onsubmit: (event) => this.#save(event), novalidate: true,
       "aria-labelledby": "newvoice-title",
       ondragover: (event) => event.preventDefault(),
@@ -38,7 +44,7 @@ export class NewVoice {
       this.standIn,
       h("div", { class: "actions" }, this.record,
         h("label", { class: "button", for: "voice-file" }, icon("file"), "Choose a file"), this.file),
-      this.level, this.clip.element,
+      this.level, this.clip.element, this.length,
       h("label", { for: "voice-words" }, "What is said in it"), this.words,
       h("p", { class: "quiet small" }, "Leave it empty to have Whisper write it down."),
       h("label", { for: "voice-name" }, "Name"), this.name,
@@ -50,29 +56,37 @@ export class NewVoice {
   }
 
   #draw() {
-    const on = Boolean(this.#recorder);
+    const on = Boolean(this.#recorder) && !this.#starting;
     this.record.className = on ? "recording" : "";
+    this.record.disabled = this.#starting;
     this.record.replaceChildren(icon(on ? "stop" : "mic"), on ? "Stop · 0:00" : "Record");
     this.level.hidden = !on;
-    this.save.disabled = on || !this.#blob;
+    this.save.disabled = Boolean(this.#recorder) || this.#saving || !this.#blob;
+    this.save.textContent = this.#saving ? "Saving…" : "Save as a voice";
   }
 
   async #record() {
     trouble(this.error);
     if (this.#recorder) return this.#stop();
-    const recorder = new Recorder();
+    const recorder = (this.#recorder = new Recorder());
+    this.#starting = true;
+    this.#draw();
     try {
-      await recorder.start((level, seconds) => {
+      const runs = await recorder.start((level, seconds) => {
         this.level.firstElementChild.style.width = `${Math.min(100, 140 * level)}%`;
         this.record.lastChild.textContent = `Stop · ${clock(seconds)}`;
-        if (seconds >= ENOUGH && this.#recorder) this.#stop();
+        if (seconds >= ENOUGH && this.#recorder === recorder) this.#stop();
       });
+      if (!runs) return;
+      this.clip.stop();
     } catch (error) {
-      return trouble(this.error, microphoneTrouble(error));
+      if (this.#recorder !== recorder) return; // the view has been left
+      this.#recorder = null;
+      trouble(this.error, microphoneTrouble(error));
     }
-    this.clip.stop();
-    this.#recorder = recorder;
+    this.#starting = false;
     this.#draw();
+    if (document.activeElement === document.body) this.record.focus(); // it lost it while it could not be pressed
   }
 
   async #stop() {
@@ -89,30 +103,47 @@ export class NewVoice {
     this.clip.element.hidden = false;
     try {
       await this.clip.load(blob);
+      this.#judge(this.clip.seconds);
     } catch {
       // the server knows more formats than the browser: let it judge
       this.clip.element.hidden = true;
+      this.length.hidden = true;
       notice("The browser cannot play this file; the server may still know it.");
     }
     this.#draw();
   }
 
+  #judge(seconds) {
+    const [least, most] = ADVISED;
+    this.length.textContent = seconds < least
+      ? `Under ${least} seconds tell little of a voice. 5 to 10 are best.`
+      : `Over ${most} seconds leave little room for what the voice is to say. 5 to 10 are best.`;
+    this.length.hidden = seconds >= least && seconds <= most;
+  }
+
   /** Leave the microphone; called when the view is left. */
   async leave() {
     this.clip.stop();
-    if (this.#recorder) await this.#stop();
+    if (this.#starting) {
+      this.#recorder.drop();
+      this.#recorder = null;
+      this.#starting = false;
+      this.#draw();
+    } else if (this.#recorder) await this.#stop();
   }
 
   async #save(event) {
     event.preventDefault();
     trouble(this.error);
-    const id = this.name.value.trim().toLowerCase().replace(/[^\p{ASCII}]|[^a-z0-9_.-]+/gu, "_").replace(/^[._]+|_+$/g, "");
+    const id = idOf(this.name.value);
     if (!id) {
       this.name.focus();
       return trouble(this.error, "Give the voice a name of letters or digits.");
     }
-    this.save.disabled = true;
+    this.#saving = true;
+    this.#draw();
     try {
+      if (!(await mayReplace(id))) return;
       const form = new FormData();
       form.append("prompt_id", id);
       form.append("transcript", this.words.value.trim());
@@ -127,6 +158,7 @@ export class NewVoice {
     } catch (error) {
       trouble(this.error, error.message);
     } finally {
+      this.#saving = false;
       this.#draw();
     }
   }
@@ -135,6 +167,25 @@ export class NewVoice {
     this.#blob = null;
     this.name.value = this.words.value = this.file.value = "";
     this.clip.stop();
-    this.clip.element.hidden = true;
+    this.clip.element.hidden = this.length.hidden = true;
   }
+}
+
+/** The id for a name: "Grand-père 2" -> "grand-pere_2". */
+function idOf(name) {
+  const letters = name.trim().toLowerCase().normalize("NFD").replace(/\p{Mark}/gu, "");
+  return letters.replace(/[^a-z0-9_.-]+/g, "_").replace(/^[._]+|_+$/g, "");
+}
+
+/** Ask before a recording or a voice of that id is replaced; true where there is none. */
+async function mayReplace(id) {
+  const [{ audio_prompts: recordings }] = await Promise.all([get("/audio_prompts"), voicelist.load()]);
+  const voice = voicelist.all.find((one) => one.id === id);
+  const recording = recordings.some((one) => one.prompt_id === id);
+  if (!voice && !recording) return true;
+  const name = voicelist.name(id);
+  if (recording) return ask(`Replace ${name}?`, "There is a recording of this name. The new one takes its place, and the old one is gone.", "Replace it");
+  return ask(`Replace ${name}?`, voice.builtIn
+    ? `${name} is a voice that comes with the server. It will speak like your recording until you reset it.`
+    : `There is a voice of this name. It will speak like the new recording.`, "Replace it");
 }

@@ -14,10 +14,15 @@ export class Plan {
   #asked = "";
   #timer = 0;
 
-  constructor(root, request) {
-    this.root = root;
+  /** `request()` tells what is written now; `ontold()` is called when `seconds` has changed by itself. */
+  constructor(root, request, ontold) {
     this.request = request;
+    this.ontold = ontold;
+    this.steps = h("div");
+    this.total = h("p", { class: "quiet small total", "aria-live": "polite" });
+    root.append(this.steps, this.total);
     onChange(() => {
+      if (JSON.stringify(request()) !== this.#asked) this.seconds = null;
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.update(), PATIENCE);
     });
@@ -28,7 +33,6 @@ export class Plan {
     const asked = JSON.stringify(body);
     if (!body.text) {
       this.#asked = "";
-      this.seconds = null;
       return this.#say("Long texts are cut into pieces that sound best. The plan appears here.");
     }
     if (!this.#offered || asked === this.#asked) return;
@@ -36,30 +40,37 @@ export class Plan {
     try {
       const plan = await post("/plan", body);
       if (asked !== this.#asked) return; // it was edited meanwhile
-      this.seconds = plan.estimated_s;
       this.#draw(plan);
     } catch (error) {
-      this.seconds = null;
-      if (!unknown(error)) return this.#say(error.message);
-      this.#offered = false;
-      this.#say("This server does not tell its plan of a text beforehand.");
+      if (asked !== this.#asked) return;
+      this.#asked = "";
+      this.#offered = !unknown(error);
+      this.#say(this.#offered ? error.message : "This server does not tell its plan of a text beforehand.");
     }
   }
 
   #say(words) {
-    this.root.replaceChildren(h("p", { class: "quiet small" }, words));
+    this.steps.replaceChildren();
+    this.total.textContent = words;
+    this.#tell(null);
   }
 
   #draw({ utterances, estimated_s: seconds }) {
-    const pieces = utterances.length === 1 ? "One piece" : `${utterances.length} pieces, made side by side`;
-    this.root.replaceChildren(
+    this.steps.replaceChildren(
       h("ol", { class: "steps", tabindex: 0, "aria-label": "Pieces of the text" }, ...utterances.map((piece) =>
         h("li", {},
           h("span", { class: "words" }, ...chips(piece.text)),
           h("span", {}, `${piece.pause_before_s ? `+${round(piece.pause_before_s)} ` : ""}${round(piece.estimated_s)} s`),
         ))),
-      h("p", { class: "quiet small total" }, `${pieces}, about ${Math.round(seconds)} s.`),
     );
+    const pieces = utterances.length === 1 ? "One piece" : `${utterances.length} pieces, made side by side`;
+    this.total.textContent = `${pieces}, about ${Math.round(seconds)} s.`;
+    this.#tell(seconds);
+  }
+
+  #tell(seconds) {
+    this.seconds = seconds;
+    this.ontold();
   }
 }
 

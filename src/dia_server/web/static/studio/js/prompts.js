@@ -1,8 +1,10 @@
 // The recordings that voices are made of: hear them, correct what is said in them.
 
 import { get, post, put, remove, send } from "./api.js";
+import { ask } from "./ask.js";
 import { Clip } from "./clip.js";
-import { h, icon, notice, trouble } from "./dom.js";
+import { arrange, h, icon, notice, trouble } from "./dom.js";
+import { voicelist } from "./voicelist.js";
 
 const SOURCES = {
   reference: "from a file beside it",
@@ -15,69 +17,157 @@ const PATIENCE = 2500; // ms between looks while Whisper works
 
 export class Prompts {
   #timer = 0;
+  #rows = new Map(); // prompt id to its row
 
-  /** `onvoice(id)` makes a voice of a recording. */
-  constructor(onvoice) {
-    this.onvoice = onvoice;
+  constructor() {
     this.element = h("div", { class: "prompts" });
+    this.empty = h("p", { class: "empty" }, "No recordings yet. Record one, or choose a file.");
+    voicelist.addEventListener("change", () => { for (const row of this.#rows.values()) row.drawUse(); });
   }
 
   async load() {
     clearTimeout(this.#timer);
     const { audio_prompts: prompts } = await get("/audio_prompts/metadata");
-    this.element.replaceChildren(...(prompts.length ? prompts.map((prompt) => this.#row(prompt)) : [
-      h("p", { class: "empty" }, "No recordings yet. Record one, or choose a file."),
-    ]));
-    if (prompts.some((prompt) => prompt.transcript_source === "pending")) {
-      this.#timer = setTimeout(() => this.element.isConnected && this.load(), PATIENCE);
+    const ids = new Set(prompts.map((prompt) => prompt.prompt_id));
+    for (const id of this.#rows.keys()) if (!ids.has(id)) this.forget(id);
+    for (const prompt of prompts) {
+      const id = prompt.prompt_id;
+      if (!this.#rows.has(id)) this.#rows.set(id, new Row(id, () => this.load()));
+      this.#rows.get(id).update(prompt);
     }
+    arrange(this.element, prompts.length ? prompts.map((prompt) => this.#rows.get(prompt.prompt_id).element) : [this.empty]);
+    if (prompts.some((prompt) => prompt.transcript_source === "pending")) this.#again();
+  }
+
+  /** Know nothing of a recording any more; the next `load` asks for it anew. */
+  forget(id) {
+    this.#rows.get(id)?.clip.stop();
+    this.#rows.delete(id);
   }
 
   leave() {
     clearTimeout(this.#timer);
+    for (const row of this.#rows.values()) row.clip.stop();
   }
 
-  #row(prompt) {
-    const id = prompt.prompt_id;
-    const clip = new Clip(`the recording ${id}`);
-    send("GET", `/audio_prompts/${id}/audio`).then((answer) => answer.blob()).then((blob) => clip.load(blob))
-      .catch(() => { clip.time.textContent = "cannot be played"; });
-    const words = h("textarea", { class: "box", id: `words-${id}`, value: prompt.transcript ?? "",
-      oninput: () => { save.disabled = !words.value.trim() || words.value === (prompt.transcript ?? ""); } });
-    const save = h("button", { type: "button", disabled: true, onclick: () => act("Transcript saved.", () =>
-      put(`/audio_prompts/${id}/transcript`, { transcript: words.value.trim() })) }, "Save the transcript");
-    const error = h("p", { class: "trouble", role: "alert", hidden: true });
-    const act = async (done, action) => {
-      trouble(error);
-      try {
-        await action();
-        notice(done);
-        await this.load();
-      } catch (failure) {
-        trouble(error, failure.message);
-      }
-    };
-    const pill = h("span", { class: `pill ${prompt.transcript ? "" : "bad"}` });
-    const ask = h("button", { type: "button", class: "ghost", onclick: async () => {
-      asking(true); // Whisper may have to be loaded first, which takes a while
-      await act("Whisper has written it down.", () => post(`/audio_prompts/${id}/transcribe`, {}));
-      asking(false);
-    } }, "Ask Whisper");
-    const asking = (now) => {
-      ask.disabled = now;
-      pill.textContent = SOURCES[now ? "pending" : prompt.transcript_source] ?? "no transcript";
-    };
-    asking(false);
-    return h("article", { class: "card prompt", "aria-label": `Recording ${id}` },
-      h("div", { class: "row" }, h("h3", {}, id),
-        pill,
-        h("span", { class: "push" }),
-        h("button", { type: "button", class: "icon danger", title: "Delete", "aria-label": `Delete the recording ${id}`,
-          onclick: () => act("Recording deleted.", () => remove(`/audio_prompts/${id}`)) }, icon("bin"))),
-      clip.element,
-      h("label", { for: `words-${id}` }, "What is said in it"), words,
-      h("div", { class: "actions" }, save, ask,
-        h("button", { type: "button", class: "ghost", onclick: () => act("Voice saved.", () => this.onvoice(id)) }, "Make a voice of it")),
-      error);
+  #again() {
+    this.#timer = setTimeout(() => (document.hidden ? this.#again() : this.load()), PATIENCE);
+  }
+}
+
+class Row {
+  #recording = ""; // what its sound was when it was fetched
+  #transcript = ""; // what the server has
+
+  /** `onchange()` once the server has something new of it. */
+  constructor(id, onchange) {
+    this.id = id;
+    this.onchange = onchange;
+    const name = (this.name = voicelist.name(id));
+    this.clip = new Clip(`the recording ${name}`);
+    this.pill = h("span", { class: "pill" });
+    this.words = h("textarea", { class: "box", id: `words-${id}`, oninput: () => this.#drawSave() });
+    this.save = h("button", { type: "button", onclick: () => this.#act("Transcript saved.", () => this.#save()) }, "Save the transcript");
+    this.ask = h("button", { type: "button", class: "ghost", onclick: () => this.#askWhisper() }, "Ask Whisper");
+    this.make = h("button", { type: "button", class: "ghost", onclick: () => this.#makeVoice() }, "Make a voice of it");
+    this.error = h("p", { class: "trouble", role: "alert", hidden: true });
+    this.element = h("article", { class: "card prompt", "aria-label": `Recording ${name}` },
+      h("div", { class: "row" }, h("h3", {}, name), this.pill, h("span", { class: "push" }),
+        h("button", { type: "button", class: "icon danger", title: "Delete", "aria-label": `Delete the recording ${name}`, onclick: () => this.#remove() }, icon("bin"))),
+      this.clip.element,
+      h("label", { for: `words-${id}` }, "What is said in it"), this.words,
+      h("div", { class: "actions" }, this.save, this.ask, this.make),
+      this.error);
+  }
+
+  /** Show what the server has; words that are being corrected stay. */
+  update({ transcript, transcript_source: source, duration, file_size: size }) {
+    if (!this.#isEdited()) this.words.value = transcript ?? "";
+    this.#transcript = transcript ?? "";
+    this.source = source;
+    if (!this.ask.disabled) this.#drawSource(source);
+    this.#drawSave();
+    this.drawUse();
+    const recording = `${duration} ${size}`;
+    if (recording !== this.#recording) {
+      this.#recording = recording;
+      this.#fetch();
+    }
+  }
+
+  /** Which voices speak like it. */
+  drawUse() {
+    this.users = voicelist.all.filter((voice) => voice.audio_prompt === this.id).map((voice) => voice.name);
+    this.make.hidden = this.users.length > 0;
+  }
+
+  #isEdited() {
+    return this.words.value !== this.#transcript;
+  }
+
+  #drawSave() {
+    this.save.disabled = !this.words.value.trim() || !this.#isEdited();
+  }
+
+  #drawSource(source) {
+    this.pill.textContent = SOURCES[source] ?? "no transcript";
+    this.pill.className = `pill ${source ? "" : "bad"}`;
+  }
+
+  async #fetch() {
+    try {
+      await this.clip.load(await (await send("GET", `/audio_prompts/${this.id}/audio`)).blob());
+    } catch {
+      this.clip.time.textContent = "cannot be played";
+    }
+  }
+
+  async #save() {
+    const transcript = this.words.value.trim();
+    await put(`/audio_prompts/${this.id}/transcript`, { transcript });
+    this.words.value = this.#transcript = transcript;
+  }
+
+  async #askWhisper() {
+    const before = this.words.value;
+    this.ask.disabled = true; // Whisper may have to be loaded first, which takes a while
+    this.#drawSource("pending");
+    const undo = before.trim() && (() => {
+      this.words.value = before;
+      this.#drawSave();
+    });
+    await this.#act("Whisper has written it down.", async () => {
+      const { transcript } = await post(`/audio_prompts/${this.id}/transcribe`, {});
+      this.words.value = this.#transcript = transcript;
+    }, undo);
+    this.#drawSource(this.source);
+    this.ask.disabled = false;
+  }
+
+  async #makeVoice() {
+    const replaces = voicelist.all.some((voice) => voice.id === this.id);
+    if (replaces && !(await ask(`Replace the voice ${this.name}?`, "It will speak like this recording.", "Replace it"))) return;
+    await this.#act("Voice saved.", async () => {
+      await post("/voice_mappings", { voice_id: this.id, style: "recorded", audio_prompt: this.id });
+      await voicelist.load();
+    });
+  }
+
+  async #remove() {
+    trouble(this.error);
+    if (this.users.length) return trouble(this.error, `${this.users.join(" and ")} cannot speak without it: delete that voice first.`);
+    if (!(await ask(`Delete the recording ${this.name}?`, "Its sound and its transcript will be gone.", "Delete it"))) return;
+    await this.#act("Recording deleted.", () => remove(`/audio_prompts/${this.id}`));
+  }
+
+  async #act(done, action, undo) {
+    trouble(this.error);
+    try {
+      await action();
+      notice(done, undo);
+      await this.onchange();
+    } catch (failure) {
+      trouble(this.error, failure.message);
+    }
   }
 }

@@ -3,16 +3,25 @@
 export class Recorder {
   #chunks = [];
   #meter = 0;
+  #dropped = false;
+  #ended = null;
 
-  /** Ask for the microphone and record; `onlevel(0…1, seconds)` is called while it runs. */
+  /**
+   * Ask for the microphone and record; `onlevel(0…1, seconds)` is called while it runs. Returns whether it does:
+   * it does not where it was dropped while the browser still asked the user.
+   */
   async start(onlevel) {
     this.stream = await navigator.mediaDevices.getUserMedia({
       // what makes calls clearer makes voices less like themselves
       audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
     });
+    if (this.#dropped) {
+      this.#giveBack();
+      return false;
+    }
     this.recorder = new MediaRecorder(this.stream);
-    this.#chunks = [];
     this.recorder.addEventListener("dataavailable", (event) => this.#chunks.push(event.data));
+    this.#ended = new Promise((resolve) => this.recorder.addEventListener("stop", resolve, { once: true }));
     this.context = new AudioContext();
     const analyser = new AnalyserNode(this.context, { fftSize: 1024 });
     this.context.createMediaStreamSource(this.stream).connect(analyser);
@@ -24,19 +33,27 @@ export class Recorder {
       const peak = samples.reduce((loudest, sample) => Math.max(loudest, Math.abs(sample)), 0);
       onlevel(peak, (performance.now() - began) / 1000);
     }, 60);
+    return true;
+  }
+
+  /** Not to record after all; for one whose `start` has not returned. */
+  drop() {
+    this.#dropped = true;
   }
 
   /** End the recording and give the microphone back; resolves to a Blob. */
-  stop() {
+  async stop() {
     clearInterval(this.#meter);
-    return new Promise((resolve) => {
-      this.recorder.addEventListener("stop", () => {
-        for (const track of this.stream.getTracks()) track.stop();
-        this.context.close();
-        resolve(new Blob(this.#chunks, { type: this.recorder.mimeType }));
-      }, { once: true });
-      this.recorder.stop();
-    });
+    // it ends by itself where the microphone is unplugged
+    if (this.recorder.state !== "inactive") this.recorder.stop();
+    await this.#ended;
+    this.#giveBack();
+    this.context.close();
+    return new Blob(this.#chunks, { type: this.recorder.mimeType });
+  }
+
+  #giveBack() {
+    for (const track of this.stream.getTracks()) track.stop();
   }
 }
 

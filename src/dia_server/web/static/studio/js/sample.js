@@ -1,22 +1,47 @@
-// A sentence to get to know a voice by.
+// A sentence to get to know a voice by, and the button that asks for it.
 
 import { send } from "./api.js";
-import { notice } from "./dom.js";
+import { h, icon, notice } from "./dom.js";
 import { audio, Player } from "./player.js";
 import { voicelist } from "./voicelist.js";
 import { read } from "./wav.js";
 
 const player = new Player();
-let waiting = null;
+let current = null; // {button, abort} of the sample that is awaited or heard
 
-/** Let a voice introduce itself; asked again meanwhile, the first one is dropped. */
-export async function sample(voice, speaker = 1) {
+player.addEventListener("change", () => {
+  if (player.playing) current?.button.removeAttribute("aria-busy");
+  else stopSample(); // it is over, or something else is heard
+});
+
+/** A button that has a voice introduce itself, and stops it; `who()` tells the voice's id and the speaker. */
+export function sampleButton(look, label, who) {
+  const button = h("button", { type: "button", class: look, onclick: () => {
+    const mine = current?.button === button;
+    stopSample();
+    if (!mine) sample(button, ...who());
+  } });
+  button.dataset.label = label;
+  dress(button, false);
+  return button;
+}
+
+export function stopSample() {
+  if (!current) return;
+  const { button, abort } = current;
+  current = null;
+  abort.abort();
+  player.pause();
+  dress(button, false);
+}
+
+async function sample(button, voice, speaker) {
   audio();
-  waiting?.abort();
-  const mine = (waiting = new AbortController());
+  const mine = (current = { button, abort: new AbortController() });
+  dress(button, true);
   const text = `[S${speaker}] Hello, ${speaker === 1 ? `I am ${voicelist.name(voice)}` : "I am the second speaker"}. It is good to meet you.`;
   try {
-    const response = await send("POST", "/generate", { json: { text, voice_id: voice, stream: true }, signal: mine.signal });
+    const response = await send("POST", "/generate", { json: { text, voice_id: voice, stream: true }, signal: mine.abort.signal });
     for await (const piece of read(response)) {
       if (piece.rate) {
         player.begin(piece.rate);
@@ -25,6 +50,17 @@ export async function sample(voice, speaker = 1) {
     }
     player.end();
   } catch (error) {
-    if (error.name !== "AbortError") notice(error.message);
+    if (error.name === "AbortError") return;
+    stopSample();
+    notice(error.message);
   }
+}
+
+function dress(button, on) {
+  const { label } = button.dataset;
+  button.setAttribute("aria-label", on ? `Stop: ${label}` : label);
+  button.title = on ? "Stop" : "Listen";
+  button.toggleAttribute("aria-busy", false);
+  if (on) button.setAttribute("aria-busy", "true");
+  button.replaceChildren(icon(on ? "stop" : "play"));
 }

@@ -5,8 +5,10 @@ import { Chart } from "./chart.js";
 import { Config } from "./config.js";
 import { h, trouble } from "./dom.js";
 import { health } from "./health.js";
+import { Poll } from "./poll.js";
 
 const EVERY = 2000; // ms
+const STEPS_A_SECOND = 44100 / 512; // decoder steps in a second of speech
 
 let facts;
 let sums;
@@ -14,14 +16,14 @@ let charts;
 let named;
 let config;
 let error;
-let timer = 0;
+const poll = new Poll(look, EVERY);
 
 export function start(root) {
   if (facts) return;
   facts = h("dl", { class: "facts" });
   sums = h("dl", { class: "facts" });
   named = {
-    active: new Chart("Speaking now", ""),
+    active: new Chart("Speaking or waiting", ""),
     cpu: new Chart("Processor", " %", 100),
     memory: new Chart("Memory", " %", 100),
   };
@@ -29,20 +31,20 @@ export function start(root) {
   config = new Config();
   error = h("p", { class: "trouble", role: "alert", hidden: true });
   root.append(
-    h("div", { class: "view-head" }, h("h1", {}, "Server")),
+    h("div", { class: "view-head" }, h("h1", {}, "Server"),
+      h("p", {}, "How it is, what it has done, and how it is set.")),
     error, charts,
-    h("div", { class: "columns" },
-      h("div", { class: "stack" },
-        h("section", { class: "card", "aria-labelledby": "health-title" }, h("h2", { id: "health-title" }, "Health"), facts),
-        h("section", { class: "card", "aria-labelledby": "done-title" }, h("h2", { id: "done-title" }, "What it has done"), sums)),
-      config.element),
+    h("div", { class: "halves" },
+      h("section", { class: "card", "aria-labelledby": "health-title" }, h("h2", { id: "health-title" }, "Health"), facts),
+      h("section", { class: "card", "aria-labelledby": "done-title" }, h("h2", { id: "done-title" }, "Work done"), sums)),
+    config.element,
   );
   health.addEventListener("change", drawHealth);
 }
 
 export async function show() {
   drawHealth();
-  tick();
+  poll.start();
   try {
     await config.load();
   } catch (failure) {
@@ -51,23 +53,17 @@ export async function show() {
   }
 }
 
-export function hide() {
-  clearTimeout(timer);
-}
+export const hide = () => poll.stop();
 
-async function tick() {
-  clearTimeout(timer);
+async function look() {
   try {
-    if (!document.hidden) {
-      const [stats] = await Promise.all([get("/stats"), health.ask()]);
-      drawStats(stats);
-    }
+    const [stats] = await Promise.all([get("/stats"), health.ask()]);
+    drawStats(stats);
     trouble(error);
   } catch (failure) {
     trouble(error, unknown(failure) ? "This server does not tell statistics." : failure.message);
-    if (unknown(failure)) return;
+    if (unknown(failure)) poll.stop();
   }
-  if (location.hash === "#server") timer = setTimeout(tick, EVERY);
 }
 
 function drawHealth() {
@@ -75,13 +71,19 @@ function drawHealth() {
   if (!now) return;
   const looks = { healthy: "good", loading: "busy", unhealthy: "bad" };
   pairs(facts, {
-    State: h("span", { class: `pill ${looks[now.status]}` }, now.status),
-    "What speaks": now.engine === "preview" ? "Preview (espeak-ng)" : "Dia",
+    Status: h("span", { class: `pill ${looks[now.status]}` }, now.status),
+    Engine: now.engine === "preview" ? "Preview (espeak-ng)" : "Dia",
+    Model: model(now),
+    Copies: now.worker_count,
     GPUs: now.gpu_count || "none",
-    Models: now.worker_count,
-    "Up for": now.uptime,
-    Version: now.version,
+    Uptime: now.uptime,
   });
+}
+
+function model({ status, loading }) {
+  if (status === "unhealthy") return "not loaded";
+  if (loading === 0 && status === "healthy") return "resting, loaded when needed";
+  return loading < 100 ? `${loading} % loaded` : "loaded";
 }
 
 function drawStats({ requests, performance: speed, resources }) {
@@ -90,13 +92,14 @@ function drawStats({ requests, performance: speed, resources }) {
   named.memory.add(resources.memory_usage);
   resources.gpu_usage.forEach((usage, i) => gpu(`GPU ${i}`, " %", 100).add(usage));
   resources.gpu_memory.forEach((gib, i) => gpu(`GPU ${i} memory`, " GiB").add(gib));
+  const times = speed.avg_tokens_per_second / STEPS_A_SECOND;
   pairs(sums, {
-    Requests: requests.total,
-    "Answered well": requests.total ? `${requests.success_rate} %` : "–",
-    Failed: requests.failed,
+    Requests: requests.total.toLocaleString("en"),
+    Succeeded: requests.total ? `${requests.success_rate} %` : "–",
+    Failed: requests.failed.toLocaleString("en"),
     "Speech made": speed.total_audio_generated,
-    "Time for one": `${speed.avg_generation_time} s`,
-    "Steps a second": speed.avg_tokens_per_second,
+    "Average request": requests.total ? `${speed.avg_generation_time} s` : "–",
+    Speed: times ? `${times < 10 ? times.toFixed(1) : Math.round(times)}× real time` : "–",
   });
 }
 

@@ -6,6 +6,7 @@ import { Code } from "./code.js";
 import { Delivery } from "./delivery.js";
 import { download, find, h, icon, notice, trouble } from "./dom.js";
 import { Editor } from "./editor.js";
+import { fileName, FORMATS } from "./formats.js";
 import { Plan } from "./plan.js";
 import { audio } from "./player.js";
 import { AT_HAND, guessSeconds, SOUNDS, tagged } from "./script.js";
@@ -13,8 +14,6 @@ import { Stage } from "./stage.js";
 import { change, onChange, state } from "./state.js";
 import { read, write } from "./wav.js";
 
-const FORMATS = { wav: "WAV", mp3: "MP3", opus: "Opus", aac: "AAC", flac: "FLAC", pcm: "PCM (raw)" };
-const EXTENSIONS = { opus: "ogg" };
 const LIMIT = 4096; // characters the server takes
 
 let editor;
@@ -32,7 +31,7 @@ export function start() {
     onchange: (turns) => change({ turns }),
   });
   stage = new Stage();
-  plan = new Plan(find("plan"), request);
+  plan = new Plan(find("plan"), request, refresh);
   new Delivery(find("delivery"));
   new Code(find("code"), request);
 
@@ -83,50 +82,52 @@ async function say() {
   audio();
   making = new AbortController();
   trouble(find("speak-error"));
-  find("facts").textContent = "Waiting for the first sound…";
-  stage.begin(plan.seconds ?? guessSeconds(body.text, state.speed));
+  const before = find("facts").textContent;
+  stage.wait();
+  told("Waiting for the first sound…");
   refresh();
   const asked = performance.now();
+  let seed = null; // known once the server has begun to answer; until then the last take stays
   let first = null;
   try {
     const response = await send("POST", "/generate", {
       json: { ...body, response_format: "wav", stream: true },
       signal: making.signal,
     });
-    const seed = Number(response.headers.get("X-Seed") ?? body.seed ?? 0);
-    made = { ...body, seed };
     for await (const piece of read(response)) {
       if (piece.rate) {
-        stage.start(piece.rate);
+        seed = Number(response.headers.get("X-Seed") ?? body.seed ?? 0);
+        made = { ...body, seed };
+        stage.begin(piece.rate, plan.seconds ?? guessSeconds(body.text, body.speed ?? 1));
         continue;
       }
       first ??= performance.now() - asked;
       stage.append(piece);
-      find("facts").textContent = "Being made while you listen";
+      told("Being made while you listen");
     }
-    if (!stage.player.length) throw new Refusal("The server sent no sound.");
-    facts(seed, first, performance.now() - asked);
+    if (first === null) throw new Refusal("The server sent no sound.");
+    told(facts(seed, first, performance.now() - asked));
   } catch (error) {
-    if (error.name === "AbortError") find("facts").textContent = "Stopped";
-    else {
-      find("facts").textContent = "";
-      trouble(find("speak-error"), error instanceof Refusal ? error.message : "The connection broke while it was made.");
-    }
+    const stopped = error.name === "AbortError";
+    if (stopped) stage.player.pause();
+    else trouble(find("speak-error"), error instanceof Refusal ? error.message : "The connection broke while it was made.");
+    const part = "Stopped. WAV is what was made by then; other formats are made anew, as a whole.";
+    told(seed === null ? before : stopped ? part : "");
   } finally {
     making = null;
     stage.end();
-    if (!stage.player.length) {
-      find("stage-full").hidden = true;
-      find("stage-empty").hidden = false;
-    }
     refresh();
   }
 }
 
+/** Say of the take what is known by now; what is said already is not said aloud again. */
+function told(words) {
+  if (find("facts").textContent !== words) find("facts").textContent = words;
+}
+
 function facts(seed, first, whole) {
   const times = (1000 * stage.player.duration) / whole;
-  find("facts").textContent =
-    `First sound after ${(first / 1000).toFixed(2)} s · made ${times < 10 ? times.toFixed(1) : Math.round(times)}× as fast as it plays · seed ${seed}`;
+  return `First sound after ${(first / 1000).toFixed(2)} s · made ${times < 10 ? times.toFixed(1) : Math.round(times)}× as fast as it plays · seed ${seed}`;
 }
 
 /** Have the text made where nobody waits for it. */
@@ -146,13 +147,14 @@ async function queue() {
 
 async function save() {
   const format = find("format").value;
-  const name = `dialogue.${EXTENSIONS[format] ?? format}`;
+  const name = fileName("dialogue", format);
   if (format === "wav") return download(write(stage.player.samples, stage.player.rate), name);
   const button = find("download");
   button.disabled = true;
   try {
-    // the same request with the same seed is the same audio
-    const response = await send("POST", "/generate", { json: { ...made, response_format: format } });
+    // the same request with the same seed is the same audio, if it is streamed too: what is made as a whole
+    // may be made again until it is good
+    const response = await send("POST", "/generate", { json: { ...made, response_format: format, stream: true } });
     download(await response.blob(), name);
   } catch (error) {
     trouble(find("speak-error"), error.message);
@@ -192,10 +194,7 @@ function writing() {
   };
   find("as-turns").addEventListener("click", () => choose(false));
   find("as-text").addEventListener("click", () => choose(true));
-  find("clear-script").addEventListener("click", () => {
-    editor.set([{ speaker: 1, text: "" }]);
-    find("script").querySelector("textarea").focus();
-  });
+  find("clear-script").addEventListener("click", () => editor.clear());
   press(state.plain);
 }
 

@@ -5,17 +5,23 @@ import { Player } from "./player.js";
 import { palette, Spectrogram } from "./spectrogram.js";
 import { Waveform } from "./waveform.js";
 
+const STEPS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }; // seconds
+
 export class Stage {
   player = new Player();
   #wave = new Waveform();
   #spectrum = new Spectrogram();
   #expected = 0;
+  #waiting = false;
   #drawing = false;
+  #palette;
+  #colours;
 
   constructor() {
     this.player.addEventListener("change", () => this.#refresh());
     find("play").addEventListener("click", () => this.toggle());
     find("seek").addEventListener("input", (event) => this.player.seek(Number(event.target.value)));
+    find("seek").addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.#refresh()).observe(find("picture"));
     this.recolour();
   }
@@ -24,21 +30,22 @@ export class Stage {
     return this.player.complete ? this.player.duration : Math.max(this.#expected, this.player.duration);
   }
 
-  /** Show that audio of about `expected` seconds is coming. */
-  begin(expected) {
-    this.#expected = expected;
-    this.player.begin(this.player.rate);
-    this.#clear();
+  /** Sound has been asked for: be quiet, show that it is awaited, and keep the take there is. */
+  wait() {
+    this.player.pause();
+    this.#waiting = true;
     find("stage-empty").hidden = true;
     find("stage-full").hidden = false;
-    find("made").hidden = false;
     this.#refresh();
   }
 
-  /** The first bytes are here: sound from now on as they come. */
-  start(rate) {
+  /** The first bytes of about `expected` seconds are here: sound from now on as they come. */
+  begin(rate, expected) {
+    this.#waiting = false;
+    this.#expected = expected;
     this.player.begin(rate);
-    this.#clear();
+    this.#wave.begin(rate);
+    this.#spectrum.begin(rate);
     this.player.play();
   }
 
@@ -47,9 +54,12 @@ export class Stage {
     this.#refresh();
   }
 
+  /** Nothing more comes. */
   end() {
+    this.#waiting = false;
     this.player.end();
-    find("made").hidden = true;
+    find("stage-full").hidden = !this.player.length;
+    find("stage-empty").hidden = this.player.length > 0;
     this.#refresh();
   }
 
@@ -66,12 +76,11 @@ export class Stage {
     this.#refresh();
   }
 
-  #palette;
-  #colours;
-
-  #clear() {
-    this.#wave.begin(this.player.rate);
-    this.#spectrum.begin(this.player.rate);
+  /** The field's own step is a hundredth of a second, so that a pointer finds every place. */
+  #key(event) {
+    if (!(event.key in STEPS)) return;
+    event.preventDefault();
+    this.player.seek(this.player.position + STEPS[event.key]);
   }
 
   #refresh() {
@@ -90,14 +99,13 @@ export class Stage {
     const more = this.#spectrum.advance(player.samples);
     this.#wave.draw(find("wave"), seconds || 1, position, this.#colours);
     this.#spectrum.draw(find("spectrum"), seconds || 1, this.#palette);
+    find("head").style.left = `${(100 * position) / (seconds || 1)}%`;
     const seek = find("seek");
     seek.max = seconds || 1;
     seek.value = position;
     seek.setAttribute("aria-valuetext", `${clock(position)} of ${clock(seconds)}`);
     find("clock").textContent = `${clock(position)} / ${player.complete ? "" : "~"}${clock(seconds)}`;
-    const percent = player.complete ? 100 : Math.min(97, Math.round((100 * player.duration) / (this.#expected || 1)));
-    find("made").setAttribute("aria-valuenow", percent);
-    find("made").firstElementChild.style.width = `${percent}%`;
+    this.#drawProgress();
     const play = find("play");
     const label = player.playing ? "Pause" : "Play";
     if (play.getAttribute("aria-label") !== label) {
@@ -106,6 +114,15 @@ export class Stage {
     }
     play.disabled = !player.length;
     if (player.playing || more) this.#refresh();
+  }
+
+  #drawProgress() {
+    const bar = find("made");
+    const percent = this.#waiting ? 0 : Math.min(97, Math.round((100 * this.player.duration) / (this.#expected || 1)));
+    bar.hidden = !this.#waiting && this.player.complete;
+    bar.classList.toggle("waiting", this.#waiting);
+    bar.setAttribute("aria-valuenow", percent);
+    bar.firstElementChild.style.width = `${percent}%`;
   }
 }
 

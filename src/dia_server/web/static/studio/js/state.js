@@ -27,12 +27,16 @@ export const state = { ...FIRST, ...stored() };
 
 export function change(changes) {
   Object.assign(state, changes);
+  keep(NAME, JSON.stringify(state));
+  for (const listener of listeners) listener(changes);
+}
+
+export function keep(name, value) {
   try {
-    localStorage.setItem(NAME, JSON.stringify(state));
+    localStorage.setItem(name, value);
   } catch {
     // private windows and full disks: the page works on, it only forgets
   }
-  for (const listener of listeners) listener(changes);
 }
 
 /** Call `listener` with each change from now on. */

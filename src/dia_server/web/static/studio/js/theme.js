@@ -1,2 +1,6 @@
 // Runs before the first paint, so that a chosen theme does not flash; the rest waits for main.js.
-document.documentElement.dataset.theme = localStorage.getItem("dia-theme") || "auto";
+try {
+  document.documentElement.dataset.theme = localStorage.getItem("dia-theme") || "auto";
+} catch {
+  document.documentElement.dataset.theme = "auto"; // a browser may forbid to keep anything
+}

@@ -2,17 +2,26 @@
 
 import { get } from "./api.js";
 
+/** The voices that come with the server, and their styles. */
+const BUILT_IN = { aria: "neutral", atlas: "calm", luna: "expressive", kai: "friendly", zara: "deep", nova: "bright" };
+
 export const voicelist = new (class extends EventTarget {
-  /** [{id, name, style, primary_speaker, audio_prompt, …}] */
+  /** [{id, name, style, primary_speaker, audio_prompt, audio_prompt_transcript, builtIn, changed}] */
   all = [];
 
   async load() {
     const [{ voices }, mappings] = await Promise.all([get("/voices"), get("/voice_mappings")]);
-    this.all = voices.map(({ voice_id: id, name }) => ({ id, name, ...mappings[id] }));
+    this.all = voices.map(({ voice_id: id, name }) => {
+      const mapping = mappings[id] ?? {};
+      const builtIn = id in BUILT_IN;
+      return { id, name, ...mapping, builtIn, changed: builtIn && (Boolean(mapping.audio_prompt) || mapping.style !== BUILT_IN[id]) };
+    });
     this.dispatchEvent(new Event("change"));
   }
 
+  /** What people call the voice or the recording of an id; a voice's is the server's, where it has told it. */
   name(id) {
-    return this.all.find((voice) => voice.id === id)?.name ?? id.charAt(0).toUpperCase() + id.slice(1);
+    return this.all.find((voice) => voice.id === id)?.name
+      ?? id.replace(/[_-]+/g, " ").trim().replace(/\p{L}+/gu, (word) => word[0].toUpperCase() + word.slice(1).toLowerCase());
   }
 })();

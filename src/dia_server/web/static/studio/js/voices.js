@@ -1,34 +1,38 @@
 // The Voices view: all voices, a new one, the recordings they are made of.
 
 import { post, remove } from "./api.js";
-import { h, icon, notice, trouble } from "./dom.js";
+import { arrange, h, icon, notice, trouble } from "./dom.js";
 import { NewVoice } from "./newvoice.js";
 import { Prompts } from "./prompts.js";
-import { sample } from "./sample.js";
+import { sampleButton, stopSample } from "./sample.js";
 import { change } from "./state.js";
 import { voicelist } from "./voicelist.js";
 
-const BUILT_IN = ["aria", "atlas", "luna", "kai", "zara", "nova"];
-
-let list;
+let own;
+let builtIn;
 let form;
 let prompts;
 let error;
+const cards = new Map(); // voice id to {element, seen}
 
 export function start(root) {
-  if (list) return;
-  list = h("ul", { class: "voices" });
+  if (form) return;
+  own = h("ul", { class: "voices" });
+  builtIn = h("ul", { class: "voices" });
   error = h("p", { class: "trouble", role: "alert", hidden: true });
-  form = new NewVoice(load);
-  prompts = new Prompts(async (id) => {
-    await post("/voice_mappings", { voice_id: id, style: "recorded", audio_prompt: id });
-    await voicelist.load();
+  prompts = new Prompts();
+  form = new NewVoice((id) => {
+    prompts.forget(id); // its recording is another now
+    load();
   });
   root.append(
     h("div", { class: "view-head" }, h("h1", {}, "Voices"),
       h("p", {}, "Each voice is a pair of people for the two sides of a dialogue. Make your own from a short recording.")),
     h("div", { class: "columns" },
-      h("div", { class: "stack" }, list, error, h("h2", {}, "Recordings"), prompts.element),
+      h("div", { class: "stack" }, error,
+        h("section", {}, h("h2", {}, "Your voices"), own),
+        h("section", {}, h("h2", {}, "Voices that come with it"), builtIn),
+        h("section", {}, h("h2", {}, "Recordings"), prompts.element)),
       form.element),
   );
   voicelist.addEventListener("change", draw);
@@ -37,6 +41,7 @@ export function start(root) {
 export const show = () => load();
 
 export function hide() {
+  stopSample();
   form.leave();
   prompts.leave();
 }
@@ -51,26 +56,49 @@ async function load() {
 }
 
 function draw() {
-  list.replaceChildren(...voicelist.all.map(card));
+  const ids = new Set(voicelist.all.map((voice) => voice.id));
+  for (const id of cards.keys()) if (!ids.has(id)) cards.delete(id);
+  const element = (voice) => {
+    const seen = JSON.stringify(voice);
+    if (cards.get(voice.id)?.seen !== seen) cards.set(voice.id, { seen, element: card(voice) });
+    return cards.get(voice.id).element;
+  };
+  arrange(own, voicelist.all.filter((voice) => !voice.builtIn).map(element));
+  arrange(builtIn, voicelist.all.filter((voice) => voice.builtIn).map(element));
+  own.parentElement.hidden = !own.children.length;
 }
 
 function card(voice) {
-  const builtIn = BUILT_IN.includes(voice.id);
   return h("li", { class: "card voice" },
-    h("button", { type: "button", class: "round small", "aria-label": `Try ${voice.name}`, title: "Try it", onclick: () => sample(voice.id) }, icon("play")),
-    h("div", { class: "who" }, h("h2", {}, voice.name),
+    sampleButton("round small", `Try ${voice.name}`, () => [voice.id, 1]),
+    h("div", { class: "who" }, h("h3", {}, voice.name),
       h("p", { class: "quiet small" }, voice.style)),
-    h("button", { type: "button", class: "ghost", onclick: () => {
+    h("button", { type: "button", onclick: () => {
       change({ voice: voice.id });
       location.hash = "speak";
     }, "aria-label": `Cast ${voice.name} as speaker 1` }, "Cast"),
-    builtIn ? null : h("button", { type: "button", class: "icon danger", title: "Delete", "aria-label": `Delete the voice ${voice.name}`, onclick: async () => {
-      try {
-        await remove(`/voice_mappings/${voice.id}`);
-        notice(`${voice.name} is deleted; its recording is kept.`);
-        await voicelist.load();
-      } catch (failure) {
-        trouble(error, failure.message);
-      }
-    } }, icon("bin")));
+    voice.changed
+      ? h("button", { type: "button", class: "ghost", "aria-label": `Reset ${voice.name}`, onclick: () => drop(voice, `${voice.name} is as it came.`) }, "Reset")
+      : null,
+    voice.builtIn
+      ? null
+      : h("button", { type: "button", class: "icon danger", title: "Delete", "aria-label": `Delete the voice ${voice.name}`,
+        onclick: () => drop(voice, `${voice.name} is deleted; its recording is kept.`) }, icon("bin")));
+}
+
+/** Delete a voice, which brings a built-in one back to what it was. */
+async function drop({ id, style, primary_speaker, audio_prompt, audio_prompt_transcript }, done) {
+  const mapping = { voice_id: id, style, primary_speaker, audio_prompt, audio_prompt_transcript };
+  const attempt = async (action) => {
+    try {
+      await action();
+      await voicelist.load();
+      trouble(error);
+      return true;
+    } catch (failure) {
+      trouble(error, failure.message);
+      return false;
+    }
+  };
+  if (await attempt(() => remove(`/voice_mappings/${id}`))) notice(done, () => attempt(() => post("/voice_mappings", mapping)));
 }

@@ -3,7 +3,8 @@
 import { fit } from "./dom.js";
 
 const SPAN = 128; // samples
-const BAR = 3; // pixels, and as many to the next one less 1
+const BAR = 3; // pixels
+const GAP = 2;
 
 export class Waveform {
   #peaks = [];
@@ -27,19 +28,20 @@ export class Waveform {
   /** Draw so that `seconds` fill the canvas; what is before `position` has the colour `heard`. */
   draw(canvas, seconds, position, { heard, ahead, line }) {
     const { context, width, height } = fit(canvas);
-    const perPixel = (seconds * this.rate) / SPAN / width;
+    const bars = Math.max(1, Math.floor((width + GAP) / (BAR + GAP)));
+    const step = (width - BAR) / Math.max(1, bars - 1); // the last one ends where the canvas does
+    const perBar = (seconds * this.rate) / SPAN / bars;
     const middle = height / 2;
-    const step = BAR + 2;
-    for (let x = 0; x < width; x += step) {
-      const from = Math.floor(x * perPixel);
-      const to = Math.max(from + 1, Math.floor((x + step) * perPixel));
+    for (let bar = 0; bar < bars; bar++) {
+      const from = Math.floor(bar * perBar);
+      const to = Math.max(from + 1, Math.floor((bar + 1) * perBar));
       let peak = 0;
       for (let i = from; i < to; i++) peak = Math.max(peak, this.#peaks[i] ?? 0);
       const made = from < this.#peaks.length;
       const tall = made ? Math.max(1.5, Math.sqrt(peak) * (middle - 2)) : 1;
-      context.fillStyle = !made ? line : (x / width) * seconds < position ? heard : ahead;
+      context.fillStyle = !made ? line : ((bar + 0.5) / bars) * seconds < position ? heard : ahead;
       context.beginPath();
-      context.roundRect(x, middle - tall, BAR, 2 * tall, BAR / 2);
+      context.roundRect(bar * step, middle - tall, BAR, 2 * tall, BAR / 2);
       context.fill();
     }
   }

@@ -1,0 +1,33 @@
+"""304 for files that the browser has already."""
+
+from litestar.datastructures import Headers, MutableScopeHeaders
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, HTTPResponseBodyEvent, Message, Receive, Scope, Send
+
+NOTHING: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+class NotModified(ASGIMiddleware):
+    """Compares `If-None-Match` with the `ETag` of the answer, which Litestar only writes."""
+
+    scopes = (ScopeType.HTTP,)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        named = Headers.from_scope(scope).get("if-none-match", "").split(",")
+        known = {tag.strip().removeprefix("W/") for tag in named}  # a proxy that compresses weakens it
+        unchanged = False
+
+        async def send_what_is_new(message: Message) -> None:
+            nonlocal unchanged
+            if message["type"] == "http.response.start":
+                headers = MutableScopeHeaders.from_message(message)
+                if unchanged := message["status"] == 200 and headers.get("etag") in known:
+                    message["status"] = 304
+                    del headers["content-length"]
+                    await send(message)
+                    await send(NOTHING)
+            if not unchanged:
+                await send(message)
+
+        await next_app(scope, receive, send_what_is_new)

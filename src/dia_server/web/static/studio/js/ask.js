@@ -1,0 +1,21 @@
+// A question before something that cannot be undone.
+
+import { h } from "./dom.js";
+
+/** Resolves to whether the answer was `yes`, which is the name of that button; Escape is a no. */
+export function ask(title, words, yes) {
+  return new Promise((resolve) => {
+    const dialog = h("dialog", { "aria-labelledby": "ask-title", "aria-describedby": "ask-words", onclose: () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    } },
+      h("form", { method: "dialog" },
+        h("h2", { id: "ask-title" }, title),
+        h("p", { id: "ask-words" }, words),
+        h("p", { class: "actions" },
+          h("button", { type: "submit", value: "no", autofocus: true }, "No, keep it"),
+          h("button", { type: "submit", value: "yes", class: "primary" }, yes))));
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}

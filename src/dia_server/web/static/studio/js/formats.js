@@ -1,0 +1,7 @@
+// The formats of audio, by the names that the API has for them.
+
+export const FORMATS = { wav: "WAV", mp3: "MP3", opus: "Opus", aac: "AAC", flac: "FLAC", pcm: "PCM (raw)" };
+
+const EXTENSIONS = { opus: "ogg" };
+
+export const fileName = (stem, format) => `${stem}.${EXTENSIONS[format] ?? format}`;
