@@ -11,7 +11,7 @@ from tests.browser.conftest import OpenStudio
 from tests.live.server import Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 PROGRAMS = Path(__file__).parents[1] / "live"
 LONG = " ".join(f"This is sentence number {i} of a very long story." for i in range(80))
@@ -104,6 +104,19 @@ def test_the_cause_of_a_failure_is_told(open_studio: OpenStudio, steady_server: 
     studio = open_studio(steady_server.url, "jobs")
     row = studio.page.locator(f"[data-job='{submit(steady_server, 'I fail.')}']")
     row.get_by_role("alert").get_by_text("The model has failed").wait_for()
+
+
+def test_what_is_wrong_with_a_result_is_told(open_studio: OpenStudio, slow_server: Server) -> None:
+    studio = open_studio(slow_server.url)
+
+    def with_faults(route: "Route") -> None:
+        jobs = route.fetch().json()["jobs"]
+        route.fulfill(json={"jobs": [job | {"faults": ["cut_off", "new_here"]} for job in jobs]})
+
+    studio.page.route("**/jobs?*", with_faults)
+    job = submit(slow_server, "The end is")
+    studio.open("jobs")
+    studio.page.locator(f"[data-job='{job}']").get_by_text("the end may be cut off · new_here").wait_for()
 
 
 def test_a_text_that_is_cut_is_cut_at_a_word(open_studio: OpenStudio, steady_server: Server) -> None:

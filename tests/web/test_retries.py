@@ -49,6 +49,7 @@ def retries(client: Client, faults: Sequence[str] = ()) -> int:
     count: int = job["retries"]
     details = client.get(f"/jobs/{job['job_id']}").json()
     assert (details["retries"], details["faults"]) == (count, list(faults))
+    assert job["faults"] == list(faults)
     return count
 
 

@@ -77,13 +77,19 @@ class JobLine:
     status: JobStatus
     created_at: datetime
     text_preview: str
+    request: str
+    """JSON."""
     retries: int
+    found: str
+    """The faults, with commas between."""
     progress: float
     """0 to 1."""
     error: str | None
     audio_s: float | None
-    request: str
-    """JSON."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return _faults(self.found)
 
     @property
     def wanted(self) -> Wanted:
@@ -134,8 +140,9 @@ class JobStore:
             return None if row is None else _job(row)
 
     async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
-        shown = Row.job_id, Row.status, Row.created_at, Row.text_preview, Row.retries
-        query = select(*shown, Row.progress, Row.error, Row.audio_s, Row.request)
+        about: Sequence[Any] = Row.job_id, Row.status, Row.created_at, Row.text_preview, Row.request
+        result: Sequence[Any] = Row.retries, Row.faults, Row.progress, Row.error, Row.audio_s
+        query = select(*about, *result)
         if status is not None:
             query = query.where(Row.status == status)
         async with self._reads() as session:
@@ -312,6 +319,10 @@ def _read(text: str, kind: type[T]) -> T | None:
         return None
 
 
+def _faults(found: str) -> tuple[str, ...]:
+    return tuple(filter(None, found.split(",")))
+
+
 def _job(row: Row) -> Job:
     return Job(
         job_id=row.job_id,
@@ -324,7 +335,7 @@ def _job(row: Row) -> Job:
         audio_s=row.audio_s,
         generation_s=row.generation_s,
         retries=row.retries,
-        faults=tuple(filter(None, row.faults.split(","))),
+        faults=_faults(row.faults),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

@@ -66,6 +66,7 @@ def _summary(line: JobLine) -> JobSummary:
         voice_id=wanted.voice_id,
         response_format=wanted.response_format,
         retries=line.retries,
+        faults=list(line.faults),
     )
 
 

@@ -287,7 +287,9 @@ class JobAccepted(Struct):
 Retries = Annotated[
     int, Meta(description="How often a piece of the result came out bad and was made again, once completed")
 ]
-
+Faults = Annotated[
+    list[str], Meta(description="What is still wrong with the result: it came out badly each time")
+]
 
 Duration = Annotated[float | None, Meta(description="Seconds of audio in the result")]
 Progress = Annotated[int, Meta(ge=0, le=100, description="Percent that is made")]
@@ -309,9 +311,7 @@ class JobDetails(Struct, kw_only=True):
     response_format: AudioFormat | None
     seed: Annotated[int | None, Meta(description="Same seed, same audio")]
     retries: Retries
-    faults: Annotated[
-        list[str], Meta(description="What is still wrong with the result: it came out badly each time")
-    ]
+    faults: Faults
 
 
 class JobSummary(Struct, kw_only=True):
@@ -325,6 +325,7 @@ class JobSummary(Struct, kw_only=True):
     voice_id: str
     response_format: AudioFormat
     retries: Retries
+    faults: Faults
 
 
 class Jobs(Struct):

@@ -7,7 +7,7 @@ import { clock, download, h, icon, notice, trouble } from "./dom.js";
 import { fileName, FORMATS } from "./formats.js";
 import { chips } from "./script.js";
 import { voicelist } from "./voicelist.js";
-import { plain } from "./words.js";
+import { FAULTS, plain } from "./words.js";
 
 const PREVIEW = 100; // characters of a text that the server tells
 const LONGEST_WORD = 30;
@@ -65,8 +65,9 @@ export class JobRow {
   }
 
   drawFacts() {
-    const { voice_id: voice, response_format: format, duration } = this.#job;
-    this.facts.textContent = [voicelist.name(voice), FORMATS[format], duration && clock(duration)].filter(Boolean).join(" · ");
+    const { voice_id: voice, response_format: format, duration, faults = [] } = this.#job;
+    const facts = [voicelist.name(voice), FORMATS[format], duration && clock(duration), ...faults.map((fault) => FAULTS[fault] ?? fault)];
+    this.facts.textContent = facts.filter(Boolean).join(" · ");
   }
 
   async #act(action) {

@@ -19,6 +19,16 @@ export const LABELS = {
   torch_compile_enabled: "Compile the model",
 };
 
+/** What the guard heard in a result and could not get better. */
+export const FAULTS = {
+  too_short: "words may be missing",
+  too_long: "longer than its text",
+  clipped: "distorted",
+  silent: "a long silence",
+  cut_off: "the end may be cut off",
+  misheard: "some words are unclear",
+};
+
 const WORDINGS = [
   [/\s*[;(]\s*(?:GET|POST|PUT|DELETE) \/.*$/, ""], // how to go on with the API
   [/^(\w+)(?=:| must| holds)/, (name) => LABELS[name] ?? name],
