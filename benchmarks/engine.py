@@ -10,7 +10,7 @@ token. Warm-up (compilation, graph capture) is apart. Medians are reported, and 
 the CPU it is the process's own time, which means something for one thread only.
 
 The model is given in `--dtype`. A CPU that can't multiply bf16 makes transformers crawl in it, where this
-engine, left to choose, computes in fp32: there transformers is measured in fp32 too.
+engine, left to choose, keeps fp16 and computes in fp32: there transformers is measured in fp32 too.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, sync
 from benchmarks.models import FRAME_RATE, SIZES, Workload, random_dia, workload
 from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.weights import computed_in
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ def main() -> None:
     ours = Ours(dia, slots, own, compiled=on_cuda)
     peers: list[Implementation] = [Transformers(dia, cache) for cache in options.caches]
     if own != dtype:
-        wide = random_dia(options.size, options.device, own)
+        wide = random_dia(options.size, options.device, computed_in(own, dia.device))
         peers += [Transformers(wide, cache) for cache in options.caches]
     if options.original:
         peers.append(Original(options.original, dia, compiled=on_cuda))
@@ -73,7 +74,8 @@ def main() -> None:
         work = workload(batch, options.steps, prompt_frames=prompt)
         times = measure([ours, *peers], work, options.rounds, options.device)
         for implementation, measured in zip([ours, *peers], times, strict=True):
-            read = step_bytes(shape, implementation.dtype, batch, prompt + options.steps / 2, 200)
+            columns, kind = prompt + options.steps / 2, implementation.dtype
+            read = step_bytes(shape, kind, options.device, batch, columns, 200)
             rows.append(row(implementation, measured, work, times[0], read / bandwidth))
         print_rows(rows[-len(times) :])
     if options.arrivals:

@@ -139,7 +139,7 @@ def check_steps(
         work = workload(batch, steps)
         ours.generate(work)
         seconds = statistics.median(timed(lambda: ours.generate(work), device) for _ in range(3))  # noqa: B023
-        limit = step_bytes(Shape.of(dia.config), dtype, batch, steps / 2, 200) / bandwidth
+        limit = step_bytes(Shape.of(dia.config), dtype, device, batch, steps / 2, 200) / bandwidth
         name = f"batch {batch}: {steps / seconds:.0f} steps/s, x{steps / seconds / FRAME_RATE:.1f} each"
         results.append(Result(f"{name}; of the byte limit", 100 * limit * steps / seconds, "%", share))
         if peer is not None and batch in BEYOND_ORIGINAL:

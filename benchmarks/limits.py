@@ -11,9 +11,12 @@ import torch
 import transformers
 
 from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.weights import computed_in
 
 
-def step_bytes(shape: Shape, dtype: torch.dtype, batch: int, columns: float, letters: float) -> float:
+def step_bytes(
+    shape: Shape, dtype: torch.dtype, device: str, batch: int, columns: float, letters: float
+) -> float:
     """Decoder weights once; keys and values of both rows' `columns`, and of one row's `letters`."""
     audio, cross = shape.audio, shape.cross_heads * shape.cross_head_dim
     attention = audio.hidden * audio.head_dim * 2 * (audio.heads + audio.kv_heads)
@@ -21,7 +24,8 @@ def step_bytes(shape: Shape, dtype: torch.dtype, batch: int, columns: float, let
     weights = audio.layers * layer + shape.channels * audio.vocabulary * audio.hidden
     own = audio.layers * 2 * audio.kv_heads * audio.head_dim
     text = audio.layers * 2 * shape.cross_kv_heads * shape.cross_head_dim
-    return dtype.itemsize * (weights + batch * (2 * columns * own + letters * text))
+    cached = computed_in(dtype, torch.device(device))
+    return dtype.itemsize * weights + cached.itemsize * batch * (2 * columns * own + letters * text)
 
 
 def read_bandwidth(device: str, size: int) -> float:

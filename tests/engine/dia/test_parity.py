@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor
+from transformers import DiaForConditionalGeneration
 
 from dia_server.engine.dia.model import DiaModel
+from dia_server.engine.dia.weights import FBGEMM
 from dia_server.engine.types import Utterance
 
 from . import reference
@@ -44,12 +46,25 @@ def cases(count: int, seed: int) -> list[Case]:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_mixed_batches_equal_transformers(seed: int) -> None:
     """Over both seeds 208 requests of 26 groups, shuffled, joining while others run."""
-    dia = tiny_dia(seed)
+    compare(tiny_dia(seed), torch.float32, seed, groups=13)
+
+
+@pytest.mark.skipif(not FBGEMM, reason="needs a CPU that multiplies by weights in fp16")
+def test_weights_in_fp16_lose_nothing_else() -> None:
+    """Weights that are in fp16 already give what transformers computes with them in fp32."""
+    dia = tiny_dia()
+    for weight in dia.parameters():
+        weight.copy_(weight.half())
+
+    compare(dia, torch.float16, seed=2, groups=4)
+
+
+def compare(dia: DiaForConditionalGeneration, dtype: torch.dtype, seed: int, groups: int) -> None:
     pick = random.Random(seed)
     torch.manual_seed(seed)
     utterances: list[Utterance] = []
     expected: list[Tensor] = []
-    for case in cases(13, seed):
+    for case in cases(groups, seed):
         lengths = [pick.choice([1, 2, 9, 40, 77, 200]) for _ in range(GROUP - 1)] + [pick.randint(201, 1024)]
         texts = ["".join(pick.choices(LETTERS, k=n)) for n in lengths]
         prompts = [torch.randint(0, 1024, (case.prompt, 9)) for _ in texts]
@@ -77,7 +92,8 @@ def test_mixed_batches_equal_transformers(seed: int) -> None:
             )
     arrivals = [pick.randint(0, 150) for _ in utterances]
 
-    chunks = drive(DiaModel(weights_of(dia), CodesAsAudio(), slots=16), utterances, arrivals)
+    model = DiaModel(weights_of(dia, dtype=dtype), CodesAsAudio(), slots=16)
+    chunks = drive(model, utterances, arrivals)
 
     wrong = [n for n, frames in enumerate(expected) if not torch.equal(frames_of(chunks[n]), frames)]
     assert not wrong

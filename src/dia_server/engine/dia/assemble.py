@@ -8,7 +8,15 @@ from torch import Tensor
 
 from dia_server.engine.dia.encoder import silent_states
 from dia_server.engine.dia.shape import Shape, Tower
-from dia_server.engine.dia.weights import Block, DecoderLayer, Encoder, Linear, Weights, rotation
+from dia_server.engine.dia.weights import (
+    Block,
+    DecoderLayer,
+    Encoder,
+    Linear,
+    Weights,
+    computed_in,
+    rotation,
+)
 from dia_server.errors import ModelNotLoaded
 
 Source = Callable[[str], Tensor]
@@ -19,7 +27,8 @@ class Assembly:
     """Takes tensors from `source` one at a time, so that never more than one of them exists twice."""
 
     def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
-        self.source, self.device, self.dtype = source, device, dtype
+        self.source, self.device, self.dtype = source, device, computed_in(dtype, device)
+        self.halved = self.dtype != dtype
         self.bytes = 0
 
     def tensor(self, shape: tuple[int, ...], *names: str) -> Tensor:
@@ -36,7 +45,12 @@ class Assembly:
         return whole
 
     def linear(self, shape: tuple[int, int], *names: str) -> Linear:
-        return Linear(self.tensor(shape, *names))
+        return self.packed(self.tensor(shape, *names))
+
+    def packed(self, weight: Tensor) -> Linear:
+        if self.halved:
+            self.bytes -= weight.nbytes // 2
+        return Linear(weight, halved=self.halved)
 
     def block(self, prefix: str, tower: Tower, mlp_norm: str) -> Block:
         q_width, kv_width = tower.heads * tower.head_dim, tower.kv_heads * tower.head_dim
@@ -45,7 +59,7 @@ class Assembly:
         kv = self.tensor((kv_width, tower.hidden), f"{attention}k_proj.weight", f"{attention}v_proj.weight")
         return Block(
             attention_norm=self.tensor((tower.hidden,), f"{prefix}pre_sa_norm.weight"),
-            qkv=Linear(torch.cat([q, kv])),
+            qkv=self.packed(torch.cat([q, kv])),
             out=self.linear((tower.hidden, q_width), f"{attention}o_proj.weight"),
             mlp_norm=self.tensor((tower.hidden,), f"{prefix}{mlp_norm}.weight"),
             gate_up=self.linear((2 * tower.mlp, tower.hidden), f"{prefix}mlp.gate_up_proj.weight"),
@@ -75,7 +89,7 @@ class Assembly:
             text_norm=self.tensor((hidden,), f"{prefix}pre_ca_norm.weight"),
             text_q=self.linear((width, hidden), f"{prefix}cross_attention.q_proj.weight"),
             silence=F.linear(silent_value, text_out),
-            text_out=Linear(text_out),
+            text_out=self.packed(text_out),
         )
 
 
@@ -87,7 +101,10 @@ def assemble(
     dtype: torch.dtype,
     report: Callable[[float], None] = lambda share: None,
 ) -> Weights:
-    """Build the weights, telling `report` the share that is done; raises ModelNotLoaded with the cause."""
+    """Build the weights in `dtype`, telling `report` the share that is done.
+
+    Raises ModelNotLoaded with the cause.
+    """
     assembly, audio = Assembly(source, device, dtype), shape.audio
     encoder = assembly.encoder(shape.text)
     prefixes = [f"model.decoder.layers.{i}." for i in range(audio.layers)]
@@ -106,9 +123,9 @@ def assemble(
     return Weights(
         shape=shape,
         device=device,
-        dtype=dtype,
+        dtype=assembly.dtype,
         encoder=encoder,
-        text_kv=Linear(text_kv),
+        text_kv=assembly.packed(text_kv),
         embedding=assembly.tensor(table, "model.decoder.embeddings.embed.weight"),
         channel_offset=torch.arange(shape.channels, device=device) * audio.vocabulary,
         layers=layers,

@@ -13,6 +13,7 @@ from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, rele
 from dia_server.engine.dia.model import PROMPT_BYTES, DiaModel
 from dia_server.engine.dia.shape import Shape
 from dia_server.engine.dia.state import slot_bytes
+from dia_server.engine.dia.weights import FBGEMM, computed_in
 from dia_server.engine.types import LoadModel
 from dia_server.errors import ModelNotLoaded
 
@@ -57,7 +58,7 @@ def dia_loader(
                 report=lambda share: report(FOUND + (READ - FOUND) * share),
             )
             audio = load_codec(codec, where)
-            slots = count_slots(checkpoint.shape, where, kind, max_batch, prompt_bytes)
+            slots = count_slots(checkpoint.shape, where, weights.dtype, max_batch, prompt_bytes)
             _log_memory(weights.bytes, audio.bytes, prompt_bytes, checkpoint.shape, kind, where, slots)
             loaded = DiaModel(
                 weights,
@@ -92,7 +93,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """bf16 where the device computes with it, else fp16 on GPUs and fp32 on CPUs."""
+    """bf16 where the device computes with it, else fp16, and fp32 on CPUs that cannot multiply by that."""
     if name != "auto":
         dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
         if name not in dtypes:
@@ -101,7 +102,9 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+        if torch.cpu._is_avx512_bf16_supported():
+            return torch.bfloat16
+        return torch.float16 if FBGEMM else torch.float32
     return torch.float16
 
 
@@ -110,6 +113,7 @@ def count_slots(
 ) -> int:
     """As many slots as the memory that is left holds beside what is kept of prompts, at most `max_batch`.
 
+    `dtype` is that of the caches.
     Raises ModelNotLoaded where that is none.
     """
     available = available_bytes(device) - prompt_bytes
@@ -125,7 +129,7 @@ def count_slots(
 def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
     """Say so before minutes are spent on reading what cannot fit."""
     needed = checkpoint.elements() * dtype.itemsize + sum(
-        slot_bytes(checkpoint.shape, device, dtype).values()
+        slot_bytes(checkpoint.shape, device, computed_in(dtype, device)).values()
     )
     available = available_bytes(device)
     if needed > available:
@@ -144,7 +148,7 @@ def _log_memory(
     device: torch.device,
     slots: int,
 ) -> None:
-    parts = slot_bytes(shape, device, dtype)
+    parts = slot_bytes(shape, device, computed_in(dtype, device))
     sizes = {
         "weights": weights,
         "codec": codec,
