@@ -19,7 +19,7 @@ run: $(VENV)/installed  ## Set everything up and serve on http://127.0.0.1:7860
 
 .PHONY: test
 test: $(VENV)/installed-dev  ## Set everything up and run every test
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: $(VENV)/installed-dev  ## Check style and types

@@ -1,5 +1,6 @@
 """Programs that others wrote, before a real server. Those of Node.js are installed here on first use."""
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ server = conftest.server
 
 HERE = Path(__file__).parent
 NODE_MODULES = HERE / "node_modules"
+PACKAGE = HERE / "package.json"
 SLOW = HERE.parent / "live" / "failing_server.py"
 
 
@@ -24,9 +26,11 @@ def node_modules() -> Path:
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     installed = NODE_MODULES / ".package-lock.json"  # npm writes it last
-    if not installed.exists() or installed.stat().st_mtime < (HERE / "package.json").stat().st_mtime:
-        subprocess.run(["npm", "install"], cwd=HERE, check=True, timeout=500)
-        installed.touch()
+    with PACKAGE.open() as package:
+        fcntl.flock(package, fcntl.LOCK_EX)  # tests of another process may want them too
+        if not installed.exists() or installed.stat().st_mtime < PACKAGE.stat().st_mtime:
+            subprocess.run(["npm", "install"], cwd=HERE, check=True, timeout=500)
+            installed.touch()
     return NODE_MODULES
 
 
