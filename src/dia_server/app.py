@@ -44,6 +44,7 @@ from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
 from dia_server.web.client_address import ClientAddress
 from dia_server.web.docs import docs_router
+from dia_server.web.early_answer import EarlyAnswer
 from dia_server.web.errors import render_error
 from dia_server.web.jobs import JobController
 from dia_server.web.json_request import JSONRequest
@@ -207,7 +208,8 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         openapi_config=None,
         logging_config=None,
     )
-    app.asgi_handler = RequestContext(RequestMetrics(app.asgi_handler, metrics), engine.name)
+    answering = EarlyAnswer(app.asgi_handler)
+    app.asgi_handler = RequestContext(RequestMetrics(answering, metrics), engine.name)
     return app
 
 

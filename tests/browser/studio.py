@@ -1,9 +1,7 @@
 """The page as its users see it."""
 
-import os
 import time
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,12 +9,6 @@ if TYPE_CHECKING:
 
 VENDOR = Path(__file__).parent / "vendor"
 VIEWS = ("speak", "voices", "jobs", "server")
-
-
-def typical(times: list[float]) -> float:
-    """The median; where the machine is busy with something else the quickest: the others measure that."""
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-    return min(times) if busy else median(times)
 
 
 class Studio:

@@ -7,12 +7,11 @@ import pytest
 
 from dia_server.web.docs import PAGES, STATIC
 from tests.browser.conftest import OpenStudio
-from tests.browser.studio import VIEWS, Studio, typical
+from tests.browser.studio import VIEWS, Studio
 from tests.live.server import Server
 
 WEIGHT = 150_000
 """Bytes of everything that the page can load."""
-FIRST_PAINT_MS = 300
 PHONE = {"width": 390, "height": 844}
 
 
@@ -22,19 +21,6 @@ def test_the_page_is_light() -> None:
 
     print(f"the page weighs {weight} bytes")
     assert weight < WEIGHT
-
-
-def test_something_is_seen_at_once(open_studio: OpenStudio, server: Server) -> None:
-    paints = []
-    for _ in range(5):
-        studio = open_studio(server.url)
-        studio.until("performance.getEntriesByName('first-contentful-paint').length > 0")
-        paints.append(
-            studio.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        )
-
-    print(f"first contentful paint after {', '.join(f'{paint:.0f}' for paint in paints)} ms")
-    assert typical(paints) < FIRST_PAINT_MS
 
 
 def test_the_policy_allows_nothing_inline_and_no_other_host(server: Server) -> None:

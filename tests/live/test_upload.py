@@ -86,7 +86,17 @@ def test_an_upload_that_says_it_is_too_large_is_refused_at_once(tmp_path: Path) 
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
             connection.sendall(START.replace(b"50000000", b"300000000"))
-            assert b" 413 " in connection.recv(1000)
+            answer = connection.recv(1000)
+        assert b" 413 " in answer
+        assert b"connection: close" in answer  # what is left of the body is not read
+
+
+def test_a_connection_is_kept_where_the_body_was_read(tmp_path: Path) -> None:
+    with Server(tmp_path, auto_transcribe="false") as server, httpx.Client(base_url=server.url) as client:
+        file = {"audio_file": ("x.wav", b"no audio")}
+        refused = client.post("/audio_prompts/upload", data={"prompt_id": "x"}, files=file)
+        assert refused.status_code == 422
+        assert "connection" not in refused.headers
 
 
 def test_a_server_that_is_killed_while_prompts_change_finds_them_whole(tmp_path: Path) -> None:

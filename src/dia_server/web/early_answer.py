@@ -1,0 +1,37 @@
+"""`Connection: close` where an answer begins before its request's body has come."""
+
+from litestar.datastructures import Headers, MutableScopeHeaders
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Send
+
+
+class EarlyAnswer:
+    """An ASGI application round Litestar's.
+
+    The HTTP server closes such a connection, since what is left of the body stands where the next request
+    would begin. A client that isn't told sends that request all the same, and gets no answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers.from_scope(scope)
+        unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+        async def receive_noted() -> ReceiveMessage:
+            nonlocal unread
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                unread = False
+            return message
+
+        async def send_told(message: Message) -> None:
+            if unread and message["type"] == "http.response.start":
+                MutableScopeHeaders.from_message(message)["connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive_noted, send_told)
