@@ -25,6 +25,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+class Names(TypeDecorator[tuple[str, ...]]):
+    """A few names, kept with commas between."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
+        return None if value is None else ",".join(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:
+        return None if value is None else tuple(filter(None, value.split(",")))
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
@@ -97,8 +110,8 @@ class Job(Base):
     tokens: Mapped[int | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
     """How often the guard had pieces of the result made again."""
-    faults: Mapped[str] = mapped_column(Text, server_default=text("''"))
-    """What it found in those that stayed bad, separated by commas."""
+    faults: Mapped[tuple[str, ...]] = mapped_column(Names, server_default=text("''"))
+    """What it found in those that stayed bad."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None] = mapped_column(index=True)

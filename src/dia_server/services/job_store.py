@@ -80,16 +80,11 @@ class JobLine:
     request: str
     """JSON."""
     retries: int
-    found: str
-    """The faults, with commas between."""
+    faults: tuple[str, ...]
     progress: float
     """0 to 1."""
     error: str | None
     audio_s: float | None
-
-    @property
-    def faults(self) -> tuple[str, ...]:
-        return _faults(self.found)
 
     @property
     def wanted(self) -> Wanted:
@@ -118,7 +113,7 @@ def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
         started_at=None if status == "pending" else now(),
         progress=0.0,
         retries=0,
-        faults="",
+        faults=(),
     )
 
 
@@ -198,7 +193,7 @@ class JobStore:
             generation_s=made.generation_s,
             tokens=made.tokens,
             retries=made.retries,
-            faults=",".join(made.faults),
+            faults=made.faults,
         )
 
     async def complete(self, job_id: str) -> bool:
@@ -244,7 +239,7 @@ class JobStore:
         row = new_job(request, voice, "completed")
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
         row.audio_s, row.generation_s, row.tokens = made.audio_s, made.generation_s, made.tokens
-        row.retries, row.faults = made.retries, ",".join(made.faults)
+        row.retries, row.faults = made.retries, made.faults
         async with self._sessions.begin() as session:
             session.add(row)
             await stats.count(session, made)
@@ -319,10 +314,6 @@ def _read(text: str, kind: type[T]) -> T | None:
         return None
 
 
-def _faults(found: str) -> tuple[str, ...]:
-    return tuple(filter(None, found.split(",")))
-
-
 def _job(row: Row) -> Job:
     return Job(
         job_id=row.job_id,
@@ -335,7 +326,7 @@ def _job(row: Row) -> Job:
         audio_s=row.audio_s,
         generation_s=row.generation_s,
         retries=row.retries,
-        faults=_faults(row.faults),
+        faults=row.faults,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
