@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dia_server.audio import wav
 from dia_server.audio.decode import MAX_S, MIN_S, PEAK, decode
+from dia_server.audio.encode import encode
 
 SAMPLE_RATE = 44_100
 """What the model takes."""
@@ -16,8 +17,7 @@ MAX_SIZE = wav.HEADER_LENGTH + 2 * round(MAX_S * SAMPLE_RATE)
 
 def make(file: BinaryIO) -> bytes:
     """Bring any audio file into this form; raises UnusableAudio."""
-    pcm = wav.pcm16(decode(file, SAMPLE_RATE))
-    return wav.header(SAMPLE_RATE, len(pcm)) + pcm
+    return encode(decode(file, SAMPLE_RATE), SAMPLE_RATE, "wav")
 
 
 def is_made(file: bytes) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from dia_server.audio import wav
+from dia_server.audio.encode import encode
 from dia_server.engine.types import SAMPLE_RATE, Samples
 from dia_server.errors import WhisperNotAvailable
 from dia_server.text.word_errors import word_error_rate
@@ -25,7 +25,7 @@ class WordCheck:
     async def misheard(self, samples: Samples, text: str) -> bool:
         """Whether what is heard is not `text`; what can't be listened to counts as good."""
         try:
-            heard = await self._transcribe(await asyncio.to_thread(_wav, samples))
+            heard = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
         except WhisperNotAvailable as error:
             if not self._is_deaf:
                 log.warning("words are not checked", cause=str(error))
@@ -33,8 +33,3 @@ class WordCheck:
             return False
         self._is_deaf = False
         return word_error_rate(text, heard) > self._most
-
-
-def _wav(samples: Samples) -> bytes:
-    pcm = wav.pcm16(samples)
-    return wav.header(SAMPLE_RATE, len(pcm)) + pcm
