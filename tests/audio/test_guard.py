@@ -15,7 +15,6 @@ def speech(seconds: float) -> Samples:
 def test_speech_as_long_as_its_text_is_good() -> None:
     verdict = judge(speech(5), RATE, estimated_s=5)
 
-    assert verdict.good
     assert verdict.faults == ()
     assert verdict.duration_s == 5
     assert verdict.clipped_share == 0
@@ -55,7 +54,7 @@ def test_a_thought_is_not_silence_but_a_lost_one_is() -> None:
     def thinking(seconds: float) -> Samples:
         return np.concatenate([speech(3), silence(seconds), speech(3)])
 
-    assert judge(thinking(1), RATE, estimated_s=7).good
+    assert judge(thinking(1), RATE, estimated_s=7).faults == ()
     verdict = judge(thinking(5), RATE, estimated_s=7)
     assert verdict.faults == ("silent",)
     assert verdict.longest_silence_s == pytest.approx(5, abs=0.2)

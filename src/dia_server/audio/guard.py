@@ -40,10 +40,6 @@ class Verdict:
     tail: float
     """RMS of the last TAIL_S against that of the speech, 1 being as loud; 0 where nothing is heard."""
 
-    @property
-    def good(self) -> bool:
-        return not self.faults
-
 
 def judge(samples: NDArray[np.float32], sample_rate: int, estimated_s: float) -> Verdict:
     """Judge one piece of mono speech in [-1, 1], before its tempo is changed or its ends are cut.

@@ -179,7 +179,7 @@ class Narrator:
         if piece.held:
             piece.put(Chunk(best.samples, tokens=0, progress=1.0, done=True, frames=best.frames))
 
-    async def _take(self, piece: Piece, *, background: bool) -> "_Take":
+    async def _take(self, piece: Piece, *, background: bool) -> _Take:
         """Have the engine make `piece` once; the audio of one that is held is not put out yet."""
         made, frames = [EMPTY], None
         async with await self._submit(piece, background=background) as generation:

@@ -113,8 +113,7 @@ def count_slots(
 ) -> int:
     """As many slots as the memory that is left holds beside what is kept of prompts, at most `max_batch`.
 
-    `dtype` is that of the caches.
-    Raises ModelNotLoaded where that is none.
+    `dtype` is that of the caches. Raises ModelNotLoaded where there is room for no slot.
     """
     available = available_bytes(device) - prompt_bytes
     each = sum(slot_bytes(shape, device, dtype).values())
