@@ -85,13 +85,17 @@ def over(client: httpx.Client, job_id: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
+troubled = pytest.mark.parametrize(
     ("trouble", "cure", "cause"),
     [
         ("size=64k", "size=64m", "No space left on device"),
         ("ro", "rw", "Read-only file system"),
     ],
 )
+"""By a disk that is full, and one that is read-only."""
+
+
+@troubled
 def test_results_that_cannot_be_written_fail_their_jobs_only(
     tmp_path: Path, trouble: str, cure: str, cause: str
 ) -> None:
@@ -116,13 +120,7 @@ def test_results_that_cannot_be_written_fail_their_jobs_only(
         assert disk.files == [f"{done['job_id']}.wav"]
 
 
-@pytest.mark.parametrize(
-    ("trouble", "cure", "cause"),
-    [
-        ("size=64k", "size=64m", "No space left on device"),
-        ("ro", "rw", "Read-only file system"),
-    ],
-)
+@troubled
 def test_prompts_that_cannot_be_written_are_refused_and_leave_nothing(
     tmp_path: Path, trouble: str, cure: str, cause: str
 ) -> None:

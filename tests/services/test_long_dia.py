@@ -3,7 +3,7 @@
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from dia_server.engine.dia.model import POLL, DiaModel
 from dia_server.engine.dia.text import text_bytes
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance, VoicePrompt
 from dia_server.services.casting import BETWEEN
 from dia_server.services.config import ConfigService
 from dia_server.services.narrator import Narrator
@@ -241,6 +241,13 @@ async def test_a_voices_recording_is_encoded_once(tmp_path: Path, weights: Weigh
         np.testing.assert_array_equal(encoded, await studio.recording("high"))
 
 
+def prompts_of(others: Sequence[Utterance]) -> list[VoicePrompt]:
+    """Of all pieces but the first, each of which has one."""
+    prompts = [other.prompt for other in others if other.prompt is not None]
+    assert len(prompts) == len(others) == PIECES - 1
+    return prompts
+
+
 async def test_a_first_pieces_own_frames_are_the_prompt_of_all_others(
     tmp_path: Path, weights: Weights
 ) -> None:
@@ -250,11 +257,9 @@ async def test_a_first_pieces_own_frames_are_the_prompt_of_all_others(
         first, *others = studio.model.seen
         frames = await studio.frames(first)
         assert studio.model.codec.encoded == []
-        assert len(others) == PIECES - 1
-        for other in others:
-            assert other.prompt is not None
-            np.testing.assert_array_equal(other.prompt.made, frames)
-            assert other.prompt.transcript == "[S1] This is number 0. [S2] I see."
+        for prompt in prompts_of(others):
+            np.testing.assert_array_equal(prompt.made, frames)
+            assert prompt.transcript == "[S1] This is number 0. [S2] I see."
 
 
 async def test_a_first_piece_lets_them_hear_who_is_not_in_the_recording(
@@ -267,12 +272,10 @@ async def test_a_first_piece_lets_them_hear_who_is_not_in_the_recording(
         frames = await studio.frames(first)
         (recording,) = studio.model.codec.encoded
         np.testing.assert_array_equal(recording, await studio.recording("high"))
-        assert len(others) == PIECES - 1
-        for other in others:
-            assert other.prompt is not None
-            assert other.prompt.samples is recording
-            np.testing.assert_array_equal(other.prompt.made, frames)
-            assert other.prompt.transcript == "[S1] Up here. [S1] This is number 0. [S2] I see."
+        for prompt in prompts_of(others):
+            assert prompt.samples is recording
+            np.testing.assert_array_equal(prompt.made, frames)
+            assert prompt.transcript == "[S1] Up here. [S1] This is number 0. [S2] I see."
 
 
 async def test_a_cast_speaks_behind_both_transcripts_and_recordings(tmp_path: Path, weights: Weights) -> None:
