@@ -1,7 +1,7 @@
 """First audio, total time and late chunks when requests arrive at random, through the whole `Engine`.
 
     python -m benchmarks.latency --device cuda --size 1.6B --slots 64 --codec
-    python -m benchmarks.latency --size tiny --seconds 2 4      a CPU, without the codec
+    python -m benchmarks.latency --size toy --seconds 2 4      a CPU, without the codec
 
 First the capacity is measured (every slot full); then requests arrive as a Poisson process at shares of it.
 A chunk is late if it comes after everything before it has been played, were playback to begin with the
