@@ -122,13 +122,17 @@ def test_a_server_that_is_killed_while_prompts_change_finds_them_whole(tmp_path:
 def change_until_killed(url: str, recordings: list[bytes]) -> int:
     """Upload over the same three ids again and again; returns how many times that was answered."""
     answered = 0
-    with httpx.Client(base_url=url) as client, suppress(httpx.TransportError):
+    gone = requests.ConnectionError, requests.exceptions.ChunkedEncodingError
+    # not httpx: it may leave a socket open whose server is killed
+    with requests.Session() as client, suppress(*gone):
         while True:
             prompt_id = f"voice{answered % 3}"
             file = {"audio_file": ("x.wav", recordings[answered % 2])}
-            client.post("/audio_prompts/upload", data={"prompt_id": prompt_id}, files=file).raise_for_status()
+            client.post(
+                f"{url}/audio_prompts/upload", data={"prompt_id": prompt_id}, files=file, timeout=30
+            ).raise_for_status()
             client.put(
-                f"/audio_prompts/{prompt_id}/transcript", json={"transcript": "Hello."}
+                f"{url}/audio_prompts/{prompt_id}/transcript", json={"transcript": "Hello."}, timeout=30
             ).raise_for_status()
             answered += 1
     return answered
