@@ -162,7 +162,7 @@ def test_texts_and_prompts_that_do_not_fit_are_refused(weights: Weights) -> None
     with pytest.raises(Invalid, match="empty"):
         model.admit(0, replace(long, text="  "))
     with pytest.raises(Invalid, match="top_k"):
-        model.admit(0, replace(utterance(0), top_k=129))
+        model.admit(0, replace(utterance(0), top_k=65))
     with pytest.raises(Invalid, match="voice prompt is too long"):
         drive(model, [utterance(0, prompt=3060)])
 

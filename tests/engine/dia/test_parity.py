@@ -37,7 +37,7 @@ def cases(count: int, seed: int) -> list[Case]:
             prompt=pick.choice([0, 0, 1, 2, 7, 15, 16, 17, 40, 120]),
             max_tokens=pick.choice([17, 20, 33, 48, 64]),
             cfg_scale=pick.choice([1.5, 3.0, 5.0]),
-            top_k=pick.choice([1, 5, 45, 100]),
+            top_k=pick.choice([1, 5, 45, 64]),
         )
         for _ in range(count)
     ]

@@ -8,10 +8,11 @@ an utterance sounds the same in any slot, batch and poll.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-TOP_K_LIMIT = 128
+TOP_K_LIMIT = 64
 """K: the candidates computed; a request's top_k takes the first of them."""
 
 _MASK = 0xFFFF_FFFF
@@ -32,7 +33,7 @@ def sample(cond: Tensor, uncond: Tensor, column: Tensor, knobs: Knobs, eos: int)
     """Logits [B, channels, vocabulary] in fp32 to the tokens [B, channels] of `column` [B]."""
     temperature, cfg_scale, top_p, top_k, seed = (knob[:, None, None] for knob in knobs)
     guided = cond + (cond - uncond) * cfg_scale
-    tokens = guided.topk(TOP_K_LIMIT, dim=-1).indices
+    tokens = _highest(guided, TOP_K_LIMIT)
     ranks = torch.arange(TOP_K_LIMIT, device=cond.device)
     channels = torch.arange(cond.shape[1], device=cond.device)[:, None]
     # specials follow EOS in the vocabulary; EOS itself is for channel 0
@@ -52,6 +53,15 @@ def sample(cond: Tensor, uncond: Tensor, column: Tensor, knobs: Knobs, eos: int)
     token = tokens.gather(-1, choice)[..., 0]
     # transformers takes token 0 where guidance selects specials only
     return torch.where(nothing, 0, torch.where(ends, eos, token))
+
+
+def _highest(values: Tensor, count: int) -> Tensor:
+    """Indices [..., count] of the highest values, the highest first."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return values.topk(count, dim=-1).indices
+    # numpy's partition is vectorised, and takes a third of the time
+    some = torch.from_numpy(np.argpartition(values.numpy(), -count, axis=-1)[..., -count:])
+    return some.gather(-1, values.gather(-1, some).argsort(dim=-1, descending=True))
 
 
 def uniform(*keys: Tensor) -> Tensor:
