@@ -1,12 +1,16 @@
-"""A long text in one request against its pieces, asked for one after another.
+"""A long text whose pieces are made side by side, against the same pieces made one after another.
 
-    python -m benchmarks.longform [--size 115M] [--rounds 1] [--threads 1]
+    python -m benchmarks.longform [--size toy] [--rounds 3] [--threads 1]
 
-A story of 2,200 characters, cut by the server's planner, on a random Dia on the CPU, without the codec.
-Each piece runs to its estimated length. Once with a voice prompt, whose frames are computed before; once
-without, where the first piece is the prompt of the others. The guard is off: it would find nothing but
-faults in a hum. Ends with status 1 where the text takes more than 0.25 of its pieces with a prompt, or
-0.35 without.
+A story of 2,200 characters, cut by the server's planner, on a random Dia on the CPU, without the codec:
+once by an engine with a slot for each piece, once by one with a single slot. Each piece runs to its
+estimated length. All of it with a voice prompt, whose frames are computed before, and without one, where
+the first piece is the prompt of the others. The guard is off: it would find nothing but faults in a hum.
+Ends with status 1 where the median share of the time is more than 0.25 with a prompt, or 0.35 without.
+
+A toy of a model, because one CPU core has no batching to show with a larger one: it computes no faster
+than it reads weights from some 8 rows on, whereas a GPU reads the weights for a hundred rows in the time
+that it takes to read them for two.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import sys
 import time
 from contextlib import aclosing
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 import torch
@@ -67,37 +72,40 @@ def script(prompt: VoicePrompt | None) -> Plan:
     )
 
 
-async def narrate(narrator: Narrator, wanted: Plan, base: Utterance) -> tuple[float, float]:
+async def narrate(engine: Engine, wanted: Plan, base: Utterance) -> tuple[float, float]:
     """Seconds until the first audio and until the end."""
     begun, first = time.perf_counter(), 0.0
+    narrator = Narrator(engine, retries=0)
     async with aclosing(narrator.narrate(wanted, base, Tally(), live=True)) as narration:
         async for _ in narration:
             first = first or time.perf_counter() - begun
     return first, time.perf_counter() - begun
 
 
-async def compare(engine: Engine, rounds: int, prompt: VoicePrompt | None) -> float:
-    """Measure both ways, print them and return the better round's share."""
-    narrator, shares, whole = Narrator(engine, retries=0), [], script(prompt)
-    alone = [Plan((one,), 0.0) for one in whole.utterances]
+async def compare(many: Engine, one: Engine, rounds: int, prompt: VoicePrompt | None) -> float:
+    """Measure both engines in turn, print what they took and return the median share."""
+    whole, shares = script(prompt), []
     base = Utterance("", "", seed=0, temperature=TEMPERATURE, prompt=prompt)
-    shortest = min(whole.utterances, key=lambda one: one.estimated_s)
-    await narrate(narrator, Plan((replace(shortest, max_tokens=100),), 0.0), base)  # fills caches
     name = "with a prompt" if prompt else "without one"
-    lengths = ", ".join(f"{one.estimated_s:.1f}" for one in whole.utterances)
-    print(f"{name}: {len(alone)} pieces of {lengths} s", flush=True)
+    lengths = ", ".join(f"{piece.estimated_s:.1f}" for piece in whole.utterances)
+    print(f"{name}: {len(whole.utterances)} pieces of {lengths} s", flush=True)
+    for engine in (many, one):
+        short = replace(whole.utterances[0], max_tokens=100)
+        await narrate(engine, Plan((short,), 0.0), base)  # fills caches
     for _ in range(rounds):
-        first, together = await narrate(narrator, whole, base)
-        apart = 0.0
-        for one in alone:
-            apart += (await narrate(narrator, one, base))[1]
+        first, together = await narrate(many, whole, base)
+        _, apart = await narrate(one, whole, base)
         shares.append(together / apart)
         print(
-            f"{name}: {together:.1f} s in one text, {apart:.1f} s one by one: {shares[-1]:.3f} "
-            f"(at most {TARGETS[prompt is not None]}), first chunk after {first:.2f} s",
+            f"{name}: {together:.1f} s side by side, {apart:.1f} s one after another: {shares[-1]:.3f}, "
+            f"first chunk after {first:.2f} s",
             flush=True,
         )
-    return min(shares)
+    share = median(shares)
+    print(
+        f"{name}: {share:.3f} at the median, at most {TARGETS[prompt is not None]} is asked for", flush=True
+    )
+    return share
 
 
 async def run(given: argparse.Namespace) -> bool:
@@ -106,18 +114,22 @@ async def run(given: argparse.Namespace) -> bool:
     noise = np.random.default_rng(0).normal(0, 0.1, round(PROMPT_S * SAMPLE_RATE)).astype(np.float32)
     prompts = [VoicePrompt(noise, "[S1] So it sounds.", "noise"), None]
     slots = max(len(script(prompt).utterances) for prompt in prompts)
-    engine = await started(random_loader(given.size, "cpu", slots, codec=False), max_waiting=slots)
+    many, one = [
+        await started(random_loader(given.size, "cpu", count, codec=False), max_waiting=slots)
+        for count in (slots, 1)
+    ]
     try:
-        shares = [(prompt, await compare(engine, given.rounds, prompt)) for prompt in prompts]
+        shares = [(prompt, await compare(many, one, given.rounds, prompt)) for prompt in prompts]
     finally:
-        await asyncio.to_thread(engine.stop)
+        await asyncio.to_thread(many.stop)
+        await asyncio.to_thread(one.stop)
     return all(share <= TARGETS[prompt is not None] for prompt, share in shares)
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    arguments.add_argument("--size", default="115M")
-    arguments.add_argument("--rounds", type=int, default=1)
+    arguments.add_argument("--size", default="toy")
+    arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--threads", type=int, default=1)
     return int(not asyncio.run(run(arguments.parse_args())))
 
