@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, EngineName, Samples, Utterance, VoicePrompt
-from dia_server.errors import Overloaded, ServerError
+from dia_server.errors import GpuOutOfMemory, Overloaded, ServerError
 from dia_server.services.narrator import NOTHING, PART, Misheard, Narrated, Narrator
 from dia_server.services.tally import Tally
 from dia_server.text.plan import Plan, PlannedUtterance
@@ -153,6 +154,37 @@ async def test_a_first_piece_without_a_sound_is_nobodys_prompt(prompt: VoiceProm
         assert levels(narration) == pytest.approx([0.2], abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("first", "max_tokens"), [(speech(0.1), None), (speech(2.0), 100)], ids=["too short", "cut by its limit"]
+)
+async def test_the_next_piece_leads_where_the_first_lacks_words(
+    first: list[Part], max_tokens: int | None
+) -> None:
+    long = replace(pieces(1).utterances[0], estimated_s=4.0)
+    plan = Plan((long, *pieces(4).utterances[1:]), 0.0, anchored=True)
+
+    async with rig(lambda u: first if level(u) == 0.1 else say(u), retries=1) as made:
+        await made.tell(plan, Utterance("", "aria", 7, max_tokens=max_tokens), live=True)
+
+        assert [utterance.prompt for utterance in made.model.seen[:2]] == [None, None]
+        for other in made.model.seen[2:]:
+            assert other.prompt is not None
+            assert other.prompt.transcript == "[S1] 2"
+
+
+async def test_a_piece_that_leaves_no_room_for_others_does_not_lead() -> None:
+    second = replace(pieces(2).utterances[1], text="[S1] 2" + " word" * 80)
+    plan = Plan((pieces(1).utterances[0], second, *pieces(4).utterances[2:]), 0.0, anchored=True)
+
+    async with rig(lambda u: SILENT if level(u) == 0.1 else say(u)) as made:
+        await made.tell(plan)
+
+        prompts = [utterance.prompt for utterance in made.model.seen]
+        assert prompts[:3] == [None, None, None]
+        assert prompts[3] is not None
+        assert prompts[3].transcript == "[S1] 3"
+
+
 async def test_the_preview_needs_no_anchor() -> None:
     async with rig(step_s=0.002, name="preview") as made:
         await made.tell(pieces(4, anchored=True))
@@ -163,7 +195,7 @@ async def test_the_preview_needs_no_anchor() -> None:
 async def test_ahead_bounds_what_is_begun() -> None:
     async with rig() as made:
         base = Utterance("", "aria", 7, prompt=PROMPT)
-        narration = made.narrate(pieces(8), base, live=True, ahead_s=2.0)
+        narration = made.narrate(pieces(8), base, live=True, ahead_s=2.5)
         async with aclosing(narration):
             await anext(narration)
             await until(made.is_idle)
@@ -281,6 +313,17 @@ async def test_of_those_that_are_bad_the_one_with_the_fewest_faults_stays() -> N
         assert [utterance.seed for utterance in made.model.seen] == [7, 8, 9]
         assert levels(narration) == pytest.approx([0.3], abs=0.01)
         assert (made.tally.retries, made.tally.faults) == (2, {"cut_off"})
+
+
+async def test_a_bad_piece_stays_where_it_cannot_be_made_again() -> None:
+    def script(utterance: Utterance) -> list[Part]:
+        return speech(0.1, 0.3) if utterance.seed == 7 else [GpuOutOfMemory("full")]
+
+    async with rig(script, retries=2) as made:
+        narration = await made.tell(Plan((replace(pieces(1).utterances[0], estimated_s=4.0),), 0.0))
+
+        assert np.abs(sound(narration)).max() == pytest.approx(0.3, abs=0.02)
+        assert (made.tally.retries, made.tally.faults) == (1, {"too_short"})
 
 
 async def test_a_piece_whose_words_are_not_heard_is_bad_too() -> None:

@@ -13,10 +13,11 @@ from dia_server.audio.join import Join
 from dia_server.engine.generation import Generation
 from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance, VoicePrompt
-from dia_server.errors import Overloaded
+from dia_server.errors import Overloaded, ServerError
 from dia_server.services.piece import Piece
 from dia_server.services.tally import Tally
-from dia_server.text.plan import Plan, PlannedUtterance
+from dia_server.text.budget import encoded_length
+from dia_server.text.plan import ANCHOR, Plan, PlannedUtterance
 
 log = structlog.get_logger()
 
@@ -54,6 +55,7 @@ class _Take:
     frames: Frames | None
     faults: tuple[str, ...]
     seed: int
+    tokens: int
 
 
 class Narrator:
@@ -92,9 +94,10 @@ class Narrator:
         longer, or shorter, that they last as long as it says.
 
         Pieces are begun while there are free slots, and as long as those that nobody has taken yet are
-        estimated at less than `ahead_s` of speech, so that what waits for a slow reader stays small.
+        estimated at `ahead_s` of speech at most, so that what waits for a slow reader stays small.
         Where the plan is anchored, the first piece's audio is the prompt of the others, behind the voice's
-        own if there is one, and they begin when it is whole: one voice throughout.
+        own if there is one, and they begin when it is whole: one voice throughout. Where it has not become
+        what its text says, the next one that can be is taken instead: Dia would say again what it misses.
         """
         planned = deque(plan.utterances)
         prompt = base.prompt
@@ -107,7 +110,8 @@ class Narrator:
         def begin_more() -> None:
             free = self._engine.slots - self._engine.active
             while planned and not (running and waiting):
-                if running and sum(piece.planned.estimated_s for piece in running) >= ahead_s:
+                begun_s = sum(piece.planned.estimated_s for piece in running)
+                if running and begun_s + planned[0].estimated_s > ahead_s:
                     return
                 if len(running) >= AT_ONCE and free <= 0:
                     return
@@ -135,9 +139,9 @@ class Narrator:
                     frames, sounds = chunk.frames, sounds or bool(chunk.samples.any())
                     begin_more()
                 done_s += silence_s + piece.planned.estimated_s
-                if waiting and sounds:
+                if waiting and sounds and piece.whole and _can_lead(piece.planned.text, frames):
                     prompt = _longer(prompt, piece.planned.text, frames)
-                waiting = False
+                    waiting = False
                 running.popleft()
                 begin_more()
             rest = np.concatenate([join.begin(plan.pause_after_s * speed), join.finish()])
@@ -152,27 +156,35 @@ class Narrator:
     def _piece(self, planned: PlannedUtterance, base: Utterance, *, first: bool, live: bool) -> Piece:
         """The preview ends by itself; Dia may babble, and gets the plan's limit too."""
         wanted, most = base.max_tokens, planned.max_tokens if self.clones else None
-        limit = min((tokens for tokens in (wanted, most) if tokens is not None), default=None)
+        limit = None if wanted is None or (most is not None and most < wanted) else wanted
         # what the client has cut short itself would only be found bad again and again
-        judged = self.clones and self._retries > 0 and (wanted is None or limit != wanted)
-        utterance = replace(base, text=planned.text + planned.ending, max_tokens=limit)
-        return Piece(planned, utterance, first=first, judged=judged, held=judged and not (first and live))
+        judged = self.clones and self._retries > 0 and limit is None
+        utterance = replace(
+            base, text=planned.text + planned.ending, max_tokens=most if limit is None else limit
+        )
+        held = judged and not (first and live)
+        return Piece(planned, utterance, first=first, limit=limit, judged=judged, held=held)
 
     async def _make(self, piece: Piece, tally: Tally, *, background: bool) -> None:
         """Have the engine make `piece`, again while it is bad and nobody has heard of it."""
         best: _Take | None = None
         with tally.making():
             while True:
-                take = await self._take(piece, background=background)
-                if not piece.judged:
-                    return
+                try:
+                    take = await self._take(piece, background=background)
+                except ServerError:
+                    if best is None:
+                        raise
+                    log.warning("a bad piece could not be made again", exc_info=True)
+                    break
                 if best is None or len(take.faults) < len(best.faults):
                     best = take
-                if not piece.held or not take.faults or piece.retries == self._retries:
+                if not (piece.held and take.faults and piece.retries < self._retries):
                     break
                 piece.retries += 1
                 tally.retries += 1
                 piece.utterance = replace(piece.utterance, seed=(piece.utterance.seed + 1) % 2**32)
+        piece.whole = not best.faults and (piece.limit is None or best.tokens < piece.limit)
         if best.faults:
             tally.faults.update(best.faults)
             log.warning("a bad piece stays", faults=best.faults, seed=best.seed, heard_live=not piece.held)
@@ -181,16 +193,16 @@ class Narrator:
 
     async def _take(self, piece: Piece, *, background: bool) -> _Take:
         """Have the engine make `piece` once; the audio of one that is held is not put out yet."""
-        made, frames = [EMPTY], None
+        made, frames, tokens = [EMPTY], None, 0
         async with await self._submit(piece, background=background) as generation:
             async for chunk in generation:
                 if piece.judged:
                     made.append(chunk.samples)
-                frames = chunk.frames
+                frames, tokens = chunk.frames, tokens + chunk.tokens
                 piece.put(replace(chunk, samples=EMPTY) if piece.held else chunk)
         samples, seed = np.concatenate(made), piece.utterance.seed
         if not piece.judged:
-            return _Take(samples, frames, (), seed)
+            return _Take(samples, frames, (), seed, tokens)
         verdict = await asyncio.to_thread(judge, samples, SAMPLE_RATE, piece.planned.estimated_s)
         faults: tuple[str, ...] = verdict.faults
         # listening takes seconds, by which what is bad anyway or is heard already would only end later
@@ -199,7 +211,7 @@ class Narrator:
             faults = ("misheard",)
         if faults:
             log.info("piece is bad", faults=faults, seed=seed)
-        return _Take(samples, frames, faults, seed)
+        return _Take(samples, frames, faults, seed, tokens)
 
     async def _submit(self, piece: Piece, *, background: bool) -> Generation:
         """Queue `piece`; only where its text begins with it is a full queue a reason to refuse."""
@@ -210,6 +222,13 @@ class Narrator:
                 if piece.first and not piece.retries:
                     raise
             await asyncio.sleep(BUSY_S)
+
+
+def _can_lead(text: str, frames: Frames | None) -> bool:
+    """Whether the plan has left room in the other pieces for this one as their prompt."""
+    return (
+        frames is not None and len(frames) <= ANCHOR.max_columns and encoded_length(text) <= ANCHOR.max_bytes
+    )
 
 
 def _longer(prompt: VoicePrompt | None, text: str, frames: Frames | None) -> VoicePrompt:

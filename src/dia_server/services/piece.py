@@ -11,17 +11,28 @@ class Piece:
     """`start` begins it, `next` gives what has come, `cancel` gives its slot back."""
 
     def __init__(
-        self, planned: PlannedUtterance, utterance: Utterance, *, first: bool, judged: bool, held: bool
+        self,
+        planned: PlannedUtterance,
+        utterance: Utterance,
+        *,
+        first: bool,
+        limit: int | None,
+        judged: bool,
+        held: bool,
     ) -> None:
         self.planned = planned
         self.utterance = utterance
         self.first = first
         """Whether it begins its text."""
+        self.limit = limit
+        """Decoder steps after which the client wants it to end, in the middle of a word if need be."""
         self.judged = judged
         """Whether the guard is to find what is wrong with it."""
         self.held = held
         """Whether its audio is kept back until it is judged, so that it can be made again."""
         self.retries = 0
+        self.whole = False
+        """Whether it has been made, and neither its limit has cut it nor the guard found anything."""
         self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
