@@ -47,7 +47,7 @@ from dia_server.web.docs import docs_router
 from dia_server.web.early_answer import EarlyAnswer
 from dia_server.web.errors import render_error
 from dia_server.web.jobs import JobController
-from dia_server.web.json_request import JSONRequest
+from dia_server.web.json_request import MAX_BODY, JSONRequest
 from dia_server.web.live import live
 from dia_server.web.monitoring import MonitoringController
 from dia_server.web.openai import OpenAIController
@@ -73,9 +73,6 @@ CONTROLLERS = [
     ServerController,
     MonitoringController,
 ]
-
-MAX_BODY = 1024 * 1024
-"""Bytes of a JSON body; the longest text that may be allowed takes 938 KiB, escaped to the utmost."""
 
 EXPOSED_HEADERS = [
     "X-RateLimit-Limit",

@@ -135,7 +135,7 @@ async def test_json_under_another_name_is_refused(client: Client, media_type: st
         (b'"text"', 422),
         (b'{"text": "Hi"} trailing', 400),
         (b'{"text": "\xff\xfe"}', 400),
-        (b'{"text": "\\ud800"}', 400),
+        (b'{"text": "\\ud800"}', 422),
         (b'{"text": "Hi", "x": ' + b"[" * 100_000, 400),
         (b'{"text": "Hi", "speed": 1e999}', 422),
         (b'{"text": "Hi", "speed": NaN}', 400),
@@ -155,6 +155,22 @@ async def test_a_body_that_is_too_large_is_refused(client: Client) -> None:
 
     assert answer.status_code == 413
     assert_native(answer.json(), "PAYLOAD_TOO_LARGE")
+    assert "1,048,576 bytes" in answer.json()["detail"]
+
+
+async def test_half_a_character_takes_nothing_else_along(client: Client) -> None:
+    """JavaScript sends it where a program has cut an emoji in two."""
+    whole, cut = [
+        await client.post(
+            "/generate",
+            content=b'{"text": "Hello %b there"}' % half,
+            headers={"content-type": "application/json"},
+        )
+        for half in (b"", b"\\ud83d")
+    ]
+
+    assert cut.status_code == 200
+    assert cut.content == whole.content
 
 
 async def answer_of(settings: Settings, engine: Engine, path: str, body: Body) -> Any:

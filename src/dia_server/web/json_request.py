@@ -1,11 +1,17 @@
-"""Request bodies, decoded strictly."""
+"""Requests whose bodies are decoded strictly."""
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
-import msgspec
 from litestar import Request
-from litestar.exceptions import ClientException, HTTPException, ValidationException
+from litestar.exceptions import HTTPException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Empty
+
+from dia_server.web.json_body import decode
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a JSON body; the longest text that may be allowed takes 938 KiB, escaped to the utmost."""
 
 
 class UnsupportedMediaType(HTTPException):
@@ -24,19 +30,18 @@ class JSONRequest(Request[Any, Any, Any]):
             self._json = self._connection_state.json = self._decode(await self.body())
         return self._json
 
+    async def stream(self) -> AsyncGenerator[bytes]:
+        try:
+            async for part in super().stream():
+                yield part
+        except RequestEntityTooLarge:
+            limit = self.route_handler.resolve_request_max_body_size()
+            raise RequestEntityTooLarge(f"The body may have {limit:,} bytes at most") from None
+
     def _decode(self, body: bytes) -> Any:
         media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedMediaType(f"The body must be application/json, not {media_type or 'untyped'}")
         expected = self.route_handler.parsed_data_field
         assert expected is not None
-        try:
-            return msgspec.json.decode(body, type=expected.annotation)
-        except msgspec.ValidationError as error:
-            message, _, path = str(error).partition(" - at ")
-            field = path.strip("`").removeprefix("$").removeprefix(".")
-            raise ValidationException(extra=[{"message": message, "key": field or "data"}]) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ClientException(f"The body is not valid JSON: {error}") from None
-        except RecursionError:
-            raise ClientException("The body is nested too deeply") from None
+        return decode(body, expected.annotation)

@@ -9,7 +9,8 @@ import msgspec
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from msgspec import Meta, Struct
 
-from dia_server.errors import BadRequest, Invalid
+from dia_server.errors import ServerError
+from dia_server.web import json_body
 from dia_server.web.schemas import GenerateRequest
 
 MAX_MESSAGE = 1024 * 1024
@@ -104,7 +105,6 @@ class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
 
 Outgoing = Progress | Audio | Complete | Cancelled | Error
 
-_decoder: msgspec.json.Decoder[Generate | Cancel] = msgspec.json.Decoder(Generate | Cancel)
 encode = msgspec.json.Encoder().encode
 
 
@@ -112,14 +112,8 @@ def decode(text: str) -> Generate | Cancel:
     """Raises BadRequest, Invalid, RequestEntityTooLarge."""
     if len(text) > MAX_MESSAGE:
         raise RequestEntityTooLarge(f"A message has {MAX_MESSAGE:,} characters at most")
-    try:
-        return _decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise Invalid(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"The message is not valid JSON: {error}") from None
-    except RecursionError:
-        raise BadRequest("The message is nested too deeply") from None
+    message: Generate | Cancel = json_body.decode(text, Generate | Cancel)
+    return message
 
 
 def request_id_of(text: str) -> str | None:
@@ -127,6 +121,7 @@ def request_id_of(text: str) -> str | None:
     if len(text) > MAX_MESSAGE:
         return None
     try:
-        return msgspec.json.decode(text, type=Named).request_id
-    except (msgspec.DecodeError, RecursionError):
+        named: Named = json_body.decode(text, Named)
+    except ServerError:
         return None
+    return named.request_id

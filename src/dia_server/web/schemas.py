@@ -70,12 +70,12 @@ class VoiceReference(Struct):
 
 class SpeechRequest(Struct, kw_only=True):
     input: Text
-    model: Annotated[str, Meta(description="Any name; there is one model")] = "dia"
-    voice: Annotated[str | VoiceReference, Meta(description="Voice identifier, or OpenAI's voice name")] = (
-        "aria"
-    )
-    response_format: AudioFormat = "wav"
-    speed: Speed = 1.0
+    model: Annotated[str | None, Meta(description="Any name; there is one model")] = "dia"
+    voice: Annotated[
+        str | VoiceReference | None, Meta(description="Voice identifier, or OpenAI's voice name")
+    ] = "aria"
+    response_format: AudioFormat | None = "wav"
+    speed: Speed | None = 1.0
     seed: Seed | None = None
     stream: Annotated[
         bool | None,

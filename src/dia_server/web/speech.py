@@ -15,7 +15,14 @@ from dia_server.services.jobs import JobService
 from dia_server.services.speech import Speech, SpeechService, Streamed
 from dia_server.web import sse
 from dia_server.web.disconnect import unless_gone
-from dia_server.web.schemas import GenerateRequest, JobAccepted, PlannedUtterance, SpeechPlan, SpeechRequest
+from dia_server.web.schemas import (
+    GenerateRequest,
+    JobAccepted,
+    PlannedUtterance,
+    SpeechPlan,
+    SpeechRequest,
+    VoiceReference,
+)
 
 AsyncMode = Annotated[
     bool, QueryParameter(description="Answer at once with a job, whose result is fetched when it is made")
@@ -56,17 +63,19 @@ class SpeechController(Controller):
         speech_service: NamedDependency[SpeechService],
     ) -> Response[bytes] | Stream:
         """Generate speech from text, OpenAI-compatible; two voices, as "aria+atlas", speak [S1] and [S2]."""
-        voice, _, voice_2 = (data.voice if isinstance(data.voice, str) else data.voice.id).partition("+")
+        named = data.voice.id if isinstance(data.voice, VoiceReference) else data.voice or "aria"
+        voice, _, voice_2 = named.partition("+")
+        audio_format = data.response_format or "wav"
         wanted = speech.SpeechRequest(
             text=data.input,
             voice_id=voice,
             voice_id_2=voice_2 or None,
-            response_format=data.response_format,
-            speed=data.speed,
+            response_format=audio_format,
+            speed=1.0 if data.speed is None else data.speed,
             seed=data.seed,
         )
         # a WAV file's header holds its length, which is only known at the end
-        as_it_comes = data.response_format != "wav" if data.stream is None else data.stream
+        as_it_comes = audio_format != "wav" if data.stream is None else data.stream
         if data.stream_format == "sse":
             streamed = await unless_gone(request, speech_service.stream(wanted))
             return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
