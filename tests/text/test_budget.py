@@ -37,6 +37,7 @@ def test_a_prompt_of_thirty_seconds_still_leaves_room_one_of_34_does_not() -> No
         ("你好你好你", 1),
         ("e\u0301" * 15, 1),
         ("\u200d\ufe0f", 0),
+        ("=" * 80, 0.4),
     ],
 )
 def test_speaking_takes_as_long_as_the_letters_that_are_heard(text: str, seconds: float) -> None:

@@ -13,6 +13,7 @@ from dia_server.text.speakers import Turn, last_speaker, tag, turns
         ("\x00\ud800a\ufeffb", "[S2] a b"),
         (" * [S1] ", ""),
         ("[S1] [pause:2s] [pause:500ms]", ""),
+        ("[S1] \u200b\u2060", ""),
         ("", ""),
     ],
 )

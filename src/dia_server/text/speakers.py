@@ -1,6 +1,7 @@
 """From a client's text to the tagged text that a model speaks, and from that to who says what."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,8 @@ Speaker = Literal["S1", "S2"]
 TAG = re.compile(r"\[s([12])\]", re.IGNORECASE)
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]+")
 """Control characters and halves of surrogate pairs: nothing says them, and some end a C string."""
+
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Turn:
 def spoken(text: str) -> str:
     """Return `text` as one line without what nothing says; "" where there is nothing but tags."""
     text = " ".join(UNSPEAKABLE.sub(" ", text).split())
-    return text if TAG.sub("", text).strip() else ""
+    return text if _has_words(TAG.sub("", text)) else ""
 
 
 def tag(text: str, speaker: Speaker) -> str:
@@ -35,7 +38,7 @@ def tag(text: str, speaker: Speaker) -> str:
     """
     text = " ".join(UNSPEAKABLE.sub(" ", text.replace("*", "")).split())
     text = TAG.sub(lambda match: f"[S{match[1]}]", text)
-    if not PAUSE.sub("", TAG.sub("", text)).strip():
+    if not _has_words(PAUSE.sub("", TAG.sub("", text))):
         return ""
     return text if TAG.match(text) else f"[{speaker}] {text}"
 
@@ -62,6 +65,11 @@ def last_speaker(text: str, speaker: Speaker) -> Speaker:
     """Return who speaks at the end of tagged `text`, which `speaker` begins."""
     numbers = TAG.findall(text)
     return _speaker(numbers[-1]) if numbers else speaker
+
+
+def _has_words(text: str) -> bool:
+    """Whether anything in it is seen, and so may be said."""
+    return any(unicodedata.category(character) not in UNSEEN for character in text)
 
 
 def _speaker(number: str) -> Speaker:
