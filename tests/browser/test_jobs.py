@@ -21,7 +21,11 @@ LONG = " ".join(f"This is sentence number {i} of a very long story." for i in ra
 def slow_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that makes one job at a time, so that others wait."""
     with Server(
-        tmp_path_factory.mktemp("slow"), max_batch=2, rate_limit_generate=0, rate_limit_jobs=0
+        tmp_path_factory.mktemp("slow"),
+        max_batch=2,
+        rate_limit_generate=0,
+        rate_limit_jobs=0,
+        shutdown_timeout=0,
     ) as server:
         yield server
 
@@ -31,7 +35,11 @@ def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) 
     """A server that makes tones at twice the speed at which they play."""
     program = (sys.executable, str(PROGRAMS / "failing_server.py"), "serve")
     with Server(
-        tmp_path_factory.mktemp("steady"), command=program, rate_limit_generate=0, rate_limit_jobs=0
+        tmp_path_factory.mktemp("steady"),
+        command=program,
+        rate_limit_generate=0,
+        rate_limit_jobs=0,
+        shutdown_timeout=0,
     ) as server:
         yield server
 
@@ -75,7 +83,7 @@ def test_all_that_run_show_their_progress_until_they_are_ready(
     open_studio: OpenStudio, steady_server: Server
 ) -> None:
     studio = open_studio(steady_server.url, "jobs")
-    jobs = [submit(steady_server, f"Number {i}.") for i in range(5)]
+    jobs = [submit(steady_server, f"Short {i}.") for i in range(5)]
     rows = [studio.page.locator(f"[data-job='{job}']") for job in jobs]
     for row in rows:
         row.get_by_text("being made · ").wait_for()
@@ -89,15 +97,15 @@ def test_all_that_run_show_their_progress_until_they_are_ready(
 def test_the_focus_stays_while_jobs_come_and_get_ready(
     open_studio: OpenStudio, steady_server: Server
 ) -> None:
-    mine = submit(steady_server, "Mine.")
+    mine = submit(steady_server, "Short.")
     studio = open_studio(steady_server.url, "jobs")
     row = studio.page.locator(f"[data-job='{mine}']")
-    row.get_by_role("button", name="Cancel “Mine.”").focus()
+    row.get_by_role("button", name="Cancel “Short.”").focus()
     submit(steady_server, "One more.")
     row.get_by_text("ready").wait_for()
     studio.wait_for_text("One more.")
 
-    assert studio.page.evaluate("document.activeElement.ariaLabel") == "Delete “Mine.”"
+    assert studio.page.evaluate("document.activeElement.ariaLabel") == "Delete “Short.”"
 
 
 def test_the_cause_of_a_failure_is_told(open_studio: OpenStudio, steady_server: Server) -> None:

@@ -19,7 +19,7 @@ from tests.scripted import Part, ScriptedModel, speech
 def script(utterance: Utterance) -> list[Part]:
     if "fail" in utterance.text:
         return [*speech(1), ServerError("The model has failed")]
-    return speech(20)
+    return speech(10 if "Short" in utterance.text else 20)
 
 
 def engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> Engine:

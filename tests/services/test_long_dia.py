@@ -5,6 +5,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,8 @@ LONG = " [pause:10ms] ".join(f"[S1] This is number {n}. [S2] I see." for n in ra
 ALONE = " [pause:10ms] ".join(f"[S1] This is number {n}." for n in range(PIECES))
 VOICES = {"high": (1.2, "[S1] Up here."), "low": (1.5, "[S1] Down there.")}
 """Seconds of the recording, and what is said in it."""
-UNLIMITED = 1_000_000
+UNLIMITED = 10_000
+STEPS = 60
 
 
 class CountingCodec(Codec):
@@ -55,7 +57,10 @@ class CountingCodec(Codec):
 
 
 class WatchedDia(DiaModel):
-    """Shows what runs in it; each poll takes a permit and waits while there is none."""
+    """Shows what runs in it; each poll takes a permit and waits while there is none.
+
+    Its weights would never end, so it has every utterance end after STEPS, as if it was all said.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self.codec = CountingCodec()
@@ -67,7 +72,7 @@ class WatchedDia(DiaModel):
 
     def admit(self, slot: int, utterance: Utterance) -> None:
         self.seen.append(utterance)
-        super().admit(slot, utterance)
+        super().admit(slot, replace(utterance, max_tokens=STEPS))
 
     def step(self) -> Mapping[int, Chunk | Exception]:
         self.permits.acquire()
@@ -133,14 +138,13 @@ class Studio:
 
 
 def ask(voice: str, text: str = LONG, *, seed: int = 7, audio_format: AudioFormat = "wav") -> SpeechRequest:
-    """For pieces of 60 steps; `voice` may be two of them, "high+low"."""
+    """`voice` may be two of them, "high+low"."""
     first, _, second = voice.partition("+")
     return SpeechRequest(
         text=text,
         voice_id=first,
         voice_id_2=second or None,
         response_format=audio_format,
-        max_tokens=60,
         seed=seed,
     )
 

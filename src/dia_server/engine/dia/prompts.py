@@ -1,8 +1,7 @@
 """Voice prompts that were used lately: their codes, and the part of their K/V cache that no text changes.
 
 The cache of the row without a text depends on the prompt alone, so a second utterance of the same voice
-need not compute it. Recordings are encoded beside the steps:
-that takes longer than running streams may wait.
+need not compute it. Recordings are encoded beside the steps: that takes longer than running streams may wait.
 """
 
 from collections import OrderedDict
@@ -27,7 +26,7 @@ class Encoder(Protocol):
 
 
 class Prompts:
-    """Least recently used out first, once `limit` bytes are exceeded."""
+    """Caches, and then codes, are given up once `limit` bytes are exceeded: the least recently used first."""
 
     def __init__(self, codec: Encoder, device: torch.device, limit: int) -> None:
         self._codec, self._limit = codec, limit
@@ -87,5 +86,6 @@ class Prompts:
         self._kept[key] = tensor
         self.bytes += tensor.nbytes
         while self.bytes > self._limit:
-            _, oldest = self._kept.popitem(last=False)
-            self.bytes -= oldest.nbytes
+            # codes are small and take long to make again; most caches are of one text's first piece
+            caches = (one for one in self._kept if one[1] == "cache")
+            self.bytes -= self._kept.pop(next(caches, next(iter(self._kept)))).nbytes
