@@ -51,13 +51,15 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+define install
 	@echo "Installing; the first time takes a few minutes, most of them for PyTorch."
-	@$(PIP_INSTALL) --editable .
+	@$(PIP_INSTALL) --editable $(1)
 	@$(COMPILE)
-	@touch $@
+	@touch $(VENV)/installed $@
+endef
 
-$(VENV)/installed-dev: $(VENV)/installed
-	@$(PIP_INSTALL) --editable '.[dev]'
-	@$(COMPILE)
-	@touch $@
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install,.)
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install,'.[dev]')

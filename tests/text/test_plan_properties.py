@@ -22,6 +22,9 @@ MARKUP = re.compile(
 )
 """In what a client sends: asterisks count for nothing, wherever they stand."""
 
+CLOSING = re.compile(r"[。、—”」)\]\"']")
+"""Behind these a text may be cut although no space follows."""
+
 FRAGMENTS = [
     *("[S1]", "[S2]", "[s1]", "[S3]", "[S", "1]"),
     *("[pause:1.5s]", "[pause:500ms]", "[pause:0s]", "[pause:", "s]"),
@@ -90,7 +93,8 @@ def check_words(text: str, made: Plan) -> None:
     assert [one for piece in pieces for one in spoken(piece, TAG)] == spoken(text, MARKUP)
     words = "".join(one if is_said(one) else " " for one in MARKUP.sub(" ", text) if one != "*").split()
     if max(map(len, words), default=0) < 8:  # beside any prompt there is room for seven emoji
-        assert " ".join(TAG.sub(" ", piece) for piece in pieces).split() == words
+        said = " ".join(TAG.sub(" ", piece) for piece in pieces)
+        assert CLOSING.sub(r"\g<0> ", said).split() == CLOSING.sub(r"\g<0> ", " ".join(words)).split()
 
 
 def check_tags(made: Plan) -> None:
