@@ -1,6 +1,7 @@
 """A real Chromium before a real server. Where there is none, every test here is skipped and says so."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +28,7 @@ FLAGS = [
     "--use-fake-ui-for-media-stream",
 ]
 TAP = Path(__file__).parent / "tap.js"
+STEADY = Path(__file__).parents[1] / "live" / "failing_server.py"
 
 OpenStudio = Callable[..., Studio]
 
@@ -52,6 +54,20 @@ def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iter
         rate_limit_upload=0,
         rate_limit_jobs=0,
         auto_transcribe="false",
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that makes tones at twice the speed at which they play."""
+    program = (sys.executable, str(STEADY), "serve")
+    with Server(
+        tmp_path_factory.mktemp("steady"),
+        command=program,
+        rate_limit_generate=0,
+        rate_limit_jobs=0,
+        shutdown_timeout=0,
     ) as server:
         yield server
 

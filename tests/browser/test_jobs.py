@@ -1,7 +1,5 @@
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -13,7 +11,6 @@ from tests.live.server import Server
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
 
-PROGRAMS = Path(__file__).parents[1] / "live"
 LONG = " ".join(f"This is sentence number {i} of a very long story." for i in range(80))
 
 
@@ -23,20 +20,6 @@ def slow_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) ->
     with Server(
         tmp_path_factory.mktemp("slow"),
         max_batch=2,
-        rate_limit_generate=0,
-        rate_limit_jobs=0,
-        shutdown_timeout=0,
-    ) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that makes tones at twice the speed at which they play."""
-    program = (sys.executable, str(PROGRAMS / "failing_server.py"), "serve")
-    with Server(
-        tmp_path_factory.mktemp("steady"),
-        command=program,
         rate_limit_generate=0,
         rate_limit_jobs=0,
         shutdown_timeout=0,
