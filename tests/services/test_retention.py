@@ -1,3 +1,4 @@
+import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -107,6 +108,19 @@ async def test_files_without_a_job_go_and_those_of_others_stay(world: World) -> 
     await world.retention.sweep()
 
     assert await world.files() == {kept, "mine"}
+
+
+async def test_results_of_another_database_stay(world: World) -> None:
+    """As where the database was lost, or DIA_DATABASE_URL names a new one."""
+    theirs = world.folder / f"{uuid4()}.wav"
+    theirs.write_bytes(b"made by another")
+    os.utime(theirs, times=(0, 0))
+    await world.retention.sweep()
+    assert theirs.exists()
+
+    await world.job("completed")
+    await world.retention.sweep()
+    assert theirs.exists()
 
 
 async def test_a_file_whose_row_is_on_its_way_stays(world: World) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -62,3 +63,12 @@ def test_voices_differ_in_seed_and_keep_it() -> None:
 @pytest.mark.parametrize(("voice_id", "name"), [("aria", "Aria"), ("my_voice-2", "My Voice 2"), ("_", "_")])
 def test_names_are_read_off_ids(voice_id: str, name: str) -> None:
     assert Voice(voice_id).name == name
+
+
+async def test_a_voice_that_several_delete_is_gone(database: Database) -> None:
+    voices = await loaded(database)
+    await voices.save(Voice("narrator"))
+
+    await asyncio.gather(*[voices.delete("narrator") for _ in range(3)])
+
+    assert "narrator" not in voices.all

@@ -1,5 +1,8 @@
 import logging
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
@@ -165,3 +168,31 @@ async def test_each_gpu_is_told_of_and_what_its_driver_hides_is_null(
 
     found = (await client.get("/stats")).json()["resources"]
     assert (found["gpu_usage"], found["gpu_memory"]) == ([85.0, None], [4.2, 4.2])
+
+
+async def test_what_is_sent_back_as_it_was_is_not_kept_for_other_hardware(settings: Settings) -> None:
+    async with AsyncTestClient(create_app(settings)) as client:
+        told = (await client.get("/config")).json()
+        told.pop("restart_required")
+        await client.put("/config", json=told)
+        await client.put("/config", json={"worker_count": 1, "gpu_mode": "single"})
+
+    with closing(sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3")) as database:
+        kept = dict(database.execute("SELECT name, value FROM config"))
+    assert "worker_count" not in kept
+    assert kept["gpu_mode"] == '"single"'
+
+
+async def test_mistakes_of_clients_are_no_failures(client: Client) -> None:
+    await client.post("/voice_mappings", json={"voice_id": "gone", "audio_prompt": "missing"})
+    for body in ({"text": "Hi", "voice_id": "gone"}, {"text": "a " + "[pause:10s] b " * 13}):
+        assert (await client.post("/generate", json=body)).status_code == 422
+        assert (await client.post("/generate", json={**body, "stream": True})).status_code == 422
+    assert (await client.post("/generate", json={"text": "Hi"})).status_code == 200
+
+    async def counted() -> bool:
+        return bool((await client.get("/stats")).json()["requests"]["total"])
+
+    await until(counted)
+    requests = (await client.get("/stats")).json()["requests"]
+    assert (requests["total"], requests["failed"]) == (1, 0)

@@ -336,3 +336,27 @@ def change(settings: Settings, statement: str) -> None:
     connection = connect(settings)
     connection.execute(statement)
     connection.close()
+
+
+async def test_a_row_that_this_version_cannot_read_hides_no_other(settings: Settings) -> None:
+    async with serving(settings, ToneModel()) as client:
+        first, second = await submit(client), await submit(client)
+        for job_id in (first, second):
+            await over(client, job_id)
+        with closing(sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3")) as rows:
+            rows.execute("UPDATE jobs SET request = '{\"text\": 1}' WHERE job_id = ?", [first])
+            rows.commit()
+
+        voices = {line["job_id"]: line["voice_id"] for line in (await client.get("/jobs")).json()["jobs"]}
+
+    assert voices == {first: None, second: "aria"}
+
+
+async def test_a_result_says_how_it_was_made(settings: Settings) -> None:
+    async with serving(settings, ToneModel()) as client:
+        job_id = await submit(client, seed=7)
+        await over(client, job_id)
+        result = await client.get(f"/jobs/{job_id}/result")
+
+    assert (result.headers["x-seed"], result.headers["x-retries"]) == ("7", "0")
+    assert "x-faults" not in result.headers

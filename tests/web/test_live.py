@@ -199,6 +199,21 @@ def test_a_model_that_is_loading_is_told_of(settings: Settings) -> None:
     assert (error["type"], error["error_code"]) == ("error", "MODEL_NOT_LOADED")
 
 
+def test_a_model_that_cannot_be_loaded_leaves_no_jobs(settings: Settings) -> None:
+    def load(_: Callable[[float], None]) -> Model:
+        raise OSError("no weights")
+
+    app = create_app(settings, Engine("dia", load, max_waiting=MAX_WAITING))
+    with TestClient(app) as client, client.websocket_connect("/ws/generate") as socket:
+        while client.get("/health").json()["error"] is None:
+            time.sleep(0.01)
+        socket.send_json(HELLO)
+        error = until_end(socket)[-1]
+
+        assert (error["type"], error["error_code"]) == ("error", "MODEL_NOT_LOADED")
+        assert client.get("/jobs").json()["jobs"] == []
+
+
 def test_a_client_that_leaves_cancels_its_work(settings: Settings) -> None:
     gate = Gate()
     model = ToneModel(before_step=gate)

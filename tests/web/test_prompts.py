@@ -1,3 +1,4 @@
+import os
 import re
 
 import pytest
@@ -356,3 +357,24 @@ async def test_the_upload_is_described(client: Client) -> None:
     assert upload["responses"].keys() >= {"200", "413", "415", "422", "429", "503"}
     answer = upload["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == {"$ref": "#/components/schemas/AudioPromptUploaded"}
+
+
+async def test_a_name_in_another_encoding_is_skipped_and_told(client: Client, settings: Settings) -> None:
+    (settings.audio_prompts / os.fsdecode(b"f\xfcr.wav")).write_bytes(wav_file(1.0))
+
+    answer = (await client.post("/audio_prompts/discover", json={})).json()
+
+    assert [one["file_path"] for one in answer["skipped"]] == ["audio_prompts/f?r.wav"]
+
+
+@pytest.mark.parametrize(("length", "status"), [(4096, 200), (4097, 422)])
+async def test_a_transcript_has_so_many_characters_in_any_script(
+    client: Client, length: int, status: int
+) -> None:
+    said = {"prompt_id": "me", "transcript": "字" * length}
+    uploaded = await client.post(
+        "/audio_prompts/upload", data=said, files={"audio_file": ("a.wav", wav_file(2.0))}
+    )
+
+    assert uploaded.status_code == status
+    assert status == 200 or "transcript" in uploaded.json()["detail"]

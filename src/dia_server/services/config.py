@@ -82,6 +82,12 @@ class ConfigService:
                 f"whisper_model_size: {size!r} is none of {', '.join(SIZES)}",
                 param="whisper_model_size",
             )
+        # who sends back what GET tells does not want it to hold for whatever hardware comes
+        changes = {
+            name: value
+            for name, value in changes.items()
+            if name not in NEEDS_RESTART or value != getattr(self.current, name)
+        }
         async with self._sessions.begin() as session:
             for name, value in changes.items():
                 await session.merge(ConfigValue(name=name, value=msgspec.json.encode(value).decode()))

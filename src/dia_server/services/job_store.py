@@ -87,8 +87,9 @@ class JobLine:
     audio_s: float | None
 
     @property
-    def wanted(self) -> Wanted:
-        return msgspec.json.decode(self.request, type=Wanted)
+    def wanted(self) -> Wanted | None:
+        """None where this version can't read it."""
+        return _read(self.request, Wanted)
 
 
 def file_name(job_id: str, request: SpeechRequest) -> str:
@@ -173,7 +174,7 @@ class JobStore:
 
     async def put_back(self, job_id: str) -> None:
         """Make a job that could not be run now pending again; that was no attempt."""
-        await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1)
+        await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1, progress=0.0)
 
     async def note_progress(self, progress: Mapping[str, float]) -> None:
         async with self._sessions.begin() as session:
@@ -272,6 +273,11 @@ class JobStore:
         query = select(Row.job_id, Row.file).where(Row.finished_at < moment).order_by(Row.finished_at)
         async with self._reads() as session:
             return dict((await session.execute(query.limit(limit))).all())
+
+    async def oldest(self) -> datetime | None:
+        """When the oldest job was entered, None where there is none."""
+        async with self._reads() as session:
+            return await session.scalar(select(Row.created_at).order_by(Row.number).limit(1))
 
     async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, JobStatus, str]]:
         """(number, job id, status, file) of jobs that have a file, `limit` of them after `number`."""

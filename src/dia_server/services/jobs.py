@@ -22,7 +22,7 @@ class Result:
     size: int
     """Bytes."""
     media_type: str
-    file: str
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,7 @@ class JobService:
         Raises InvalidVoiceId, TextTooLong, Invalid, StorageUnavailable, and ModelNotLoaded where it could
         never be made; a model that is still loading is no hindrance.
         """
-        if self._engine.error is not None:
-            raise ModelNotLoaded(f"The {self._engine.name} engine could not be loaded: {self._engine.error}")
-        job = await self._store.add(*self._speech.settle(request), "pending")
+        job = await self._add(request, "pending")
         self._worker.wake()
         return job
 
@@ -60,11 +58,16 @@ class JobService:
         """
 
         async def begin() -> RunningJob:
-            job = await self._store.add(*self._speech.settle(request), "processing")
+            job = await self._add(request, "processing")
             return RunningJob(job.job_id, self._worker.begin(job, listener, live=live))
 
         # a job that is entered as running must run, even if its caller is cancelled right then
         return await asyncio.shield(begin())
+
+    async def _add(self, request: SpeechRequest, status: JobStatus) -> Job:
+        if self._engine.error is not None:
+            raise ModelNotLoaded(f"The {self._engine.name} engine could not be loaded: {self._engine.error}")
+        return await self._store.add(*self._speech.settle(request), status)
 
     async def get(self, job_id: str) -> Job:
         """Raises NotFound."""
@@ -90,7 +93,7 @@ class JobService:
             size, audio = await self._outputs.open(job.file)
         except FileNotFoundError:
             raise NotFound(f"The result of job {job_id!r} is gone", param="job_id") from None
-        return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job.file)
+        return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job)
 
     async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
         """Cancel a job that is not finished, delete one that is, with its file; raises NotFound."""

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -79,9 +80,12 @@ class Outputs:
             raise StorageUnavailable(f"The audio could not be read: {error.strerror}") from error
         return os.fstat(file.fileno()).st_size, self._read(name, file)
 
-    async def remove(self, name: str) -> None:
-        """Remove a file, if it is there; one that can't be removed now is found again by retention."""
-        await asyncio.to_thread(self._remove, name)
+    async def remove(self, name: str, *, unless_before: datetime | None = None) -> None:
+        """Remove a file, if it is there, and was not last written before a certain time.
+
+        One that can't be removed now is found again by retention.
+        """
+        await asyncio.to_thread(self._remove, name, unless_before)
 
     async def exists(self, name: str) -> bool:
         """Raises StorageUnavailable where nobody can tell."""
@@ -127,9 +131,11 @@ class Outputs:
             raise
         sync_folder(self._folder)
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, unless_before: datetime | None = None) -> None:
+        file = self._folder / name
         with suppress(OSError):  # in use (Windows), or the folder is read-only
-            (self._folder / name).unlink(missing_ok=True)
+            if unless_before is None or file.stat().st_mtime >= unless_before.timestamp():
+                file.unlink(missing_ok=True)
 
     def _names(self) -> set[str]:
         names = {entry.name for entry in os.scandir(self._folder)}

@@ -96,13 +96,14 @@ class PromptFolder:
                 prompt_id, extension = os.path.splitext(entry.name)
                 if entry.name.startswith(".") or extension.lower() not in AUDIO:
                     continue
+                shown = entry.name.encode(errors="replace").decode()  # a name may be in any encoding
                 try:
                     check_id(prompt_id)
                 except Invalid as error:
-                    skipped.append(Skipped(entry.name, str(error)))
+                    skipped.append(Skipped(shown, str(error)))
                     continue
                 if not entry.is_file(follow_symlinks=False):
-                    skipped.append(Skipped(entry.name, "it is a link or a folder, not a file"))
+                    skipped.append(Skipped(shown, "it is a link or a folder, not a file"))
                     continue
                 age = entry.stat(follow_symlinks=False).st_mtime_ns
                 is_wav = entry.name == wav_name(prompt_id)

@@ -80,10 +80,11 @@ class Retention:
 
         Files are listed before jobs are: a job notes its file before that is written, so a file on the list
         without a job has lost it. What is held may have its row a moment later.
+
+        What is older than the oldest job may be another database's, that was lost or is to be put back.
         """
-        held = self._outputs.held
         files = await self._outputs.names()
-        orphans, number = files - held, 0
+        orphans, number, oldest = files - self._outputs.held, 0, await self._store.oldest()
         while page := await self._store.files_after(number, BATCH):
             number = page[-1][0]
             for _, job_id, status, file in page:
@@ -92,5 +93,5 @@ class Retention:
                 gone = status == "completed" and file not in files
                 if gone and not await self._outputs.exists(file):
                     await self._store.lose(job_id)
-        for file in orphans - self._outputs.held:
-            await self._outputs.remove(file)
+        for file in orphans - self._outputs.held if oldest else ():
+            await self._outputs.remove(file, unless_before=oldest)

@@ -12,7 +12,7 @@ import structlog
 from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
 from dia_server.engine.types import Utterance, VoicePrompt
-from dia_server.errors import Invalid, TextTooLong
+from dia_server.errors import Invalid, ServerError, TextTooLong
 from dia_server.services.casting import cast
 from dia_server.services.config import ConfigService
 from dia_server.services.encoding import EncoderThreads, SpeechFile
@@ -105,7 +105,7 @@ class SpeechService:
         *,
         max_characters: int,
     ) -> None:
-        """`finished` is told of every request that is answered here; None is a failure."""
+        """`finished` is told of every request that is answered here; None is a failure of the server's."""
         self._narrator = narrator
         self._voices = voices
         self._prompts = prompts
@@ -123,8 +123,8 @@ class SpeechService:
         request, voice = self.settle(request)
         try:
             speech = await self.make(request, voice)
-        except Exception:
-            self._finished(request, voice, None)
+        except Exception as error:
+            self._failed(request, voice, error)
             raise
         self._finished(request, voice, speech)
         return speech
@@ -194,10 +194,15 @@ class SpeechService:
                     if audio:
                         yield audio
             kept = b"" if whole is None else await whole.finish()
-        except Exception:
-            self._finished(request, voice, None)
+        except Exception as error:
+            self._failed(request, voice, error)
             raise
         self._finished(request, voice, _speech(request, kept, tally))
+
+    def _failed(self, request: SpeechRequest, voice: Voice, error: Exception) -> None:
+        """Tell of a failure, but for what the client has to mend, whenever that is found."""
+        if not (isinstance(error, ServerError) and error.status < 500):
+            self._finished(request, voice, None)
 
     async def _take(
         self,

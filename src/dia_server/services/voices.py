@@ -123,7 +123,7 @@ class VoiceService:
             return False
         async with self._sessions.begin() as session:
             await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
-        del self._voices[voice_id]
+        self._voices.pop(voice_id, None)  # somebody else may have deleted it meanwhile
         return True
 
 

@@ -45,8 +45,6 @@ class Whisper:
         """Name or folder of the model that is loaded next; may be set at any time."""
         self.device: str | None = None
         """Where the loaded model is; None while there is none."""
-        self.error: str | None = None
-        """Why the model could not be loaded, last time."""
         self._idle_s = idle_s
         self._devices = devices
         self._installed = importlib.util.find_spec("faster_whisper") is not None
@@ -55,6 +53,7 @@ class Whisper:
         self._idle: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None
         self._closing = False
+        self._error: str | None = None
         self._failed: str | None = None
         self._failed_at = 0.0
         self._model: WhisperModel | None = None
@@ -66,8 +65,14 @@ class Whisper:
         return self._installed and self.error is None
 
     @property
+    def error(self) -> str | None:
+        """Why the model could not be loaded, last time."""
+        return self._error if self._failed == self.model_size else None
+
+    @property
     def loaded(self) -> bool:
-        return self.device is not None
+        """Whether the model of that size is."""
+        return self.device is not None and self._loaded_size == self.model_size
 
     async def load(self) -> tuple[str, str]:
         """Load the model, anew where there is one; returns its name and device.
@@ -143,10 +148,10 @@ class Whisper:
             self._model, self.device = self._open(size)
         except Exception as error:
             cause = str(error).strip().partition("\n")[0] or type(error).__name__
-            self.error = f"Whisper model {size!r} cannot be loaded: {cause}"
+            self._error = f"Whisper model {size!r} cannot be loaded: {cause}"
             self._failed, self._failed_at = size, time.monotonic()
-            raise WhisperNotAvailable(self.error) from error
-        self.error, self._failed, self._loaded_size = None, None, size
+            raise WhisperNotAvailable(self._error) from error
+        self._error, self._failed, self._loaded_size = None, None, size
         log.info("Whisper loaded", model=size, device=self.device)
         return self._model
 

@@ -37,14 +37,17 @@ class JobController(Controller):
     async def get_job_result(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> Stream:
         """Download the audio of a completed job."""
         result = await job_service.result(job_id)
-        return Stream(
-            result.audio,
-            media_type=result.media_type,
-            headers={
-                "Content-Length": str(result.size),
-                "Content-Disposition": f'inline; filename="{result.file}"',
-            },
-        )
+        job = result.job
+        headers = {
+            "Content-Length": str(result.size),
+            "Content-Disposition": f'inline; filename="{job.file}"',
+            "X-Retries": str(job.retries),
+        }
+        if job.request is not None:
+            headers["X-Seed"] = str(job.request.seed)
+        if job.faults:
+            headers["X-Faults"] = ", ".join(job.faults)
+        return Stream(result.audio, media_type=result.media_type, headers=headers)
 
     @delete("/{job_id:str}", status_code=200, opt={"errors": (404, 429, 503)})
     async def delete_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobRemoved:
@@ -63,8 +66,8 @@ def _summary(line: JobLine) -> JobSummary:
         duration=_duration(line),
         progress=int(line.progress * 100),
         error=line.error,
-        voice_id=wanted.voice_id,
-        response_format=wanted.response_format,
+        voice_id=None if wanted is None else wanted.voice_id,
+        response_format=None if wanted is None else wanted.response_format,
         retries=line.retries,
         faults=list(line.faults),
     )

@@ -17,6 +17,7 @@ from dia_server.services.prompts import PromptService
 from dia_server.services.transcripts import TranscriptService
 from dia_server.web import upload
 from dia_server.web.schemas import (
+    MAX_TRANSCRIPT,
     AudioPrompt,
     AudioPromptDeleted,
     AudioPromptMetadata,
@@ -83,6 +84,8 @@ class PromptController(Controller):
             if (prompt_id := form.fields.get("prompt_id")) is None:
                 raise Invalid("prompt_id is required", param="prompt_id")
             transcript = form.fields.get("transcript", "").strip() or None
+            if transcript is not None and len(transcript) > MAX_TRANSCRIPT:
+                raise Invalid(f"transcript: at most {MAX_TRANSCRIPT:,} characters", param="transcript")
             try:
                 prompt = await prompt_service.add(prompt_id.strip(), form.file, transcript)
             except UnusableAudio as error:

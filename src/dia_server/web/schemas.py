@@ -294,6 +294,7 @@ Faults = Annotated[
 Duration = Annotated[float | None, Meta(description="Seconds of audio in the result")]
 Progress = Annotated[int, Meta(ge=0, le=100, description="Percent that is made")]
 Cause = Annotated[str | None, Meta(description="Why it failed")]
+JobVoice = Annotated[str | None, Meta(description="null where this version can't read the request")]
 
 
 class JobDetails(Struct, kw_only=True):
@@ -307,7 +308,7 @@ class JobDetails(Struct, kw_only=True):
     progress: Progress
     error: Cause
     generation_time: Annotated[float | None, Meta(description="Seconds that making it took")]
-    voice_id: Annotated[str | None, Meta(description="null where this version can't read the request")]
+    voice_id: JobVoice
     response_format: AudioFormat | None
     seed: Annotated[int | None, Meta(description="Same seed, same audio")]
     retries: Retries
@@ -322,8 +323,8 @@ class JobSummary(Struct, kw_only=True):
     duration: Duration
     progress: Progress
     error: Cause
-    voice_id: str
-    response_format: AudioFormat
+    voice_id: JobVoice
+    response_format: AudioFormat | None
     retries: Retries
     faults: Faults
 

@@ -17,8 +17,8 @@ from dia_server.errors import Invalid, StorageUnavailable
 from dia_server.web.disconnect import ClientGone
 from dia_server.web.json_request import UnsupportedMediaType
 
-MAX_TEXT = 4096
-"""Bytes of a text field."""
+MAX_TEXT = 16 * 1024
+"""Bytes of a text field: 4,096 characters, whichever."""
 MAX_PARTS = 20
 WRITE_SIZE = 1024 * 1024
 """Bytes that are collected before they are written: a write is a trip to another thread."""
