@@ -18,6 +18,7 @@ class Talker:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._words: dict[int, list[str]] = {}
+        self._broken = False
 
     def admit(self, slot: int, utterance: Utterance) -> None:
         if utterance.text == "too long":
@@ -34,6 +35,9 @@ class Talker:
                     os._exit(7)
                 case "crash":
                     raise ArithmeticError("the step failed")
+                case "break":
+                    self._broken = True
+                    raise ArithmeticError("the GPU has a fault")
                 case "fail":
                     outcomes[slot] = TextTooLong("this one only")
                 case _:
@@ -42,9 +46,13 @@ class Talker:
         return outcomes
 
     def release(self, slot: int) -> None:
+        if self._broken:
+            raise ArithmeticError("nothing works after a fault")
         self._words.pop(slot, None)
 
     def reset(self) -> None:
+        if self._broken:
+            raise ArithmeticError("nothing works after a fault")
         self._words.clear()
 
     def close(self) -> None:

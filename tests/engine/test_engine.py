@@ -1,10 +1,12 @@
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import Chunk, LoadModel, Utterance
+from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
 from dia_server.errors import GpuOutOfMemory, ModelNotLoaded, Overloaded, ServerError
 from tests.tones import Gate, ToneModel, loader
 
@@ -252,3 +254,22 @@ async def test_a_reload_that_fails_is_told_and_tried_again() -> None:
         await collect(engine, 1)
     assert len(await collect(engine, 1)) == 1
     await stop(engine)
+
+
+async def test_stopping_does_not_wait_for_a_model_that_is_loading() -> None:
+    loading = threading.Event()
+
+    def load(report: Callable[[float], None]) -> Model:
+        for percent in range(1000):
+            report(percent / 1000)
+            loading.set()
+            time.sleep(0.02)
+        return ToneModel()
+
+    engine = Engine("preview", load, max_waiting=1)
+    engine.start()
+    await asyncio.to_thread(loading.wait)
+
+    await asyncio.wait_for(stop(engine), 5)
+
+    assert isinstance(engine.error, ModelNotLoaded)

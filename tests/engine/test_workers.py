@@ -118,3 +118,19 @@ async def test_an_engine_outlives_its_worker() -> None:
 
     assert len([chunk async for chunk in engine.submit(say("one two"))]) == 2
     await asyncio.to_thread(engine.stop)
+
+
+async def test_an_engine_outlives_a_fault_of_its_gpu() -> None:
+    """After one every call fails, also those that give slots back."""
+    engine = Engine("dia", in_worker(load_talker), max_waiting=8)
+    engine.start()
+    while not engine.ready:
+        await asyncio.sleep(0.01)
+
+    for generation in [engine.submit(say("one two break")), engine.submit(say("one two three four five"))]:
+        with pytest.raises(ServerError, match="the GPU has a fault"):
+            async for _ in generation:
+                pass
+
+    assert len([chunk async for chunk in engine.submit(say("one two"))]) == 2
+    await asyncio.to_thread(engine.stop)

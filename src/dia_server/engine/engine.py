@@ -204,6 +204,9 @@ class Engine:
         self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
+        """Raises ModelNotLoaded once the engine is to stop: what is loaded then, nobody wants."""
+        if self._stopping:
+            raise ModelNotLoaded("The server is shutting down")
         if int(10 * share) > int(10 * self.loaded):
             log.info("loading", extra={"engine": self.name, "percent": round(100 * share)})
         self.loaded = share
@@ -271,8 +274,7 @@ class Engine:
         except Exception as error:  # an out-of-memory step must not end the server
             log.error("step failed", extra={"engine": self.name, "running": len(self._busy)}, exc_info=error)
             events += [(generation, _answerable(error)) for generation in self._busy.values()]
-            for slot in list(self._busy):
-                self._release(model, slot)
+            self._busy.clear()
             failed = True
         self._deliver(events)  # before anything else can fail
         if failed:  # and now that the failure is not being handled any more, which would hold what it used

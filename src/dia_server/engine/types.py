@@ -95,7 +95,7 @@ class Model(Protocol):
         """Free `slot`, whatever it is doing."""
 
     def reset(self) -> None:
-        """Make the model whole again after `step` has raised; every slot has been released."""
+        """Make the model whole again after `step` has raised, with every slot free."""
 
     def close(self) -> None:
         """Give back threads, memory and processes."""

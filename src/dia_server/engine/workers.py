@@ -63,12 +63,16 @@ class WorkerModel:
         return outcomes
 
     def release(self, slot: int) -> None:
+        """What is wrong with a worker that cannot do even this, the next step tells."""
         self._busy.discard(slot)
-        with suppress(WorkerDied):
+        try:
             self._call("release", slot)
+        except Exception as error:
+            log.warning("slot not released", exc_info=error)
 
     def reset(self) -> None:
         """A model that cannot be made whole in its process, as after a fault of the GPU, gets a new one."""
+        self._busy.clear()
         try:
             self._call("reset")
         except Exception as error:

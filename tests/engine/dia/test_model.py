@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from dia_server.engine.dia.codec import Codec, Window
-from dia_server.engine.dia.model import AudioCodec, DiaModel
+from dia_server.engine.dia.graphs import Eager
+from dia_server.engine.dia.model import POLL, AudioCodec, DiaModel
 from dia_server.engine.dia.prefill import prefill
+from dia_server.engine.dia.run import Run
+from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Chunk, Samples, Utterance
 from dia_server.errors import GpuOutOfMemory, Invalid, ServerError, TextTooLong
@@ -330,3 +333,29 @@ def test_warming_up_leaves_nothing_behind(weights: Weights) -> None:
     assert model._prompts.bytes == 0
     alone = audio_of(drive(DiaModel(weights, Codec(tiny_dac()), 1), [utterance(0)])[0])
     assert (audio_of(drive(model, [utterance(0)])[0]) == alone).all()
+
+
+class Recorded(Eager):
+    """In place of graphs, which take CUDA."""
+
+    def __init__(self, weights: Weights, state: State) -> None:
+        super().__init__(weights, state)
+        self.batches: list[int] = []
+
+    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
+        self.batches.append(len(slots))
+        super().run(slots, runs, steps)
+
+
+def test_all_are_stepped_eagerly_while_one_wants_to_be(weights: Weights) -> None:
+    model = DiaModel(weights, CodesAsAudio(), 3)
+    model._fused = fused = Recorded(weights, model._state)
+    asked = [utterance(1), replace(utterance(2, tokens=20), compile=False), utterance(3)]
+
+    mixed = drive(model, asked)
+
+    assert set(fused.batches) == {2}
+    assert len(fused.batches) * POLL <= 20 + POLL  # of 40 steps, in 20 of which the other one ran too
+    alone = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
+    for chunks, expected in zip(mixed, alone, strict=True):
+        assert torch.equal(frames_of(chunks), frames_of(expected))

@@ -121,7 +121,7 @@ class Admission:
             both=silent is None,
         )
         if run.running:
-            self._state.live[slot] = True
+            self._state.live[slot].fill_(True)
         return run
 
     def _limit(self, utterance: Utterance, prompt: int) -> int:
@@ -143,6 +143,6 @@ class Admission:
         prefill(self._weights, self._state, slot, run.prefilled, stop, run.letters, both=run.both)
         run.prefilled = stop
         if run.running:
-            self._state.live[slot] = True
+            self._state.live[slot].fill_(True)
         if run.both and run.running:
             self._prompts.keep_silent_cache(prompt, self._state.silent_cache(slot, run.prompt))

@@ -58,6 +58,8 @@ def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
     assert keys.stride()[2:] == (dim, 1)
     q = q.contiguous()
     splits = split_count(count * kv_heads, columns)
+    # in fp32 two blocks of half the columns fit into the shared memory of any GPU, three whole ones into few
+    fits = {"BLOCK": BLOCK // 2, "num_stages": 2} if q.dtype == torch.float32 else {"BLOCK": BLOCK}
     out = torch.empty_like(q)
     partial = out if splits == 1 else q.new_empty(count, heads, splits, dim, dtype=torch.float32)
     scale = q.new_empty(count, heads, splits, dtype=torch.float32)
@@ -74,8 +76,8 @@ def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
         GROUP=heads // kv_heads,
         DIM=dim,
         SPLITS=splits,
-        BLOCK=BLOCK,
         num_warps=4,
+        **fits,
     )
     if splits > 1:
         join_kernel[(count, heads)](partial, scale, out, DIM=dim, SPLITS=splits, num_warps=4)

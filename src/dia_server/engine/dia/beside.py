@@ -6,6 +6,7 @@ higher priority (`steps_stream`), so that the codec's kernels fill what those le
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -21,6 +22,8 @@ def take(device: torch.device) -> None:
     """Make a CUDA `device` this thread's, with a stream whose work goes before that of the codec."""
     torch.cuda.set_device(device)
     torch.cuda.set_stream(steps_stream(device))
+    # cuDNN's attention makes a plan for each new length of a text, which takes longer than a step
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def steps_stream(device: torch.device) -> torch.cuda.Stream:
@@ -33,15 +36,25 @@ class Beside:
     def __init__(self, device: torch.device, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, name)
         self._stream: torch.cuda.Stream | None = None
+        self._at_once = device.type == "mps"
+        """Metal takes commands from one thread only."""
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # the codec's tables are made there
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         def run() -> T:
-            with torch.cuda.stream(self._stream):  # None changes nothing
+            with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
                 return work(*args, **kwargs)
 
-        return self._thread.submit(run)
+        if not self._at_once:
+            return self._thread.submit(run)
+        done: Future[T] = Future()
+        try:
+            done.set_result(run())
+        except Exception as error:  # noqa: BLE001 - it is for who asks for the result
+            done.set_exception(error)
+        return done
 
     def close(self) -> None:
         """Wait for what has begun, and drop the rest."""

@@ -84,7 +84,7 @@ class DiaModel:
 
     @torch.inference_mode()
     def release(self, slot: int) -> None:
-        self._state.live[slot] = False
+        self._state.live[slot].fill_(False)
         self._admission.leave(slot)
         run = self._runs.pop(slot, None)
         if run is not None and run.broken:
@@ -151,12 +151,9 @@ class DiaModel:
         state, count = self._state, self._steps
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
-        fused = {slot: run for slot, run in running.items() if self._fused and run.utterance.compile}
-        eager = {slot: run for slot, run in running.items() if slot not in fused}
-        if fused and self._fused:
-            self._fused.run(list(fused), list(fused.values()), count)
-        if eager:
-            self._eager.run(list(eager), list(eager.values()), count)
+        # one way for all: a graph's spare places may be any slot's that is not live
+        wanted = self._fused if all(run.utterance.compile for run in running.values()) else None
+        (wanted or self._eager).run(list(running), list(running.values()), count)
         self._polls.append(Poll(state, list(running), list(running.values()), index, before, count))
         return True
 

@@ -58,23 +58,24 @@ class State:
         """Set a slot up whose prompt has `prompt` frames; it runs once it is `live`.
 
         Until then its position is the first column to be stepped, so that a step that has it along
-        without its being live overwrites nothing of it.
+        without its being live overwrites nothing of it. Numbers are filled in: to assign them would be to
+        copy them from the host, which waits for the device.
         """
         self.grid[slot].fill_(UNKNOWN)
         self.grid[slot, : len(columns)].copy_(self.upload(columns))
-        self.position[slot] = prompt
-        self.end[slot] = end
-        self.eos_at[slot] = NEVER
-        self.live[slot] = False
-        self.broken[slot] = False
+        self.position[slot].fill_(prompt)
+        self.end[slot].fill_(end)
+        self.eos_at[slot].fill_(NEVER)
+        self.live[slot].fill_(False)
+        self.broken[slot].fill_(False)
         for knob in Knobs._fields:
-            getattr(self, knob)[slot] = getattr(utterance, knob)
+            getattr(self, knob)[slot].fill_(getattr(utterance, knob))
 
     def set_text(self, slot: int, keys_values: Tensor) -> None:
         """Take what `text_keys_values` made of the slot's text."""
         length = keys_values.shape[2]
         self.text[:, slot, :, :length] = keys_values
-        self.text_length[slot] = length
+        self.text_length[slot].fill_(length)
 
     def silent_cache(self, slot: int, columns: int) -> Tensor:
         """A copy of the row without a text: [layers, 2 * kv_heads, columns, head_dim]."""

@@ -1,0 +1,27 @@
+import threading
+from concurrent.futures import Future
+
+import pytest
+import torch
+
+from dia_server.engine.dia.beside import Beside
+
+
+def where(device: str) -> Future[int]:
+    beside = Beside(torch.device(device), "test")
+    done = beside.submit(threading.get_ident)
+    beside.close()
+    return done
+
+
+def test_work_is_done_on_another_thread_and_asks_nothing_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cuda, "stream")  # on Macs it fails, whatever it is given
+
+    assert where("cpu").result() != threading.get_ident()
+
+
+def test_metal_is_used_from_one_thread_only() -> None:
+    assert where("mps").result() == threading.get_ident()
+
+    failed = Beside(torch.device("mps"), "test").submit(int, "no number")
+    assert isinstance(failed.exception(), ValueError)
