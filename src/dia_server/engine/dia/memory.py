@@ -8,9 +8,9 @@ import torch
 
 from dia_server.errors import GpuOutOfMemory
 
-GPU_MARGIN = 3 << 30
-"""Left free on a GPU for intermediate results: 0.9 GiB where 16 windows are decoded, 1.6 where a recording
-of 30 s is encoded meanwhile, and the prefill's."""
+LEAST_MARGIN, MOST_MARGIN = 2 << 30, 3 << 30
+"""Left free on a GPU for intermediate results, by its size: 0.9 GiB where 16 windows are decoded, 1.6 where a
+recording of 30 s is encoded meanwhile, and the prefill's. With few slots less is ever decoded at once."""
 RETRY_S = 5
 CPU_SHARE = 0.6
 """Of the available memory; the rest stays with the machine."""
@@ -19,11 +19,16 @@ CPU_SHARE = 0.6
 def available_bytes(device: torch.device) -> int:
     """What may be allocated on `device`, less the margin; 0 where that is exceeded already."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return max(0, free - GPU_MARGIN)
+        free, total = torch.cuda.mem_get_info(device)
+        return max(0, free - _margin(total))
     if device.type == "mps":
-        return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory() - GPU_MARGIN)
+        total = torch.mps.recommended_max_memory()
+        return max(0, total - torch.mps.driver_allocated_memory() - _margin(total))
     return int(_available_ram() * CPU_SHARE)
+
+
+def _margin(total: int) -> int:
+    return min(MOST_MARGIN, max(LEAST_MARGIN, total // 8))
 
 
 def _available_ram() -> int:
