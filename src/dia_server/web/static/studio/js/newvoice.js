@@ -23,7 +23,8 @@ export class NewVoice {
     this.clip = new Clip("your recording");
     this.clip.element.hidden = true;
     this.length = h("p", { class: "hint", role: "status", hidden: true });
-    this.record = h("button", { type: "button", id: "record", onclick: () => this.#record() });
+    this.record = h("button", { type: "button", id: "record",
+      onclick: (event) => event.detail < 2 && this.#record() }); // a double click is one
     this.file = h("input", { type: "file", id: "voice-file", accept: "audio/*,video/webm,video/mp4", class: "hidden-label",
       onchange: () => this.file.files[0] && this.#take(this.file.files[0]) });
     this.level = h("div", { class: "bar level", hidden: true }, h("i"));
