@@ -109,8 +109,8 @@ async def test_an_engine_outlives_its_worker() -> None:
     while not engine.ready:
         await asyncio.sleep(0.01)
 
+    bystander = engine.submit(say("word " * 5000))
     doomed = engine.submit(say("one die"))
-    bystander = engine.submit(say("one two three four five six"))
     for generation in (doomed, bystander):
         with pytest.raises(ServerError, match="exit code 7"):
             async for _ in generation:
@@ -127,7 +127,7 @@ async def test_an_engine_outlives_a_fault_of_its_gpu() -> None:
     while not engine.ready:
         await asyncio.sleep(0.01)
 
-    for generation in [engine.submit(say("one two break")), engine.submit(say("one two three four five"))]:
+    for generation in [engine.submit(say("word " * 5000)), engine.submit(say("one two break"))]:
         with pytest.raises(ServerError, match="the GPU has a fault"):
             async for _ in generation:
                 pass
