@@ -137,7 +137,8 @@ class Engine:
             model: Model | None = self._load()
         except Exception as error:
             self.error = error  # reported by /health and by every submit
-            log.error("model not loaded", extra={"engine": self.name}, exc_info=error)
+            if not self._stopping:
+                log.error("model not loaded", extra={"engine": self.name}, exc_info=error)
             return
         self.ready = True
         try:
@@ -190,7 +191,8 @@ class Engine:
             try:
                 return self._load()
             except Exception as error:
-                log.error("model not loaded again", extra={"engine": self.name}, exc_info=error)
+                if not self._stopping:
+                    log.error("model not loaded again", extra={"engine": self.name}, exc_info=error)
                 self.loaded = 0.0
                 self._fail_waiting(
                     ModelNotLoaded(f"The {self.name} engine could not be loaded again: {error}")

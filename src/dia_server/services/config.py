@@ -74,7 +74,10 @@ class ConfigService:
         self._become(self._running)
 
     async def update(self, changes: Mapping[str, Any]) -> Config:
-        """Change the fields named, for now and for later runs; raises Invalid and changes nothing."""
+        """Change the fields named, for now and for later runs; raises Invalid and changes nothing.
+
+        What needs a restart and is so already is not kept for later runs.
+        """
         size = changes.get("whisper_model_size")
         # a folder may be named by who starts the server, not by who may call it
         if size is not None and size not in {*SIZES, self._defaults.whisper_model_size}:

@@ -84,7 +84,9 @@ class Retention:
         What is older than the oldest job may be another database's, that was lost or is to be put back.
         """
         files = await self._outputs.names()
-        orphans, number, oldest = files - self._outputs.held, 0, await self._store.oldest()
+        if (oldest := await self._store.oldest()) is None:
+            return
+        orphans, number = files - self._outputs.held, 0
         while page := await self._store.files_after(number, BATCH):
             number = page[-1][0]
             for _, job_id, status, file in page:
@@ -93,5 +95,5 @@ class Retention:
                 gone = status == "completed" and file not in files
                 if gone and not await self._outputs.exists(file):
                     await self._store.lose(job_id)
-        for file in orphans - self._outputs.held if oldest else ():
+        for file in orphans - self._outputs.held:
             await self._outputs.remove(file, unless_before=oldest)

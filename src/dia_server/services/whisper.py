@@ -66,12 +66,12 @@ class Whisper:
 
     @property
     def error(self) -> str | None:
-        """Why the model could not be loaded, last time."""
+        """Why the model that `model_size` names could not be loaded, last time."""
         return self._error if self._failed == self.model_size else None
 
     @property
     def loaded(self) -> bool:
-        """Whether the model of that size is."""
+        """Whether the model that `model_size` names is the one that is loaded."""
         return self.device is not None and self._loaded_size == self.model_size
 
     async def load(self) -> tuple[str, str]:

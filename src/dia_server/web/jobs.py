@@ -8,6 +8,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from dia_server.services.jobs import Job, JobLine, JobService, JobStatus
+from dia_server.web.made_headers import made_headers
 from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
 
 MAX_LIMIT = 1000
@@ -41,12 +42,8 @@ class JobController(Controller):
         headers = {
             "Content-Length": str(result.size),
             "Content-Disposition": f'inline; filename="{job.file}"',
-            "X-Retries": str(job.retries),
         }
-        if job.request is not None:
-            headers["X-Seed"] = str(job.request.seed)
-        if job.faults:
-            headers["X-Faults"] = ", ".join(job.faults)
+        headers |= made_headers(_seed(job), job.retries, job.faults)
         return Stream(result.audio, media_type=result.media_type, headers=headers)
 
     @delete("/{job_id:str}", status_code=200, opt={"errors": (404, 429, 503)})
@@ -93,7 +90,12 @@ def _details(job: Job) -> JobDetails:
         generation_time=round(job.generation_s, 2) if completed and job.generation_s is not None else None,
         voice_id=None if request is None else request.voice_id,
         response_format=None if request is None else request.response_format,
-        seed=None if request is None else request.seed,
+        seed=_seed(job),
         retries=job.retries,
         faults=list(job.faults),
     )
+
+
+def _seed(job: Job) -> int | None:
+    """None where this version can't read the request."""
+    return None if job.request is None else job.request.seed

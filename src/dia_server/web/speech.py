@@ -15,6 +15,7 @@ from dia_server.services.jobs import JobService
 from dia_server.services.speech import Speech, SpeechService, Streamed
 from dia_server.web import sse
 from dia_server.web.disconnect import unless_gone
+from dia_server.web.made_headers import made_headers
 from dia_server.web.schemas import (
     GenerateRequest,
     JobAccepted,
@@ -110,9 +111,7 @@ def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
 
 def _whole(spoken: Speech) -> Response[bytes] | Stream:
     made, audio = spoken.made, spoken.audio
-    headers = {"X-Seed": str(spoken.seed), "X-Retries": str(made.retries)}
-    if made.faults:
-        headers["X-Faults"] = ", ".join(made.faults)
+    headers = made_headers(spoken.seed, made.retries, made.faults)
     if len(audio) <= SLICE:
         return Response(audio, media_type=spoken.media_type, headers=headers)
     headers["Content-Length"] = str(len(audio))

@@ -18,7 +18,7 @@ from dia_server.web.disconnect import ClientGone
 from dia_server.web.json_request import UnsupportedMediaType
 
 MAX_TEXT = 16 * 1024
-"""Bytes of a text field: 4,096 characters, whichever."""
+"""Bytes of a text field: enough for 4,096 characters of any script."""
 MAX_PARTS = 20
 WRITE_SIZE = 1024 * 1024
 """Bytes that are collected before they are written: a write is a trip to another thread."""

@@ -16,7 +16,7 @@ PROGRAMS = 512
 """Enough to keep the largest GPU's 132 to 192 processors busy, each with a few programs to switch between."""
 MAX_SPLITS = 32
 BLOCK = 64
-"""Columns a program reads at a time; a split is a multiple of it."""
+"""Columns a program reads at a time, in fp32 half as many; a split is a multiple of either."""
 
 
 @torch.library.custom_op("dia_server::decode_attention", mutates_args=())
