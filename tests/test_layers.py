@@ -11,9 +11,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "dia_server"
 ALLOWED = {
     "web": {"web", "services", "errors"},
-    "services": {"services", "db", "engine", "audio", "text", "errors"},
+    "services": {"services", "db", "engine", "audio", "text", "native", "errors"},
     "db": {"db", "errors"},
-    "engine": {"engine", "errors"},
+    "engine": {"engine", "native", "errors"},
     "audio": {"audio", "errors"},
     "text": {"text", "errors"},
 }

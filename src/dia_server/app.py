@@ -26,6 +26,7 @@ from dia_server.services.listening import WordCheck
 from dia_server.services.metrics import Metrics
 from dia_server.services.narrator import Narrator
 from dia_server.services.outputs import Outputs
+from dia_server.services.prompt_decoder import PromptDecoder
 from dia_server.services.prompt_folder import PromptFolder
 from dia_server.services.prompts import PromptService
 from dia_server.services.recorder import Recorder
@@ -98,7 +99,8 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     engine = engine or choose_engine(conf, gpus, lambda: config.current)
     usual_level = "info" if conf.log_level == "debug" else conf.log_level
     voices = VoiceService(database.sessions)
-    prompt_folder = PromptFolder(conf.audio_prompts)
+    decoder = PromptDecoder()
+    prompt_folder = PromptFolder(conf.audio_prompts, decoder.make)
     prompts = PromptService(database.sessions, prompt_folder, voices)
     whisper = Whisper(conf.whisper_model, idle_s=conf.whisper_idle)
     transcripts = TranscriptService(
@@ -149,6 +151,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
             await config.load()
             await voices.load()
             await prompts.load()
+            stopping.push_async_callback(asyncio.to_thread, decoder.close)
             stopping.push_async_callback(transcripts.close)
             stopping.push_async_callback(whisper.close)
             if config.current.auto_discover_prompts:

@@ -12,6 +12,7 @@ ServerError
 ├── PromptNotUsable        422  AUDIO_PROMPT_NOT_USABLE
 ├── RateLimitExceeded      429  RATE_LIMIT_EXCEEDED
 ├── GenerationFailed       500  GENERATION_FAILED
+│   └── UnspeakableText    422  GENERATION_FAILED
 ├── AudioProcessingError   500  AUDIO_PROCESSING_ERROR
 │   └── UnusableAudio      422  AUDIO_PROCESSING_ERROR
 ├── ModelNotLoaded         503  MODEL_NOT_LOADED
@@ -81,6 +82,12 @@ class GenerationFailed(ServerError):
     """A job has failed, of what has no name here."""
 
     status, code = 500, "GENERATION_FAILED"
+
+
+class UnspeakableText(GenerationFailed):
+    """The client's text crashes the engine, or takes it too long."""
+
+    status = 422
 
 
 class AudioProcessingError(ServerError):

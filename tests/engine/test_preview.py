@@ -1,13 +1,18 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
+from dia_server.errors import UnspeakableText
 
 
 @pytest.fixture(scope="module")
-def preview() -> Preview:
-    return Preview(slots=2)
+def preview() -> Iterator[Preview]:
+    preview = Preview(slots=4)
+    yield preview
+    preview.close()
 
 
 def speak(
@@ -50,15 +55,40 @@ def test_each_sentence_is_a_step_and_progress_grows(preview: Preview) -> None:
     assert all(chunk.tokens == -(-len(chunk.samples) // FRAME) for chunk in chunks)
 
 
-def test_who_comes_is_heard_next_and_then_each_in_turn(preview: Preview) -> None:
-    preview.admit(0, Utterance("[S1] One. Two. Three. Four.", "aria", seed=0))
-    slots = [*preview.step(), *preview.step()]
-    preview.admit(1, Utterance("[S1] One. Two.", "luna", seed=0))
-    slots += [slot for _ in range(4) for slot in preview.step()]
-    preview.release(0)
-    preview.release(1)
+def test_a_newcomer_is_heard_next_and_then_each_in_turn(preview: Preview) -> None:
+    preview.admit(0, Utterance("[S1] " + "One. " * 8, "aria", seed=0))
+    preview.step()
+    for slot in (1, 2, 3):
+        preview.admit(slot, Utterance("[S1] One. Two.", "luna", seed=0))
+    order = []
+    running = {0, 1, 2, 3}
+    while running:
+        for slot, chunk in preview.step().items():
+            assert isinstance(chunk, Chunk)
+            order.append(slot)
+            if chunk.done:
+                preview.release(slot)
+                running.remove(slot)
 
-    assert slots == [0, 0, 1, 0, 1, 0]
+    assert {*order[:5]} == {0, 1, 2, 3}  # each once, and one sentence more that was being said
+    assert sorted(order) == [0] * 7 + [1] * 2 + [2] * 2 + [3] * 2
+
+
+def test_a_text_that_crashes_espeak_is_refused_and_the_others_are_said(preview: Preview) -> None:
+    preview.admit(0, Utterance("[S1] ---नमस्ते", "aria", seed=0))
+    preview.admit(1, Utterance("[S1] One. Two. Three.", "aria", seed=0))
+    outcomes: dict[int, list[Chunk | Exception]] = {0: [], 1: []}
+    while not (outcomes[0] and len(outcomes[1]) == 3):
+        for slot, outcome in preview.step().items():
+            outcomes[slot].append(outcome)
+            if isinstance(outcome, Exception) or outcome.done:
+                preview.release(slot)
+
+    (refused,) = outcomes[0]
+    assert isinstance(refused, UnspeakableText)
+    assert "crashed 2 times" in str(refused)
+    said = [chunk.samples for chunk in outcomes[1] if isinstance(chunk, Chunk)]
+    assert np.array_equal(np.concatenate(said), speak(preview, "[S1] One. Two. Three.")[0])
 
 
 def test_every_voice_and_speaker_tag_is_another_person(preview: Preview) -> None:

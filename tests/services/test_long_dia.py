@@ -16,6 +16,7 @@ from dia_server.app import default_config
 from dia_server.audio import wav
 from dia_server.audio.encode import AudioFormat, Encoder
 from dia_server.audio.join import Join
+from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
 from dia_server.engine.dia.codec import CONTEXT, FIRST_CHUNK, Codec
 from dia_server.engine.dia.model import POLL, DiaModel
@@ -89,7 +90,7 @@ class Studio:
         self.engine = Engine("dia", lambda _: self.model, max_waiting=64)
         self.database = Database(conf.sqlalchemy_url)
         self.voices = VoiceService(self.database.sessions)
-        prompt_folder = PromptFolder(folder / "audio_prompts")
+        prompt_folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = PromptService(self.database.sessions, prompt_folder, self.voices)
         self.voice_prompts = VoicePrompts(self.prompts, prompt_folder)
         self.speech = SpeechService(

@@ -17,6 +17,7 @@ import pytest
 from dia_server.audio import prompt as recording
 from dia_server.audio import wav
 from dia_server.audio.encode import AudioFormat, encode
+from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
 from dia_server.errors import Conflict, Invalid, NotFound, StorageUnavailable, UnusableAudio
 from dia_server.services.prompt_folder import PromptFolder
@@ -36,7 +37,7 @@ class Shelf:
         self.prompts = self.service()
 
     def service(self) -> PromptService:
-        return PromptService(self.database.sessions, PromptFolder(self.folder), self.voices)
+        return PromptService(self.database.sessions, PromptFolder(self.folder, make), self.voices)
 
     async def open(self) -> None:
         await self.database.upgrade()

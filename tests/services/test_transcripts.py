@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
 from dia_server.services.prompt_folder import PromptFolder
 from dia_server.services.prompts import PromptService
@@ -35,7 +36,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
-        self.folder = PromptFolder(folder / "audio_prompts")
+        self.folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = PromptService(
             self.database.sessions, self.folder, VoiceService(self.database.sessions)
         )

@@ -27,10 +27,12 @@ def check_formats(conf: Settings) -> Iterator[Finding]:
 
 
 def check_espeak(conf: Settings) -> Iterator[Finding]:
-    from dia_server.engine.espeak import Profile, speak
+    from dia_server.engine.preview import Preview
+    from dia_server.errors import ServerError
 
-    samples, _ = speak("one", Profile("f3", 50, 170))
-    if samples.any():
-        yield ok("espeak-ng", "speaks")
+    try:
+        Preview(slots=1).close()
+    except ServerError as error:
+        yield wrong("espeak-ng", f"the preview engine can't speak: {error}. Install espeakng-loader anew.")
     else:
-        yield wrong("espeak-ng", "is silent: the preview engine can't speak. Install espeakng-loader anew.")
+        yield ok("espeak-ng", "speaks")

@@ -1,6 +1,7 @@
 """espeak-ng, a formant synthesizer, called from its wheel's shared library.
 
-The library is one per process and not thread-safe: one thread calls `speak`.
+The library is one per process, not thread-safe, and can be crashed by a text of five characters: it runs in a
+process of its own (native.py), for which this module imports little.
 """
 
 import _ctypes
@@ -9,9 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import espeakng_loader
-import numpy as np
 
-from dia_server.engine.types import Samples
 from dia_server.errors import AudioProcessingError
 
 # speak_lib.h
@@ -39,26 +38,35 @@ class Profile:
     """How much the pitch moves, 0 (monotone) to 100."""
 
 
-def speak(text: str, profile: Profile, seed: int = 0) -> tuple[Samples, int]:
-    """Return `text` as mono audio, and its sample rate; empty where there is nothing to pronounce.
+class Espeak:
+    """What a `NativeWorker` serves."""
 
-    The same arguments give the same audio. The library keeps phases, tremor and noise from one call to
-    the next and has no call that clears them, so each call loads it afresh (0.8 ms).
-    """
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
-    try:
-        return _speak(library, text, profile, seed)
-    finally:
-        library.espeak_Terminate()
-        _unload(library._handle)
+    def __init__(self) -> None:
+        """Raises AudioProcessingError where the library does not speak."""
+        _, pcm = self.speak("one", Profile("f3", 50, 170), 0)
+        if not any(pcm):
+            raise AudioProcessingError("espeak-ng is silent")
+
+    def speak(self, text: str, profile: Profile, seed: int) -> tuple[int, bytes]:
+        """Return `text` as the sample rate in Hz and mono 16-bit PCM, empty if nothing can be pronounced.
+
+        The same arguments give the same audio. The library keeps phases, tremor and noise from one call to
+        the next and has no call that clears them, so each call loads it afresh (0.8 ms).
+        """
+        library = ctypes.CDLL(espeakng_loader.get_library_path())
+        try:
+            return _speak(library, text, profile, seed)
+        finally:
+            library.espeak_Terminate()
+            _unload(library._handle)
 
 
-def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> tuple[Samples, int]:
-    pieces: list[Samples] = []
+def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> tuple[int, bytes]:
+    pcm = bytearray()
 
     def collect(wave: "ctypes._Pointer[ctypes.c_short]", count: int, _: int | None) -> int:
         if wave and count > 0:
-            pieces.append(np.ctypeslib.as_array(wave, (count,)).astype(np.float32) / np.float32(32768))
+            pcm.extend(ctypes.string_at(wave, 2 * count))
         return 0
 
     data = espeakng_loader.get_data_path().encode()
@@ -75,7 +83,7 @@ def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> tupl
     size = ctypes.c_size_t(len(encoded) + 1)
     _call(library.espeak_Synth, encoded, size, 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
     _call(library.espeak_Synchronize)
-    return (np.concatenate(pieces) if pieces else np.empty(0, np.float32)), sample_rate
+    return sample_rate, bytes(pcm)
 
 
 def _call(function: Callable[..., int], *arguments: object) -> None:

@@ -1,22 +1,25 @@
 """The preview engine's model: espeak-ng behind the frame that Dia runs in.
 
 Real, intelligible speech on any machine, always labelled as a preview: it is not Dia and does not
-clone voices. Each voice is a pair of people, one for each speaker tag. One step says one sentence of
-one utterance: sentences of others would only delay what is made already.
+clone voices. Each voice is a pair of people, one for each speaker tag. A step returns as soon as one process
+has said one sentence of one utterance: waiting for others would only delay what is made already.
 """
 
 import re
 import sys
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import chain
 
 import av
 import numpy as np
 
-from dia_server.engine.espeak import Profile, speak
+from dia_server.engine.espeak import Espeak, Profile
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
+from dia_server.errors import UnspeakableText
+from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
 
 FRAME = 512
 """Samples of one codec frame of Dia: tokens are counted as the model would."""
@@ -24,6 +27,12 @@ PAUSE = np.zeros(SAMPLE_RATE * 3 // 10, np.float32)
 """Between two sentences or turns, and in place of a clause without anything to pronounce."""
 LONGEST = 200
 """Characters said in one step, so that the engine thread can turn to others."""
+DEADLINE_S = 10.0
+"""Seconds for one sentence; it takes some 10 ms."""
+MEMORY = 256 * MIB
+"""Bytes that espeak-ng may take for one sentence."""
+WORKERS = 2
+"""Processes that speak: while one is started again after a crash, the other goes on."""
 
 VOICES = {
     "aria": (Profile("f3", 50, 170), Profile("m3", 45, 160)),
@@ -52,30 +61,56 @@ def load(slots: int) -> Callable[[Callable[[float], None]], Model]:
 
 class Preview:
     def __init__(self, slots: int) -> None:
+        """Raises AudioProcessingError where espeak-ng does not work."""
         self.slots = slots
-        self._running: dict[int, _Script] = {}
+        self._scripts: dict[int, _Script] = {}
+        """By slot, the one that was silent longest first."""
+        self._speaking: dict[int, Future[tuple[int, bytes]]] = {}
+        workers = [
+            NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY) for _ in range(WORKERS)
+        ]
+        self._pool = NativePool(workers)
+        self._pool.start()
+        workers[0].wait()
 
     def admit(self, slot: int, utterance: Utterance) -> None:
-        self._running[slot] = _Script(utterance)
+        self._scripts[slot] = _Script(utterance)
 
-    def step(self) -> dict[int, Chunk | Exception]:
-        """Let one that has said nothing yet speak, or else whoever has been silent longest."""
-        slot = min(self._running, key=lambda slot: self._running[slot].said > 0)  # the first of equals
-        script = self._running[slot] = self._running.pop(slot)  # goes to the end
-        return {slot: self._advance(script)}
+    def step(self) -> Mapping[int, Chunk | Exception]:
+        """Keep every process speaking, and return the sentences that are said, one at least."""
+        while len(self._speaking) < WORKERS and (slot := self._next()) is not None:
+            script = self._scripts[slot] = self._scripts.pop(slot)  # goes to the end
+            profile, clause = script.clauses[0]
+            self._speaking[slot] = self._pool.submit(Espeak.speak, clause, profile, script.seed)
+        done, _ = wait(self._speaking.values(), return_when=FIRST_COMPLETED)
+        said = [slot for slot, speech in self._speaking.items() if speech in done]
+        return {slot: self._advance(self._scripts[slot], self._speaking.pop(slot)) for slot in said}
 
     def release(self, slot: int) -> None:
-        self._running.pop(slot, None)
+        self._scripts.pop(slot, None)
+        if speech := self._speaking.pop(slot, None):
+            speech.cancel()
 
     def reset(self) -> None:
-        self._running.clear()
+        for slot in [*self._scripts]:
+            self.release(slot)
 
     def close(self) -> None:
-        self._running.clear()
+        self.reset()
+        self._pool.close()
 
-    def _advance(self, script: "_Script") -> Chunk:
-        profile, clause = script.clauses.popleft()
-        samples = resample(*speak(clause, profile, script.seed))
+    def _next(self) -> int | None:
+        """The slot whose turn it is: one that has said nothing yet, else the one that was silent longest."""
+        silent = [slot for slot in self._scripts if slot not in self._speaking]
+        return min(silent, key=lambda slot: self._scripts[slot].said > 0, default=None)
+
+    def _advance(self, script: "_Script", speech: Future[tuple[int, bytes]]) -> Chunk | Exception:
+        try:
+            rate, pcm = speech.result()
+        except NativeFailure as failure:
+            return UnspeakableText(f"The preview voice cannot say the text: {failure}", param="text")
+        _, clause = script.clauses.popleft()
+        samples = resample(np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768), rate)
         if script.clauses or not samples.any():
             samples = np.concatenate([samples, PAUSE])
         samples = samples[: script.tokens_left * FRAME]

@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -72,8 +73,10 @@ def txt_name(prompt_id: str) -> str:
 
 
 class PromptFolder:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, make: Callable[[BinaryIO], bytes]) -> None:
+        """`make` brings any audio file into the form of a prompt; it raises UnusableAudio."""
         self.path = path
+        self.make = make
 
     def prepare(self) -> None:
         """Create the folder and clear away what changes that a power failure cut short have left."""
@@ -152,7 +155,7 @@ class PromptFolder:
             if name.endswith(".wav") and size <= prompt.MAX_SIZE and prompt.is_made(raw := file.read()):
                 return raw, True
             file.seek(0)
-            return prompt.make(file), False
+            return self.make(file), False
 
     def stored(self, prompt_id: str, digest: str) -> bytes:
         """Return a prompt's WAV file; raises PromptNotUsable unless its SHA-256 is `digest`."""

@@ -92,7 +92,7 @@ class PromptService:
         """
         prompt_folder.check_id(prompt_id)
         text = None if transcript is None else _said(transcript)
-        made = await self._decode(audio.make, file)
+        made = await self._decode(self._folder.make, file)
         async with self._lock:
             return await self._take(prompt_id, made, is_stored=False, text=text)
 

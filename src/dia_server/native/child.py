@@ -1,0 +1,105 @@
+"""The child's side: an object, and the calls that its methods answer. It imports as little as it can."""
+
+import os
+import signal
+import sys
+import typing
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+OUT_OF_MEMORY = "out of memory"
+"""Sent in place of an error's name."""
+
+
+def serve(connection: Connection, factory: Callable[[], object], memory: int | None) -> None:
+    """The child's life: make the object, then answer calls until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+    _silence()
+    try:
+        served = factory()
+    except Exception as error:  # noqa: BLE001 - raised again in the parent
+        connection.send_bytes(_failure(error))
+        return
+    if memory is not None:
+        _limit_memory(memory)
+    connection.send_bytes(msgspec.msgpack.encode(("returned", None)))
+    with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
+        while True:
+            connection.send_bytes(_answer_to(served, connection))
+
+
+def _answer_to(served: object, connection: Connection) -> bytes:
+    name, values = msgspec.msgpack.decode(connection.recv_bytes(), type=tuple[str, list[Any]])
+    method = getattr(type(served), name)
+    kinds, _ = signature(method)
+    args = [
+        receive_file(connection) if kind is BinaryIO else msgspec.convert(value, kind)
+        for kind, value in zip(kinds, values, strict=True)
+    ]
+    try:
+        return msgspec.msgpack.encode(("returned", method(served, *args)))
+    except Exception as error:  # noqa: BLE001 - raised again in the parent
+        return _failure(error)
+    finally:
+        for arg in args:
+            if is_file(arg):
+                arg.close()
+
+
+def _failure(error: Exception) -> bytes:
+    if isinstance(error, MemoryError):
+        return msgspec.msgpack.encode((OUT_OF_MEMORY, ""))
+    return msgspec.msgpack.encode((type(error).__name__, str(error)))
+
+
+def _silence() -> None:
+    """Drop what libraries print: malloc's last words, FFmpeg's remarks, progress bars."""
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+
+
+def _limit_memory(growth: int) -> None:
+    """Let this process take `growth` bytes more than it has; without effect where there is no RLIMIT_AS."""
+    if sys.platform == "linux":
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + growth
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def is_file(arg: object) -> bool:
+    return hasattr(arg, "fileno")
+
+
+def send_file(connection: Connection, handle: int, pid: int | None) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        handle = msvcrt.get_osfhandle(handle)
+    reduction.send_handle(connection, handle, pid)
+
+
+def receive_file(connection: Connection) -> BinaryIO:
+    handle = reduction.recv_handle(connection)
+    if sys.platform == "win32":
+        import msvcrt
+
+        handle = msvcrt.open_osfhandle(handle, os.O_RDONLY)
+    return os.fdopen(handle, "rb")
+
+
+@cache
+def signature(method: Callable[..., Any]) -> tuple[list[Any], Any]:
+    """Types of a method's arguments and of its result."""
+    hints = typing.get_type_hints(method)
+    result = hints.pop("return")
+    return list(hints.values()), result

@@ -1,0 +1,186 @@
+"""The parent's side: one child process, and the calls that it is sent."""
+
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, cast
+
+import msgspec
+
+from dia_server import errors
+from dia_server.errors import ServerError
+from dia_server.native.child import OUT_OF_MEMORY, is_file, send_file, serve, signature
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+MIB = 1024 * 1024
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""How children start: a fork of this process would copy the locks of its other threads."""
+PRELOADED = ["dia_server.cli", "dia_server.native.child", "dia_server.engine.espeak"]
+"""Modules that the fork server imports once, so that a child is there in 10 ms; none that starts threads."""
+START_S = 60.0
+"""Seconds until a child must be ready, unless its factory has another limit."""
+MAX_CRASHES = 2
+"""Children that one call may kill before its input is taken for the cause."""
+MAX_ANSWER = 64 * MIB
+"""Bytes of one answer: a minute of audio is 5 MB."""
+EXIT_S = 1.0
+"""Seconds that a child has to end by itself when its worker is closed."""
+
+
+class NativeFailure(ServerError):
+    """A call crashed its child twice, or took too long or too much memory; the message says which."""
+
+
+class Closed(ServerError):
+    """The worker was closed before or during the call."""
+
+
+class NativeWorker(Generic[S]):
+    """A child process that holds one object; `call` blocks and belongs to one thread, `close` to any."""
+
+    def __init__(
+        self,
+        name: str,
+        factory: Callable[[], S],
+        *,
+        deadline_s: float,
+        memory: int | None,
+        start_s: float | None = START_S,
+    ) -> None:
+        """`factory` makes the object in the child; it must be picklable.
+
+        `deadline_s` is the longest a call may take, `start_s` the longest the factory may, `memory` the bytes
+        that calls may add to what the child has once the object is made; None is no limit.
+        """
+        self._name = name
+        self._factory = factory
+        self._deadline_s = deadline_s
+        self._start_s = start_s
+        self._memory = memory
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._is_ready = False
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the child if there is none, without waiting for it."""
+        if self._process is not None:
+            return
+        context = multiprocessing.get_context(METHOD)
+        context.set_forkserver_preload(PRELOADED)
+        self._connection, theirs = context.Pipe()
+        self._process = cast(
+            BaseProcess,
+            context.Process(  # type: ignore[attr-defined]
+                target=serve,
+                args=(theirs, self._factory, self._memory),
+                name=f"dia-{self._name}",
+                daemon=True,
+            ),
+        )
+        self._process.start()
+        theirs.close()  # so that the pipe ends when the child does
+
+    def wait(self) -> None:
+        """Start the child and return once its object is made; raises what making it raised."""
+        self._run(self._await_ready)
+
+    def call(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `method` of the child's object; raises what it raised, NativeFailure or Closed.
+
+        A call that the child does not survive is made once more in a new child.
+        """
+        assert not kwargs, "arguments are positional"
+        files = [(cast(BinaryIO, arg), cast(BinaryIO, arg).fileno()) for arg in args if is_file(arg)]
+        values = [None if is_file(arg) else arg for arg in args]
+        answer = self._run(lambda: self._ask((method.__name__, values), files))
+        return cast(R, msgspec.convert(answer, signature(method)[1]))
+
+    def close(self) -> None:
+        """End the child, and with it the call that another thread is waiting for."""
+        self._closed = True
+        process = self._process
+        if process is not None and process.is_alive():
+            process.kill()
+            process.join()
+
+    def _run(self, work: Callable[[], T]) -> T:
+        """Do `work` with a child that is started, once more where the child crashes."""
+        for _ in range(MAX_CRASHES):
+            if self._closed:
+                raise Closed(f"The {self._name} process is closed")
+            self.start()
+            try:
+                return work()
+            except TimeoutError as error:
+                self._bury()
+                raise NativeFailure(f"it takes the {self._name} process {error}") from None
+            except (EOFError, OSError):
+                cause = self._bury()
+                if not self._closed:
+                    log.warning("native process crashed", extra={"child": self._name, "cause": cause})
+                    self.start()
+        raise NativeFailure(f"the {self._name} process crashed {MAX_CRASHES} times on it ({cause})")
+
+    def _await_ready(self) -> None:
+        if not self._is_ready:
+            try:
+                self._answer(self._start_s)
+            except ServerError:
+                self._bury()
+                raise
+            self._is_ready = True
+
+    def _ask(self, question: tuple[str, list[Any]], files: list[tuple[BinaryIO, int]]) -> Any:
+        self._await_ready()
+        assert self._connection is not None
+        assert self._process is not None
+        self._connection.send_bytes(msgspec.msgpack.encode(question))
+        for file, descriptor in files:
+            file.seek(0)
+            send_file(self._connection, descriptor, self._process.pid)
+        return self._answer(self._deadline_s)
+
+    def _answer(self, deadline_s: float | None) -> Any:
+        """The child's next answer; raises what it raised, TimeoutError, and EOFError where it is gone."""
+        assert self._connection is not None
+        if not self._connection.poll(deadline_s):
+            raise TimeoutError(f"longer than {deadline_s:g} s")
+        raw = self._connection.recv_bytes(MAX_ANSWER)
+        kind, value = msgspec.msgpack.decode(raw, type=tuple[str, Any])
+        if kind == "returned":
+            return value
+        if kind == OUT_OF_MEMORY:
+            most = "" if self._memory is None else f": the limit is {self._memory // MIB} MiB"
+            raise NativeFailure(f"it takes the {self._name} process too much memory{most}")
+        raise _raised(kind, str(value))
+
+    def _bury(self) -> str:
+        """End the child, whatever it is doing; returns how it ended."""
+        assert self._process is not None
+        assert self._connection is not None
+        self._process.join(EXIT_S)  # its pipe ends a moment before it does
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+        code = self._process.exitcode or 0
+        self._process = self._connection = None
+        self._is_ready = False
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _raised(kind: str, message: str) -> ServerError:
+    """The child's error: one of the API's, or what has no name there as a ServerError."""
+    named = getattr(errors, kind, None)
+    if isinstance(named, type) and issubclass(named, ServerError):
+        return named(message)
+    return ServerError(f"{kind}: {message}")

@@ -1,0 +1,59 @@
+"""An object whose methods fail in every way that native code does."""
+
+import ctypes
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dia_server.errors import UnusableAudio
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    x: int
+    y: float
+
+
+class Fragile:
+    def __init__(self, folder: str = "", *, refuses: bool = False) -> None:
+        if refuses:
+            raise UnusableAudio("not today")
+        self._folder = Path(folder)
+        self._pid = os.getpid()
+
+    def pid(self) -> int:
+        return self._pid
+
+    def double(self, point: Point, data: bytes) -> tuple[float, bytes]:
+        return point.x * point.y, data * 2
+
+    def read(self, file: BinaryIO) -> bytes:
+        return file.read()
+
+    def refuse(self) -> None:
+        raise UnusableAudio("no audio in it")
+
+    def fail(self) -> None:
+        raise ValueError("a bug")
+
+    def crash(self) -> None:
+        ctypes.string_at(0)
+
+    def crash_once(self, name: str) -> int:
+        """Crash unless a process before this one has."""
+        mark = self._folder / name
+        if not mark.exists():
+            mark.touch()
+            self.crash()
+        return self._pid
+
+    def hang(self) -> None:
+        time.sleep(60)
+
+    def allocate(self, size: int) -> int:
+        return len(bytearray(size))
+
+    def answer(self, size: int) -> bytes:
+        return bytes(size)
