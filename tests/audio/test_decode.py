@@ -1,4 +1,5 @@
 import io
+import tempfile
 import time
 import tracemalloc
 import wave
@@ -12,6 +13,9 @@ from dia_server.audio import wav
 from dia_server.audio.decode import PEAK, decode
 from dia_server.audio.encode import AudioFormat, encode
 from dia_server.errors import UnusableAudio
+from dia_server.native import MIB, NativeWorker
+from tests.audio.measured import MeasuredPromptMaker
+from tests.bombs import mp3_with_cover
 from tests.recordings import RATE, container, sound, wav_file
 
 
@@ -154,3 +158,33 @@ def _refused_at_once(content: bytes, refusal: str) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30e6
+
+
+def test_a_cover_that_would_take_gigabytes_is_not_decoded() -> None:
+    worker = NativeWorker("decoder", MeasuredPromptMaker, deadline_s=60, memory=None)
+    with tempfile.TemporaryFile() as plain, tempfile.TemporaryFile() as bomb:
+        plain.write(mp3_with_cover(1))
+        bomb.write(mp3_with_cover(side=8_000))  # 256 MB
+        plain.flush()
+        bomb.flush()
+        before = worker.call(MeasuredPromptMaker.peak_after, plain)
+        peak = worker.call(MeasuredPromptMaker.peak_after, bomb)
+    worker.close()
+
+    assert peak - before < 32 * MIB
+
+
+def test_a_codec_that_is_not_allowed_is_refused() -> None:
+    with pytest.raises(UnusableAudio, match="cannot be decoded"):
+        decode(io.BytesIO(container(sound(1.0), "matroska", "tta")), RATE)
+
+
+def test_more_channels_than_a_recording_has_are_refused() -> None:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as many:
+        many.setparams((16, 2, RATE, 0, "NONE", ""))
+        many.writeframes(bytes(2 * 16 * RATE))
+    file.seek(0)
+
+    with pytest.raises(UnusableAudio, match="16 channels; the limit is 8"):
+        decode(file, RATE)

@@ -1,10 +1,10 @@
 """Voice prompts from whatever file people have: decoded, made mono, limited, levelled.
 
 What a file says of itself - its name, its type, its length - is not believed: it is read until it ends
-or is too long, and no further.
+or is too long, and no further. FFmpeg is written in C, and runs in a process of its own (native/), which also
+limits time and memory.
 """
 
-import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -23,12 +23,37 @@ SILENCE = 0.001
 """A peak below which there is nothing to level (-60 dB)."""
 RATES = (8_000, 192_000)
 """Hz. One hertz would make a minute out of 60 samples, and gigabytes out of a small file."""
-TIME_LIMIT_S = 30.0
-"""For one file; a minute of audio takes well under a second."""
+MAX_CHANNELS = 8
+MAX_STREAMS = 32
+"""Streams of one file: a film has a sound for each language, and subtitles."""
+MAX_CLAIMED_S = 3600.0
+"""Seconds that a file may claim to last; what it really lasts is found out while it is decoded."""
 
 CONTAINERS = "wav,w64,mp3,flac,ogg,aac,aiff,caf,mov,matroska"
 """FFmpeg's names; mov is also M4A and MP4, matroska is also WebM. Others, playlists above all, could
 make it open further files or addresses."""
+CODECS = ",".join(
+    (
+        *(
+            "mp3float",
+            "mp3",
+            "mp2float",
+            "mp2",
+            "mp1float",
+            "aac",
+            "alac",
+            "flac",
+            "vorbis",
+            "opus",
+            "libopus",
+        ),
+        *("pcm_u8", "pcm_s8", "pcm_alaw", "pcm_mulaw", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"),
+        *("pcm_s32le", "pcm_s32be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be"),
+        *("adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "gsm_ms", "amrnb", "amrwb", "ac3", "eac3"),
+    )
+)
+"""FFmpeg's names of the decoders that may run. While probing, FFmpeg would decode pictures too: a PNG cover
+of 1 MB takes a gigabyte."""
 
 
 def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
@@ -37,7 +62,11 @@ def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
     Raises UnusableAudio where that is not 0.5 to 60 s of sound.
     """
     try:
-        options = {"format_whitelist": CONTAINERS}
+        options = {
+            "format_whitelist": CONTAINERS,
+            "codec_whitelist": CODECS,
+            "max_streams": str(MAX_STREAMS),
+        }
         with av.open(file, "r", options=options, metadata_errors="ignore") as container:
             samples = _resampled(_frames(container), sample_rate)
     except (av.FFmpegError, ValueError) as error:
@@ -51,25 +80,42 @@ def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
 
 def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
     """Decode the first audio stream until it is too long; damaged frames are skipped, as players do."""
-    deadline = time.monotonic() + TIME_LIMIT_S
-    seconds = 0.0
     if not container.streams.audio:
         raise UnusableAudio("the file holds no audio")
-    for packet in container.demux(container.streams.audio[0]):
-        if time.monotonic() > deadline:
-            raise UnusableAudio(f"the file takes longer than {TIME_LIMIT_S:.0f} s to decode")
+    stream = container.streams.audio[0]
+    _check_claims(container, stream)
+    context = stream.codec_context
+    context.options = {"codec_whitelist": CODECS}  # the container's options bind probing only
+    context.thread_count = 1
+    seconds = 0.0
+    for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except av.InvalidDataError:
             continue
         for frame in frames:
             assert isinstance(frame, av.AudioFrame)
-            if not RATES[0] <= frame.sample_rate <= RATES[1]:
-                raise UnusableAudio(f"the sample rate is {frame.sample_rate} Hz; the limits are 8 to 192 kHz")
+            _check_rate(frame.sample_rate)
             seconds += frame.samples / frame.sample_rate
             if seconds > MAX_S + SLACK_S:
                 raise UnusableAudio(f"the audio lasts longer than {MAX_S:.0f} s; {_limits()}")
             yield frame
+
+
+def _check_claims(container: InputContainer, stream: av.AudioStream) -> None:
+    """Refuse before decoding what would be refused, or take too much, later."""
+    context = stream.codec_context
+    if context.sample_rate:  # else only the frames know
+        _check_rate(context.sample_rate)
+    if (container.duration or 0) / av.time_base > MAX_CLAIMED_S:
+        raise UnusableAudio(f"the audio lasts longer than {MAX_S:.0f} s; {_limits()}")
+    if context.channels > MAX_CHANNELS:
+        raise UnusableAudio(f"the audio has {context.channels} channels; the limit is {MAX_CHANNELS}")
+
+
+def _check_rate(rate: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UnusableAudio(f"the sample rate is {rate} Hz; the limits are 8 to 192 kHz")
 
 
 def _resampled(frames: Iterator[av.AudioFrame], sample_rate: int) -> NDArray[np.float32]:
