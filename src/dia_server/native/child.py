@@ -28,7 +28,7 @@ def serve(connection: Connection, factory: Callable[[], object], memory: int | N
         connection.send_bytes(_failure(error))
         return
     if memory is not None:
-        _limit_memory(memory)
+        limit_memory(memory)
     connection.send_bytes(msgspec.msgpack.encode(("returned", None)))
     with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
@@ -66,7 +66,7 @@ def _silence() -> None:
         os.dup2(nothing.fileno(), 2)
 
 
-def _limit_memory(growth: int) -> None:
+def limit_memory(growth: int) -> None:
     """Let this process take `growth` bytes more than it has; without effect where there is no RLIMIT_AS."""
     if sys.platform == "linux":
         import resource

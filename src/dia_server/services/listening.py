@@ -7,7 +7,7 @@ import structlog
 
 from dia_server.audio.encode import encode
 from dia_server.engine.types import SAMPLE_RATE, Samples
-from dia_server.errors import WhisperNotAvailable
+from dia_server.errors import UnusableAudio, WhisperNotAvailable
 from dia_server.text.word_errors import word_error_rate
 
 log = structlog.get_logger()
@@ -26,7 +26,7 @@ class WordCheck:
         """Whether what is heard is not `text`; what can't be listened to counts as good."""
         try:
             heard = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
-        except WhisperNotAvailable as error:
+        except (WhisperNotAvailable, UnusableAudio) as error:
             if not self._is_deaf:
                 log.warning("words are not checked", cause=str(error))
             self._is_deaf = True

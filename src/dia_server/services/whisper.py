@@ -1,38 +1,31 @@
-"""Whisper: what is said in a recording, by faster-whisper on a thread of its own."""
+"""Whisper: what is said in a recording, by faster-whisper in a process of its own."""
 
 import asyncio
-import gc
 import importlib.util
-import io
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
-import numpy as np
 import structlog
 
-from dia_server.errors import WhisperNotAvailable
+from dia_server.errors import ServerError, UnusableAudio, WhisperNotAvailable
+from dia_server.native import NativeFailure, NativeWorker
 from dia_server.services.own_thread import OwnThread
-
-if TYPE_CHECKING:
-    from faster_whisper import WhisperModel
+from dia_server.services.transcriber import SIZES as SIZES
+from dia_server.services.transcriber import Transcriber
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-SIZES = (
-    *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
-    *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
-    *("distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3", "distil-large-v3.5"),
-)
-"""Names of models that are downloaded when they are first loaded."""
 DEVICES: Final = (("cuda", "float16"), ("cuda", "float32"), ("cpu", "int8"))
 """What is tried, in this order: a GPU may be there and its libraries not, or be too old for float16."""
 RETRY_S = 60.0
 """Before a model that could not be loaded is tried again without being asked for."""
 CLOSE_S = 10.0
+DEADLINE_S = 600.0
+"""Seconds for one recording; a minute of audio takes the largest model some two minutes on a slow CPU."""
 
 
 class Whisper:
@@ -56,7 +49,7 @@ class Whisper:
         self._error: str | None = None
         self._failed: str | None = None
         self._failed_at = 0.0
-        self._model: WhisperModel | None = None
+        self._model: NativeWorker[Transcriber] | None = None
         self._loaded_size: str | None = None
 
     @property
@@ -82,7 +75,10 @@ class Whisper:
         return await self._work(self._reload)
 
     async def transcribe(self, recording: bytes) -> str:
-        """Return what is said in an audio file, "" for nothing; raises WhisperNotAvailable."""
+        """Return what is said in an audio file, "" for nothing.
+
+        Raises WhisperNotAvailable, and UnusableAudio where the file is the cause.
+        """
         return await self._work(lambda: self._transcribe(recording))
 
     async def close(self) -> None:
@@ -92,6 +88,8 @@ class Whisper:
             self._idle.cancel()
         for call in self._calls:
             call.cancel()
+        if self._model is not None:
+            await asyncio.to_thread(self._model.close)
         if not await self._thread.end(CLOSE_S):
             log.warning("Whisper was still busy when the server ended")
 
@@ -131,58 +129,42 @@ class Whisper:
                 raise WhisperNotAvailable(f"{self.error} (POST /whisper/load tries again)")
             model = self._load()
         try:
-            segments, _ = model.transcribe(io.BytesIO(recording), condition_on_previous_text=False)
-            texts = []
-            for segment in segments:
-                if self._closing:
-                    raise WhisperNotAvailable("The server is shutting down")
-                texts.append(segment.text.strip())
-        except (RuntimeError, ValueError) as error:  # CTranslate2's, out of memory among them
-            raise WhisperNotAvailable(f"Whisper failed: {error}") from error
-        return " ".join(filter(None, texts))
+            return model.call(Transcriber.transcribe, recording)
+        except NativeFailure as failure:
+            raise UnusableAudio(f"Whisper cannot transcribe the recording: {failure}") from None
 
-    def _load(self) -> "WhisperModel":
+    def _load(self) -> NativeWorker[Transcriber]:
         self._unload()
         size = self.model_size
+        model = self._model = NativeWorker(
+            "whisper",
+            partial(Transcriber, size, self._devices),
+            deadline_s=DEADLINE_S,
+            memory=None,  # the child knows the device, and limits itself
+            start_s=None,  # the model may have to be downloaded
+        )
+        if self._closing:
+            model.close()
         try:
-            self._model, self.device = self._open(size)
-        except Exception as error:
-            cause = str(error).strip().partition("\n")[0] or type(error).__name__
-            self._error = f"Whisper model {size!r} cannot be loaded: {cause}"
+            opened = model.call(Transcriber.opened)
+        except ServerError as error:
+            self._model = None
+            self._error = f"Whisper model {size!r} cannot be loaded: {error}"
             self._failed, self._failed_at = size, time.monotonic()
             raise WhisperNotAvailable(self._error) from error
-        self._error, self._failed, self._loaded_size = None, None, size
+        for refusal in opened.refusals:
+            log.warning(
+                "Whisper cannot use a device",
+                device=refusal.device,
+                format=refusal.number_format,
+                cause=refusal.cause,
+            )
+        self._error, self._failed, self._loaded_size, self.device = None, None, size, opened.device
         log.info("Whisper loaded", model=size, device=self.device)
-        return self._model
-
-    def _open(self, size: str) -> tuple["WhisperModel", str]:
-        is_folder = Path(size).is_dir()
-        if not is_folder and size not in SIZES:
-            raise ValueError(f"it is neither a folder nor one of {', '.join(SIZES)}")
-        # imported here: it takes a second, and speech must work without it
-        from ctranslate2 import get_cuda_device_count
-        from faster_whisper import WhisperModel, download_model
-
-        folder = size if is_folder else download_model(size)
-        failure: Exception = RuntimeError("there is no device for it")
-        for device, number_format in self._devices:
-            if device == "cuda" and not get_cuda_device_count():
-                continue
-            try:
-                model = WhisperModel(folder, device=device, compute_type=number_format)
-                if device == "cuda":  # that its libraries are missing shows only now
-                    list(model.transcribe(np.zeros(16_000, np.float32), language="en", temperature=0)[0])
-            except (RuntimeError, ValueError) as error:
-                log.warning(
-                    "Whisper cannot use a device", device=device, format=number_format, cause=str(error)
-                )
-                failure = error
-            else:
-                return model, device
-        raise failure
+        return model
 
     def _unload(self) -> None:
         if self._model is not None:
+            self._model.close()
             self._model = self.device = None
-            gc.collect()
             log.info("Whisper unloaded")
