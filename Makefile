@@ -22,6 +22,10 @@ run: $(VENV)/installed  ## Set everything up and serve on http://127.0.0.1:7860
 test: $(VENV)/installed-dev  ## Set everything up and run every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+.PHONY: test-full
+test-full: $(VENV)/installed-dev  ## Run what takes too long for every change: long fuzzing
+	@$(BIN)/python -m pytest -m full tests/live
+
 .PHONY: check
 check: $(VENV)/installed-dev  ## Check style and types
 	@$(BIN)/ruff format --check

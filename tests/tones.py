@@ -67,3 +67,26 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+
+class FatalModel(ToneModel):
+    """Calls `fault` in a step of a text with "crash" in it, once everything that runs has begun."""
+
+    def __init__(self, fault: Callable[[], object], slots: int = 4) -> None:
+        super().__init__(slots)
+        self.batches: list[set[str]] = []
+        """Texts that ran together when `fault` was called."""
+        self._fault = fault
+        self._texts: dict[int, str] = {}
+
+    def admit(self, slot: int, utterance: Utterance) -> None:
+        super().admit(slot, utterance)
+        self._texts[slot] = utterance.text
+
+    def step(self) -> dict[int, Chunk | Exception]:
+        running = {self._texts[slot] for slot in self.left}
+        if any("crash" in text for text in running) and self.steps % 8 == 0:
+            self.batches.append(running)
+            self.steps += 1
+            self._fault()
+        return super().step()

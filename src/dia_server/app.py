@@ -12,6 +12,7 @@ from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 
 from dia_server import __version__, logs, settings
+from dia_server.crash_mark import CrashMark
 from dia_server.db.engine import Database
 from dia_server.db.lock import ServerLock
 from dia_server.engine.devices import accelerators
@@ -132,6 +133,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         recorder.finished,
         max_characters=conf.max_characters,
     )
+    crash_mark = CrashMark(conf.data_dir)
     worker = JobWorker(engine, speech, store, outputs)
     jobs = JobService(engine, speech, store, worker, outputs)
     retention = Retention(store, outputs, config)
@@ -165,7 +167,8 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
                 worker_count=engine.worker_count,
                 gpu_mode=config.current.gpu_mode if conf.device == "auto" else "single",
             )
-            await worker.start()
+            await worker.start(crash_mark.read())
+            crash_mark.clear()
             stopping.push_async_callback(lambda: worker.stop(shutdown.left_s))
             stopping.push_async_callback(shutdown.close)
             retention.start()

@@ -13,12 +13,16 @@ import socket
 import sys
 from typing import Any
 
+import structlog
 from granian.constants import Interfaces, Loops
 from granian.log import LogLevels
 from granian.server import MPServer
 
 from dia_server import logs
+from dia_server.crash_mark import CrashMark
 from dia_server.settings import Settings
+
+log = structlog.get_logger()
 
 NOTICE = getattr(signal, "SIGUSR1", None)
 """What a worker is sent when the server is to end; None where there are no such signals."""
@@ -35,6 +39,7 @@ class NoticingServer(MPServer):
     _ssp: Any
     _shd: Any
     _sso: Any
+    crash_mark: CrashMark
 
     def _init_shared_socket(self) -> None:
         """On Linux a worker would open a socket of its own; this one's options each connection inherits."""
@@ -46,6 +51,16 @@ class NoticingServer(MPServer):
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, GONE_AFTER_S // 2)
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, GONE_AFTER_S // 4)
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_S * 1000)
+
+    def shutdown(self, exit_code: int = 0) -> None:
+        """Also note for the next start where the worker was ended by a signal that was not ours."""
+        for index in self.interrupt_children:
+            code = self.wrks[index].inner.exitcode
+            if code is not None and code < 0:
+                cause = signal.Signals(-code).name
+                log.error("server process crashed", cause=cause)
+                self.crash_mark.leave(cause)
+        super().shutdown(exit_code)  # type: ignore[no-untyped-call]
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
         if NOTICE is not None:
@@ -60,7 +75,7 @@ def run(conf: Settings) -> None:
     if NOTICE is not None:  # a worker that is not yet listening inherits this, and is not ended by it
         signal.signal(NOTICE, signal.SIG_IGN)
     logs.configure(conf.log_format, conf.log_level)
-    NoticingServer(
+    server = NoticingServer(
         "dia_server.app:create_app",
         address=conf.host,
         port=conf.port,
@@ -72,4 +87,6 @@ def run(conf: Settings) -> None:
         factory=True,
         log_level=LogLevels(conf.log_level),
         log_dictconfig=logs.dict_config(conf.log_format, conf.log_level),
-    ).serve()
+    )
+    server.crash_mark = CrashMark(conf.data_dir)
+    server.serve()

@@ -83,8 +83,9 @@ def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
     if not container.streams.audio:
         raise UnusableAudio("the file holds no audio")
     stream = container.streams.audio[0]
-    _check_claims(container, stream)
-    context = stream.codec_context
+    if (context := stream.codec_context) is None:  # FFmpeg has no decoder for it
+        raise ValueError(stream.type)
+    _check_claims(container, context)
     context.options = {"codec_whitelist": CODECS}  # the container's options bind probing only
     context.thread_count = 1
     seconds = 0.0
@@ -102,9 +103,8 @@ def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
             yield frame
 
 
-def _check_claims(container: InputContainer, stream: av.AudioStream) -> None:
+def _check_claims(container: InputContainer, context: av.AudioCodecContext) -> None:
     """Refuse before decoding what would be refused, or take too much, later."""
-    context = stream.codec_context
     if context.sample_rate:  # else only the frames know
         _check_rate(context.sample_rate)
     if (container.duration or 0) / av.time_base > MAX_CLAIMED_S:

@@ -100,6 +100,8 @@ class Job(Base):
     text_preview: Mapped[str] = mapped_column(String(100))
     attempts: Mapped[int] = mapped_column(default=0)
     """How often it was begun; more than once where the server ended in between."""
+    crashes: Mapped[int] = mapped_column(server_default=text("0"))
+    """Attempts that ended with a crash of the server or of an engine's process; they are no `attempts`."""
     progress: Mapped[float] = mapped_column(default=0.0)
     """0 to 1; newer in the worker's memory while the job runs."""
     error: Mapped[str | None] = mapped_column(Text)

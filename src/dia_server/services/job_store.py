@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import CursorResult, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dia_server.db import models
@@ -30,7 +30,9 @@ PREVIEW = 100
 """Characters of a job's text that lists show."""
 UNFINISHED: tuple[JobStatus, ...] = ("pending", "processing")
 MAX_ATTEMPTS = 25
-"""A job that was running each time the server died is taken for the cause of it."""
+"""Attempts of a job that was running each time the server was killed: it is taken for the cause."""
+MAX_CRASHES = 2
+"""Crashes that end attempts of one job; the last one hit it while it was running alone."""
 UNREADABLE = "What was asked for can't be read: it was written by another version, or is damaged"
 
 Row = models.Job
@@ -60,6 +62,8 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    alone: bool
+    """Whether an earlier attempt was cut short, so that no other job runs beside it."""
 
 
 class Wanted(Struct, frozen=True):
@@ -110,6 +114,7 @@ def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
         voice=msgspec.json.encode(voice).decode(),
         text_preview=request.text[:PREVIEW],
         attempts=int(status != "pending"),
+        crashes=0,
         created_at=now(),
         started_at=None if status == "pending" else now(),
         progress=0.0,
@@ -151,14 +156,15 @@ class JobStore:
             found = dict((await session.execute(unfinished_jobs())).all())
             return {status: found.get(status, 0) for status in UNFINISHED}
 
-    async def claim(self, limit: int) -> Sequence[Job]:
+    async def claim(self, limit: int, *, idle: bool = True) -> Sequence[Job]:
         """Make the `limit` oldest pending jobs `processing`, and return them.
 
-        Those that can't be read are failed: they would be in the way of all others.
+        One that has to run alone is only claimed where no other job runs (`idle`), and then alone. Those that
+        can't be read are failed: they would be in the way of all others.
         """
         oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
         async with self._sessions.begin() as session:
-            while rows := (await session.scalars(oldest)).all():
+            while rows := _together((await session.scalars(oldest)).all(), idle=idle):
                 claimed = []
                 for row in rows:
                     row.status, row.started_at, row.attempts = "processing", now(), row.attempts + 1
@@ -175,6 +181,11 @@ class JobStore:
     async def put_back(self, job_id: str) -> None:
         """Make a job that could not be run now pending again; that was no attempt."""
         await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1, progress=0.0)
+
+    async def crash(self, job_id: str, cause: str) -> None:
+        """Make a job pending again whose attempt crashed, or fail it after the last crash allowed."""
+        async with self._sessions.begin() as session:
+            await _crash(session, cause, Row.job_id == job_id)
 
     async def note_progress(self, progress: Mapping[str, float]) -> None:
         async with self._sessions.begin() as session:
@@ -256,10 +267,15 @@ class JobStore:
             rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
             return dict(rows.all())
 
-    async def resume(self) -> None:
-        """Make the jobs that were interrupted pending again, those that always are failed."""
+    async def resume(self, crash: str | None = None) -> None:
+        """Make the jobs that were interrupted pending again, those that always are failed.
+
+        `crash` is the cause where the server is known to have crashed.
+        """
         again = Row.attempts < MAX_ATTEMPTS
         async with self._sessions.begin() as session:
+            if crash is not None:
+                await _crash(session, f"the server crashed: {crash}")
             await session.execute(
                 update(Row).where(Row.status == "processing", again).values(status="pending", progress=0.0)
             )
@@ -309,6 +325,26 @@ async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus
     return result.rowcount == 1
 
 
+def _together(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
+    """The first of `rows` that may run side by side, or the one that has to run alone."""
+    for count, row in enumerate(rows):
+        if row.attempts or row.crashes:
+            return rows[: count or int(idle)]
+    return rows
+
+
+async def _crash(session: AsyncSession, cause: str, *which: ColumnElement[bool]) -> None:
+    """Count a crash against running jobs instead of an attempt."""
+    for row in await session.scalars(select(Row).where(Row.status == "processing", *which)):
+        row.crashes, row.attempts = row.crashes + 1, row.attempts - 1
+        if row.crashes < MAX_CRASHES:
+            row.status, row.progress = "pending", 0.0
+        else:
+            error = f"The attempts to make it crashed {MAX_CRASHES} times; the last time {cause}"
+            row.status, row.error, row.file, row.finished_at = "failed", error, None, now()
+            await stats.count(session, None)
+
+
 def _failed(error: str) -> dict[str, Any]:
     return {"status": "failed", "error": error, "file": None, "finished_at": now()}
 
@@ -336,4 +372,5 @@ def _job(row: Row) -> Job:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        alone=row.attempts + row.crashes > 1,
     )

@@ -7,6 +7,9 @@ A job's steps, and what a server that is killed between them finds when it start
     note_made   what the result is              made again
     write       the file, whole or not at all   its file is there: only `complete` is missing
     complete    processing -> completed         nothing to do
+
+A job whose attempt was cut short may have caused that: it runs alone the next time, so that jobs beside it
+are cut short once, and is failed after two crashes that were noticed.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ from typing import TypeVar
 import structlog
 
 from dia_server.engine.pool import AnyEngine
+from dia_server.engine.workers import WorkerDied
 from dia_server.errors import GenerationFailed, ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
 from dia_server.services.job_store import Job, JobStore, file_name
 from dia_server.services.outputs import Outputs
@@ -50,14 +54,19 @@ class JobWorker:
         """The part of a running job that may be cancelled."""
         self._queued: set[str] = set()
         """Running jobs that came from the queue."""
+        self._alone: str | None = None
+        """The one of them beside which no other may run."""
         self._progress: dict[str, float] = {}
 
-    async def start(self) -> None:
-        """Take up what an earlier server left, then run pending jobs as they come."""
+    async def start(self, crash: str | None = None) -> None:
+        """Take up what an earlier server left, then run pending jobs as they come.
+
+        `crash` is how that server crashed, where that is known.
+        """
         for job_id, file in (await self._store.interrupted()).items():
             if file is not None and await self._is_there(file):
                 await self._store.complete(job_id)
-        await self._store.resume()
+        await self._store.resume(crash)
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._note_progress())]
 
     def rest(self) -> None:
@@ -130,6 +139,8 @@ class JobWorker:
     def _forget(self, job_id: str) -> None:
         del self._running[job_id], self._progress[job_id]
         self._queued.discard(job_id)
+        if self._alone == job_id:
+            self._alone = None
         self._wake.set()
 
     async def _run_queue(self) -> None:
@@ -149,9 +160,10 @@ class JobWorker:
     async def _fill(self) -> None:
         """Run pending jobs, as many as the engine has slots: it keeps some of those to itself."""
         while self._engine.ready and (free := self._engine.slots - len(self._queued)) > 0:
-            if not (jobs := await self._store.claim(free)):
+            if self._alone or not (jobs := await self._store.claim(free, idle=not self._queued)):
                 return
             for job in jobs:
+                self._alone = job.job_id if job.alone else None
                 self.begin(job, background=True)
 
     async def _run(self, job: Job, making: asyncio.Task[Speech], background: bool) -> ServerError | None:
@@ -164,6 +176,10 @@ class JobWorker:
         except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
             if background and isinstance(error, ModelNotLoaded | Overloaded):
                 await self._put_back(job)
+                return None
+            if background and isinstance(error, WorkerDied):
+                cause = str(error)
+                await self._conclude(job.job_id, lambda: self._store.crash(job.job_id, cause))
                 return None
             return await self._fail(job, error)
         finally:
