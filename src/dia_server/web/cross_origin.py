@@ -34,6 +34,8 @@ EXPOSED_HEADERS = [
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 PREFLIGHT_AGE_S = 600
 """Seconds that a browser may keep the answer to a preflight."""
+MAX_SHOWN = 100
+"""Characters of a header that are repeated in an answer and in the log."""
 REFUSED = 4403
 """Close code of a WebSocket, where the HTTP server cannot refuse its handshake with a response."""
 
@@ -56,14 +58,14 @@ class CrossOrigin:
         send = self._sender(send, origin if allowed else None)
 
         if self._hosts is not None and not await self._hosts.accepts(host):
-            words = f"This server does not go by the name {host!r}; DIA_ALLOWED_HOSTS can add it"
+            words = f"This server does not go by the name {host[:MAX_SHOWN]!r}; DIA_ALLOWED_HOSTS can add it"
             await _refuse(scope, receive, send, MisdirectedRequest(words))
             return
 
         preflight = _is_preflight(scope, headers)
         changes = scope["type"] == ScopeType.WEBSOCKET or scope["method"] not in SAFE_METHODS
         if (preflight or changes) and not (allowed if origin is not None else self._is_from_here(headers)):
-            page = "Pages of other sites" if origin is None else f"Pages of {origin!r}"
+            page = "Pages of other sites" if origin is None else f"Pages of {origin[:MAX_SHOWN]!r}"
             words = f"{page} may not use this server; DIA_CORS_ORIGINS names those that may"
             await _refuse(scope, receive, send, Forbidden(words))
         elif preflight:
