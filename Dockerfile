@@ -19,6 +19,8 @@ COPY README.md LICENSE ./
 COPY src src
 COPY migrations migrations
 RUN /opt/dia-server/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps .
+# a server that finds this file does not warn that it listens everywhere: who can connect is said with --publish
+RUN touch /opt/dia-server/container-image
 
 FROM python:3.11-slim AS base
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin dia \

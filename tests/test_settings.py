@@ -26,7 +26,7 @@ def test_variables_are_read_as_their_types() -> None:
         DIA_API_KEYS="one, two,",
         DIA_SHOW_PROMPTS="true",
         DIA_ENGINE=" dia ",
-        DIA_CORS_ORIGINS="",
+        DIA_CORS_ORIGINS="https://a.example, null,app://b",
     )
 
     assert (conf.port, conf.api_keys, conf.show_prompts, conf.engine, conf.cors_origins) == (
@@ -34,7 +34,7 @@ def test_variables_are_read_as_their_types() -> None:
         ("one", "two"),
         True,
         "dia",
-        (),
+        ("https://a.example", "null", "app://b"),
     )
 
 
@@ -55,6 +55,10 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("DIA_MAX_BATCH", "257", "DIA_MAX_BATCH: expected `int` <= 256"),
         ("DIA_ENGINE", "espeak", "DIA_ENGINE: .*espeak"),
         ("DIA_TRUSTED_PROXIES", "10.0.0.0/33", "DIA_TRUSTED_PROXIES: .*10.0.0.0/33"),
+        ("DIA_CORS_ORIGINS", "https://a.example/", "DIA_CORS_ORIGINS: expected origins like .*a.example/"),
+        ("DIA_CORS_ORIGINS", "a.example", "DIA_CORS_ORIGINS: expected origins like"),
+        ("DIA_ALLOWED_HOSTS", "http://a.example", "DIA_ALLOWED_HOSTS: expected names .*without scheme"),
+        ("DIA_ALLOWED_HOSTS", "a.example:7860", "DIA_ALLOWED_HOSTS: expected names .*port"),
         ("DIA_RATE_LIMIT_GENERATE", "-1", "DIA_RATE_LIMIT_GENERATE: expected `int` >= 0"),
         ("DIA_SHOW_PROMPTS", "maybe", "DIA_SHOW_PROMPTS: expected `bool`"),
         ("DIA_DATA_DIR", "", "DIA_DATA_DIR: .*length >= 1"),
@@ -63,6 +67,22 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 def test_an_error_names_the_variable_and_the_limit(name: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load(**{name: value})
+
+
+@pytest.mark.parametrize("keys", ["", " ", ",", " , "])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "", "nas.lan"])
+def test_keys_that_are_none_stop_a_server_that_others_can_reach(keys: str, host: str) -> None:
+    with pytest.raises(SettingsError, match="DIA_API_KEYS is set but holds no key"):
+        load(DIA_API_KEYS=keys, DIA_HOST=host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.7", "::1", "localhost"])
+def test_on_this_machine_alone_empty_keys_are_none(host: str) -> None:
+    assert load(DIA_API_KEYS="", DIA_HOST=host).api_keys == ()
+
+
+def test_without_the_variable_a_server_may_be_open() -> None:
+    assert load(DIA_HOST="0.0.0.0").beyond_loopback
 
 
 def test_misspelt_variables_are_noticed() -> None:

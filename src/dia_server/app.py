@@ -8,8 +8,8 @@ from typing import Any
 
 import structlog
 from litestar import Litestar
-from litestar.config.cors import CORSConfig
 from litestar.di import Provide
+from litestar.types import ASGIApp
 
 from dia_server import __version__, logs, settings
 from dia_server.crash_mark import CrashMark
@@ -45,15 +45,19 @@ from dia_server.serving import NOTICE
 from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
 from dia_server.web.client_address import ClientAddress
+from dia_server.web.config_writes import ReadOnlyConfig
+from dia_server.web.cross_origin import CrossOrigin
 from dia_server.web.docs import docs_router
 from dia_server.web.early_answer import EarlyAnswer
 from dia_server.web.errors import render_error
+from dia_server.web.hosts import Hosts
 from dia_server.web.jobs import JobController
 from dia_server.web.json_request import MAX_BODY, JSONRequest
 from dia_server.web.live import live
 from dia_server.web.monitoring import MonitoringController
 from dia_server.web.openai import OpenAIController
 from dia_server.web.options import Options
+from dia_server.web.origins import Origins
 from dia_server.web.prompts import PromptController
 from dia_server.web.rate_limit import RateLimit
 from dia_server.web.request_context import RequestContext
@@ -74,18 +78,6 @@ CONTROLLERS = [
     OpenAIController,
     ServerController,
     MonitoringController,
-]
-
-EXPOSED_HEADERS = [
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-    "Retry-After",
-    "X-Request-ID",
-    "X-Engine",
-    "X-Seed",
-    "X-Retries",
-    "X-Faults",
 ]
 
 
@@ -184,7 +176,11 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "jobs": conf.rate_limit_jobs,
         "plan": conf.rate_limit_jobs,
     }
-    rate_limit = RateLimit(limits, ClientAddress(conf.trusted_proxies))
+    client_address = ClientAddress(conf.trusted_proxies)
+    rate_limit = RateLimit(limits, client_address)
+    middleware = [Options(), ApiKeys(conf.api_keys, client_address), rate_limit]
+    if not conf.config_writable:
+        middleware.append(ReadOnlyConfig())
     dependencies = {
         "speech_service": _provide(speech),
         "voice_service": _provide(voices),
@@ -202,18 +198,25 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     app = Litestar(
         [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies, conf.max_characters)],
         dependencies=dependencies,
-        middleware=[Options(), ApiKeys(conf.api_keys), rate_limit],
+        middleware=middleware,
         exception_handlers={Exception: render_error},
-        cors_config=CORSConfig(allow_origins=list(conf.cors_origins), expose_headers=EXPOSED_HEADERS),
         request_class=JSONRequest,
         request_max_body_size=MAX_BODY,
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,
     )
-    answering = EarlyAnswer(app.asgi_handler)
+    answering = EarlyAnswer(guard_origins(app.asgi_handler, conf))
     app.asgi_handler = RequestContext(RequestMetrics(answering, metrics), engine.name)
     return app
+
+
+def guard_origins(app: ASGIApp, conf: Settings) -> CrossOrigin:
+    """Keep other sites from a server without keys; where there are keys, other sites do not have them."""
+    hosts = Hosts(conf.allowed_hosts)
+    if conf.api_keys:
+        return CrossOrigin(app, None, Origins(conf.cors_origins or ("*",), hosts))
+    return CrossOrigin(app, hosts, Origins(conf.cors_origins, hosts))
 
 
 def listen_for_notice(shutdown: Shutdown) -> None:

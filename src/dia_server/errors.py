@@ -3,10 +3,12 @@
 ServerError
 ├── BadRequest             400  BAD_REQUEST
 ├── Unauthorized           401  UNAUTHORIZED
+├── Forbidden              403  FORBIDDEN
 ├── NotFound               404  NOT_FOUND
 ├── InvalidVoiceId         404  INVALID_VOICE_ID
 ├── Conflict               409  CONFLICT
 ├── JobNotComplete         409  JOB_NOT_COMPLETE
+├── MisdirectedRequest     421  MISDIRECTED_REQUEST
 ├── Invalid                422  VALIDATION_ERROR
 ├── TextTooLong            422  TEXT_TOO_LONG
 ├── PromptNotUsable        422  AUDIO_PROMPT_NOT_USABLE
@@ -44,6 +46,12 @@ class Unauthorized(ServerError):
     status, code = 401, "UNAUTHORIZED"
 
 
+class Forbidden(ServerError):
+    """The operator's settings do not let this client, or any, do this."""
+
+    status, code = 403, "FORBIDDEN"
+
+
 class NotFound(ServerError):
     status, code = 404, "NOT_FOUND"
 
@@ -58,6 +66,12 @@ class Conflict(ServerError):
 
 class JobNotComplete(ServerError):
     status, code = 409, "JOB_NOT_COMPLETE"
+
+
+class MisdirectedRequest(ServerError):
+    """The request is for a host that is not this server."""
+
+    status, code = 421, "MISDIRECTED_REQUEST"
 
 
 class Invalid(ServerError):

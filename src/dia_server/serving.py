@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -33,6 +34,10 @@ or a model that is being downloaded. Jobs survive it as they survive a power fai
 
 GONE_AFTER_S = 60
 """A connection is ended whose other end has not answered for so long, or has not read what waits for it."""
+
+
+IMAGE_MARK = Path(sys.prefix) / "container-image"
+"""A file that our container image has, where listening everywhere says nothing of who can connect."""
 
 
 class NoticingServer(MPServer):
@@ -70,11 +75,17 @@ class NoticingServer(MPServer):
         super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
+def warn_if_exposed(conf: Settings) -> None:
+    if conf.beyond_loopback and not conf.api_keys and not IMAGE_MARK.exists():
+        log.warning("other machines can use this server without a key; set DIA_API_KEYS", host=conf.host)
+
+
 def run(conf: Settings) -> None:
     """Serve until a signal comes."""
     if NOTICE is not None:  # a worker that is not yet listening inherits this, and is not ended by it
         signal.signal(NOTICE, signal.SIG_IGN)
     logs.configure(conf.log_format, conf.log_level)
+    warn_if_exposed(conf)
     server = NoticingServer(
         "dia_server.app:create_app",
         address=conf.host,

@@ -4,8 +4,9 @@ Read by cli.py and app.py only; every other module is handed what it needs.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,13 +73,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     api_keys: Annotated[
         tuple[str, ...], _doc("Keys of which a request must bear one, comma-separated; none: no key asked.")
     ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        _doc("More names by which browsers may reach a server without keys, comma-separated; `*` for all."),
+    ] = ()
     cors_origins: Annotated[
-        tuple[str, ...], _doc("Origins whose pages may call the server, comma-separated.")
-    ] = ("*",)
+        tuple[str, ...],
+        _doc("Origins whose pages may call the server, comma-separated; `*` for all; none for local pages."),
+    ] = ()
     trusted_proxies: Annotated[
         tuple[str, ...],
         _doc("Addresses or networks whose `X-Forwarded-For` names the client, comma-separated."),
     ] = ()
+    config_writable: Annotated[bool, _doc("Let clients change the configuration while the server runs.")] = (
+        True
+    )
     rate_limit_generate: Annotated[
         int, _doc("Generations a minute and client; 0 for no limit.", ge=0, le=1_000_000)
     ] = 10
@@ -122,6 +131,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 0
 
     @property
+    def beyond_loopback(self) -> bool:
+        """Whether other machines can reach the server."""
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
+
+    @property
     def audio_prompts(self) -> Path:
         return Path(self.data_dir) / "audio_prompts"
 
@@ -142,6 +159,24 @@ SECRET = {"api_keys", "database_url"}
 """Fields whose values are not shown."""
 
 
+def _check_network(text: str) -> None:
+    ip_network(text, strict=False)
+
+
+def _check_origin(text: str) -> None:
+    if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]*", text):
+        raise ValueError("expected origins like https://example.org:8443, in lower case, or *")
+
+
+def _check_host(text: str) -> None:
+    if not re.fullmatch(r"\*|[\w.-]+", text):
+        raise ValueError("expected names like nas.fritz.box, without scheme and port, or *")
+
+
+PARTS = {"trusted_proxies": _check_network, "cors_origins": _check_origin, "allowed_hosts": _check_host}
+"""Checks of each part of a setting that is a list; they raise ValueError."""
+
+
 def variable(field: str) -> str:
     return PREFIX + field.upper()
 
@@ -154,7 +189,13 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")
     for field in msgspec.structs.fields(Settings):
         if (text := given.get(variable(field.name))) is not None:
             values[field.name] = _read(field, text.strip())
-    return Settings(**values)
+    conf = Settings(**values)
+    if "api_keys" in values and not conf.api_keys and conf.beyond_loopback:
+        raise SettingsError(
+            f"{variable('api_keys')} is set but holds no key, and DIA_HOST={conf.host} is open to other "
+            "machines. Name a key, or remove the variable for a server that asks for none."
+        )
+    return conf
 
 
 def describe(field: msgspec.structs.FieldInfo) -> str:
@@ -174,9 +215,8 @@ def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
         raw = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
         value = msgspec.convert(raw, field.type, strict=False)
-        if field.name == "trusted_proxies":
-            for network in value:
-                ip_network(network, strict=False)
+        for part in value if field.name in PARTS else ():
+            PARTS[field.name](part)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "" if field.name in SECRET else f", not {text!r}"
         raise SettingsError(f"{variable(field.name)}: {str(error).lower()}{shown}") from None

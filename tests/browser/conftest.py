@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PUBLIC_NAME = "evil.example"
+"""Leads to this machine, for the browser only."""
 FLAGS = [
+    f"--host-resolver-rules=MAP {PUBLIC_NAME} 127.0.0.1",
     "--no-sandbox",  # containers have no user namespaces to make one of
     "--disable-gpu",
     "--disable-background-networking",

@@ -1,13 +1,12 @@
 """A page of another origin that asks the server for speech, as SillyTavern's "TTS WebUI" does."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.pages import site
 from tests.live.server import Server
 
 if TYPE_CHECKING:
@@ -37,23 +36,10 @@ ASK = """async ({ url, body }) => {
 BODY = {"input": "Hello from a page.", "voice": "aria", "model": "dia", "seed": 7}
 
 
-class Empty(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>A page</title>")
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as pages:
-        threading.Thread(target=pages.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{pages.server_port}"
-        pages.shutdown()
+    with site() as origin:
+        yield origin
 
 
 @pytest.fixture
@@ -69,6 +55,12 @@ def test_a_page_of_another_origin_gets_speech_and_reads_its_headers(page: "Page"
 
     assert (answer["status"], answer["type"], answer["beginning"]) == (200, "audio/wav", "RIFF")
     assert (answer["seed"], answer["engine"]) == ("7", "preview")
+
+
+def test_it_may_be_at_another_name_of_this_machine(page: "Page", server: Server) -> None:
+    with site("localhost") as other:  # beside 127.0.0.1, a page of another site
+        page.goto(other)
+        assert page.evaluate(ASK, {"url": server.url, "body": BODY})["seed"] == "7"
 
 
 def test_it_reads_errors_too(page: "Page", server: Server) -> None:

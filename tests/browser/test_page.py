@@ -78,7 +78,8 @@ def test_the_theme_follows_the_system_until_it_is_chosen(open_studio: OpenStudio
 def test_the_page_works_where_nothing_may_be_kept(open_studio: OpenStudio, server: Server) -> None:
     studio = open_studio(server.url)
     studio.page.add_init_script(
-        "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no') } })"
+        "for (const name of ['localStorage', 'sessionStorage'])"
+        " Object.defineProperty(window, name, { get() { throw new DOMException('no') } })"
     )
     studio.page.reload()
     studio.page.locator("#theme").click()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+import httpx
 import numpy as np
 import pytest
 
@@ -357,6 +358,22 @@ def test_an_api_key_is_asked_for_and_kept(open_studio: OpenStudio, tmp_path: Pat
         studio.page.reload()
         studio.speak()
         assert not studio.page.locator("#key").is_visible()
+        assert "open-sesame" not in studio.page.evaluate("JSON.stringify(localStorage)")
+        assert "open-sesame" in studio.page.evaluate("JSON.stringify(sessionStorage)")
+
+
+def test_the_right_key_is_asked_for_after_many_wrong_ones(open_studio: OpenStudio, tmp_path: Path) -> None:
+    with Server(tmp_path, api_keys="open-sesame", rate_limit_generate=0) as server:
+        for _ in range(20):
+            httpx.get(f"{server.url}/voices", headers={"Authorization": "Bearer open-barley"})
+        studio = open_studio(server.url)
+        key = studio.page.get_by_label("API key")
+        key.fill("open-barley")
+        studio.button("Use this key").click()
+        studio.wait_for_text("This server does not know that key.")
+        key.fill("open-sesame")
+        studio.button("Use this key").click()
+        studio.speak()
 
 
 def test_the_preview_engine_is_named_on_every_view(studio: Studio) -> None:

@@ -19,7 +19,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server import settings
-from dia_server.serving import KILL_AFTER_S
+from dia_server.serving import IMAGE_MARK, KILL_AFTER_S
 from dia_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +94,12 @@ def test_the_image_is_made_of_files_that_are_there_and_runs_without_rights() -> 
     assert "/health/live" in check
     command = json.loads(check[check.index("[") :])
     compile(command[2], "HEALTHCHECK", "exec")
+
+
+def test_the_image_is_marked_as_one_and_knows_no_keys() -> None:
+    assert f"RUN touch /opt/dia-server/{IMAGE_MARK.name}\n" in DOCKERFILE
+    for service in compose()["services"].values():
+        assert "DIA_API_KEYS" not in service["environment"]  # passed on empty, it would stop the start
 
 
 def test_the_steps_of_the_image_are_shell() -> None:

@@ -262,6 +262,28 @@ def test_a_port_that_another_program_has_is_wrong(settings: Settings) -> None:
     assert "DIA_PORT" in finding.text
 
 
+def test_an_open_server_without_keys_is_noted(settings: Settings) -> None:
+    here = one(network.check_keys(settings), "Keys")
+    everywhere = one(network.check_keys(changed(settings, host="0.0.0.0")), "Keys")
+    guarded = one(network.check_keys(changed(settings, host="0.0.0.0", api_keys=("secret",))), "Keys")
+
+    assert (here.grade, everywhere.grade, guarded.grade) == ("ok", "note", "ok")
+    assert "DIA_API_KEYS" in everywhere.text
+    assert "secret" not in guarded.text
+
+
+def test_the_settings_that_let_other_sites_in_are_told(settings: Settings) -> None:
+    usual = one(network.check_sites(settings), "Sites")
+    named = one(network.check_sites(changed(settings, cors_origins=("https://chat.example",))), "Sites")
+    keys = one(network.check_sites(changed(settings, api_keys=("secret",), allowed_hosts=("*",))), "Sites")
+    wide = list(network.check_sites(changed(settings, cors_origins=("*",), allowed_hosts=("*",))))
+
+    assert {"DIA_CORS_ORIGINS", "DIA_ALLOWED_HOSTS"} <= {*re.findall(r"DIA_[A-Z_]+", usual.text)}
+    assert "https://chat.example" in named.text
+    assert "any origin" in keys.text
+    assert [finding.grade for finding in (usual, named, keys, *wide)] == ["ok", "ok", "ok", "note", "note"]
+
+
 def test_a_free_port_is_found_free(settings: Settings) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -134,3 +134,28 @@ def test_what_is_not_http_does_no_harm(server: Server, data: bytes) -> None:
             first_line = connection.recv(65536).partition(b"\r\n")[0]
     assert first_line == b"" or b" 4" in first_line or b" 5" in first_line
     assert still_speaks(server)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "setting"),
+    [
+        ({"Host": "page.example", "Origin": "http://page.example"}, 421, "DIA_ALLOWED_HOSTS"),
+        ({"Origin": "http://page.example"}, 403, "DIA_CORS_ORIGINS"),
+    ],
+    ids=["host", "origin"],
+)
+def test_a_handshake_is_refused_in_the_format_too(
+    server: Server, headers: dict[str, str], status: int, setting: str
+) -> None:
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Version": "13",
+    }
+    answer = httpx.get(f"{server.url}/ws/generate", headers=upgrade | headers)
+
+    assert answer.status_code == status
+    assert setting in answer.json()["detail"]
+    assert answer.headers["x-request-id"]
+    assert httpx.get(f"{server.url}/health").status_code == 200

@@ -6,6 +6,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import msgspec
 import pynvml as nvml  # type: ignore[import-untyped]
 import pytest
 from litestar import Litestar
@@ -196,3 +197,19 @@ async def test_mistakes_of_clients_are_no_failures(client: Client) -> None:
     await until(counted)
     requests = (await client.get("/stats")).json()["requests"]
     assert (requests["total"], requests["failed"]) == (1, 0)
+
+
+async def test_a_fixed_configuration_is_read_and_not_changed(settings: Settings) -> None:
+    conf = msgspec.structs.replace(settings, config_writable=False, api_keys=("secret",))
+    key = {"authorization": "Bearer secret"}
+    async with AsyncTestClient(create_app(conf)) as client:
+        refused = await client.put("/config", json={"debug_mode": True}, headers=key)
+        unknown = await client.put("/config", json={"debug_mode": True})
+        read = await client.get("/config", headers=key)
+        voice = await client.post("/voice_mappings", json={"voice_id": "narrator"}, headers=key)
+
+    assert (refused.status_code, refused.json()["error_code"]) == (403, "FORBIDDEN")
+    assert "DIA_CONFIG_WRITABLE" in refused.json()["detail"]
+    assert unknown.status_code == 401
+    assert (read.status_code, read.json()["debug_mode"]) == (200, False)
+    assert voice.status_code == 200

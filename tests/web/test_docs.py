@@ -44,6 +44,28 @@ async def test_the_studio_is_sent_with_its_policy_or_not_at_all(client: Client) 
     assert (await client.get("/static/studio/index.html")).status_code == 404
 
 
+async def test_every_answer_says_what_browsers_may_not_do_with_it(client: Client) -> None:
+    for answer in (
+        await client.get("/"),
+        await client.get("/docs"),
+        await client.get("/redoc"),
+        await client.get("/static/studio/js/main.js"),
+        await client.get("/health"),
+        await client.post("/generate", json={"text": "Hi"}),
+        await client.options("/generate"),
+        await client.get("/nowhere"),
+        await client.put("/generate"),
+        await client.get("/", headers={"host": "page.example"}),
+    ):
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "script-src" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "cross-origin-resource-policy" not in answer.headers
+
+
 async def test_every_route_is_described(client: Client) -> None:
     description: dict[str, Any] = (await client.get("/openapi.json")).json()
 

@@ -10,8 +10,8 @@ from dia_server.settings import Settings
 from dia_server.web.client_address import ClientAddress
 
 
-def scope(client: str | None, forwarded: str | None = None) -> object:
-    headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
+def scope(client: str | None, *forwarded: str) -> object:
+    headers = [(b"x-forwarded-for", line.encode()) for line in forwarded]
     return {"type": "http", "client": client and (client, 1), "headers": headers}
 
 
@@ -53,18 +53,26 @@ async def test_zero_is_no_limit(client: AsyncTestClient[Litestar]) -> None:
 @pytest.mark.parametrize(
     ("client", "forwarded", "address"),
     [
-        ("203.0.113.9", None, "203.0.113.9"),
+        ("203.0.113.9", "", "203.0.113.9"),
         ("203.0.113.9", "1.2.3.4", "203.0.113.9"),  # not from a proxy: anybody may write that
         ("10.0.0.1", "1.2.3.4", "1.2.3.4"),
         ("10.0.0.1", "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # what stands before was sent by the client
         ("10.0.0.1", "1.2.3.4, 10.0.0.2", "1.2.3.4"),
         ("10.0.0.1", "nonsense", "nonsense"),
         ("10.0.0.1", "", "10.0.0.1"),
-        ("::1", "2001:db8::1", "2001:db8::1"),
+        ("10.0.0.1", "6.6.6.6\n1.2.3.4", "1.2.3.4"),
+        ("10.0.0.1", "6.6.6.6\n1.2.3.4\n10.0.0.2, 10.0.0.3", "1.2.3.4"),
+        ("10.0.0.1", "1.2.3.4:4711, 10.0.0.2:80", "1.2.3.4"),
+        ("::1", "2001:db8::1", "2001:db8::/64"),
+        ("10.0.0.1", "[2001:db8::1:2:3:4]:4711", "2001:db8::/64"),
+        ("10.0.0.1", "[2001:db8:0:1::1]", "2001:db8:0:1::/64"),
+        ("fe80::7%eth0", "", "fe80::/64"),
+        ("::ffff:203.0.113.9", "", "203.0.113.9"),
+        ("::ffff:10.0.0.1", "1.2.3.4", "1.2.3.4"),
         (None, "1.2.3.4", "unknown"),
     ],
 )
-def test_the_client_is_who_the_trusted_proxies_say(
-    client: str | None, forwarded: str | None, address: str
-) -> None:
-    assert ClientAddress(["10.0.0.0/8", "::1"])(scope(client, forwarded)) == address  # type: ignore[arg-type]
+def test_the_client_is_who_the_trusted_proxies_say(client: str | None, forwarded: str, address: str) -> None:
+    asked = scope(client, *forwarded.splitlines())
+
+    assert ClientAddress(["10.0.0.0/8", "::1"])(asked) == address  # type: ignore[arg-type]

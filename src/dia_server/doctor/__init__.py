@@ -22,6 +22,8 @@ CHECKS: tuple[Check, ...] = (
     data.check_folder,
     data.check_database,
     network.check_port,
+    network.check_keys,
+    network.check_sites,
 )
 
 

@@ -1,11 +1,11 @@
-"""The port."""
+"""The port, and who may use it."""
 
 import http.client
 import json
 import socket
 from collections.abc import Iterator
 
-from dia_server.doctor.finding import Finding, ok, wrong
+from dia_server.doctor.finding import Finding, note, ok, wrong
 from dia_server.settings import Settings
 
 TIMEOUT_S = 2.0
@@ -28,6 +28,42 @@ def check_port(conf: Settings) -> Iterator[Finding]:
                 yield wrong("Port", f"{where} can't be had: {error.strerror}. Set DIA_PORT, or DIA_HOST.")
         else:
             yield ok("Port", f"{where} is free")
+
+
+def check_keys(conf: Settings) -> Iterator[Finding]:
+    if conf.api_keys:
+        yield ok("Keys", "requests must bear one of DIA_API_KEYS")
+    elif conf.beyond_loopback:
+        yield note(
+            "Keys",
+            f"DIA_HOST={conf.host} lets other machines in, and no key is asked for. Set DIA_API_KEYS, unless "
+            "a firewall, or a container's published ports, keep strangers out.",
+        )
+    else:
+        yield ok("Keys", f"none is asked for; {conf.host} is out of other machines' reach")
+
+
+def check_sites(conf: Settings) -> Iterator[Finding]:
+    """Tell which websites can use the server through a visitor's browser, and what lets in more."""
+    if not conf.api_keys and "*" in conf.allowed_hosts:
+        yield note(
+            "Sites", "DIA_ALLOWED_HOSTS=* lets any website in by DNS rebinding; name the hosts instead."
+        )
+    if not conf.api_keys and "*" in conf.cors_origins:
+        yield note(
+            "Sites", "DIA_CORS_ORIGINS=* lets any website in; name their origins, or set DIA_API_KEYS."
+        )
+    elif conf.cors_origins:
+        yield ok("Sites", f"pages of {', '.join(conf.cors_origins)} may use the server")
+    elif conf.api_keys:
+        yield ok("Sites", "pages of any origin may use the server, if they have a key")
+    else:
+        yield ok(
+            "Sites",
+            "apps and pages of the local network may use the server. A public page needs "
+            "DIA_CORS_ORIGINS=https://its.name; a server with a public name (behind a proxy), or one like "
+            "nas.fritz.box, needs DIA_ALLOWED_HOSTS=that.name, or keys.",
+        )
 
 
 def _ask_health(conf: Settings) -> dict[str, object] | None:

@@ -11,22 +11,21 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ControllerRouterHandler
 
 from dia_server.web import openapi
+from dia_server.web.content_security import policy
 from dia_server.web.not_modified import NotModified
 
 STATIC = Path(__file__).parent / "static"
 PAGES = Path(__file__).parent / "pages"
 """Not among the static files: a page is sent with its own headers or not at all."""
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    [
-        "default-src 'self'",  # no inline script or style, nothing from another host
-        "media-src 'self' blob:",
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    ]
-)
+SWAGGER_POLICY = {"Content-Security-Policy": policy(img_src="'self' data:")}
+REDOC_POLICY = {
+    "Content-Security-Policy": policy(
+        img_src="'self' data:",
+        style_src="'self' 'unsafe-inline'",  # it writes its style into the page
+        worker_src="blob:",  # its search
+    )
+}
 FRESH = CacheControlHeader(no_cache=True)
 """Browsers may keep the studio's files, but ask before they mix those of two versions."""
 
@@ -56,26 +55,16 @@ def docs_router(
     )
 
 
-@get(
-    "/",
-    sync_to_thread=False,
-    media_type=MediaType.HTML,
-    cache_control=FRESH,
-    response_headers={
-        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    },
-)
+@get("/", sync_to_thread=False, media_type=MediaType.HTML, cache_control=FRESH)
 def studio() -> File:
     return File(PAGES / "studio.html", content_disposition_type="inline")
 
 
-@get("/docs", sync_to_thread=False, media_type=MediaType.HTML)
+@get("/docs", sync_to_thread=False, media_type=MediaType.HTML, response_headers=SWAGGER_POLICY)
 def swagger() -> File:
     return File(PAGES / "swagger.html", content_disposition_type="inline")
 
 
-@get("/redoc", sync_to_thread=False, media_type=MediaType.HTML)
+@get("/redoc", sync_to_thread=False, media_type=MediaType.HTML, response_headers=REDOC_POLICY)
 def redoc() -> File:
     return File(PAGES / "redoc.html", content_disposition_type="inline")

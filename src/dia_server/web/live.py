@@ -7,13 +7,11 @@ in is the end of its work. Sending to one that reads slowly takes its time, and 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 from litestar import WebSocket, websocket
 from litestar.di import NamedDependency
-from litestar.exceptions import WebSocketException
 
 from dia_server.errors import NotFound, Overloaded, StorageUnavailable
 from dia_server.services.jobs import Job, JobService
@@ -29,7 +27,6 @@ MAX_AT_ONCE = 16
 """Generations of one socket."""
 MAX_UNREAD = 64
 """Refusals that may wait for their reader; more messages are only read once it has room for them."""
-FORBIDDEN = 4403
 
 Socket = WebSocket[Any, Any, Any]
 
@@ -42,7 +39,6 @@ async def live(
     metrics_service: NamedDependency[Metrics],
 ) -> None:
     """Generate speech in conversation with a client."""
-    _check_origin(socket)
     await socket.accept()
     route = socket.scope["path_template"]
     conversation = Conversation(
@@ -219,12 +215,3 @@ class Telling:
             job_id=self._job_id, progress=percent, stage=stage, request_id=self._name
         )
         await self._send(progress, None)
-
-
-def _check_origin(socket: Socket) -> None:
-    """Refuse pages of other origins, as CORS does for HTTP: browsers don't ask before they open a socket."""
-    origin, cors = socket.headers.get("origin"), socket.app.cors_config
-    allowed = [] if cors is None else cors.allow_origins
-    own = urlsplit(origin or "").netloc == socket.headers.get("host")
-    if origin is not None and not own and not {"*", origin} & set(allowed):
-        raise WebSocketException(detail=f"Pages of {origin} may not use this server", code=FORBIDDEN)

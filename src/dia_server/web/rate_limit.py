@@ -1,6 +1,5 @@
 """Rate limits: fixed windows of a minute, a bucket for each limit and client."""
 
-import time
 from collections.abc import Callable, Mapping
 
 from litestar.datastructures import MutableScopeHeaders
@@ -9,8 +8,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from dia_server.errors import RateLimitExceeded
-
-WINDOW_S = 60
+from dia_server.web.minute_counts import MinuteCounts
 
 
 class RateLimit(ASGIMiddleware):
@@ -18,18 +16,10 @@ class RateLimit(ASGIMiddleware):
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(
-        self,
-        limits: Mapping[str, int],
-        client_address: Callable[[Scope], str],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, limits: Mapping[str, int], client_address: Callable[[Scope], str]) -> None:
         self._limits = limits
         self._client_address = client_address
-        self._clock = clock
-        self._window = 0
-        self._counts: dict[tuple[str, str], int] = {}
-        """Requests in the current window; forgotten as a whole when the next one begins."""
+        self._counts = MinuteCounts()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         headers = self.take(scope["route_handler"].opt.get("rate_limit", ""), scope)
@@ -48,21 +38,15 @@ class RateLimit(ASGIMiddleware):
         """
         if not (limit := self._limits.get(name, 0)):
             return {}
-        now = self._clock()
-        if (window := int(now // WINDOW_S)) != self._window:
-            self._window = window
-            self._counts.clear()
-        bucket = (name, self._client_address(scope))
-        count = self._counts[bucket] = self._counts.get(bucket, 0) + 1
-        reset = (window + 1) * WINDOW_S
+        count = self._counts.add((name, self._client_address(scope)))
         headers = {
             "X-RateLimit-Limit": str(limit),
             "X-RateLimit-Remaining": str(max(0, limit - count)),
-            "X-RateLimit-Reset": str(reset),
+            "X-RateLimit-Reset": str(self._counts.reset),
         }
 
         if count > limit:
-            wait = max(1, round(reset - now))
+            wait = self._counts.wait_s
             failure = RateLimitExceeded(
                 f"More than {limit} requests a minute; try again in {wait} s", retry_after=wait
             )

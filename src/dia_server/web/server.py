@@ -48,7 +48,7 @@ class ServerController(Controller):
         """Get the configuration."""
         return _config(config_service)
 
-    @put("/config", opt={"errors": (400, 413, 415, 422, 503)})
+    @put("/config", opt={"errors": (400, 403, 413, 415, 422, 503)})
     async def update_config(
         self, data: JSONBody[ConfigUpdate], config_service: NamedDependency[ConfigService]
     ) -> Config:

@@ -28,7 +28,8 @@ export async function send(method, path, { json, form, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new Refusal("The server does not answer. Is it still running?");
   }
-  if (response.status === 401) {
+  // 429 without the headers of a limit: too many wrong keys came from here, but a right one is taken
+  if (response.status === 401 || (response.status === 429 && key && !response.headers.has("X-RateLimit-Limit"))) {
     // another request may have asked meanwhile
     if (state.key === key) change({ key: await askForKey(Boolean(key)) });
     return send(method, path, { json, form, signal });

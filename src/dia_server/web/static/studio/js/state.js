@@ -1,6 +1,7 @@
-// What survives a reload: one object in localStorage.
+// What survives a reload: one object in localStorage, and in sessionStorage the API key, for this tab alone.
 
 const NAME = "dia-studio";
+const KEY = "dia-key";
 
 const FIRST = {
   turns: [
@@ -18,22 +19,23 @@ const FIRST = {
   seed: null,
   format: "mp3",
   language: "curl",
-  key: "",
 };
 
 const listeners = new Set();
 
-export const state = { ...FIRST, ...stored() };
+export const state = { ...FIRST, ...stored(), key: storedKey() };
 
 export function change(changes) {
   Object.assign(state, changes);
-  keep(NAME, JSON.stringify(state));
+  const { key, ...lasting } = state;
+  keep(NAME, JSON.stringify(lasting));
+  keep(KEY, key, "sessionStorage");
   for (const listener of listeners) listener(changes);
 }
 
-export function keep(name, value) {
+export function keep(name, value, storage = "localStorage") {
   try {
-    localStorage.setItem(name, value);
+    window[storage].setItem(name, value);
   } catch {
     // private windows and full disks: the page works on, it only forgets
   }
@@ -42,6 +44,14 @@ export function keep(name, value) {
 /** Call `listener` with each change from now on. */
 export function onChange(listener) {
   listeners.add(listener);
+}
+
+function storedKey() {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
 }
 
 function stored() {

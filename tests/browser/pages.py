@@ -1,0 +1,27 @@
+"""Another site: empty pages on a port of this machine."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Empty(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>A page</title>")
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def site(name: str = "127.0.0.1") -> Iterator[str]:
+    """Serve pages, and give their origin; `name` is one that leads the browser to this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as pages:
+        threading.Thread(target=pages.serve_forever, daemon=True).start()
+        yield f"http://{name}:{pages.server_port}"
+        pages.shutdown()

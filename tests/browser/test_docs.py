@@ -1,0 +1,35 @@
+"""The pages that describe the API, under the policies that they come with."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import TAP
+from tests.live.server import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("/docs", "Generate speech"), ("/redoc", "Speech")], ids=["swagger", "redoc"]
+)
+def test_the_page_shows_the_api_and_keeps_to_its_policy(
+    browser: "Browser", server: Server, path: str, words: str
+) -> None:
+    page = browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.add_init_script(path=TAP)
+    page.goto(server.url + path)
+    page.get_by_text(words).first.wait_for(timeout=15_000)
+    if path == "/docs":
+        page.locator("#operations-Speech-generate .opblock-summary-control").click()
+        page.get_by_role("button", name="Try it out").click()
+        page.get_by_role("button", name="Execute").click()
+        page.locator(".live-responses-table .response-col_status").first.wait_for()
+    violations = page.evaluate("window.violations")
+    page.close()
+
+    assert violations == []
+    assert errors == []

@@ -1,0 +1,110 @@
+"""A page of a foreign site, in a real Chromium, on a server in its visitor's network.
+
+Its name leads to this machine, as after DNS rebinding: the same attempts are made by a page of another
+origin, and by one whose name has been made to lead to the server itself.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.browser.conftest import PUBLIC_NAME
+from tests.browser.pages import site
+from tests.live.server import Server
+from tests.recordings import wav_file
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+ATTEMPTS = (Path(__file__).parent / "foreign.js").read_text()
+PLANTED = {"fetched", "unseen", "dropped", "submitted", "sandboxed"}
+"""Audio prompts that the attempts leave behind where they succeed; `dropped` is a file to be discovered."""
+WAYS = pytest.mark.parametrize("rebinding", [False, True], ids=["another origin", "rebinding"])
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("usual"), rate_limit_upload=0, auto_transcribe="false") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def wide_open(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(
+        tmp_path_factory.mktemp("open"),
+        rate_limit_upload=0,
+        auto_transcribe="false",
+        cors_origins="*",
+        allowed_hosts="*",
+    ) as server:
+        yield server
+
+
+@WAYS
+def test_a_foreign_page_reads_and_changes_nothing(
+    browser: "Browser", usual: Server, *, rebinding: bool
+) -> None:
+    furnish(usual)
+    ended = attack(browser, usual, rebinding=rebinding)
+
+    seen = {name: end for name, end in ended.items() if end != "sent"}
+    assert len(seen) >= 8
+    assert all(end.startswith("refused") for end in seen.values()), seen
+    # what was sent unseen shows on the server, if it has done anything
+    assert changes(usual) == set()
+
+
+@WAYS
+def test_it_succeeds_where_all_hosts_and_origins_are_let_in(
+    browser: "Browser", wide_open: Server, *, rebinding: bool
+) -> None:
+    furnish(wide_open)
+    ended = attack(browser, wide_open, rebinding=rebinding)
+
+    assert set(ended.values()) == {"done", "sent"}, ended
+    assert changes(wide_open) == PLANTED | {"the configuration", "the voice"}
+
+
+def attack(browser: "Browser", server: Server, *, rebinding: bool) -> dict[str, str]:
+    """Make the attempts from a foreign page, and return how each ended: done, refused, or sent unseen."""
+    # a rebinding site's page came from elsewhere, without the policy that ours come with
+    context = browser.new_context(bypass_csp=True)
+    page = context.new_page()
+    with site(PUBLIC_NAME) as foreign:
+        if rebinding:
+            foreign = f"http://{PUBLIC_NAME}:{server.port}"
+        page.goto(f"{foreign}/health")
+        ended: dict[str, str] = page.evaluate(ATTEMPTS, foreign if rebinding else server.url)
+    context.close()
+    return ended
+
+
+def furnish(server: Server) -> None:
+    """Give the server a recording, a voice and a job, a file to be discovered, and nothing planted."""
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        client.put("/config", json={"output_retention_hours": 24}).raise_for_status()
+        for name in PLANTED:
+            client.delete(f"/audio_prompts/{name}")
+        client.post(
+            "/audio_prompts/upload",
+            data={"prompt_id": "grandmother"},
+            files={"audio_file": ("sample.wav", wav_file(3.0))},
+        ).raise_for_status()
+        client.post("/voice_mappings", json={"voice_id": "grandmother", "audio_prompt": "grandmother"})
+        client.post("/generate?async_mode=true", json={"text": "A secret."}).raise_for_status()
+    (server.data_dir / "audio_prompts" / "dropped.wav").write_bytes(wav_file(1.0))
+
+
+def changes(server: Server) -> set[str]:
+    """Return the names of what the attempts have changed."""
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        prompts = {prompt["prompt_id"] for prompt in client.get("/audio_prompts").json()["audio_prompts"]}
+        changed = prompts & PLANTED
+        if client.get("/config").json()["output_retention_hours"] != 24:
+            changed.add("the configuration")
+        if "grandmother" not in client.get("/voice_mappings").text:
+            changed.add("the voice")
+        return changed
