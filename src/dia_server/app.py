@@ -42,14 +42,17 @@ from dia_server.services.whisper import Whisper
 from dia_server.serving import NOTICE
 from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
+from dia_server.web.body_deadline import BodyDeadline
 from dia_server.web.client_address import ClientAddress
 from dia_server.web.docs import docs_router
 from dia_server.web.early_answer import EarlyAnswer
 from dia_server.web.errors import render_error
+from dia_server.web.head import HeadAsGet
 from dia_server.web.jobs import JobController
 from dia_server.web.json_request import MAX_BODY, JSONRequest
 from dia_server.web.live import live
 from dia_server.web.monitoring import MonitoringController
+from dia_server.web.nul import NoNulInPath
 from dia_server.web.openai import OpenAIController
 from dia_server.web.options import Options
 from dia_server.web.prompts import PromptController
@@ -196,7 +199,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     app = Litestar(
         [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies, conf.max_characters)],
         dependencies=dependencies,
-        middleware=[Options(), ApiKeys(conf.api_keys), rate_limit],
+        middleware=[NoNulInPath(), Options(), ApiKeys(conf.api_keys), rate_limit],
         exception_handlers={Exception: render_error},
         cors_config=CORSConfig(allow_origins=list(conf.cors_origins), expose_headers=EXPOSED_HEADERS),
         request_class=JSONRequest,
@@ -205,7 +208,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         openapi_config=None,
         logging_config=None,
     )
-    answering = EarlyAnswer(app.asgi_handler)
+    answering = EarlyAnswer(BodyDeadline(HeadAsGet(app.asgi_handler)))
     app.asgi_handler = RequestContext(RequestMetrics(answering, metrics), engine.name)
     return app
 

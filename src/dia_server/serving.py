@@ -13,12 +13,18 @@ import socket
 import sys
 from typing import Any
 
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import MPServer
 
 from dia_server import logs
 from dia_server.settings import Settings
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
 
 NOTICE = getattr(signal, "SIGUSR1", None)
 """What a worker is sent when the server is to end; None where there are no such signals."""
@@ -29,6 +35,14 @@ or a model that is being downloaded. Jobs survive it as they survive a power fai
 
 GONE_AFTER_S = 60
 """A connection is ended whose other end has not answered for so long, or has not read what waits for it."""
+
+MAX_CONNECTIONS = 8192
+"""Granian accepts no more at the same time, slow ones included; the others wait in the kernel's queue."""
+SPARE_FILES = 256
+"""Files that are kept for the database, recordings and engines where the system allows few."""
+
+HTTP1 = HTTP1Settings(header_read_timeout=30_000, max_buffer_size=64 * 1024)
+"""Milliseconds for a request's headers; bytes of headers, and of an answer that wait for a slow reader."""
 
 
 class NoticingServer(MPServer):
@@ -55,6 +69,22 @@ class NoticingServer(MPServer):
         super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
+def _connections() -> int:
+    """Raise the limit of open files as far as this process may, and return the connections that fit.
+
+    Granian would try to accept again and again, at the cost of a core, where no file is left.
+    """
+    if resource is None:
+        return MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + SPARE_FILES
+    if resource.RLIM_INFINITY != soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, soft - SPARE_FILES)
+    return MAX_CONNECTIONS
+
+
 def run(conf: Settings) -> None:
     """Serve until a signal comes."""
     if NOTICE is not None:  # a worker that is not yet listening inherits this, and is not ended by it
@@ -65,6 +95,9 @@ def run(conf: Settings) -> None:
         address=conf.host,
         port=conf.port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1,
+        backpressure=_connections(),
         workers=1,
         workers_kill_timeout=conf.shutdown_timeout + KILL_AFTER_S,
         runtime_threads=1,

@@ -4,10 +4,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from litestar import Request
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Empty
 
+from dia_server.errors import BadRequest
 from dia_server.web.json_body import decode
 
 MAX_BODY = 1024 * 1024
@@ -37,6 +38,8 @@ class JSONRequest(Request[Any, Any, Any]):
         except RequestEntityTooLarge:
             limit = self.route_handler.resolve_request_max_body_size()
             raise RequestEntityTooLarge(f"The body may have {limit:,} bytes at most") from None
+        except InternalServerException:  # Litestar's word for the server's http.disconnect
+            raise BadRequest("The body broke off before its end, or its chunks are malformed") from None
 
     def _decode(self, body: bytes) -> Any:
         media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import FromPath, JSONBody
+from litestar.response import Stream
 
 from dia_server.errors import Invalid, UnusableAudio
 from dia_server.services.ids import ID
@@ -139,9 +140,10 @@ class PromptController(Controller):
     @get("/{prompt_id:str}/audio", media_type="audio/wav", opt={"errors": (404,)})
     async def get_audio_prompt(
         self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
-    ) -> bytes:
+    ) -> Stream:
         """Download the recording of an audio prompt."""
-        return await prompt_service.recording(prompt_id)
+        size, audio = await prompt_service.recording(prompt_id)
+        return Stream(audio, headers={"Content-Length": str(size)})
 
     @delete("/{prompt_id:str}", status_code=200, opt={"errors": (404, 409, 503)})
     async def delete_audio_prompt(
