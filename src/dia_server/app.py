@@ -42,7 +42,7 @@ from dia_server.services.whisper import Whisper
 from dia_server.serving import NOTICE
 from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
-from dia_server.web.body_deadline import BodyDeadline
+from dia_server.web.body_limits import BodyLimits
 from dia_server.web.client_address import ClientAddress
 from dia_server.web.docs import docs_router
 from dia_server.web.early_answer import EarlyAnswer
@@ -50,12 +50,13 @@ from dia_server.web.errors import render_error
 from dia_server.web.head import HeadAsGet
 from dia_server.web.jobs import JobController
 from dia_server.web.json_request import MAX_BODY, JSONRequest
-from dia_server.web.live import live
+from dia_server.web.live import MAX_SOCKETS, MAX_SOCKETS_OF_ADDRESS, live
 from dia_server.web.monitoring import MonitoringController
 from dia_server.web.nul import NoNulInPath
 from dia_server.web.openai import OpenAIController
 from dia_server.web.options import Options
-from dia_server.web.prompts import PromptController
+from dia_server.web.places import Places
+from dia_server.web.prompts import MAX_UPLOADS, MAX_UPLOADS_OF_ADDRESS, PromptController
 from dia_server.web.rate_limit import RateLimit
 from dia_server.web.request_context import RequestContext
 from dia_server.web.request_metrics import RequestMetrics
@@ -181,7 +182,8 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "jobs": conf.rate_limit_jobs,
         "plan": conf.rate_limit_jobs,
     }
-    rate_limit = RateLimit(limits, ClientAddress(conf.trusted_proxies))
+    client_address = ClientAddress(conf.trusted_proxies)
+    rate_limit = RateLimit(limits, client_address)
     dependencies = {
         "speech_service": _provide(speech),
         "voice_service": _provide(voices),
@@ -193,6 +195,9 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "job_service": _provide(jobs),
         "config_service": _provide(config),
         "rate_limit": _provide(rate_limit),
+        "client_address": _provide(client_address),
+        "socket_places": _provide(Places("WebSockets", total=MAX_SOCKETS, each=MAX_SOCKETS_OF_ADDRESS)),
+        "upload_places": _provide(Places("uploads", total=MAX_UPLOADS, each=MAX_UPLOADS_OF_ADDRESS)),
         "stats_service": _provide(stats),
         "metrics_service": _provide(metrics),
     }
@@ -208,7 +213,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         openapi_config=None,
         logging_config=None,
     )
-    answering = EarlyAnswer(BodyDeadline(HeadAsGet(app.asgi_handler)))
+    answering = EarlyAnswer(BodyLimits(HeadAsGet(app.asgi_handler)))
     app.asgi_handler = RequestContext(RequestMetrics(answering, metrics), engine.name)
     return app
 
