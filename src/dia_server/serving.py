@@ -37,12 +37,12 @@ GONE_AFTER_S = 60
 """A connection is ended whose other end has not answered for so long, or has not read what waits for it."""
 
 MAX_CONNECTIONS = 8192
-"""Granian accepts no more at the same time, slow ones included; the others wait in the kernel's queue."""
-SPARE_FILES = 256
-"""Files that are kept for the database, recordings and engines where the system allows few."""
+"""Connections at the same time, slow ones included; more wait in the kernel's queue."""
+SPARE_FILES = 1024 + 256
+"""Open files besides connections: each WebSocket's second descriptor, the database, recordings, engines."""
 
 HTTP1 = HTTP1Settings(header_read_timeout=30_000, max_buffer_size=64 * 1024)
-"""Milliseconds for a request's headers; bytes of headers, and of an answer that wait for a slow reader."""
+"""30,000 ms for the headers of a request; 64 KiB of buffer for them, and for an answer to a slow reader."""
 
 
 class NoticingServer(MPServer):
@@ -70,19 +70,19 @@ class NoticingServer(MPServer):
 
 
 def _connections() -> int:
-    """Raise the limit of open files as far as this process may, and return the connections that fit.
+    """Raise the limit of open files as far as this process may; returns the connections that fit under it.
 
-    Granian would try to accept again and again, at the cost of a core, where no file is left.
+    Without a free descriptor Granian tries to accept in a busy loop.
     """
     if resource is None:
         return MAX_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + SPARE_FILES
-    if resource.RLIM_INFINITY != soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return max(1, soft - SPARE_FILES)
-    return MAX_CONNECTIONS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MAX_CONNECTIONS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return MAX_CONNECTIONS if allowed == wanted else max(1, allowed // 2)
 
 
 def run(conf: Settings) -> None:
