@@ -44,21 +44,25 @@ from dia_server.services.whisper import Whisper
 from dia_server.serving import NOTICE
 from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
+from dia_server.web.body_limits import BodyLimits
 from dia_server.web.client_address import ClientAddress
 from dia_server.web.config_writes import ReadOnlyConfig
 from dia_server.web.cross_origin import CrossOrigin
 from dia_server.web.docs import docs_router
 from dia_server.web.early_answer import EarlyAnswer
 from dia_server.web.errors import render_error
+from dia_server.web.head import HeadAsGet
 from dia_server.web.hosts import Hosts
 from dia_server.web.jobs import JobController
 from dia_server.web.json_request import MAX_BODY, JSONRequest
-from dia_server.web.live import live
+from dia_server.web.live import MAX_SOCKETS, MAX_SOCKETS_OF_ADDRESS, live
 from dia_server.web.monitoring import MonitoringController
+from dia_server.web.nul import NoNulInPath
 from dia_server.web.openai import OpenAIController
 from dia_server.web.options import Options
 from dia_server.web.origins import Origins
-from dia_server.web.prompts import PromptController
+from dia_server.web.places import Places
+from dia_server.web.prompts import MAX_UPLOADS, MAX_UPLOADS_OF_ADDRESS, PromptController
 from dia_server.web.rate_limit import RateLimit
 from dia_server.web.request_context import RequestContext
 from dia_server.web.request_metrics import RequestMetrics
@@ -178,7 +182,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     }
     client_address = ClientAddress(conf.trusted_proxies)
     rate_limit = RateLimit(limits, client_address)
-    middleware = [Options(), ApiKeys(conf.api_keys, client_address), rate_limit]
+    middleware = [NoNulInPath(), Options(), ApiKeys(conf.api_keys, client_address), rate_limit]
     if not conf.config_writable:
         middleware.append(ReadOnlyConfig())
     dependencies = {
@@ -192,6 +196,9 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "job_service": _provide(jobs),
         "config_service": _provide(config),
         "rate_limit": _provide(rate_limit),
+        "client_address": _provide(client_address),
+        "socket_places": _provide(Places("WebSockets", total=MAX_SOCKETS, each=MAX_SOCKETS_OF_ADDRESS)),
+        "upload_places": _provide(Places("uploads", total=MAX_UPLOADS, each=MAX_UPLOADS_OF_ADDRESS)),
         "stats_service": _provide(stats),
         "metrics_service": _provide(metrics),
     }
@@ -206,7 +213,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         openapi_config=None,
         logging_config=None,
     )
-    answering = EarlyAnswer(guard_origins(app.asgi_handler, conf))
+    answering = EarlyAnswer(guard_origins(BodyLimits(HeadAsGet(app.asgi_handler)), conf))
     app.asgi_handler = RequestContext(RequestMetrics(answering, metrics), engine.name)
     return app
 

@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import MPServer
 
 from dia_server import logs
 from dia_server.crash_mark import CrashMark
 from dia_server.settings import Settings
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
 
 log = structlog.get_logger()
 
@@ -34,6 +40,14 @@ or a model that is being downloaded. Jobs survive it as they survive a power fai
 
 GONE_AFTER_S = 60
 """A connection is ended whose other end has not answered for so long, or has not read what waits for it."""
+
+MAX_CONNECTIONS = 8192
+"""Connections at the same time, slow ones included; more wait in the kernel's queue."""
+SPARE_FILES = 1024 + 256
+"""Open files besides connections: each WebSocket's second descriptor, the database, recordings, engines."""
+
+HTTP1 = HTTP1Settings(header_read_timeout=30_000, max_buffer_size=64 * 1024)
+"""30,000 ms for the headers of a request; 64 KiB of buffer for them, and for an answer to a slow reader."""
 
 
 IMAGE_MARK = Path(sys.prefix) / "container-image"
@@ -80,6 +94,22 @@ def warn_if_exposed(conf: Settings) -> None:
         log.warning("other machines can use this server without a key; set DIA_API_KEYS", host=conf.host)
 
 
+def _connections() -> int:
+    """Raise the limit of open files as far as this process may; returns the connections that fit under it.
+
+    Without a free descriptor Granian tries to accept in a busy loop.
+    """
+    if resource is None:
+        return MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MAX_CONNECTIONS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return MAX_CONNECTIONS if allowed == wanted else max(1, allowed // 2)
+
+
 def run(conf: Settings) -> None:
     """Serve until a signal comes."""
     if NOTICE is not None:  # a worker that is not yet listening inherits this, and is not ended by it
@@ -91,6 +121,9 @@ def run(conf: Settings) -> None:
         address=conf.host,
         port=conf.port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1,
+        backpressure=_connections(),
         workers=1,
         workers_kill_timeout=conf.shutdown_timeout + KILL_AFTER_S,
         runtime_threads=1,

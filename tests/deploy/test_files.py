@@ -19,7 +19,8 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server import settings
-from dia_server.serving import IMAGE_MARK, KILL_AFTER_S
+from dia_server.services.prompt_folder import MAX_AUDIO
+from dia_server.serving import IMAGE_MARK, KILL_AFTER_S, MAX_CONNECTIONS, SPARE_FILES
 from dia_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,10 @@ def test_all_wait_longer_for_the_end_than_it_can_take() -> None:
     assert unit["Service"]["KillMode"] == "mixed"
 
 
-@pytest.mark.parametrize("file", ["Dockerfile", "compose.yaml", "deploy/dia-server.service"])
+@pytest.mark.parametrize(
+    "file",
+    ["Dockerfile", "compose.yaml", "deploy/dia-server.service", "deploy/nginx.conf", "deploy/Caddyfile"],
+)
 def test_only_settings_that_exist_are_named(file: str) -> None:
     assert set(re.findall(r"\bDIA_[A-Z_]+\b", (ROOT / file).read_text())) <= VARIABLES
 
@@ -109,6 +113,20 @@ def test_the_steps_of_the_image_are_shell() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_unit_lets_every_connection_have_a_file() -> None:
+    limit = re.search(r"^LimitNOFILE=(\d+)$", UNIT.read_text(), re.MULTILINE)
+
+    assert limit is not None
+    assert int(limit[1]) >= MAX_CONNECTIONS + SPARE_FILES
+
+
+def test_proxies_let_uploads_pass() -> None:
+    size = MAX_AUDIO // 1024 // 1024
+
+    assert f"client_max_body_size {size}m;" in (ROOT / "deploy" / "nginx.conf").read_text()
+    assert f"max_size {size}MiB" in (ROOT / "deploy" / "Caddyfile").read_text()
+
+
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     text = UNIT.read_text()

@@ -11,6 +11,7 @@ import pytest
 from tests.live.server import Server
 
 JSON = "Content-Type: application/json"
+JSON_TYPE = b"application/json"
 GOOD = b'{"text": "Hi"}'
 
 WRONG_VALUES: list[object] = [
@@ -159,3 +160,34 @@ def test_a_handshake_is_refused_in_the_format_too(
     assert setting in answer.json()["detail"]
     assert answer.headers["x-request-id"]
     assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+CHUNKED = b"POST %s HTTP/1.1\r\nHost: test\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n"
+FORM = b"multipart/form-data; boundary=edge"
+
+
+@pytest.mark.parametrize(
+    ("data", "ends"),
+    [
+        (CHUNKED % (b"/generate", JSON_TYPE, b"ZZ"), False),
+        (CHUNKED % (b"/generate", JSON_TYPE, b'7\r\n{"text"\r\nZZ'), False),
+        (CHUNKED % (b"/audio_prompts/upload", FORM, b"ZZ"), False),
+        (request(GOOD, JSON)[:-5], True),
+        (request(b"--edge", f"Content-Type: {FORM.decode()}", target="/audio_prompts/upload")[:-2], True),
+        (request(b"", target="/static/docs/%00", method="GET"), False),
+    ],
+    ids=["chunk", "later chunk", "chunk of a form", "half a body", "half a form", "nul in an address"],
+)
+def test_what_breaks_off_is_the_clients_error_and_one_line(server: Server, data: bytes, ends: bool) -> None:
+    before = len(server.log)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(data)
+        if ends:
+            connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert still_speaks(server)
+    mine, *_ = server.log[before:].splitlines()
+    assert "status" in mine
+    assert "Traceback" not in server.log[before:]

@@ -61,6 +61,15 @@ class WebSocketClient:
             length = bytes([0x80 | 127]) + struct.pack(">Q", len(payload))
         self._socket.sendall(bytes([0x80 | TEXT]) + length + bytes(4) + payload)  # masked with zeros
 
+    def begin_text(self, size: int) -> None:
+        """Announce a text message of `size` bytes, of which none is sent yet."""
+        header = bytes([0x80 | TEXT, 0x80 | 127]) + struct.pack(">Q", size) + bytes(4)
+        self._socket.sendall(header)
+
+    def go_on(self, count: int) -> None:
+        """Send the next bytes of a message."""
+        self._socket.sendall(b"x" * count)
+
     def receive(self) -> Any:
         """The next message: bytes, what the JSON of a text says, or None for the end."""
         while True:

@@ -88,7 +88,7 @@ async def test_every_route_is_described(client: Client) -> None:
     top_p = next(kind for kind in request["properties"]["top_p"]["anyOf"] if kind["type"] == "number")
     assert (top_p["minimum"], top_p["maximum"]) == (0.0, 1.0)
     answers = description["paths"]["/generate"]["post"]["responses"]
-    assert answers.keys() == {"200", "400", "401", "404", "413", "415", "422", "429", "500", "503"}
+    assert answers.keys() == {"200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "503"}
     assert "audio/mpeg" in answers["200"]["content"]
     assert answers["429"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
 

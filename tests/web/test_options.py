@@ -9,9 +9,9 @@ from dia_server.settings import Settings
 @pytest.mark.parametrize(
     ("path", "methods"),
     [
-        ("/voice_mappings", "GET, OPTIONS, POST"),
-        ("/config", "GET, OPTIONS, PUT"),
-        ("/jobs/some-job", "DELETE, GET, OPTIONS"),
+        ("/voice_mappings", "GET, HEAD, OPTIONS, POST"),
+        ("/config", "GET, HEAD, OPTIONS, PUT"),
+        ("/jobs/some-job", "DELETE, GET, HEAD, OPTIONS"),
         ("/generate", "OPTIONS, POST"),
         ("/static/studio/main.js", "GET, HEAD, OPTIONS"),
     ],

@@ -44,8 +44,8 @@ class JobService:
     async def submit(self, request: SpeechRequest) -> Job:
         """Accept a job; once this returns it is made, whatever happens to the server.
 
-        Raises InvalidVoiceId, TextTooLong, Invalid, StorageUnavailable, and ModelNotLoaded where it could
-        never be made; a model that is still loading is no hindrance.
+        Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, StorageUnavailable, and ModelNotLoaded
+        where it could never be made; a model that is still loading is no hindrance.
         """
         job = await self._add(request, "pending")
         self._worker.wake()
@@ -67,7 +67,7 @@ class JobService:
     async def _add(self, request: SpeechRequest, status: JobStatus) -> Job:
         if self._engine.error is not None:
             raise ModelNotLoaded(f"The {self._engine.name} engine could not be loaded: {self._engine.error}")
-        return await self._store.add(*self._speech.settle(request), status)
+        return await self._store.add(*await self._speech.accept(request), status)
 
     async def get(self, job_id: str) -> Job:
         """Raises NotFound."""

@@ -23,8 +23,8 @@ NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:wav|mp3|opus
 MARK = ".dia-server"
 PART = ".part"
 """Ends the name of a file that is not whole yet."""
-PIECE = 256 * 1024
-"""Bytes read at a time."""
+PIECE = 32 * 1024
+"""Bytes read at a time; the HTTP server holds up to eight pieces for a client that does not read."""
 
 
 class Outputs:

@@ -6,13 +6,14 @@ replaced; a transcript file that somebody put into the folder stays.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import IO, Any, BinaryIO, Literal, TypeVar
 
 import structlog
 from sqlalchemy import delete, select
@@ -24,6 +25,7 @@ from dia_server.db.models import AudioPrompt
 from dia_server.errors import Conflict, Invalid, NotFound, StorageUnavailable, UnusableAudio
 from dia_server.services import prompt_folder
 from dia_server.services.file_change import FileChange
+from dia_server.services.outputs import PIECE
 from dia_server.services.prompt import Prompt, Source
 from dia_server.services.prompt_folder import PromptFolder, Sidecar, Skipped, txt_name, wav_name
 from dia_server.services.voices import VoiceService
@@ -73,17 +75,18 @@ class PromptService:
             )
         return prompt
 
-    async def recording(self, prompt_id: str) -> bytes:
-        """Read a prompt's WAV file; raises NotFound where there is no such prompt or its file is gone."""
+    async def recording(self, prompt_id: str) -> tuple[int, AsyncIterator[bytes]]:
+        """Return the size of a prompt's WAV file and its bytes.
+
+        Raises NotFound where there is no such prompt or its file is gone. The iterator must be run or
+        closed: the file is open until then.
+        """
         name = wav_name(self.get(prompt_id).prompt_id)
         try:
-            return await asyncio.to_thread(self._read_file, name)
+            file = await asyncio.to_thread(self._folder.open, name)
         except OSError as error:
             raise NotFound(f"The recording of {prompt_id!r} cannot be read: {error.strerror}") from error
-
-    def _read_file(self, name: str) -> bytes:
-        with self._folder.open(name) as file:
-            return file.read()
+        return os.fstat(file.fileno()).st_size, _read(file)
 
     async def add(self, prompt_id: str, file: BinaryIO, transcript: str | None = None) -> Prompt:
         """Make a recording the prompt `prompt_id`, in place of the one that has the id now.
@@ -250,6 +253,12 @@ class PromptService:
                 raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
             raise
         await asyncio.to_thread(change.finish)
+
+
+async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
+    with file:
+        while piece := await asyncio.to_thread(file.read, PIECE):
+            yield piece
 
 
 def _transcript(same: Prompt | None, beside: list[Sidecar]) -> tuple[str | None, Source | None, str | None]:

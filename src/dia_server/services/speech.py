@@ -162,6 +162,12 @@ class SpeechService:
         )
         return settled, self._prompts.cast(first, second)
 
+    async def accept(self, request: SpeechRequest) -> tuple[SpeechRequest, CastVoice]:
+        """Settle a request that is made later; raises what `speak` would refuse it for."""
+        request, voice = self.settle(request)
+        await self._script(request, voice)
+        return request, voice
+
     async def make(
         self,
         request: SpeechRequest,

@@ -1,20 +1,27 @@
 """The studio at `/` and the pages that describe the API; everything they load is served from here."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from email.utils import formatdate
+from functools import lru_cache
+from mimetypes import guess_type
+from pathlib import Path, PurePath
 
 from litestar import MediaType, Response, Router, get
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 from litestar.response import File
-from litestar.static_files import create_static_files_router
 from litestar.types import ControllerRouterHandler
 
 from dia_server.web import openapi
 from dia_server.web.content_security import policy
 from dia_server.web.not_modified import NotModified
+from dia_server.web.slices import SlicedResponse
 
 STATIC = Path(__file__).parent / "static"
+ASSETS = {PurePath("/", path.relative_to(STATIC)): path for path in STATIC.rglob("*") if path.is_file()}
+"""Files below /static by their path there; what is not listed at start is not served."""
 PAGES = Path(__file__).parent / "pages"
 """Not among the static files: a page is sent with its own headers or not at all."""
 
@@ -45,10 +52,9 @@ def docs_router(
             made.append(openapi.document(handlers, dependencies, max_characters))
         return Response(made[0], media_type=MediaType.JSON)
 
-    assets = create_static_files_router("/static", [STATIC], cache_control=FRESH)
     return Router(
         "/",
-        route_handlers=[studio, swagger, redoc, openapi_json, assets],
+        route_handlers=[studio, swagger, redoc, openapi_json, asset],
         include_in_schema=False,
         middleware=[NotModified()],
         opt={"public": True},
@@ -68,3 +74,23 @@ def swagger() -> File:
 @get("/redoc", sync_to_thread=False, media_type=MediaType.HTML, response_headers=REDOC_POLICY)
 def redoc() -> File:
     return File(PAGES / "redoc.html", content_disposition_type="inline")
+
+
+@get("/static/{path:path}", sync_to_thread=False)
+def asset(path: FromPath[PurePath]) -> SlicedResponse:
+    if (file := ASSETS.get(path)) is None:
+        raise NotFoundException(f"There is no file {path}")
+    modified = file.stat().st_mtime
+    content = _content(file, modified)
+    headers = {
+        FRESH.HEADER_NAME: FRESH.to_header(),
+        "ETag": f'"{modified}-{len(content)}"',
+        "Last-Modified": formatdate(modified, usegmt=True),
+    }
+    return SlicedResponse(body=content, media_type=guess_type(file.name)[0], headers=headers)
+
+
+@lru_cache(maxsize=len(ASSETS))
+def _content(file: Path, modified: float) -> bytes:
+    """Read a file once for all its readers, and again when it has been modified."""
+    return file.read_bytes()

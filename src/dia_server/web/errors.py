@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from msgspec import Struct
 
 from dia_server.errors import ServerError
+from dia_server.web.options import allow
 from dia_server.web.schemas import Error, OpenAIError, OpenAIErrorDetail
 
 log = structlog.get_logger()
@@ -19,6 +20,7 @@ CODES = {
     401: "UNAUTHORIZED",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
+    408: "REQUEST_TIMEOUT",
     413: "PAYLOAD_TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
     422: "VALIDATION_ERROR",
@@ -69,10 +71,13 @@ def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Er
     failure = classify(exc)
     if failure.code == "INTERNAL_SERVER_ERROR":
         log.error("request failed", exc_info=exc)
+    headers: dict[str, str] = dict(getattr(exc, "headers", None) or {})
+    if "allow" in headers:  # Litestar's 405 names the methods that have handlers
+        headers["allow"] = allow(headers["allow"].split(", "))
     return Response(
         _openai(failure) if request.scope["path"].startswith("/v1/") else _native(failure),
         status_code=failure.status,
-        headers={**(getattr(exc, "headers", None) or {}), **retry_headers(failure.status, exc)},
+        headers={**headers, **retry_headers(failure.status, exc)},
         media_type=MediaType.JSON,
     )
 

@@ -7,12 +7,16 @@ import msgspec
 from msgspec import inspect
 
 from dia_server.errors import BadRequest, Invalid
+from dia_server.web import nul
+
+ESCAPED_NUL = "\\u0000"
+"""The one way in which valid JSON can hold a NUL character."""
 
 
 def decode(body: bytes | str, expected: Any) -> Any:
     """Return `body` as the type `expected`; raises BadRequest, and Invalid with the field as its `param`."""
     try:
-        return _decode(body, expected)
+        decoded = _decode(body, expected)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at ")
         field = path.strip("`").removeprefix("$").removeprefix(".")
@@ -24,6 +28,9 @@ def decode(body: bytes | str, expected: Any) -> Any:
         raise BadRequest(f"Not valid JSON: {error}") from None
     except RecursionError:
         raise BadRequest("Not valid JSON: nested too deeply") from None
+    if (ESCAPED_NUL in body) if isinstance(body, str) else (ESCAPED_NUL.encode() in body):
+        nul.check_all(decoded)
+    return decoded
 
 
 def _decode(body: bytes | str, expected: Any) -> Any:

@@ -4,10 +4,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from litestar import Request
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Empty
 
+from dia_server.errors import BadRequest
 from dia_server.web.json_body import decode
 
 MAX_BODY = 1024 * 1024
@@ -27,7 +28,10 @@ class JSONRequest(Request[Any, Any, Any]):
 
     async def json(self) -> Any:
         if self._json is Empty:
-            self._json = self._connection_state.json = self._decode(await self.body())
+            self._check_media_type()
+            expected = self.route_handler.parsed_data_field
+            assert expected is not None
+            self._json = self._connection_state.json = decode(await self.body(), expected.annotation)
         return self._json
 
     async def stream(self) -> AsyncGenerator[bytes]:
@@ -37,11 +41,10 @@ class JSONRequest(Request[Any, Any, Any]):
         except RequestEntityTooLarge:
             limit = self.route_handler.resolve_request_max_body_size()
             raise RequestEntityTooLarge(f"The body may have {limit:,} bytes at most") from None
+        except InternalServerException:  # Litestar's word for the server's http.disconnect
+            raise BadRequest("The body broke off before its end, or its chunks are malformed") from None
 
-    def _decode(self, body: bytes) -> Any:
+    def _check_media_type(self) -> None:
         media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
             raise UnsupportedMediaType(f"The body must be application/json, not {media_type or 'untyped'}")
-        expected = self.route_handler.parsed_data_field
-        assert expected is not None
-        return decode(body, expected.annotation)

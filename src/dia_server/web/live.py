@@ -5,20 +5,25 @@ in is the end of its work. Sending to one that reads slowly takes its time, and 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
 import structlog
 from litestar import WebSocket, websocket
 from litestar.di import NamedDependency
+from litestar.exceptions import WebSocketException
 
 from dia_server.errors import NotFound, Overloaded, StorageUnavailable
 from dia_server.services.jobs import Job, JobService
 from dia_server.services.metrics import Metrics, SocketOutcome
 from dia_server.services.speech import SpeechRequest
 from dia_server.web import live_messages as messages
+from dia_server.web.arrivals import limit_arrivals
+from dia_server.web.client_address import ClientAddress
 from dia_server.web.errors import classify
+from dia_server.web.places import Places
 from dia_server.web.rate_limit import RateLimit
 
 log = structlog.get_logger()
@@ -27,6 +32,10 @@ MAX_AT_ONCE = 16
 """Generations of one socket."""
 MAX_UNREAD = 64
 """Refusals that may wait for their reader; more messages are only read once it has room for them."""
+MAX_SOCKETS = 1024
+MAX_SOCKETS_OF_ADDRESS = 64
+TRY_LATER = 4503
+"""Close code of a WebSocket for which there is no place."""
 
 Socket = WebSocket[Any, Any, Any]
 
@@ -37,9 +46,10 @@ async def live(
     job_service: NamedDependency[JobService],
     rate_limit: NamedDependency[RateLimit],
     metrics_service: NamedDependency[Metrics],
+    client_address: NamedDependency[ClientAddress],
+    socket_places: NamedDependency[Places],
 ) -> None:
     """Generate speech in conversation with a client."""
-    await socket.accept()
     route = socket.scope["path_template"]
     conversation = Conversation(
         socket,
@@ -47,7 +57,8 @@ async def live(
         count=lambda: rate_limit.take("generate", socket.scope),
         ended=lambda outcome: metrics_service.observe_generation(route, outcome),
     )
-    with metrics_service.connected(route):
+    with _place(socket_places, client_address(socket.scope)), metrics_service.connected(route):
+        await socket.accept()
         await conversation.run()
 
 
@@ -77,8 +88,10 @@ class Conversation:
 
     async def run(self) -> None:
         try:
-            async for text in self._socket.iter_data("text"):
-                await self._receive(text)
+            async with limit_arrivals(self._socket.scope) as message_complete:
+                async for text in self._socket.iter_data("text"):
+                    message_complete()
+                    await self._receive(text)
         finally:
             self._gone = True
             for job_id in list(self._running):
@@ -215,3 +228,14 @@ class Telling:
             job_id=self._job_id, progress=percent, stage=stage, request_id=self._name
         )
         await self._send(progress, None)
+
+
+@contextmanager
+def _place(places: Places, address: str) -> Iterator[None]:
+    """Hold a place for a socket, which is closed at once where none is free."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(places.take(address))
+        except Overloaded as error:
+            raise WebSocketException(detail=str(error), code=TRY_LATER) from error
+        yield

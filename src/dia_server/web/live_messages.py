@@ -14,7 +14,7 @@ from dia_server.web import json_body
 from dia_server.web.schemas import GenerateRequest
 
 MAX_MESSAGE = 1024 * 1024
-"""Characters of a message; a JSON body may have as many bytes."""
+"""Bytes of a message, as of a JSON body."""
 
 DESCRIPTION = """
 ## The WebSocket `/ws/generate`
@@ -110,15 +110,15 @@ encode = msgspec.json.Encoder().encode
 
 def decode(text: str) -> Generate | Cancel:
     """Raises BadRequest, Invalid, RequestEntityTooLarge."""
-    if len(text) > MAX_MESSAGE:
-        raise RequestEntityTooLarge(f"A message has {MAX_MESSAGE:,} characters at most")
+    if len(text.encode()) > MAX_MESSAGE:
+        raise RequestEntityTooLarge(f"A message may have {MAX_MESSAGE:,} bytes at most")
     message: Generate | Cancel = json_body.decode(text, Generate | Cancel)
     return message
 
 
 def request_id_of(text: str) -> str | None:
     """The name that a message which is refused gives itself, if that can be made out."""
-    if len(text) > MAX_MESSAGE:
+    if len(text.encode()) > MAX_MESSAGE:
         return None
     try:
         named: Named = json_body.decode(text, Named)

@@ -67,6 +67,8 @@ def document(
         if handler.opt.get("events"):
             responses["200"]["content"]["text/event-stream"] = {}  # no schema says what events are
         statuses = {*handler.opt.get("errors", ())}
+        if 413 in statuses:  # has a body, which may arrive too slowly
+            statuses.add(408)
         if not handler.opt.get("public"):
             statuses.add(401)
             operation["security"] = [{}, {"key": []}]

@@ -1,5 +1,7 @@
 """OPTIONS: the methods of an address."""
 
+from collections.abc import Iterable
+
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.response.base import ASGIResponse
@@ -19,5 +21,10 @@ class Options(ASGIMiddleware):
             for route in scope["litestar_app"].routes
             if isinstance(route, HTTPRoute) and route.path_format == scope["path_template"]
         )
-        answer = ASGIResponse(status_code=204, headers={"Allow": ", ".join(sorted(methods))})
+        answer = ASGIResponse(status_code=204, headers={"Allow": allow(methods)})
         await answer(scope, receive, send)
+
+
+def allow(methods: Iterable[str]) -> str:
+    """Return the `Allow` header of an address with handlers for `methods`; each GET answers HEAD too."""
+    return ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))

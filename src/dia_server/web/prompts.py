@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import FromPath, JSONBody
+from litestar.response import Stream
 
 from dia_server.errors import Invalid, UnusableAudio
 from dia_server.services.ids import ID
@@ -16,6 +17,8 @@ from dia_server.services.prompt_folder import MAX_AUDIO, PromptFolder, wav_name
 from dia_server.services.prompts import PromptService
 from dia_server.services.transcripts import TranscriptService
 from dia_server.web import upload
+from dia_server.web.client_address import ClientAddress
+from dia_server.web.places import Places
 from dia_server.web.schemas import (
     MAX_TRANSCRIPT,
     AudioPrompt,
@@ -31,6 +34,9 @@ from dia_server.web.schemas import (
 )
 
 FILE_FIELD = "audio_file"
+MAX_UPLOADS = 64
+"""Uploads that are received at the same time: each is a file on the disk, of up to 200 MB."""
+MAX_UPLOADS_OF_ADDRESS = 8
 DISCOVER = DiscoverRequest()
 """What is meant by no body."""
 
@@ -78,18 +84,21 @@ class PromptController(Controller):
         prompt_folder: NamedDependency[PromptFolder],
         prompt_service: NamedDependency[PromptService],
         transcript_service: NamedDependency[TranscriptService],
+        client_address: NamedDependency[ClientAddress],
+        upload_places: NamedDependency[Places],
     ) -> AudioPromptUploaded:
         """Add a recording, or replace the one of that id; it is made mono, 44.1 kHz, peak 0.95."""
-        async with upload.receive(request, FILE_FIELD, prompt_folder.spool) as form:
-            if (prompt_id := form.fields.get("prompt_id")) is None:
-                raise Invalid("prompt_id is required", param="prompt_id")
-            transcript = form.fields.get("transcript", "").strip() or None
-            if transcript is not None and len(transcript) > MAX_TRANSCRIPT:
-                raise Invalid(f"transcript: at most {MAX_TRANSCRIPT:,} characters", param="transcript")
-            try:
-                prompt = await prompt_service.add(prompt_id.strip(), form.file, transcript)
-            except UnusableAudio as error:
-                raise UnusableAudio(f"{FILE_FIELD}: {error}", param=FILE_FIELD) from error
+        with upload_places.take(client_address(request.scope)):
+            async with upload.receive(request, FILE_FIELD, prompt_folder.spool) as form:
+                if (prompt_id := form.fields.get("prompt_id")) is None:
+                    raise Invalid("prompt_id is required", param="prompt_id")
+                transcript = form.fields.get("transcript", "").strip() or None
+                if transcript is not None and len(transcript) > MAX_TRANSCRIPT:
+                    raise Invalid(f"transcript: at most {MAX_TRANSCRIPT:,} characters", param="transcript")
+                try:
+                    prompt = await prompt_service.add(prompt_id.strip(), form.file, transcript)
+                except UnusableAudio as error:
+                    raise UnusableAudio(f"{FILE_FIELD}: {error}", param=FILE_FIELD) from error
         prompt = await transcript_service.complete(prompt)
         return AudioPromptUploaded(
             message="Audio prompt uploaded successfully",
@@ -139,9 +148,10 @@ class PromptController(Controller):
     @get("/{prompt_id:str}/audio", media_type="audio/wav", opt={"errors": (404,)})
     async def get_audio_prompt(
         self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
-    ) -> bytes:
+    ) -> Stream:
         """Download the recording of an audio prompt."""
-        return await prompt_service.recording(prompt_id)
+        size, audio = await prompt_service.recording(prompt_id)
+        return Stream(audio, headers={"Content-Length": str(size)})
 
     @delete("/{prompt_id:str}", status_code=200, opt={"errors": (404, 409, 503)})
     async def delete_audio_prompt(

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from litestar import Request
-from litestar.exceptions import ClientException, InternalServerException
+from litestar.exceptions import ClientException
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from dia_server.errors import Invalid, StorageUnavailable
-from dia_server.web.disconnect import ClientGone
+from dia_server.web import nul
 from dia_server.web.json_request import UnsupportedMediaType
 
 MAX_TEXT = 16 * 1024
@@ -37,8 +37,8 @@ async def receive(
 ) -> AsyncIterator[Upload]:
     """Read a form to its end; `spool` opens a temporary file, on a thread.
 
-    Raises UnsupportedMediaType, ClientException (the form is broken), ClientGone, StorageUnavailable, and
-    Invalid (there is no file, or a field is too long).
+    Raises UnsupportedMediaType, ClientException (the form is broken), BadRequest (it breaks off),
+    StorageUnavailable, and Invalid (there is no file, or a field is too long or holds a NUL character).
     """
     media_type, options = request.content_type
     if media_type != "multipart/form-data" or not options.get("boundary"):
@@ -81,8 +81,6 @@ class _Form:
                         await self._write()
         except MultipartError as error:
             raise ClientException(f"The body is no valid multipart/form-data: {error}") from None
-        except InternalServerException:  # Litestar's way to say so
-            raise ClientGone("The client has gone before the upload was complete") from None
         await self._write()
         await asyncio.to_thread(self._file.seek, 0)
 
@@ -97,7 +95,8 @@ class _Form:
                 self.has_file = True
         elif event is None:
             if self._part != self._file_field:
-                self.fields[self._part] = self._text.decode()
+                text = self.fields[self._part] = self._text.decode()
+                nul.check(self._part, text)
         elif self._part == self._file_field:
             self._unwritten += event
         else:

@@ -1,0 +1,92 @@
+"""What clients that are slow, or do not read, cost the others: a real server and raw sockets."""
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+
+from benchmarks.load import resident_mb
+from dia_server.web.arrivals import MAX_ARRIVED
+from tests.live.server import Server
+from tests.live.websocket import WebSocketClient
+from tests.memory import linux_only
+
+CROWD = 1100
+"""Connections: more than the 1,024 that Granian takes by itself."""
+SLOW_HEADERS = b"GET /health HTTP/1.1\r\nHost: test\r\nX-Slow: "
+SLOW_BODY = (
+    b"POST /generate HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+)
+LARGE_FILE = b"GET /static/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def many_files() -> Iterator[None]:
+    """Let this process have a crowd's sockets; its servers raise the limit by themselves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(CROWD + 500, hard)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def crowd(server: Server, data: bytes, count: int = CROWD) -> Iterator[list[socket.socket]]:
+    """That many connections, each of which has sent `data`."""
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(count):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(10)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(data)
+            connections.append(connection)
+        yield connections
+
+
+@pytest.mark.parametrize("data", [SLOW_HEADERS, SLOW_BODY], ids=["headers", "bodies"])
+def test_others_are_answered_beside_slow_clients(server: Server, data: bytes) -> None:
+    with crowd(server, data):
+        assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
+
+
+@linux_only
+def test_answers_that_are_not_read_cost_slices(server: Server) -> None:
+    before = resident_mb(server)
+    with crowd(server, LARGE_FILE, count=150) as connections:
+        for connection in connections:  # the first bytes are there: the rest waits
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
+
+        assert resident_mb(server) - before < 150 * 300 / 900
+
+
+def test_an_address_has_64_sockets(server: Server) -> None:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(WebSocketClient(server.port, "/ws/generate")) for _ in range(65)]
+
+        assert [socket.status for socket in sockets] == [101] * 64 + [403]
+
+
+def send_without_end(client: WebSocketClient) -> None:
+    client.begin_text(16 * MAX_ARRIVED)
+    for _ in range(100):
+        client.go_on(MAX_ARRIVED // 4)
+        time.sleep(0.02)
+
+
+@linux_only
+def test_a_message_that_is_too_long_ends_the_socket_while_it_arrives(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as client, pytest.raises(ConnectionError):
+        send_without_end(client)
+
+
+def test_headers_may_be_long_and_not_longer(server: Server) -> None:
+    url = f"{server.url}/health"
+
+    assert httpx.get(url, headers={"X-Long": "x" * 30_000}).status_code == 200
+    assert httpx.get(url, headers={"X-Long": "x" * 200_000}).status_code == 431
