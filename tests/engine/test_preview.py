@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Flow, Samples, Utterance
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,32 @@ def test_who_comes_is_heard_next_and_then_each_in_turn(preview: Preview) -> None
     preview.release(1)
 
     assert slots == [0, 0, 1, 0, 1, 0]
+
+
+def test_clients_take_turns_and_then_their_texts_do() -> None:
+    preview = Preview(slots=4)
+    long = Flow("crowd")
+    for slot, flow in enumerate([long, long, Flow("crowd"), Flow("other")]):
+        preview.admit(slot, Utterance("[S1] One. Two. Three. Four.", "aria", seed=0, flow=flow))
+
+    slots = [slot for _ in range(8) for slot in preview.step()]
+
+    assert slots == [0, 3, 2, 3, 0, 3, 2, 3]  # the long text's second piece waits for its first
+
+
+def test_a_client_whose_texts_are_short_has_no_more_turns_than_others() -> None:
+    preview = Preview(slots=4)
+    preview.admit(0, Utterance("[S1] One. Two. Three. Four.", "aria", seed=0, flow=Flow("other")))
+    for slot in (1, 2, 3):
+        preview.admit(slot, Utterance("[S1] One.", "aria", seed=0, flow=Flow("crowd")))
+    slots = []
+    for _ in range(6):
+        ((slot, chunk),) = preview.step().items()
+        slots.append(slot)
+        if isinstance(chunk, Chunk) and chunk.done:
+            preview.release(slot)
+
+    assert slots == [0, 1, 0, 2, 0, 3]
 
 
 def test_every_voice_and_speaker_tag_is_another_person(preview: Preview) -> None:

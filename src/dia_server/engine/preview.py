@@ -2,7 +2,7 @@
 
 Real, intelligible speech on any machine, always labelled as a preview: it is not Dia and does not
 clone voices. Each voice is a pair of people, one for each speaker tag. One step says one sentence of
-one utterance: sentences of others would only delay what is made already.
+one utterance: clients take turns, and within a client its texts do.
 """
 
 import re
@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from dia_server.engine.espeak import Profile, speak
+from dia_server.engine.turns import Turns
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
 
 FRAME = 512
@@ -54,24 +55,32 @@ class Preview:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._running: dict[int, _Script] = {}
+        """In the order of admission."""
+        self._turns = Turns()
 
     def admit(self, slot: int, utterance: Utterance) -> None:
         self._running[slot] = _Script(utterance)
 
     def step(self) -> dict[int, Chunk | Exception]:
-        """Let one that has said nothing yet speak, or else whoever has been silent longest."""
-        slot = min(self._running, key=lambda slot: self._running[slot].said > 0)  # the first of equals
-        script = self._running[slot] = self._running.pop(slot)  # goes to the end
+        """Say a sentence of the client that has waited longest, and of its texts; new ones come first."""
+        slot = min(self._running, key=self._turn)  # the first of equals: the text's earliest utterance
+        script = self._running[slot]
+        self._turns.take(script.flow)
         return {slot: self._advance(script)}
 
     def release(self, slot: int) -> None:
         self._running.pop(slot, None)
+        self._turns.forget_all_but(script.flow for script in self._running.values())
 
     def reset(self) -> None:
         self._running.clear()
 
     def close(self) -> None:
         self._running.clear()
+
+    def _turn(self, slot: int) -> tuple[int, int]:
+        flow = self._running[slot].flow
+        return self._turns.last(flow.client), self._turns.last(flow)
 
     def _advance(self, script: "_Script") -> Chunk:
         profile, clause = script.clauses.popleft()
@@ -95,6 +104,7 @@ class _Script:
         self.length = sum(len(clause) for _, clause in self.clauses)
         self.said = 0
         self.seed = utterance.seed
+        self.flow = utterance.flow
         self.tokens_left = sys.maxsize if utterance.max_tokens is None else utterance.max_tokens
 
 
