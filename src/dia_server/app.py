@@ -43,6 +43,7 @@ from dia_server.serving import NOTICE
 from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
 from dia_server.web.client_address import ClientAddress
+from dia_server.web.client_name import ClientName
 from dia_server.web.docs import docs_router
 from dia_server.web.early_answer import EarlyAnswer
 from dia_server.web.errors import render_error
@@ -178,8 +179,10 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
         "jobs": conf.rate_limit_jobs,
         "plan": conf.rate_limit_jobs,
     }
-    rate_limit = RateLimit(limits, ClientAddress(conf.trusted_proxies))
+    client_address = ClientAddress(conf.trusted_proxies)
+    rate_limit = RateLimit(limits, client_address)
     dependencies = {
+        "client": Provide(ClientName(conf.api_keys, client_address), sync_to_thread=False),
         "speech_service": _provide(speech),
         "voice_service": _provide(voices),
         "prompt_folder": _provide(prompt_folder),

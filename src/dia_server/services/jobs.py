@@ -51,15 +51,17 @@ class JobService:
         self._worker.wake()
         return job
 
-    async def begin(self, request: SpeechRequest, listener: Listener, *, live: bool) -> RunningJob:
-        """Accept a job that is made at once, as for a client that waits; raises what `submit` raises.
+    async def begin(
+        self, request: SpeechRequest, listener: Listener, *, client: str, live: bool
+    ) -> RunningJob:
+        """Accept a job that is made at once for a `client` that waits; raises what `submit` raises.
 
         `live` says whether its audio is heard while it is made.
         """
 
         async def begin() -> RunningJob:
             job = await self._add(request, "processing")
-            return RunningJob(job.job_id, self._worker.begin(job, listener, live=live))
+            return RunningJob(job.job_id, self._worker.begin(job, listener, client=client, live=live))
 
         # a job that is entered as running must run, even if its caller is cancelled right then
         return await asyncio.shield(begin())

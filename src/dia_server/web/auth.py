@@ -21,7 +21,7 @@ class ApiKeys(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         if self._keys and not scope["route_handler"].opt.get("public", False):
-            self._check(_authorization(scope))
+            self._check(authorization(scope))
         await next_app(scope, receive, send)
 
     def _check(self, authorization: str) -> None:
@@ -32,7 +32,7 @@ class ApiKeys(ASGIMiddleware):
             raise Unauthorized("An API key is required: Authorization: Bearer <key>")
 
 
-def _authorization(scope: Scope) -> str:
+def authorization(scope: Scope) -> str:
     """What the client shows; browsers can't send headers with a WebSocket, so there a parameter will do."""
     header = Headers.from_scope(scope).get("authorization", "")
     if header or scope["type"] != ScopeType.WEBSOCKET:
