@@ -98,13 +98,16 @@ class JobService:
         return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job)
 
     async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
-        """Cancel a job that is not finished, delete one that is, with its file; raises NotFound."""
+        """Cancel a job that is not finished, delete one that is, with its file; raises NotFound.
+
+        The file goes first: on a full disk, SQLite needs its space to delete the row.
+        """
         if await self.cancel(job_id):
             return "cancelled"
         job = await self.get(job_id)
-        await self._store.delete([job_id])
         if job.file is not None:
             await self._outputs.remove(job.file)
+        await self._store.delete([job_id])
         return "deleted"
 
     async def cancel(self, job_id: str) -> bool:
