@@ -138,7 +138,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     stats = StatsService(database.reads, monitor)
     metrics = Metrics(__version__, engine, store, monitor)
     shutdown = Shutdown(conf.shutdown_timeout, engine, worker)
-    status = StatusService(engine, shutdown, gpu_count=len(gpus))
+    status = StatusService(engine, database, shutdown, gpu_count=len(gpus))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
