@@ -31,7 +31,7 @@ async def write(session: httpx.AsyncClient, number: int) -> str:
     return "200" if answer.status_code == 200 else f"{answer.status_code} {answer.json()['detail']}"
 
 
-async def client(url: str, numbers: "list[int]", answers: Counter[str], latencies: list[float]) -> None:
+async def client(url: str, numbers: list[int], answers: Counter[str], latencies: list[float]) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=120) as session:
         while numbers:
             number = numbers.pop()
@@ -53,11 +53,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, default=64)
     given = parser.parse_args()
-    unlimited = {"rate_limit_generate": 0, "rate_limit_jobs": 0}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Server(Path(folder), log_level="error", **unlimited) as server,
-    ):
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder), rate_limit_generate=0) as server:
         answers, latencies = asyncio.run(measure(server.url, given.requests, given.clients))
     for answer, count in answers.most_common():
         print(f"{count:6} {answer}")
