@@ -46,6 +46,7 @@ from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
 from dia_server.web.body_limits import BodyLimits
 from dia_server.web.client_address import ClientAddress
+from dia_server.web.client_name import ClientName
 from dia_server.web.config_writes import ReadOnlyConfig
 from dia_server.web.cross_origin import CrossOrigin
 from dia_server.web.docs import docs_router
@@ -137,7 +138,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     stats = StatsService(database.reads, monitor)
     metrics = Metrics(__version__, engine, store, monitor)
     shutdown = Shutdown(conf.shutdown_timeout, engine, worker)
-    status = StatusService(engine, shutdown, gpu_count=len(gpus))
+    status = StatusService(engine, database, shutdown, gpu_count=len(gpus))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -186,6 +187,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     if not conf.config_writable:
         middleware.append(ReadOnlyConfig())
     dependencies = {
+        "client": Provide(ClientName(conf.api_keys, client_address), sync_to_thread=False),
         "speech_service": _provide(speech),
         "voice_service": _provide(voices),
         "prompt_folder": _provide(prompt_folder),

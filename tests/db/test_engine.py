@@ -67,6 +67,45 @@ async def test_reads_go_past_any_number_of_writers_that_wait(
         assert await session.scalar(select(Totals.failed)) == results.count(None)
 
 
+async def test_writes_are_done_one_at_a_time_in_order(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "POOL_TIMEOUT_S", 30.0)
+    begun: list[int] = []
+
+    async def writer(number: int) -> None:
+        async with database.sessions.begin() as session:
+            begun.append(number)
+            await session.execute(text("UPDATE totals SET failed = failed + 1"))
+            await session.execute(text("UPDATE totals SET successful = failed"))
+            assert begun[-1] == number
+
+    await asyncio.gather(*(writer(number) for number in range(5 * CONNECTIONS)))
+
+    assert begun == list(range(5 * CONNECTIONS))
+
+
+async def test_a_writer_that_leaves_the_queue_delays_no_other(database: Database) -> None:
+    async with database.sessions.begin():
+        leaving, staying = [asyncio.create_task(write(database)) for _ in range(2)]
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    await staying
+
+    async with database.reads() as session:
+        assert await session.scalar(select(Totals.failed)) == 1
+
+
+async def test_a_writer_that_waits_too_long_is_told_when_to_come_again(database: Database) -> None:
+    async with database.sessions.begin():
+        with pytest.raises(StorageUnavailable, match="other writes take too long") as failure:
+            await write(database)
+
+    assert failure.value.retry_after
+    await write(database)
+
+
 async def test_what_a_statement_was_about_is_not_told(database: Database) -> None:
     with pytest.raises(Exception, match="no such table") as failure:
         async with database.sessions.begin() as session:

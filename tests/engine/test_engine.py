@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
+from dia_server.engine.types import Chunk, Flow, LoadModel, Model, Utterance
 from dia_server.errors import GpuOutOfMemory, ModelNotLoaded, Overloaded, ServerError
 from tests.tones import Gate, ToneModel, loader
 
 
-def utterance(steps: int) -> Utterance:
-    return Utterance("x" * steps, voice="aria", seed=0)
+def utterance(steps: int, client: str = "") -> Utterance:
+    return Utterance("x" * steps, voice="aria", seed=0, flow=Flow(client))
 
 
 async def started(load: LoadModel, max_waiting: int = 16, idle_unload_s: float | None = None) -> Engine:
@@ -39,8 +39,8 @@ async def engine(model: ToneModel) -> AsyncIterator[Engine]:
     await stop(engine)
 
 
-async def collect(engine: Engine, steps: int) -> list[Chunk]:
-    async with engine.submit(utterance(steps)) as generation:
+async def collect(engine: Engine, steps: int, client: str = "") -> list[Chunk]:
+    async with engine.submit(utterance(steps, client)) as generation:
         return [chunk async for chunk in generation]
 
 
@@ -75,7 +75,7 @@ async def test_a_burst_is_admitted_in_parts_between_which_those_that_run_go_on()
     await until(gate.entered.is_set)
     running: list[int] = []
     model.before_step = lambda: running.append(len(model.left))
-    burst = [asyncio.create_task(collect(engine, 20)) for _ in range(15)]
+    burst = [asyncio.create_task(collect(engine, 20, f"client {n}")) for n in range(15)]
     await until(lambda: engine.active == 16)
     gate.open()
     await asyncio.gather(first, *burst)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Flow, Samples, Utterance
 from dia_server.errors import UnspeakableText
 
 
@@ -55,25 +55,6 @@ def test_each_sentence_is_a_step_and_progress_grows(preview: Preview) -> None:
     assert all(chunk.tokens == -(-len(chunk.samples) // FRAME) for chunk in chunks)
 
 
-def test_a_newcomer_is_heard_next_and_then_each_in_turn(preview: Preview) -> None:
-    preview.admit(0, Utterance("[S1] " + "One. " * 8, "aria", seed=0))
-    preview.step()
-    for slot in (1, 2, 3):
-        preview.admit(slot, Utterance("[S1] One. Two.", "luna", seed=0))
-    order = []
-    running = {0, 1, 2, 3}
-    while running:
-        for slot, chunk in preview.step().items():
-            assert isinstance(chunk, Chunk)
-            order.append(slot)
-            if chunk.done:
-                preview.release(slot)
-                running.remove(slot)
-
-    assert {*order[:5]} == {0, 1, 2, 3}  # each once, and one sentence more that was being said
-    assert sorted(order) == [0] * 7 + [1] * 2 + [2] * 2 + [3] * 2
-
-
 def test_a_text_that_crashes_espeak_is_refused_and_the_others_are_said(preview: Preview) -> None:
     preview.admit(0, Utterance("[S1] ---नमस्ते", "aria", seed=0))
     preview.admit(1, Utterance("[S1] One. Two. Three.", "aria", seed=0))
@@ -89,6 +70,34 @@ def test_a_text_that_crashes_espeak_is_refused_and_the_others_are_said(preview: 
     assert "crashed 2 times" in str(refused)
     said = [chunk.samples for chunk in outcomes[1] if isinstance(chunk, Chunk)]
     assert np.array_equal(np.concatenate(said), speak(preview, "[S1] One. Two. Three.")[0])
+
+
+def test_clients_take_turns_and_then_their_texts_do() -> None:
+    preview = Preview(slots=4, workers=1)
+    long = Flow("crowd")
+    for slot, flow in enumerate([long, long, Flow("crowd"), Flow("other")]):
+        preview.admit(slot, Utterance("[S1] One. Two. Three. Four.", "aria", seed=0, flow=flow))
+
+    slots = [slot for _ in range(8) for slot in preview.step()]
+
+    preview.close()
+    assert slots == [0, 3, 2, 3, 0, 3, 2, 3]  # the long text's second piece waits for its first
+
+
+def test_a_client_whose_texts_are_short_has_no_more_turns_than_others() -> None:
+    preview = Preview(slots=4, workers=1)
+    preview.admit(0, Utterance("[S1] One. Two. Three. Four.", "aria", seed=0, flow=Flow("other")))
+    for slot in (1, 2, 3):
+        preview.admit(slot, Utterance("[S1] One.", "aria", seed=0, flow=Flow("crowd")))
+    slots = []
+    for _ in range(6):
+        ((slot, chunk),) = preview.step().items()
+        slots.append(slot)
+        if isinstance(chunk, Chunk) and chunk.done:
+            preview.release(slot)
+
+    preview.close()
+    assert slots == [0, 1, 0, 2, 0, 3]
 
 
 def test_every_voice_and_speaker_tag_is_another_person(preview: Preview) -> None:

@@ -179,6 +179,26 @@ def test_a_database_that_cannot_grow_refuses_what_must_be_kept_and_speaks(tmp_pa
             time.sleep(0.1)
 
 
+def test_on_a_full_disk_deleting_a_job_makes_room_for_the_next(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/disk/dia.sqlite3"
+    with ExitStack() as stack:
+        disk = stack.enter_context(Disk(tmp_path / "disk", "16m"))
+        (tmp_path / "disk" / "outputs").mkdir()
+        (tmp_path / "audio_outputs").symlink_to(tmp_path / "disk" / "outputs")
+        client = stack.enter_context(serving(tmp_path, database_url=url))
+        first, second = finished_job(client)["job_id"], finished_job(client)["job_id"]
+        with disk.full():
+            assert client.post("/generate?async_mode=true", json={"text": TEXT}).status_code == 503
+            refused = client.get("/health/ready")
+            assert (refused.status_code, refused.json()["error_code"]) == (503, "STORAGE_UNAVAILABLE")
+            assert "the disk is full" in refused.json()["detail"]
+
+            assert client.delete(f"/jobs/{first}").json()["status"] == "deleted"
+            assert [job["job_id"] for job in client.get("/jobs").json()["jobs"]] == [second]
+        assert client.get("/health/ready").status_code == 200
+        assert finished_job(client)["status"] == "completed"
+
+
 def test_a_disk_that_is_not_mounted_at_the_start_costs_no_result(tmp_path: Path) -> None:
     disk, folder = tmp_path / "disk", tmp_path / "audio_outputs"
     disk.mkdir()

@@ -125,7 +125,7 @@ class Studio:
         return prompt.samples
 
     async def stream(self, request: SpeechRequest) -> bytes:
-        async with aclosing(await self.speech.stream(request)) as streamed:
+        async with aclosing(await self.speech.stream(request, "")) as streamed:
             return b"".join([audio async for audio in streamed])
 
     async def frames(self, utterance: Utterance) -> Frames:
@@ -184,7 +184,7 @@ async def test_the_first_audio_leaves_when_its_frames_are_made(
         studio.model.permits = threading.Semaphore(-(-steps // POLL))
 
         async with asyncio.timeout(20):
-            streamed = await studio.speech.stream(ask(voice, audio_format=audio_format))
+            streamed = await studio.speech.stream(ask(voice, audio_format=audio_format), "")
             made = b""
             async for audio in streamed:
                 made += audio

@@ -78,6 +78,24 @@ async def test_what_is_old_goes_and_what_is_not_stays(world: World) -> None:
     assert await world.files() == await world.rows() == {young, running}
 
 
+async def test_the_space_of_files_is_free_before_their_rows_are_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await world.job("completed", age_hours=25)
+
+    async def full(_: object) -> None:
+        raise StorageUnavailable("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "delete", full)
+        with pytest.raises(StorageUnavailable, match="full"):
+            await world.retention.sweep()
+    assert (await world.files(), await world.rows()) == (set(), {old})
+
+    await world.retention.sweep()
+    assert await world.rows() == set()
+
+
 async def test_zero_hours_are_for_ever(world: World) -> None:
     old = await world.job("completed", age_hours=10_000)
     await world.config.update({"output_retention_hours": 0})

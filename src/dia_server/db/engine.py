@@ -1,22 +1,27 @@
 """The database: connections, short sessions, upgrades."""
 
+import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import AsyncAdaptedQueuePool, Connection, PoolProxiedConnection, event
-from sqlalchemy.engine import make_url
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, PoolProxiedConnection, event
+from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from dia_server.db.file import RETRY_S, DatabaseFile
 from dia_server.db.migrate import upgrade
 from dia_server.errors import StorageUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
 POOL_TIMEOUT_S = 5.0
-"""Until who finds all connections in use is told so."""
-RETRY_S = 5
+"""Seconds to wait for a turn to write, and for a free connection, before StorageUnavailable is raised."""
 SQLITE_TROUBLE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -32,10 +37,13 @@ class Database:
     """`async with database.sessions.begin() as session` is one short transaction."""
 
     def __init__(self, url: str) -> None:
-        self._writing = _engine(url, "BEGIN IMMEDIATE")
-        self._reading = _engine(url, "BEGIN")
-        self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
-            self._writing, expire_on_commit=False
+        self._file = _file(make_url(url))
+        self._writing = _engine(url, "BEGIN IMMEDIATE", self._file)
+        self._reading = _engine(url, "BEGIN", self._file)
+        self.sessions: async_sessionmaker[AsyncSession] = (
+            async_sessionmaker(self._writing, expire_on_commit=False)
+            if self._file is None
+            else _WritingInTurn(self._writing, self._file)
         )
         self.reads: async_sessionmaker[AsyncSession] = async_sessionmaker(
             self._reading, expire_on_commit=False
@@ -46,13 +54,56 @@ class Database:
         """
 
     async def upgrade(self) -> str:
-        """Apply the migrations that are missing; returns the revision that the schema is at."""
+        """Apply the migrations that are missing; returns the revision that the schema is at.
+
+        From then on a SQLite file is never made: where it is gone, StorageUnavailable is raised.
+        """
         async with self._writing.begin() as connection:
-            return await connection.run_sync(upgrade)
+            revision = await connection.run_sync(upgrade)
+        if self._file is not None and not self._file.is_open:
+            self._file.open()
+        return revision
+
+    async def require_writable(self) -> None:
+        """Raise StorageUnavailable, with the cause, where nothing can be kept now."""
+        if self._file is not None:
+            await asyncio.to_thread(self._file.require_writable)
 
     async def close(self) -> None:
         await self._writing.dispose()
         await self._reading.dispose()
+        if self._file is not None:
+            self._file.close()
+
+
+class _WritingInTurn(async_sessionmaker[AsyncSession]):
+    """Transactions on a SQLite file, one at a time and in order; SQLite lets writers race for its lock."""
+
+    def __init__(self, engine: AsyncEngine, file: DatabaseFile) -> None:
+        super().__init__(engine, expire_on_commit=False)
+        self._file = file
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncSession]:  # type: ignore[override]
+        await self._take_turn()
+        try:
+            self._file.require_same()
+            async with super().begin() as session:
+                yield session
+            self._file.require_same()  # else what was committed is in a file that is gone
+        finally:
+            self._lock.release()
+
+    async def _take_turn(self) -> None:
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT_S):
+                await self._lock.acquire()
+        except TimeoutError as error:
+            raise StorageUnavailable(
+                "The database can't be used at the moment: other writes take too long",
+                retry_after=RETRY_S,
+            ) from error
 
 
 class _Pool(AsyncAdaptedQueuePool):
@@ -61,24 +112,38 @@ class _Pool(AsyncAdaptedQueuePool):
     def connect(self) -> PoolProxiedConnection:
         try:
             return super().connect()
-        except TimeoutError as error:
+        except PoolTimeoutError as error:
             raise StorageUnavailable(
                 "The database can't be used at the moment: all connections to it are in use",
                 retry_after=RETRY_S,
             ) from error
 
 
-def _engine(url: str, begin: str) -> AsyncEngine:
+def _file(url: URL) -> DatabaseFile | None:
+    """Return the file of a SQLite database that is one."""
+    if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"} or "uri" in url.query:
+        return None
+    return DatabaseFile(Path(url.database or ""))
+
+
+def _engine(url: str, begin: str, file: DatabaseFile | None) -> AsyncEngine:
     """`begin` is how SQLite begins a transaction."""
     # parameters hold texts, which have no place in a log
     engine = create_async_engine(url, poolclass=_Pool, pool_timeout=POOL_TIMEOUT_S, hide_parameters=True)
     if engine.dialect.name == "sqlite":
-        if file := make_url(url).database:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        if file is not None:
+            file.path.parent.mkdir(parents=True, exist_ok=True)
+
+        def before_connect(_: Dialect, record: Any, arguments: list[Any], named: dict[str, Any]) -> None:
+            if file is not None and file.is_open:
+                file.require_same()
+                arguments[:] = [f"file:{quote(str(file.path.absolute()))}?mode=rw"]
+                named["uri"] = True
 
         def on_begin(connection: Connection) -> None:
             connection.exec_driver_sql(begin)
 
+        event.listen(engine.sync_engine, "do_connect", before_connect)
         event.listen(engine.sync_engine, "connect", _on_connect)
         event.listen(engine.sync_engine, "begin", on_begin)
     event.listen(engine.sync_engine, "handle_error", _on_error)

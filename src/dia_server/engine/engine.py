@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from dia_server.engine.generation import Generation
+from dia_server.engine.queue import FairQueue
 from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance
 from dia_server.engine.work import Work
 from dia_server.errors import ModelNotLoaded, Overloaded, ServerError
@@ -25,6 +26,11 @@ ADMITTED_AT_ONCE = 4
 """Between two steps: those that run wait for it, a few milliseconds each on a GPU."""
 RESERVED_SHARE = 8
 """One slot in so many, but at least one, is kept from background work, so that a request finds one free."""
+CLIENT_SHARE = 8
+"""One place of the queue in so many, and up to NEWCOMER_SLOTS slots, are kept for other clients than one."""
+NEWCOMER_SLOTS = 2
+"""Maximum slots kept for clients that hold none: 2 of 16 or more, 1 of 8, none of fewer, where one would cost
+a single user too much (a quarter of four); there a newcomer gets the next slot that becomes free."""
 
 OVERLOADED_RETRY_S = 2
 LOADING_RETRY_S = 5
@@ -57,7 +63,7 @@ class Engine:
         self._load_model = load_model
         self._max_waiting = max_waiting
         self._idle_unload_s = idle_unload_s
-        self._waiting: deque[Generation] = deque()
+        self._waiting = FairQueue()
         self._background: deque[Generation] = deque()
         """Waits behind `_waiting`, and is not limited: whoever submits to it bounds it."""
         self._passed = 0
@@ -114,21 +120,31 @@ class Engine:
         with self._wake:
             if self._stopping:
                 raise ModelNotLoaded("The server is shutting down")
-            if not background and len(self._waiting) >= self._max_waiting:
-                raise Overloaded(
-                    f"{self._max_waiting} requests are waiting already (DIA_MAX_WAITING)",
-                    retry_after=OVERLOADED_RETRY_S,
-                )
-            (self._background if background else self._waiting).append(generation)
+            if background:
+                self._background.append(generation)
+            else:
+                self._require_room(utterance.flow.client)
+                self._waiting.push(generation)
             self._wake.notify()
         return generation
+
+    def _require_room(self, client: str) -> None:
+        """Raise Overloaded where the queue is full, or has as many utterances of `client` as it may have."""
+        places, waiting = self._max_waiting, len(self._waiting)
+        if waiting < places:
+            places, waiting = places - places // CLIENT_SHARE, self._waiting.waiting_of(client)
+        if waiting >= places:
+            raise Overloaded(
+                f"{places} requests are waiting already (DIA_MAX_WAITING)", retry_after=OVERLOADED_RETRY_S
+            )
 
     def _cancel(self, generation: Generation) -> None:
         """Drop `generation` from the queue; one that is running is released before the next step."""
         with self._wake:
-            queue = self._background if generation.background else self._waiting
-            if generation in queue:
-                queue.remove(generation)
+            if not generation.background:
+                self._waiting.discard(generation)
+            elif generation in self._background:
+                self._background.remove(generation)
 
     # Everything below runs on the engine thread.
 
@@ -237,20 +253,22 @@ class Engine:
         return not self._stopping
 
     def _next(self, slots: int) -> Generation | None:
-        """Take whose turn it is off its queue.
+        """Take the next utterance off its queue.
 
-        Background work leaves some slots to those who are waited for, and of those that are free it gets
-        one in FAIR_SHARE while others wait too.
+        The last free slots are for clients that hold none. Background work leaves some slots to requests, and
+        of those that are free it gets one in FAIR_SHARE while requests wait too.
         """
-        running = sum(generation.background for generation in self._busy.values())
+        requests = [generation for generation in self._busy.values() if not generation.background]
+        kept = min(NEWCOMER_SLOTS, slots // CLIENT_SHARE)
+        newcomers_only = slots - len(self._busy) <= kept
         allowed = max(1, slots - max(1, slots // RESERVED_SHARE))
-        if self._background and running < allowed and (not self._waiting or self._passed + 1 >= FAIR_SHARE):
+        may_run = not newcomers_only and len(self._busy) - len(requests) < allowed
+        if self._background and may_run and (not self._waiting or self._passed + 1 >= FAIR_SHARE):
             self._passed = 0
             return self._background.popleft()
-        if not self._waiting:
-            return None
-        self._passed += 1
-        return self._waiting.popleft()
+        if (generation := self._waiting.pop(requests, newcomers_only=newcomers_only)) is not None:
+            self._passed += 1
+        return generation
 
     def _step(self, model: Model) -> None:
         if not self._busy:

@@ -2,7 +2,7 @@
 
 Real, intelligible speech on any machine, always labelled as a preview: it is not Dia and does not
 clone voices. Each voice is a pair of people, one for each speaker tag. A step returns as soon as one process
-has said one sentence of one utterance: waiting for others would only delay what is made already.
+has said one sentence of one utterance: clients take turns, and within a client its texts do.
 """
 
 import re
@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 from dia_server.engine.espeak import Espeak, Profile
+from dia_server.engine.turns import Turns
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
 from dia_server.errors import UnspeakableText
 from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
@@ -60,27 +61,30 @@ def load(slots: int) -> Callable[[Callable[[float], None]], Model]:
 
 
 class Preview:
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, workers: int = WORKERS) -> None:
         """Raises AudioProcessingError where espeak-ng does not work."""
         self.slots = slots
+        self._workers = workers
         self._scripts: dict[int, _Script] = {}
-        """By slot, the one that was silent longest first."""
+        """By slot, in the order of admission."""
+        self._turns = Turns()
         self._speaking: dict[int, Future[tuple[int, bytes]]] = {}
-        workers = [
-            NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY) for _ in range(WORKERS)
+        espeaks = [
+            NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY) for _ in range(workers)
         ]
-        self._pool = NativePool(workers)
+        self._pool = NativePool(espeaks)
         self._pool.start()
-        workers[0].wait()
+        espeaks[0].wait()
 
     def admit(self, slot: int, utterance: Utterance) -> None:
         self._scripts[slot] = _Script(utterance)
 
     def step(self) -> Mapping[int, Chunk | Exception]:
         """Keep every process speaking, and return the sentences that are said, one at least."""
-        while len(self._speaking) < WORKERS and (slot := self._next()) is not None:
-            script = self._scripts[slot] = self._scripts.pop(slot)  # goes to the end
+        while len(self._speaking) < self._workers and (slot := self._next()) is not None:
+            script = self._scripts[slot]
             profile, clause = script.clauses[0]
+            self._turns.take(script.flow)
             self._speaking[slot] = self._pool.submit(Espeak.speak, clause, profile, script.seed)
         done, _ = wait(self._speaking.values(), return_when=FIRST_COMPLETED)
         said = [slot for slot, speech in self._speaking.items() if speech in done]
@@ -90,6 +94,7 @@ class Preview:
         self._scripts.pop(slot, None)
         if speech := self._speaking.pop(slot, None):
             speech.cancel()
+        self._turns.forget_all_but(script.flow for script in self._scripts.values())
 
     def reset(self) -> None:
         for slot in [*self._scripts]:
@@ -100,9 +105,13 @@ class Preview:
         self._pool.close()
 
     def _next(self) -> int | None:
-        """The slot whose turn it is: one that has said nothing yet, else the one that was silent longest."""
-        silent = [slot for slot in self._scripts if slot not in self._speaking]
-        return min(silent, key=lambda slot: self._scripts[slot].said > 0, default=None)
+        """The slot whose client, and of its texts which, has waited longest; new ones come first."""
+        silent = (slot for slot in self._scripts if slot not in self._speaking)
+        return min(silent, key=self._turn, default=None)  # the first of equals: the earliest utterance
+
+    def _turn(self, slot: int) -> tuple[int, int]:
+        flow = self._scripts[slot].flow
+        return self._turns.last(flow.client), self._turns.last(flow)
 
     def _advance(self, script: "_Script", speech: Future[tuple[int, bytes]]) -> Chunk | Exception:
         try:
@@ -130,6 +139,7 @@ class _Script:
         self.length = sum(len(clause) for _, clause in self.clauses)
         self.said = 0
         self.seed = utterance.seed
+        self.flow = utterance.flow
         self.tokens_left = sys.maxsize if utterance.max_tokens is None else utterance.max_tokens
 
 

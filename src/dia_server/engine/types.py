@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,14 @@ class VoicePrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """The request that an utterance is part of, and its client: the units that share slots fairly."""
+
+    client: str = ""
+    request: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One piece of speech to make; every field is already resolved to what the model needs."""
 
@@ -60,6 +69,7 @@ class Utterance:
     prompt: VoicePrompt | None = None
     compile: bool = True
     """False asks for plain kernels where the model would run compiled ones."""
+    flow: Flow = field(default_factory=Flow)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -95,7 +95,13 @@ class JobWorker:
         return self._progress.get(job_id)
 
     def begin(
-        self, job: Job, listener: Listener | None = None, *, live: bool = False, background: bool = False
+        self,
+        job: Job,
+        listener: Listener | None = None,
+        *,
+        client: str = "",
+        live: bool = False,
+        background: bool = False,
     ) -> asyncio.Task[ServerError | None]:
         """Run a job that is `processing`; the task ends with it, raises nothing, and returns what failed."""
 
@@ -107,7 +113,7 @@ class JobWorker:
         assert job.request is not None
         assert job.voice is not None
         making = asyncio.create_task(
-            self._speech.make(job.request, job.voice, heard, live=live, background=background)
+            self._speech.make(job.request, job.voice, heard, client=client, live=live, background=background)
         )
         task = asyncio.create_task(self._run(job, making, background))
         self._making[job.job_id], self._running[job.job_id] = making, task

@@ -51,15 +51,17 @@ class JobService:
         self._worker.wake()
         return job
 
-    async def begin(self, request: SpeechRequest, listener: Listener, *, live: bool) -> RunningJob:
-        """Accept a job that is made at once, as for a client that waits; raises what `submit` raises.
+    async def begin(
+        self, request: SpeechRequest, listener: Listener, *, client: str, live: bool
+    ) -> RunningJob:
+        """Accept a job that is made at once for a `client` that waits; raises what `submit` raises.
 
         `live` says whether its audio is heard while it is made.
         """
 
         async def begin() -> RunningJob:
             job = await self._add(request, "processing")
-            return RunningJob(job.job_id, self._worker.begin(job, listener, live=live))
+            return RunningJob(job.job_id, self._worker.begin(job, listener, client=client, live=live))
 
         # a job that is entered as running must run, even if its caller is cancelled right then
         return await asyncio.shield(begin())
@@ -96,13 +98,16 @@ class JobService:
         return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job)
 
     async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
-        """Cancel a job that is not finished, delete one that is, with its file; raises NotFound."""
+        """Cancel a job that is not finished, delete one that is, with its file; raises NotFound.
+
+        The file goes first: on a full disk, SQLite needs its space to delete the row.
+        """
         if await self.cancel(job_id):
             return "cancelled"
         job = await self.get(job_id)
-        await self._store.delete([job_id])
         if job.file is not None:
             await self._outputs.remove(job.file)
+        await self._store.delete([job_id])
         return "deleted"
 
     async def cancel(self, job_id: str) -> bool:

@@ -64,15 +64,15 @@ class Retention:
                 continue
 
     async def _expire(self, hours: int) -> None:
-        """Delete old jobs, then their files: a file that stays behind is an orphan of the next sweep."""
+        """Delete the files of old jobs, then the rows, for which SQLite needs the space on a full disk."""
         moment = now() - timedelta(hours=hours)
         while old := await self._store.finished_before(moment, BATCH):
             free = {job_id: file for job_id, file in old.items() if file not in self._outputs.held}
             if not free:  # all are being downloaded
                 return
-            await self._store.delete(list(free))
             for file in filter(None, free.values()):
                 await self._outputs.remove(file)
+            await self._store.delete(list(free))
             log.info("retention", deleted=len(free))
 
     async def _reconcile(self) -> None:

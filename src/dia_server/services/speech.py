@@ -11,7 +11,7 @@ import structlog
 
 from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
-from dia_server.engine.types import Utterance, VoicePrompt
+from dia_server.engine.types import Flow, Utterance, VoicePrompt
 from dia_server.errors import Invalid, ServerError, TextTooLong
 from dia_server.services.casting import cast
 from dia_server.services.config import ConfigService
@@ -114,29 +114,29 @@ class SpeechService:
         self._max_characters = max_characters
         self._encoders = EncoderThreads()
 
-    async def speak(self, request: SpeechRequest) -> Speech:
-        """Make the whole audio of `request`; cancelling this frees the engine's slots.
+    async def speak(self, request: SpeechRequest, client: str) -> Speech:
+        """Make the whole audio of `request`; cancelling this frees the engine's slots, which clients share.
 
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, ModelNotLoaded, Overloaded,
         AudioProcessingError.
         """
         request, voice = self.settle(request)
         try:
-            speech = await self.make(request, voice)
+            speech = await self.make(request, voice, client=client)
         except Exception as error:
             self._failed(request, voice, error)
             raise
         self._finished(request, voice, speech)
         return speech
 
-    async def stream(self, request: SpeechRequest) -> Streamed:
+    async def stream(self, request: SpeechRequest, client: str) -> Streamed:
         """Make `request` and hand it out as it comes, once the first audio is there; raises as `speak`.
 
         What fails later is raised by the iterator.
         """
         request, voice = self.settle(request)
         tally = Tally()
-        audio = self._stream(request, voice, tally)
+        audio = self._stream(request, voice, tally, client)
         first = await anext(audio)
         assert request.seed is not None
         return Streamed(first, audio, MEDIA_TYPES[request.response_format], request.seed, tally)
@@ -176,26 +176,30 @@ class SpeechService:
         *,
         live: bool = False,
         background: bool = False,
+        client: str = "",
     ) -> Speech:
-        """Make the audio of a settled request; `background` lets others go first.
+        """Make the audio of a settled request; `background` lets others go first, without a client.
 
         What is heard `live` goes to `listener` to the last byte, before the whole file is finished.
         """
         tally = Tally()
         whole = self._open(request, whole=True)
         sent = self._open(request) if live else None
-        take = self._take(request, voice, tally, sent, whole, background=background)
+        take = self._take(request, voice, tally, sent, whole, background=background, client=client)
         async with aclosing(take):
             async for audio, progress in take:
                 if listener is not None:
                     await listener(audio, progress)
         return _speech(request, await whole.finish(), tally)
 
-    async def _stream(self, request: SpeechRequest, voice: CastVoice, tally: Tally) -> AsyncGenerator[bytes]:
+    async def _stream(
+        self, request: SpeechRequest, voice: CastVoice, tally: Tally, client: str
+    ) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
         whole = self._open(request, whole=True) if self._config.current.save_outputs else None
         try:
-            async with aclosing(self._take(request, voice, tally, self._open(request), whole)) as take:
+            take = self._take(request, voice, tally, self._open(request), whole, client=client)
+            async with aclosing(take):
                 async for audio, _ in take:
                     if audio:
                         yield audio
@@ -219,6 +223,7 @@ class SpeechService:
         whole: SpeechFile | None,
         *,
         background: bool = False,
+        client: str,
     ) -> AsyncGenerator[tuple[bytes, float]]:
         """Speak into both files; returns what is new of `sent`, and how much of the recording is made.
 
@@ -226,6 +231,7 @@ class SpeechService:
         """
         live = sent is not None
         planned, base = await self._script(request, voice)
+        base = replace(base, flow=Flow(client))
         if self._config.current.show_prompts:
             log.info("speaking", text=base.text, voice=base.voice)
         ahead_s = AHEAD_S if live else UNLIMITED_S

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
+from dia_server.db.engine import Database
 from dia_server.engine.engine import LOADING_RETRY_S
 from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import EngineName as EngineName
@@ -25,8 +26,9 @@ class Status:
 
 
 class StatusService:
-    def __init__(self, engine: AnyEngine, shutdown: Shutdown, gpu_count: int) -> None:
+    def __init__(self, engine: AnyEngine, database: Database, shutdown: Shutdown, gpu_count: int) -> None:
         self._engine = engine
+        self._database = database
         self._shutdown = shutdown
         self._gpu_count = gpu_count
         self._started = time.monotonic()
@@ -48,8 +50,8 @@ class StatusService:
             error=None if engine.error is None else str(engine.error),
         )
 
-    def require_ready(self) -> None:
-        """Raise ModelNotLoaded, with the cause, where speech can't be made now."""
+    async def require_ready(self) -> None:
+        """Raise ModelNotLoaded where no speech can be made, StorageUnavailable where nothing can be kept."""
         if self._shutdown.begun:
             raise ModelNotLoaded("The server is shutting down")
         if (error := self._engine.error) is not None:
@@ -59,3 +61,4 @@ class StatusService:
             raise ModelNotLoaded(
                 f"The {self._engine.name} engine is still loading ({loaded})", retry_after=LOADING_RETRY_S
             )
+        await self._database.require_writable()

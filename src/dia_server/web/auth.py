@@ -36,7 +36,7 @@ class ApiKeys(ASGIMiddleware):
 
         A right key always passes: behind one address there may be many clients.
         """
-        scheme, _, token = _authorization(scope).partition(" ")
+        scheme, _, token = authorization(scope).partition(" ")
         given = token.strip().encode() if scheme.lower() == "bearer" else b""
         if not given:
             raise Unauthorized("An API key is required: Authorization: Bearer <key>")
@@ -52,7 +52,7 @@ class ApiKeys(ASGIMiddleware):
         raise Unauthorized("The API key is wrong")
 
 
-def _authorization(scope: Scope) -> str:
+def authorization(scope: Scope) -> str:
     """What the client shows; browsers can't send headers with a WebSocket, so there a parameter will do."""
     header = Headers.from_scope(scope).get("authorization", "")
     if header or scope["type"] != ScopeType.WEBSOCKET:

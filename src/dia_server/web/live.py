@@ -48,12 +48,14 @@ async def live(
     metrics_service: NamedDependency[Metrics],
     client_address: NamedDependency[ClientAddress],
     socket_places: NamedDependency[Places],
+    client: NamedDependency[str],
 ) -> None:
     """Generate speech in conversation with a client."""
     route = socket.scope["path_template"]
     conversation = Conversation(
         socket,
         job_service,
+        client,
         count=lambda: rate_limit.take("generate", socket.scope),
         ended=lambda outcome: metrics_service.observe_generation(route, outcome),
     )
@@ -69,6 +71,7 @@ class Conversation:
         self,
         socket: Socket,
         jobs: JobService,
+        client: str,
         *,
         count: Callable[[], object],
         ended: Callable[[SocketOutcome], None],
@@ -76,6 +79,7 @@ class Conversation:
         """`count` is called for each generation, and raises where there are too many; `ended` at its end."""
         self._socket = socket
         self._jobs = jobs
+        self._client = client
         self._count = count
         self._ended = ended
         self._gone = False
@@ -125,7 +129,7 @@ class Conversation:
         request = SpeechRequest(**wanted)
         telling = Telling(self._send, name)
         try:
-            running = await self._jobs.begin(request, telling.heard, live=stream)
+            running = await self._jobs.begin(request, telling.heard, client=self._client, live=stream)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
             await self._refuse(error, name)
             self._generations -= 1

@@ -19,8 +19,8 @@ class MonitoringController(Controller):
 
     @get("/health/ready", opt={"public": True, "errors": (503,)})
     async def ready(self, status_service: NamedDependency[StatusService]) -> Probe:
-        """Answer 200 while speech can be made, else 503: send requests elsewhere meanwhile."""
-        status_service.require_ready()
+        """Answer 200 while speech can be made and jobs kept, else 503: send requests elsewhere meanwhile."""
+        await status_service.require_ready()
         return Probe("ready")
 
     @get("/metrics", media_type=MediaType.TEXT)

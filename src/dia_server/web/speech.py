@@ -45,6 +45,7 @@ class SpeechController(Controller):
         data: JSONBody[GenerateRequest],
         speech_service: NamedDependency[SpeechService],
         job_service: NamedDependency[JobService],
+        client: NamedDependency[str],
         async_mode: AsyncMode = False,
     ) -> Response[bytes] | Response[JobAccepted] | Stream:
         """Generate speech from text."""
@@ -53,8 +54,8 @@ class SpeechController(Controller):
             job = await job_service.submit(wanted)
             return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
         if data.stream:
-            return _stream(await unless_gone(request, speech_service.stream(wanted)))
-        return _whole(await unless_gone(request, speech_service.speak(wanted)))
+            return _stream(await unless_gone(request, speech_service.stream(wanted, client)))
+        return _whole(await unless_gone(request, speech_service.speak(wanted, client)))
 
     @post("/v1/audio/speech", status_code=200, opt={"events": True})
     async def create_speech(
@@ -62,6 +63,7 @@ class SpeechController(Controller):
         request: Request[Any, Any, Any],
         data: JSONBody[SpeechRequest],
         speech_service: NamedDependency[SpeechService],
+        client: NamedDependency[str],
     ) -> Response[bytes] | Stream:
         """Generate speech from text, OpenAI-compatible; two voices, as "aria+atlas", speak [S1] and [S2]."""
         named = data.voice.id if isinstance(data.voice, VoiceReference) else data.voice or "aria"
@@ -78,11 +80,11 @@ class SpeechController(Controller):
         # a WAV file's header holds its length, which is only known at the end
         as_it_comes = audio_format != "wav" if data.stream is None else data.stream
         if data.stream_format == "sse":
-            streamed = await unless_gone(request, speech_service.stream(wanted))
+            streamed = await unless_gone(request, speech_service.stream(wanted, client))
             return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
         if as_it_comes:
-            return _stream(await unless_gone(request, speech_service.stream(wanted)))
-        return _whole(await unless_gone(request, speech_service.speak(wanted)))
+            return _stream(await unless_gone(request, speech_service.stream(wanted, client)))
+        return _whole(await unless_gone(request, speech_service.speak(wanted, client)))
 
     @post(
         "/plan",

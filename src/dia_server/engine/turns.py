@@ -1,0 +1,27 @@
+"""Turns that flows take: clients first, then the requests of a client."""
+
+from collections.abc import Iterable
+
+from dia_server.engine.types import Flow
+
+
+class Turns:
+    """Remembers when each client and each request had its last turn."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last: dict[str | Flow, int] = {}
+
+    def last(self, name: str | Flow) -> int:
+        """Return the number of the last turn of a client or a request; 0 for one without a turn yet."""
+        return self._last.get(name, 0)
+
+    def take(self, flow: Flow) -> None:
+        """Note a turn of `flow`, and so of its client."""
+        self._count += 1
+        self._last[flow.client] = self._last[flow] = self._count
+
+    def forget_all_but(self, flows: Iterable[Flow]) -> None:
+        """Forget clients and requests that are gone, so that memory stays bounded."""
+        kept = {name for flow in flows for name in (flow, flow.client)}
+        self._last = {name: turn for name, turn in self._last.items() if name in kept}

@@ -1,0 +1,119 @@
+"""A SQLite file that is deleted or replaced while the server runs takes nothing that would be lost."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from dia_server.db.engine import Database
+from dia_server.errors import StorageUnavailable
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "dia.sqlite3"
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite+aiosqlite:///{path}")
+    await database.upgrade()
+    yield database
+    await database.close()
+
+
+async def write(database: Database) -> None:
+    async with database.sessions.begin() as session:
+        await session.execute(text("UPDATE totals SET failed = failed + 1"))
+
+
+async def written(database: Database) -> int:
+    async with database.reads() as session:
+        return int(await session.scalar(text("SELECT failed FROM totals")))
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def names(path: Path) -> list[str]:
+    """Of the file itself, if it is there."""
+    return [file.name for file in path.parent.iterdir() if file.name == path.name]
+
+
+async def test_a_file_that_is_gone_takes_nothing_until_it_is_back(database: Database, path: Path) -> None:
+    await write(database)
+    away = path.with_name("away")
+    os.replace(path, away)
+
+    for refused in (write(database), database.require_writable()):
+        with pytest.raises(StorageUnavailable, match="can't be found: No such file") as failure:
+            await refused
+        assert failure.value.retry_after
+    assert names(path) == []
+
+    os.replace(away, path)
+    await database.require_writable()
+    await write(database)
+    assert await written(database) == 2
+
+
+async def test_a_file_that_is_replaced_takes_nothing_until_the_old_one_is_back(
+    database: Database, path: Path
+) -> None:
+    await write(database)
+    away = path.with_name("away")
+    os.replace(path, away)
+    shutil.copy(away, path)
+    copied = content(path)
+
+    for refused in (write(database), database.require_writable()):
+        with pytest.raises(StorageUnavailable, match="was replaced while the server ran"):
+            await refused
+    assert content(path) == copied
+
+    os.replace(away, path)
+    await write(database)
+    assert await written(database) == 2
+
+
+async def test_what_was_committed_to_a_file_that_is_gone_by_then_does_not_count(
+    database: Database, path: Path
+) -> None:
+    async def lose() -> None:
+        async with database.sessions.begin() as session:
+            await session.execute(text("UPDATE totals SET failed = failed + 1"))
+            os.remove(path)
+
+    with pytest.raises(StorageUnavailable, match="can't be found"):
+        await lose()
+
+
+async def test_a_new_connection_makes_no_file(database: Database, path: Path) -> None:
+    os.remove(path)
+
+    with pytest.raises(StorageUnavailable, match="can't be found"):  # the first one to read
+        await written(database)
+    assert names(path) == []
+
+
+async def test_a_file_in_a_folder_of_odd_characters_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "a%20b?c#d é" / "dia.sqlite3"
+    path.parent.mkdir()
+    database = Database(f"sqlite+aiosqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}")
+    await database.upgrade()
+
+    await write(database)
+    assert await written(database) == 1
+    await database.close()
+
+
+async def test_a_database_in_memory_has_no_file() -> None:
+    database = Database("sqlite+aiosqlite://")
+    await database.upgrade()
+
+    await database.require_writable()
+    await database.close()

@@ -1,0 +1,82 @@
+"""Clients share the engine: its slots, and the places of its queue."""
+
+import asyncio
+
+import pytest
+
+from dia_server.engine.types import Flow, Utterance
+from dia_server.errors import Overloaded
+from tests.engine.test_background import finish, order, started
+from tests.tones import Gate, ToneModel
+
+
+def utterance(text: str, client: str) -> Utterance:
+    return Utterance(text, "aria", seed=1, flow=Flow(client))
+
+
+@pytest.mark.parametrize(("slots", "held"), [(1, 1), (4, 4), (8, 7), (16, 14), (64, 62)])
+async def test_one_client_leaves_slots_to_others_where_there_are_many(slots: int, held: int) -> None:
+    gate = Gate()
+    model = ToneModel(slots=slots, before_step=gate)
+    async with started(model, max_waiting=256) as engine:
+        crowd = [engine.submit(utterance("c" * 20, "crowd")) for _ in range(slots + 4)]
+        await asyncio.to_thread(gate.entered.wait, 5)
+        gate.open()
+        await finish(*crowd)
+
+    assert model.most == held
+
+
+async def test_a_newcomer_begins_at_once_beside_a_client_with_many_long_texts() -> None:
+    model = ToneModel(slots=8)
+    async with started(model) as engine:
+        crowd = [engine.submit(utterance("c" * 1_000_000, "crowd")) for _ in range(12)]
+        await anext(crowd[6])
+
+        await finish(engine.submit(utterance("n", "newcomer")))  # though none of the crowd ends
+
+        assert engine.busy >= 7
+        for generation in crowd:
+            generation.cancel()
+
+
+async def test_where_all_slots_are_held_the_next_is_a_newcomers() -> None:
+    gate = Gate()
+    model = ToneModel(slots=1, before_step=gate)
+    async with started(model) as engine:
+        crowd = [engine.submit(utterance("c", "crowd")) for _ in range(6)]
+        await asyncio.to_thread(gate.entered.wait, 5)
+        others = [engine.submit(utterance("o", "other")) for _ in range(3)]
+        gate.open()
+        await finish(*others, *crowd)
+
+    assert order(model) == "cocococcc"
+
+
+async def test_jobs_leave_the_slots_kept_for_newcomers_beside_a_client_too() -> None:
+    gate = Gate()
+    model = ToneModel(slots=8, before_step=gate)
+    async with started(model) as engine:
+        crowd = [engine.submit(utterance("c" * 30, "crowd")) for _ in range(4)]
+        jobs = [engine.submit(utterance("j" * 30, ""), background=True) for _ in range(8)]
+        await asyncio.to_thread(gate.entered.wait, 5)
+        gate.open()
+        await finish(*crowd, *jobs)
+
+    assert model.most == 7
+
+
+async def test_one_client_leaves_places_in_the_queue_to_others() -> None:
+    gate = Gate()
+    async with started(ToneModel(slots=1, before_step=gate), max_waiting=8) as engine:
+        first = engine.submit(utterance("c", "crowd"))
+        await asyncio.to_thread(gate.entered.wait, 5)
+        crowd = [engine.submit(utterance("c", "crowd")) for _ in range(7)]
+        with pytest.raises(Overloaded, match="7 requests are waiting"):
+            engine.submit(utterance("c", "crowd"))
+
+        other = engine.submit(utterance("o", "other"))
+        with pytest.raises(Overloaded, match="8 requests are waiting"):
+            engine.submit(utterance("o", "another"))
+        gate.open()
+        await finish(first, *crowd, other)
