@@ -356,7 +356,8 @@ def configured(desk: Desk, example: Example) -> None:
     before = desk.call("GET", "/config")
 
     after = desk.call("PUT", "/config", example.json)
-    assert after == before | example.json | {"stored": after["stored"]}
+    beside = {name: after[name] for name in ("stored", "overridden")}
+    assert after == before | example.json | beside
     assert desk.call("GET", "/config") == after
 
     desk.call("PUT", "/config", {name: before[name] for name in example.json})

@@ -65,7 +65,7 @@ class Engine:
         self._busy: dict[int, Generation] = {}
         self._stopping = False
         self._wake = threading.Condition()
-        """Guards `_waiting` and `_stopping`, and wakes the thread; held for moments only, never during a step."""
+        """Guards `_waiting` and `_stopping` and wakes the thread; held for moments, never during a step."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine")
 
