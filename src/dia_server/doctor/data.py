@@ -45,11 +45,14 @@ def check_folder(conf: Settings) -> Iterator[Finding]:
 
 
 def check_database(conf: Settings) -> Iterator[Finding]:
-    from sqlalchemy.engine import make_url
-
     from dia_server.db import migrate
+    from dia_server.db.preparation import DatabaseUnusable, check_url
 
-    url = make_url(conf.sqlalchemy_url)
+    try:
+        url = check_url(conf.sqlalchemy_url)
+    except DatabaseUnusable as error:
+        yield wrong("Database", str(error))
+        return
     if url.get_backend_name() == "sqlite":
         if url.database in {None, "", ":memory:"}:
             yield note("Database", "in memory: voices and jobs are gone when the server ends.")
