@@ -19,6 +19,7 @@ from dia_server.engine.devices import accelerators
 from dia_server.engine.pool import AnyEngine
 from dia_server.engines import choose_engine
 from dia_server.errors import StorageUnavailable
+from dia_server.services.announcement import Announcement
 from dia_server.services.config import Config, ConfigService
 from dia_server.services.job_store import JobStore
 from dia_server.services.job_worker import JobWorker
@@ -40,7 +41,7 @@ from dia_server.services.transcripts import TranscriptService
 from dia_server.services.voice_prompts import VoicePrompts
 from dia_server.services.voices import VoiceService
 from dia_server.services.whisper import Whisper
-from dia_server.serving import NOTICE
+from dia_server.serving import NOTICE, is_listening
 from dia_server.settings import Settings
 from dia_server.web.auth import ApiKeys
 from dia_server.web.client_address import ClientAddress
@@ -145,6 +146,7 @@ def create_app(
     stats = StatsService(database.reads, monitor)
     metrics = Metrics(__version__, engine, store, monitor)
     shutdown = Shutdown(conf.shutdown_timeout, engine, worker)
+    announcement = Announcement(engine, conf.url, is_listening)
     status = StatusService(engine, shutdown, gpu_count=len(gpus))
 
     @asynccontextmanager
@@ -153,7 +155,7 @@ def create_app(
             await asyncio.to_thread(lock.acquire)
             stopping.callback(lock.release)
             stopping.push_async_callback(database.close)
-            revision = await database.upgrade()
+            await database.upgrade()
             await config.load()
             await voices.load()
             await prompts.load()
@@ -176,7 +178,8 @@ def create_app(
             retention.start()
             stopping.push_async_callback(retention.stop)
             listen_for_notice(shutdown)
-            log.info("started", engine=engine.name, database_revision=revision)
+            announcement.start()
+            stopping.push_async_callback(announcement.stop)
             yield
         log.info("stopped")
 

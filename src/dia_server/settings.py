@@ -133,6 +133,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     def sqlalchemy_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{Path(self.data_dir).resolve() / 'dia.sqlite3'}"
 
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the server."""
+        host = "localhost" if self.host in EVERYWHERE else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+EVERYWHERE = {"0.0.0.0", "::", ""}
+"""Addresses that mean every interface."""
+
 
 class SettingsError(Exception):
     """A setting is wrong; the message names its variable and the limit."""
@@ -160,6 +170,14 @@ def given(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env"
     """Return the names of the fields that `load` reads from a variable."""
     variables = _variables(environ, env_file)
     return {field.name for field in msgspec.structs.fields(Settings) if variable(field.name) in variables}
+
+
+def wants_color(*, terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether output has colours: see https://no-color.org and https://force-color.org."""
+    variables = os.environ if environ is None else environ
+    if variables.get("NO_COLOR"):
+        return False
+    return terminal or bool(variables.get("FORCE_COLOR"))
 
 
 def _variables(environ: Mapping[str, str] | None, env_file: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
+from dia_server.logs import OURS
 from dia_server.settings import Settings
 from tests.waiting import until
 
@@ -22,10 +23,10 @@ Client = AsyncTestClient[Litestar]
 @pytest.fixture(autouse=True)
 def level() -> Iterator[None]:
     """What a test does to the level of the log ends with it."""
-    root = logging.getLogger()
-    before = root.level
+    log = logging.getLogger(OURS)
+    before = log.level
     yield
-    root.setLevel(before)
+    log.setLevel(before)
 
 
 async def test_the_configuration_has_the_fields_of_the_reference(client: Client) -> None:
@@ -130,12 +131,12 @@ async def test_what_needs_a_restart_is_said(client: Client) -> None:
 
 
 async def test_debug_mode_lowers_the_level_of_the_log_and_raises_it_again(client: Client) -> None:
-    root = logging.getLogger()
-    before = root.level
+    log = logging.getLogger(OURS)
+    before = log.level
     await client.put("/config", json={"debug_mode": True})
-    assert root.level == logging.DEBUG
+    assert log.level == logging.DEBUG
     await client.put("/config", json={"debug_mode": False})
-    assert root.level == before
+    assert log.level == before
 
 
 async def test_outputs_of_requests_are_kept_if_that_is_wished(settings: Settings, client: Client) -> None:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import LongTensor, Tensor, nn
 from transformers import DacConfig, DacModel
 from transformers.models.dac.modeling_dac import Snake1d
+from transformers.utils import logging as library_log
 
 from dia_server.engine.dia.snake import Snake
 from dia_server.engine.types import Samples
@@ -135,6 +136,9 @@ class Codec:
 
 def load_codec(source: Path, device: torch.device | str) -> Codec:
     """Load a DAC checkpoint from the folder `source`; raises ModelNotLoaded with the reason."""
+    library_log.disable_progress_bar()
+    library_log.disable_default_handler()
+    library_log.enable_propagation()
     try:
         config = DacConfig.from_pretrained(source)
         dac: DacModel

@@ -1,5 +1,6 @@
 """Finds checkpoints: a folder, or a repository of the hub, downloaded where it is not on this machine yet."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import tqdm
 
 from dia_server.errors import ModelNotLoaded
+
+# the library's lines go the way of ours, not to a handler of its own
+library_log = logging.getLogger("huggingface_hub")
+library_log.handlers.clear()
+library_log.propagate = True
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 FILES = ["config.json", INDEX, "*.safetensors"]
