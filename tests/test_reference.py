@@ -355,8 +355,10 @@ def configuration(desk: Desk, example: Example) -> None:
 def configured(desk: Desk, example: Example) -> None:
     before = desk.call("GET", "/config")
 
-    assert desk.call("PUT", "/config", example.json) == before | example.json
-    assert desk.call("GET", "/config") == before | example.json
+    after = desk.call("PUT", "/config", example.json)
+    beside = {name: after[name] for name in ("stored", "overridden")}
+    assert after == before | example.json | beside
+    assert desk.call("GET", "/config") == after
 
     desk.call("PUT", "/config", {name: before[name] for name in example.json})
 

@@ -47,6 +47,13 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert (conf.port, conf.host) == (2222, "0.0.0.0")
 
 
+def test_the_fields_that_variables_give_are_named(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("DIA_PORT=1111\nOTHER=1\n")
+
+    assert settings.given({"DIA_SAVE_OUTPUTS": "false"}, file) == {"port", "save_outputs"}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -87,6 +94,37 @@ def test_without_the_variable_a_server_may_be_open() -> None:
 
 def test_misspelt_variables_are_noticed() -> None:
     assert list(settings.unknown({"DIA_PORT": "1", "DIA_PROT": "1", "PATH": "/"})) == ["DIA_PROT"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://localhost:80"),
+        ("::", "http://localhost:80"),
+        ("::1", "http://[::1]:80"),
+        ("nas.local", "http://nas.local:80"),
+    ],
+)
+def test_the_address_is_one_that_a_browser_takes(host: str, url: str) -> None:
+    assert Settings(host=host, port=80).url == url
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environ", "colors"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"NO_COLOR": ""}, True),
+        (False, {"FORCE_COLOR": "1"}, True),
+        (True, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colours_are_for_terminals_unless_the_user_says_otherwise(
+    terminal: bool, environ: dict[str, str], colors: bool
+) -> None:
+    assert settings.wants_color(terminal=terminal, environ=environ) is colors
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)

@@ -54,7 +54,7 @@ def serve(**flags: str | None) -> None:
     """Serve the API; the database is brought up to date first."""
     conf = load_settings(flags)
     _check_address(conf.host, conf.port)
-    _check_lock(conf)
+    _prepare_data(conf)
 
     from dia_server import serving
 
@@ -74,16 +74,28 @@ def _check_address(host: str, port: int) -> None:
             ) from None
 
 
-def _check_lock(conf: Settings) -> None:
-    """Fail in words where another server has the database or the results; the worker then takes the locks."""
-    from dia_server.db.lock import AlreadyServed, ServerLock
+def _prepare_data(conf: Settings) -> None:
+    """Fail in words where another server has the data, or the folder or the database can't be used.
 
-    lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
+    The worker takes the lock again.
+    """
+    from dia_server.db.lock import AlreadyServed, ServerLock
+    from dia_server.db.preparation import DatabaseUnusable, check_url, prepare
+
     try:
+        check_url(conf.sqlalchemy_url)
+        lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
         lock.acquire()
-    except AlreadyServed as error:
+        try:
+            asyncio.run(prepare(conf.sqlalchemy_url))
+        finally:
+            lock.release()
+    except (AlreadyServed, DatabaseUnusable) as error:
         raise click.ClickException(str(error)) from None
-    lock.release()
+    except OSError as error:
+        raise click.ClickException(
+            f"The data folder can't be used: {error.filename}: {error.strerror} (DIA_DATA_DIR)"
+        ) from None
 
 
 @main.group()
@@ -97,16 +109,13 @@ def upgrade(**flags: str | None) -> None:
     """Bring the database's schema up to date; data is kept."""
     conf = load_settings(flags)
 
-    from dia_server.db.engine import Database
+    from dia_server.db.preparation import DatabaseUnusable, prepare
 
-    async def run() -> str:
-        database = Database(conf.sqlalchemy_url)
-        try:
-            return await database.upgrade()
-        finally:
-            await database.close()
-
-    click.echo(f"The database is at revision {asyncio.run(run())}.")
+    try:
+        revision = asyncio.run(prepare(conf.sqlalchemy_url))
+    except DatabaseUnusable as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"The database is at revision {revision}.")
 
 
 @main.command()

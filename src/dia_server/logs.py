@@ -1,14 +1,19 @@
-"""One log for all: ours, Litestar's, Granian's and the libraries' lines, in one form, on one stream.
+"""One log, in one form, on one stream: our lines, and those of libraries from warnings on.
 
 Lines never hold users' texts, and tracebacks never hold local variables, which could be such texts.
 """
 
 import logging.config
+import sys
 from typing import Any
 
 import structlog
 from structlog.typing import Processor
 
+from dia_server.settings import wants_color
+
+OURS = "dia_server"
+"""The logger above those of all our modules."""
 SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -24,7 +29,8 @@ def dict_config(log_format: str, level: str) -> dict[str, Any]:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         plain = structlog.dev.plain_traceback
-        renderer = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+        colors = wants_color(terminal=sys.stderr.isatty())
+        renderer = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -42,11 +48,11 @@ def dict_config(log_format: str, level: str) -> dict[str, Any]:
                 "formatter": "structlog",
             }
         },
-        "root": {"handlers": ["stderr"], "level": level.upper()},
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
+            OURS: {"level": level.upper()},
+            "dia_server.db.engine._Pool": {"level": "WARNING"},  # SQLAlchemy's lines, under our class's name
             "_granian": {"propagate": True},
-            "alembic": {"level": "WARNING"},
-            "aiosqlite": {"level": "WARNING"},
             "libav": {"level": "CRITICAL"},  # FFmpeg's remarks on users' files; failures are raised
         },
     }
@@ -64,5 +70,5 @@ def configure(log_format: str, level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Change the least severe lines that are logged, while the server runs."""
-    logging.getLogger().setLevel(level.upper())
+    """Change the least severe of our lines that are logged, while the server runs."""
+    logging.getLogger(OURS).setLevel(level.upper())

@@ -54,6 +54,15 @@ IMAGE_MARK = Path(sys.prefix) / "container-image"
 """A file that our container image has, where listening everywhere says nothing of who can connect."""
 
 
+_listeners: list[socket.socket] = []
+"""The server's socket, which its worker inherits; empty where sockets are not inherited."""
+
+
+def is_listening() -> bool:
+    """Return whether connections are accepted; True where that can't be known."""
+    return all(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for listener in _listeners)
+
+
 class NoticingServer(MPServer):
     _ssp: Any
     _shd: Any
@@ -66,6 +75,7 @@ class NoticingServer(MPServer):
         if sys.platform == "linux":
             self._shd, self._ssp = self._ssp.build(), None
             self._sso = socket.socket(fileno=self._shd.get_fd())
+            _listeners.append(self._sso)
             self._sso.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, GONE_AFTER_S // 2)
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, GONE_AFTER_S // 4)
@@ -129,7 +139,7 @@ def run(conf: Settings) -> None:
         runtime_threads=1,
         loop=Loops.auto,
         factory=True,
-        log_level=LogLevels(conf.log_level),
+        log_level=LogLevels.warning,  # our own lines tell of the start and the end
         log_dictconfig=logs.dict_config(conf.log_format, conf.log_level),
     )
     server.crash_mark = CrashMark(conf.data_dir)

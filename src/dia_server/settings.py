@@ -1,6 +1,6 @@
 """The settings a server is started with: environment, `.env` and flags, in one frozen Struct.
 
-Read by cli.py and app.py only; every other module is handed what it needs.
+Read by cli.py, app.py and the doctor only; every other module is handed what it needs.
 """
 
 import os
@@ -150,6 +150,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     def sqlalchemy_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{Path(self.data_dir).resolve() / 'dia.sqlite3'}"
 
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the server."""
+        host = "localhost" if self.host in EVERYWHERE else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+EVERYWHERE = {"0.0.0.0", "::", ""}
+"""Addresses that mean every interface."""
+
 
 class SettingsError(Exception):
     """A setting is wrong; the message names its variable and the limit."""
@@ -183,11 +193,10 @@ def variable(field: str) -> str:
 
 def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
     """Read the settings; what the environment sets wins over `env_file`. Raises SettingsError."""
-    in_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
-    given = {**in_file, **(os.environ if environ is None else environ)}
+    variables = _variables(environ, env_file)
     values = {}
     for field in msgspec.structs.fields(Settings):
-        if (text := given.get(variable(field.name))) is not None:
+        if (text := variables.get(variable(field.name))) is not None:
             values[field.name] = _read(field, text.strip())
     conf = Settings(**values)
     if "api_keys" in values and not conf.api_keys and conf.beyond_loopback:
@@ -196,6 +205,25 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")
             "machines. Name a key, or remove the variable for a server that asks for none."
         )
     return conf
+
+
+def given(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> set[str]:
+    """Return the names of the fields that `load` reads from a variable."""
+    variables = _variables(environ, env_file)
+    return {field.name for field in msgspec.structs.fields(Settings) if variable(field.name) in variables}
+
+
+def wants_color(*, terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
+    """Return whether output has colours: see https://no-color.org and https://force-color.org."""
+    variables = os.environ if environ is None else environ
+    if variables.get("NO_COLOR"):
+        return False
+    return terminal or bool(variables.get("FORCE_COLOR"))
+
+
+def _variables(environ: Mapping[str, str] | None, env_file: Path) -> dict[str, str]:
+    in_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+    return {**in_file, **(os.environ if environ is None else environ)}
 
 
 def describe(field: msgspec.structs.FieldInfo) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dia_server.db.engine import Database
-from dia_server.engine.engine import LOADING_RETRY_S
+from dia_server.engine.engine import LOADING_RETRY_S, load_failure
 from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import EngineName as EngineName
 from dia_server.errors import ModelNotLoaded
@@ -23,6 +23,8 @@ class Status:
     engine: EngineName
     loading: int
     error: str | None
+    may_load: bool
+    """Whether `load` would try again what has failed."""
 
 
 class StatusService:
@@ -48,17 +50,26 @@ class StatusService:
             engine=engine.name,
             loading=int(engine.loaded * 100),
             error=None if engine.error is None else str(engine.error),
+            may_load=engine.error is not None and not self._shutdown.begun,
         )
+
+    def load(self) -> None:
+        """Begin to load the model again where that has failed; raises ModelNotLoaded during the shutdown."""
+        self._require_service()
+        self._engine.load()
 
     async def require_ready(self) -> None:
         """Raise ModelNotLoaded where no speech can be made, StorageUnavailable where nothing can be kept."""
-        if self._shutdown.begun:
-            raise ModelNotLoaded("The server is shutting down")
+        self._require_service()
         if (error := self._engine.error) is not None:
-            raise ModelNotLoaded(f"The {self._engine.name} engine could not be loaded: {error}")
+            raise load_failure(self._engine.name, error)
         if not self._engine.ready:
             loaded = f"{self._engine.loaded:.0%}"
             raise ModelNotLoaded(
                 f"The {self._engine.name} engine is still loading ({loaded})", retry_after=LOADING_RETRY_S
             )
         await self._database.require_writable()
+
+    def _require_service(self) -> None:
+        if self._shutdown.begun:
+            raise ModelNotLoaded("The server is shutting down")

@@ -1,0 +1,68 @@
+"""The database before the server starts: made or upgraded, or one line that says why it can't be."""
+
+import sqlite3
+from contextlib import closing
+
+from alembic.util import CommandError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from dia_server.db.engine import Database
+from dia_server.errors import StorageUnavailable
+
+DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class DatabaseUnusable(Exception):
+    """The server can't start with this database; the message is one line, with what to do."""
+
+
+def check_url(url: str) -> URL:
+    """Return the parsed address, whose driver is installed and asynchronous; raises DatabaseUnusable."""
+    try:
+        parsed = make_url(url)
+        dialect = parsed.get_dialect()
+        dialect.import_dbapi()
+    except (ArgumentError, ImportError) as error:
+        raise DatabaseUnusable(f"DIA_DATABASE_URL: {error}") from error
+    if not dialect.is_async:
+        raise DatabaseUnusable(
+            f"DIA_DATABASE_URL: {parsed.drivername} can't be used: name an asynchronous driver, as in "
+            "sqlite+aiosqlite:///dia.sqlite3 or postgresql+psycopg://user@host/name"
+        )
+    return parsed
+
+
+async def prepare(url: str) -> str:
+    """Make or upgrade the database at `url` and return its revision; raises DatabaseUnusable."""
+    parsed = check_url(url)
+    is_file = parsed.get_backend_name() == "sqlite"
+    name = parsed.database if is_file else parsed.render_as_string(hide_password=True)
+    try:
+        database = Database(url)
+        if is_file:
+            _open_once(parsed.database or ":memory:")
+        try:
+            return await database.upgrade()
+        finally:
+            await database.close()
+    except (OSError, sqlite3.Error, SQLAlchemyError, StorageUnavailable, CommandError) as error:
+        raise DatabaseUnusable(f"The database {name} {_explain(error)}") from error
+
+
+def _open_once(file: str) -> None:
+    """Raise what opening `file` raises: aiosqlite's thread would outlive the event loop where it fails."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, CommandError):
+        return f"was written by another version: {error}. Install that version, or put a backup in its place."
+    original = error.orig if isinstance(error, DBAPIError) else error.__cause__ or error
+    cause = str(original).strip().partition("\n")[0]
+    if getattr(original, "sqlite_errorcode", 0) & 0xFF in DAMAGED:
+        return f"is damaged: {cause}. Put a backup in its place, or move it away."
+    if isinstance(error, OSError):
+        cause = f"{error.filename}: {error.strerror}"
+    return f"can't be used: {cause}. See DIA_DATA_DIR and DIA_DATABASE_URL."
