@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 
 from dia_server import __version__
 from dia_server.services.config import ConfigService
+from dia_server.services.speech import SpeechService
 from dia_server.services.stats import StatsService
 from dia_server.services.status import StatusService
 from dia_server.web.schemas import (
@@ -26,7 +27,11 @@ class ServerController(Controller):
     tags = ["Server"]
 
     @get("/health", opt={"public": True})
-    async def health(self, status_service: NamedDependency[StatusService]) -> Health:
+    async def health(
+        self,
+        status_service: NamedDependency[StatusService],
+        speech_service: NamedDependency[SpeechService],
+    ) -> Health:
         """Tell how the server is; the answer is 200 as long as it answers at all."""
         now = status_service.status()
         return Health(
@@ -40,6 +45,7 @@ class ServerController(Controller):
             uptime=spoken_duration(now.uptime_s),
             engine=now.engine,
             loading=now.loading,
+            max_characters=speech_service.max_characters,
             error=now.error,
         )
 
