@@ -47,6 +47,13 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert (conf.port, conf.host) == (2222, "0.0.0.0")
 
 
+def test_the_fields_that_variables_give_are_named(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("DIA_PORT=1111\nOTHER=1\n")
+
+    assert settings.given({"DIA_SAVE_OUTPUTS": "false"}, file) == {"port", "save_outputs"}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 
 from dia_server import __version__, logs, settings
+from dia_server.configuration import default_config, set_variables
 from dia_server.db.engine import Database
 from dia_server.db.lock import ServerLock
 from dia_server.engine.devices import accelerators
@@ -87,14 +88,21 @@ EXPOSED_HEADERS = [
 ]
 
 
-def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) -> Litestar:
-    """Build the application; `engine` in place of the one that the settings name is for tests."""
-    conf = conf or settings.load()
+def create_app(
+    conf: Settings | None = None, engine: AnyEngine | None = None, given: Collection[str] = ()
+) -> Litestar:
+    """Build the application.
+
+    Tests hand over the settings, the names of those that are `given` as variables, and an `engine` in place
+    of the one that the settings name.
+    """
+    if conf is None:
+        conf, given = settings.load(), settings.given()
     logs.configure(conf.log_format, conf.log_level)
     gpus = accelerators()
     lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
     database = Database(conf.sqlalchemy_url)
-    config = ConfigService(database.sessions, default_config(conf))
+    config = ConfigService(database.sessions, default_config(conf), set_variables(given))
     engine = engine or choose_engine(conf, gpus, lambda: config.current)
     usual_level = "info" if conf.log_level == "debug" else conf.log_level
     voices = VoiceService(database.sessions)
@@ -137,7 +145,7 @@ def create_app(conf: Settings | None = None, engine: AnyEngine | None = None) ->
     stats = StatsService(database.reads, monitor)
     metrics = Metrics(__version__, engine, store, monitor)
     shutdown = Shutdown(conf.shutdown_timeout, engine, worker)
-    status = StatusService(engine, shutdown, gpu_count=len(gpus))
+    status = StatusService(engine, shutdown, gpu_count=len(gpus), max_characters=conf.max_characters)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -222,22 +230,6 @@ async def discover(transcripts: TranscriptService) -> None:
         await transcripts.discover(wait=False)
     except StorageUnavailable as error:
         log.error("audio prompts not discovered", cause=str(error))
-
-
-def default_config(conf: Settings) -> Config:
-    """The configuration as the settings have it."""
-    return Config(
-        debug_mode=conf.log_level == "debug",
-        save_outputs=conf.save_outputs,
-        show_prompts=conf.show_prompts,
-        output_retention_hours=conf.output_retention_hours,
-        auto_discover_prompts=conf.auto_discover_prompts,
-        auto_transcribe=conf.auto_transcribe,
-        whisper_model_size=conf.whisper_model,
-        gpu_mode=conf.gpu_mode,
-        worker_count=conf.worker_count,
-        torch_compile_enabled=conf.torch_compile,
-    )
 
 
 def _provide(value: Any) -> Provide:

@@ -1,6 +1,6 @@
 """The settings a server is started with: environment, `.env` and flags, in one frozen Struct.
 
-Read by cli.py and app.py only; every other module is handed what it needs.
+Read by cli.py, app.py and the doctor only; every other module is handed what it needs.
 """
 
 import os
@@ -148,13 +148,23 @@ def variable(field: str) -> str:
 
 def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
     """Read the settings; what the environment sets wins over `env_file`. Raises SettingsError."""
-    in_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
-    given = {**in_file, **(os.environ if environ is None else environ)}
+    variables = _variables(environ, env_file)
     values = {}
     for field in msgspec.structs.fields(Settings):
-        if (text := given.get(variable(field.name))) is not None:
+        if (text := variables.get(variable(field.name))) is not None:
             values[field.name] = _read(field, text.strip())
     return Settings(**values)
+
+
+def given(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> set[str]:
+    """Return the names of the fields that `load` reads from a variable."""
+    variables = _variables(environ, env_file)
+    return {field.name for field in msgspec.structs.fields(Settings) if variable(field.name) in variables}
+
+
+def _variables(environ: Mapping[str, str] | None, env_file: Path) -> dict[str, str]:
+    in_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+    return {**in_file, **(os.environ if environ is None else environ)}
 
 
 def describe(field: msgspec.structs.FieldInfo) -> str:

@@ -16,9 +16,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dia_server.configuration import default_config
+from dia_server.db.engine import Database
 from dia_server.doctor import data, examine, hearing, machine, network, sound, weights
 from dia_server.doctor.finding import Finding, ok
 from dia_server.engine.devices import Device
+from dia_server.services.config import ConfigService
 from dia_server.settings import Settings
 from tests.live.server import Server
 
@@ -226,6 +229,36 @@ def test_a_database_is_found_by_a_relative_address(tmp_path: Path) -> None:
 
     assert f"{tmp_path / 'own.sqlite3'} will be made" in before.stdout
     assert re.search(r"^ok +Database: +at revision \d+$", after.stdout, re.MULTILINE)
+
+
+async def test_variables_without_effect_are_named(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(settings.sqlalchemy_url)
+    await database.upgrade()
+    stored = ConfigService(database.sessions, default_config(settings))
+    await stored.update({"save_outputs": True, "show_prompts": True, "whisper_model_size": "tiny"})
+    await database.close()
+    monkeypatch.setenv("DIA_SAVE_OUTPUTS", "false")
+    monkeypatch.setenv("DIA_SHOW_PROMPTS", "true")
+
+    _, finding = data.check_database(changed(settings, show_prompts=True))
+
+    assert (finding.grade, finding.text) == (
+        "note",
+        "DIA_SAVE_OUTPUTS has no effect: save_outputs is stored as true. "
+        "DELETE /config/save_outputs gives that up.",
+    )
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 100, b"SQLite format 3\0" + b"x" * 5000])
+def test_a_damaged_database_is_wrong(settings: Settings, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "dia.sqlite3").write_bytes(content)
+
+    (finding,) = data.check_database(settings)
+
+    assert finding.grade == "wrong"
+    assert "file is not a database. Put a backup in its place" in finding.text
 
 
 def test_a_database_in_memory_is_noted(settings: Settings) -> None:

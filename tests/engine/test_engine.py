@@ -158,6 +158,39 @@ async def test_a_model_that_does_not_load_is_reported() -> None:
     await stop(engine)
 
 
+async def test_a_model_that_does_not_load_is_loaded_when_asked_for() -> None:
+    outcomes = iter([OSError("no weights"), OSError("no network"), None])
+
+    def load(_: object) -> ToneModel:
+        if (failure := next(outcomes)) is not None:
+            raise failure
+        return ToneModel()
+
+    engine = await started(load)
+    engine.load()
+    await until(lambda: engine.error is not None)
+    with pytest.raises(ModelNotLoaded, match="no network"):
+        engine.submit(utterance(1))
+    engine.load()
+    await until(lambda: engine.ready)
+    engine.load()  # which does nothing now
+    assert len(await collect(engine, 2)) == 2
+    await stop(engine)
+
+
+async def test_a_failure_keeps_nothing_of_what_was_loaded() -> None:
+    def load(_: object) -> ToneModel:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise ModelNotLoaded("Too little memory") from error
+
+    engine = await started(load)
+    assert engine.error is not None
+    assert (engine.error.__traceback__, engine.error.__cause__) == (None, None)
+    await stop(engine)
+
+
 async def test_a_model_that_is_loading_says_how_far_it_is() -> None:
     gate = Gate()
 
@@ -210,7 +243,8 @@ async def test_a_refused_admission_fails_that_utterance_alone(engine: Engine, mo
 
 
 async def test_a_model_that_cannot_be_reset_ends_the_engine_with_its_cause(model: ToneModel) -> None:
-    engine = await started(loader(model))
+    models = iter([model, ToneModel()])
+    engine = await started(lambda _: next(models))
 
     def fail() -> None:
         raise RuntimeError("gone")
@@ -221,6 +255,10 @@ async def test_a_model_that_cannot_be_reset_ends_the_engine_with_its_cause(model
     await until(lambda: engine.error is not None)
     with pytest.raises(ModelNotLoaded, match="gone"):
         engine.submit(utterance(1))
+
+    engine.load()  # a new one
+    await until(lambda: engine.ready)
+    assert len(await collect(engine, 5)) == 5
     await stop(engine)
 
 

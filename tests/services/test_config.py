@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
-from dia_server.app import default_config
+from dia_server.configuration import default_config, set_variables
 from dia_server.db.engine import Database
 from dia_server.errors import Invalid, StorageUnavailable
 from dia_server.services.config import Config, ConfigService
@@ -42,6 +43,29 @@ async def test_listeners_hear_of_the_present_and_of_every_change(database: Datab
     await service.update({"debug_mode": True})
 
     assert [config.debug_mode for config in heard] == [False, True]
+
+
+async def test_a_variable_that_has_no_effect_is_logged_at_the_start(database: Database) -> None:
+    await (await opened(database)).update({"save_outputs": True, "debug_mode": True})
+
+    with capture_logs() as lines:
+        service = ConfigService(
+            database.sessions,
+            default_config(Settings(save_outputs=False, log_level="debug")),
+            set_variables({"save_outputs", "log_level", "port"}),
+        )
+        await service.load()
+
+    assert lines == [
+        {
+            "log_level": "warning",
+            "event": "stored configuration overrides a variable",
+            "variable": "DIA_SAVE_OUTPUTS",
+            "variable_says": False,
+            "stored": True,
+            "give_up": "DELETE /config/save_outputs",
+        }
+    ]
 
 
 async def test_what_needs_a_restart_is_said_until_there_was_one(database: Database) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from torch import LongTensor
 
-from dia_server.app import default_config
 from dia_server.audio import wav
 from dia_server.audio.encode import AudioFormat, Encoder
 from dia_server.audio.join import Join
+from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.engine.dia.codec import CONTEXT, FIRST_CHUNK, Codec
 from dia_server.engine.dia.model import POLL, DiaModel

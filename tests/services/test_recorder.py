@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dia_server.app import default_config
+from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.services import recorder
 from dia_server.services.config import ConfigService

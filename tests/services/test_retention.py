@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import update
 
-from dia_server.app import default_config
+from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.db.models import Job, now
 from dia_server.errors import StorageUnavailable

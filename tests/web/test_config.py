@@ -6,6 +6,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import msgspec
 import pynvml as nvml  # type: ignore[import-untyped]
 import pytest
 from litestar import Litestar
@@ -40,6 +41,8 @@ async def test_the_configuration_has_the_fields_of_the_reference(client: Client)
         "worker_count": 1,
         "torch_compile_enabled": True,
         "restart_required": [],
+        "stored": [],
+        "overridden": {},
     }
 
 
@@ -53,11 +56,54 @@ async def test_a_change_names_what_changes_and_outlives_the_server(settings: Set
     async with AsyncTestClient(create_app(settings)) as client:
         before = (await client.get("/config")).json()
         after = (await client.put("/config", json=changes)).json()
-        assert after == before | changes
+        assert after == before | changes | {"stored": list(changes)}
         assert (await client.put("/config", json={})).json() == after
         assert (await client.put("/config", json=after)).json() == after
     async with AsyncTestClient(create_app(settings)) as client:
         assert (await client.get("/config")).json() == after
+
+
+async def test_a_stored_value_that_hides_a_variable_is_named_and_can_be_given_up(settings: Settings) -> None:
+    given = {"save_outputs", "log_level"}
+    async with AsyncTestClient(create_app(settings, given=given)) as client:
+        before = (await client.get("/config")).json()
+        put = {"debug_mode": True, "save_outputs": True, "show_prompts": True}
+        assert (await client.put("/config", json=put)).json()["overridden"] == {
+            "debug_mode": "DIA_LOG_LEVEL",
+            "save_outputs": "DIA_SAVE_OUTPUTS",
+        }
+    agreed = msgspec.structs.replace(settings, save_outputs=True)
+    async with AsyncTestClient(create_app(agreed, given=given)) as client:
+        now = (await client.get("/config")).json()
+        assert now["stored"] == ["debug_mode", "save_outputs", "show_prompts"]
+        assert now["overridden"] == {"debug_mode": "DIA_LOG_LEVEL"}
+    async with AsyncTestClient(create_app(settings, given=given)) as client:
+        for name in now["stored"]:
+            answer = await client.delete(f"/config/{name}")
+        assert answer.json() == before
+        assert (await client.delete("/config/save_outputs")).json() == before
+    async with AsyncTestClient(create_app(settings, given=given)) as client:
+        assert (await client.get("/config")).json() == before
+
+
+async def test_a_field_that_needs_a_restart_goes_back_after_one(settings: Settings) -> None:
+    async with AsyncTestClient(create_app(settings)) as client:
+        await client.put("/config", json={"worker_count": 3, "gpu_mode": "single"})
+        undone = (await client.delete("/config/worker_count")).json()
+        assert (undone["worker_count"], undone["restart_required"]) == (1, ["gpu_mode"])
+    async with AsyncTestClient(create_app(settings)) as client:
+        undone = (await client.delete("/config/gpu_mode")).json()
+        assert (undone["gpu_mode"], undone["restart_required"]) == ("auto", ["gpu_mode"])
+    async with AsyncTestClient(create_app(settings)) as client:
+        now = (await client.get("/config")).json()
+        assert (now["gpu_mode"], now["stored"], now["restart_required"]) == ("auto", [], [])
+
+
+async def test_only_fields_can_be_given_up(client: Client) -> None:
+    answer = await client.delete("/config/save_output")
+
+    assert (answer.status_code, answer.json()["error_code"]) == (404, "NOT_FOUND")
+    assert "debug_mode, save_outputs, show_prompts" in answer.json()["detail"]
 
 
 async def test_wrong_values_are_refused_and_change_nothing(client: Client) -> None:
@@ -173,7 +219,6 @@ async def test_each_gpu_is_told_of_and_what_its_driver_hides_is_null(
 async def test_what_is_sent_back_as_it_was_is_not_kept_for_other_hardware(settings: Settings) -> None:
     async with AsyncTestClient(create_app(settings)) as client:
         told = (await client.get("/config")).json()
-        told.pop("restart_required")
         await client.put("/config", json=told)
         await client.put("/config", json={"worker_count": 1, "gpu_mode": "single"})
 

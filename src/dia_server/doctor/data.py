@@ -8,8 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from dia_server import settings
+from dia_server.configuration import default_config, set_variables
 from dia_server.doctor.finding import Finding, note, ok, wrong
+from dia_server.services.config import decode_stored, find_overridden
 from dia_server.settings import Settings
 
 LITTLE_SPACE = 2 * 10**9
@@ -52,18 +58,33 @@ def check_database(conf: Settings) -> Iterator[Finding]:
         if not file.exists():
             yield ok("Database", f"{file} will be made at the first start")
             return
-        current = _sqlite_revision(file)
-    else:
-        current = asyncio.run(asyncio.wait_for(_server_revision(conf.sqlalchemy_url), CONNECT_S))
+    try:
+        current = next((row[0] for row in _rows(conf, "SELECT version_num FROM alembic_version")), None)
+    except sqlite3.DatabaseError as error:
+        yield wrong("Database", f"{file} can't be used: {error}. Put a backup in its place, or move it away.")
+        return
     known, head = migrate.revisions()
     if current == head:
         yield ok("Database", f"at revision {current}")
+        yield from _overridden(conf)
     elif current is None or current in known:
         yield note(
             "Database", f"at revision {current}; the next start brings it to {head}. Back it up first."
         )
     else:
         yield wrong("Database", f"at revision {current}, of a newer dia-server: install that, or a backup.")
+
+
+def _overridden(conf: Settings) -> Iterator[Finding]:
+    """Name the variables that have no effect, since another value is stored in the database."""
+    stored = decode_stored(_rows(conf, "SELECT name, value FROM config"))
+    variables = set_variables(settings.given())
+    for field, variable in find_overridden(stored, default_config(conf), variables).items():
+        yield note(
+            "Settings",
+            f"{variable} has no effect: {field} is stored as {msgspec.json.encode(stored[field]).decode()}. "
+            f"DELETE /config/{field} gives that up.",
+        )
 
 
 def _writable(folder: Path, there: Path) -> Finding:
@@ -76,26 +97,33 @@ def _writable(folder: Path, there: Path) -> Finding:
     return ok("Data folder", str(folder) if folder == there else f"{folder} will be made")
 
 
-def _sqlite_revision(file: Path) -> str | None:
-    """Read it without writing so much as a lock, since a server may be running."""
+def _rows(conf: Settings, statement: str) -> list[Any]:
+    """Return what `statement` selects, without writing so much as a lock: a server may be running."""
+    from sqlalchemy.engine import make_url
+
+    url = make_url(conf.sqlalchemy_url)
+    if url.get_backend_name() != "sqlite":
+        return asyncio.run(asyncio.wait_for(_server_rows(conf.sqlalchemy_url, statement), CONNECT_S))
+    file = Path(url.database or "").resolve()
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=CONNECT_S)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
-            return None
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        return None if row is None else str(row[0])
+        try:
+            return connection.execute(statement).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
 
 
-async def _server_revision(url: str) -> str | None:
-    from alembic.migration import MigrationContext
-    from sqlalchemy import Connection
+async def _server_rows(url: str, statement: str) -> list[Any]:
+    from sqlalchemy import text
+    from sqlalchemy.exc import ProgrammingError
     from sqlalchemy.ext.asyncio import create_async_engine
-
-    def read(connection: Connection) -> str | None:
-        return MigrationContext.configure(connection).get_current_revision()
 
     engine = create_async_engine(url)
     try:
         async with engine.connect() as connection:
-            return await connection.run_sync(read)
+            return [*await connection.execute(text(statement))]
+    except ProgrammingError:  # no such table
+        return []
     finally:
         await engine.dispose()

@@ -50,7 +50,7 @@ class Engine:
         self.loaded = 0.0
         """How much of the model is loaded, 0 to 1."""
         self.error: Exception | None = None
-        """Why the model could not be loaded."""
+        """Why the model could not be loaded; `load` tries again."""
         self.slots = 0
         self.work = Work()
         self._on_end: Callable[[Generation], None] = lambda _: None
@@ -65,7 +65,7 @@ class Engine:
         self._busy: dict[int, Generation] = {}
         self._stopping = False
         self._wake = threading.Condition()
-        """Guards `_waiting` and `_stopping`; held for moments only, never during a step."""
+        """Guards `_waiting` and `_stopping`, and wakes the thread; held for moments only, never during a step."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine")
 
@@ -92,6 +92,13 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
+    def load(self) -> None:
+        """Have the model loaded again where that has failed, or the engine has."""
+        with self._wake:
+            if self.error is not None:
+                self.error, self.loaded = None, 0.0
+                self._wake.notify()
+
     def stop(self) -> None:
         """Fail what is waiting or running and join the thread; blocks until the current step is over."""
         with self._wake:
@@ -105,15 +112,15 @@ class Engine:
         What is made in the `background` lets others go first, yet never waits for ever.
         """
         if self.error is not None:
-            raise ModelNotLoaded(f"The {self.name} engine could not be loaded: {self.error}")
+            raise load_failure(self.name, self.error)
         if not self.ready:
             raise ModelNotLoaded(
                 f"The {self.name} engine is still loading ({self.loaded:.0%})", retry_after=LOADING_RETRY_S
             )
         generation = Generation(utterance, self._cancel, background=background, on_end=self._on_end)
         with self._wake:
-            if self._stopping:
-                raise ModelNotLoaded("The server is shutting down")
+            if self._stopping or not self.ready:
+                raise ModelNotLoaded(str(self.error or "The server is shutting down"))
             if not background and len(self._waiting) >= self._max_waiting:
                 raise Overloaded(
                     f"{self._max_waiting} requests are waiting already (DIA_MAX_WAITING)",
@@ -133,14 +140,26 @@ class Engine:
     # Everything below runs on the engine thread.
 
     def _run(self) -> None:
+        """Serve until the engine is to stop; after a failure again once `load` is called."""
+        while True:
+            self._serve()
+            with self._wake:
+                while self.error is not None and not self._stopping:
+                    self._wake.wait()
+                if self._stopping:
+                    return
+
+    def _serve(self) -> None:
+        """Load the model and make what is submitted, until the engine is to stop or `error` says why not."""
         try:
             model: Model | None = self._load()
         except Exception as error:
-            self.error = error  # reported by /health and by every submit
             if not self._stopping:
                 log.error("model not loaded", extra={"engine": self.name}, exc_info=error)
+            self.error = _bare(error)  # reported by /health and by every submit
             return
         self.ready = True
+        failure: Exception | None = None
         try:
             while model is not None:
                 while self._admit(model):
@@ -151,15 +170,14 @@ class Engine:
                 model = None  # its memory is free before the next one is loaded
                 model = self._reload()
         except Exception as error:
-            self.error = error  # a model that cannot be reset is a model that is gone
             log.error("engine stopped", extra={"engine": self.name}, exc_info=error)
+            self.error = failure = _bare(error)  # a model that cannot be reset is a model that is gone
         finally:
-            self.ready = False
             with self._wake:
-                self._stopping = True
+                self.ready = False
                 orphans = list(self._busy.values())
             self._busy.clear()
-            gone = ModelNotLoaded(str(self.error or "The server is shutting down"))
+            gone = ModelNotLoaded(str(failure or "The server is shutting down"))
             self._deliver([(generation, gone) for generation in orphans])
             self._fail_waiting(gone)
             if model is not None:
@@ -195,7 +213,10 @@ class Engine:
                     log.error("model not loaded again", extra={"engine": self.name}, exc_info=error)
                 self.loaded = 0.0
                 self._fail_waiting(
-                    ModelNotLoaded(f"The {self.name} engine could not be loaded again: {error}")
+                    ModelNotLoaded(
+                        f"The {self.name} engine could not be loaded again: {error}",
+                        retry_after=LOADING_RETRY_S,
+                    )
                 )
 
     def _fail_waiting(self, error: Exception) -> None:
@@ -293,13 +314,18 @@ class Engine:
             self._loop.call_soon_threadsafe(_put_all, events)
 
 
-def _answerable(error: Exception) -> Exception:
-    """`error` as its request is told: what the API has no name for is a failed generation.
+def load_failure(name: EngineName, error: Exception) -> ModelNotLoaded:
+    """`error` as requests are told it that need the engine."""
+    return ModelNotLoaded(f"The {name} engine could not be loaded: {error} (POST /model/load tries again)")
 
-    Without its traceback, whose frames hold the tensors they worked with for as long as somebody reads it.
-    """
-    if not isinstance(error, ServerError):
-        return ServerError(f"Generation failed: {error}")
+
+def _answerable(error: Exception) -> Exception:
+    """`error` as its request is told: what the API has no name for is a failed generation."""
+    return _bare(error) if isinstance(error, ServerError) else ServerError(f"Generation failed: {error}")
+
+
+def _bare(error: Exception) -> Exception:
+    """`error` without its traceback, whose frames hold the tensors they worked with as long as it is kept."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 

@@ -70,6 +70,11 @@ class EnginePool:
             engine.watch(self._on_end)
             engine.start()
 
+    def load(self) -> None:
+        """As `Engine.load`, of each engine."""
+        for engine in self._engines:
+            engine.load()
+
     def stop(self) -> None:
         """Stop all at once; blocks until the last is done."""
         with ThreadPoolExecutor(len(self._engines)) as threads:

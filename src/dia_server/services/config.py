@@ -3,17 +3,17 @@
 What was changed wins over the settings that the server was started with, also after a restart.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_type_hints
 
 import msgspec
 import structlog
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import ConfigValue
-from dia_server.errors import Invalid
+from dia_server.errors import Invalid, NotFound
 from dia_server.services.whisper import SIZES
 
 log = structlog.get_logger()
@@ -43,29 +43,67 @@ class Config:
     torch_compile_enabled: bool
 
 
+FIELDS = [field.name for field in fields(Config)]
+
+
+def decode_stored(rows: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the values of `rows` (name, JSON), without those that this version can't use."""
+    types = get_type_hints(Config)
+    stored: dict[str, Any] = {}
+    for name, value in rows:
+        try:
+            stored[name] = msgspec.json.decode(value, type=types[name])
+        except (KeyError, msgspec.MsgspecError):
+            log.warning("configuration value left out", name=name)
+    return {name: stored[name] for name in FIELDS if name in stored}
+
+
+def find_overridden(
+    stored: Mapping[str, Any], defaults: Config, variables: Mapping[str, str]
+) -> dict[str, str]:
+    """Return those of `variables` (field to set variable) whose field is stored with another value."""
+    return {
+        name: variables[name]
+        for name, value in stored.items()
+        if name in variables and value != getattr(defaults, name)
+    }
+
+
 class ConfigService:
     """`current` is the configuration at this moment; `subscribe` tells of every change."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], defaults: Config) -> None:
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        defaults: Config,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`variables` has the variable of each field that is set for this server."""
         self._sessions = sessions
         self._defaults = defaults
+        self._variables = variables or {}
+        self._stored: dict[str, Any] = {}
+        self._loaded = defaults
+        """The configuration that was asked for at the start."""
         self._running = defaults
         """What the server runs with; `current` is ahead of it where a change needs a restart."""
         self._listeners: list[Callable[[Config], None]] = []
         self.current = defaults
 
     async def load(self) -> None:
-        """Read what was changed in earlier runs; values that this version can't use are left out."""
+        """Read what was changed in earlier runs, and log each variable that has no effect therefore."""
         async with self._sessions() as session:
             rows = (await session.scalars(select(ConfigValue))).all()
-        types = get_type_hints(Config)
-        kept: dict[str, Any] = {}
-        for row in rows:
-            try:
-                kept[row.name] = msgspec.json.decode(row.value, type=types[row.name])
-            except (KeyError, msgspec.MsgspecError):
-                log.warning("configuration value left out", name=row.name)
-        self._running = replace(self._defaults, **kept)
+        self._stored = decode_stored((row.name, row.value) for row in rows)
+        for name, variable in self.overridden.items():
+            log.warning(
+                "stored configuration overrides a variable",
+                variable=variable,
+                variable_says=getattr(self._defaults, name),
+                stored=self._stored[name],
+                give_up=f"DELETE /config/{name}",
+            )
+        self._loaded = self._running = replace(self._defaults, **self._stored)
         self._become(self._running)
 
     def settle(self, **fields: Any) -> None:
@@ -76,7 +114,7 @@ class ConfigService:
     async def update(self, changes: Mapping[str, Any]) -> Config:
         """Change the fields named, for now and for later runs; raises Invalid and changes nothing.
 
-        What needs a restart and is so already is not kept for later runs.
+        Values that are current already are not stored: a client that sends back what GET returned pins none.
         """
         size = changes.get("whisper_model_size")
         # a folder may be named by who starts the server, not by who may call it
@@ -85,23 +123,47 @@ class ConfigService:
                 f"whisper_model_size: {size!r} is none of {', '.join(SIZES)}",
                 param="whisper_model_size",
             )
-        # who sends back what GET tells does not want it to hold for whatever hardware comes
-        changes = {
-            name: value
-            for name, value in changes.items()
-            if name not in NEEDS_RESTART or value != getattr(self.current, name)
-        }
+        changes = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
         async with self._sessions.begin() as session:
             for name, value in changes.items():
                 await session.merge(ConfigValue(name=name, value=msgspec.json.encode(value).decode()))
         log.info("configuration changed", **changes)
+        self._stored |= changes
         self._become(replace(self.current, **changes))
         return self.current
+
+    async def give_up(self, name: str) -> None:
+        """Forget the stored value of field `name`, which goes back to its setting; raises NotFound."""
+        if name not in FIELDS:
+            raise NotFound(
+                f"The configuration has no field {name!r}; it must be one of {', '.join(FIELDS)}",
+                param="name",
+            )
+        async with self._sessions.begin() as session:
+            await session.execute(delete(ConfigValue).where(ConfigValue.name == name))
+        if name not in self._stored:
+            return
+        del self._stored[name]
+        default = getattr(self._defaults, name)
+        # what the setting came to at the start, where it was in effect then
+        value = getattr(self._running, name) if getattr(self._loaded, name) == default else default
+        log.info("stored configuration given up", **{name: value})
+        self._become(replace(self.current, **{name: value}))
 
     def subscribe(self, listener: Callable[[Config], None]) -> None:
         """Call `listener` on the event loop with the configuration, now and whenever it has changed."""
         self._listeners.append(listener)
         listener(self.current)
+
+    @property
+    def stored(self) -> list[str]:
+        """Fields whose value is kept in the database."""
+        return [name for name in FIELDS if name in self._stored]
+
+    @property
+    def overridden(self) -> dict[str, str]:
+        """Fields whose stored value wins over a variable that is set to another one, and that variable."""
+        return find_overridden(self._stored, self._defaults, self._variables)
 
     @property
     def restart_required(self) -> list[str]:

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from dia_server.engine.engine import load_failure
 from dia_server.engine.pool import AnyEngine
-from dia_server.errors import JobNotComplete, ModelNotLoaded, NotFound, ServerError
+from dia_server.errors import JobNotComplete, NotFound, ServerError
 from dia_server.services.job_store import Job as Job
 from dia_server.services.job_store import JobLine as JobLine
 from dia_server.services.job_store import JobStatus as JobStatus
@@ -66,7 +67,7 @@ class JobService:
 
     async def _add(self, request: SpeechRequest, status: JobStatus) -> Job:
         if self._engine.error is not None:
-            raise ModelNotLoaded(f"The {self._engine.name} engine could not be loaded: {self._engine.error}")
+            raise load_failure(self._engine.name, self._engine.error)
         return await self._store.add(*self._speech.settle(request), status)
 
     async def get(self, job_id: str) -> Job:

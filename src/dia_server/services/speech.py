@@ -111,7 +111,7 @@ class SpeechService:
         self._prompts = prompts
         self._config = config
         self._finished = finished
-        self.max_characters = max_characters
+        self._max_characters = max_characters
         self._encoders = EncoderThreads()
 
     async def speak(self, request: SpeechRequest) -> Speech:
@@ -270,9 +270,9 @@ class SpeechService:
         return self._encoders.open(request.response_format, request.speed, whole=whole)
 
     def _tagged(self, request: SpeechRequest, voice: Voice) -> str:
-        if len(request.text) > self.max_characters:
+        if len(request.text) > self._max_characters:
             raise TextTooLong(
-                f"The text has {len(request.text)} characters; the limit is {self.max_characters}",
+                f"The text has {len(request.text)} characters; the limit is {self._max_characters}",
                 param="text",
             )
         speaker = voice.primary_speaker

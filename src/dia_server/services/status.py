@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from dia_server.engine.engine import LOADING_RETRY_S
+from dia_server.engine.engine import LOADING_RETRY_S, load_failure
 from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import EngineName as EngineName
 from dia_server.errors import ModelNotLoaded
@@ -21,14 +21,19 @@ class Status:
     uptime_s: float
     engine: EngineName
     loading: int
+    max_characters: int
+    """Limit for the text of one request."""
     error: str | None
+    may_load: bool
+    """Whether `load` would try again what has failed."""
 
 
 class StatusService:
-    def __init__(self, engine: AnyEngine, shutdown: Shutdown, gpu_count: int) -> None:
+    def __init__(self, engine: AnyEngine, shutdown: Shutdown, *, gpu_count: int, max_characters: int) -> None:
         self._engine = engine
         self._shutdown = shutdown
         self._gpu_count = gpu_count
+        self._max_characters = max_characters
         self._started = time.monotonic()
 
     def status(self) -> Status:
@@ -45,17 +50,27 @@ class StatusService:
             uptime_s=time.monotonic() - self._started,
             engine=engine.name,
             loading=int(engine.loaded * 100),
+            max_characters=self._max_characters,
             error=None if engine.error is None else str(engine.error),
+            may_load=engine.error is not None and not self._shutdown.begun,
         )
+
+    def load(self) -> None:
+        """Begin to load the model again where that has failed; raises ModelNotLoaded during the shutdown."""
+        self._require_service()
+        self._engine.load()
 
     def require_ready(self) -> None:
         """Raise ModelNotLoaded, with the cause, where speech can't be made now."""
-        if self._shutdown.begun:
-            raise ModelNotLoaded("The server is shutting down")
+        self._require_service()
         if (error := self._engine.error) is not None:
-            raise ModelNotLoaded(f"The {self._engine.name} engine could not be loaded: {error}")
+            raise load_failure(self._engine.name, error)
         if not self._engine.ready:
             loaded = f"{self._engine.loaded:.0%}"
             raise ModelNotLoaded(
                 f"The {self._engine.name} engine is still loading ({loaded})", retry_after=LOADING_RETRY_S
             )
+
+    def _require_service(self) -> None:
+        if self._shutdown.begun:
+            raise ModelNotLoaded("The server is shutting down")

@@ -27,9 +27,6 @@ OPENAI_FIELDS = {"text": "input", "voice_id": "voice"}
 """Our names of fields to those of the OpenAI-compatible routes."""
 OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
-DEFAULT_RETRY_S = 60
-"""Sent with a 503 that will not mend by itself, for clients that must have a number."""
-
 
 class Failure(Struct):
     """What is known of a failure before it is put in an envelope."""
@@ -78,14 +75,12 @@ def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Er
 
 
 def retry_headers(status: int, exc: Exception) -> dict[str, str]:
-    """Tell clients when to try again, and those that would by themselves when it is hopeless."""
+    """Say when to try again, or that it is hopeless to clients that would by themselves, as OpenAI's do."""
     retry_after: int | None = getattr(exc, "retry_after", None)
-    headers = {}
-    if status in {429, 503}:
-        headers["Retry-After"] = str(retry_after or DEFAULT_RETRY_S)
-    if status >= 500 and retry_after is None:
-        headers["x-should-retry"] = "false"
-    return headers
+    if retry_after is None:
+        return {"x-should-retry": "false"} if status >= 500 else {}
+    retries = {"x-should-retry": "true"} if status >= 500 else {}
+    return {"Retry-After": str(retry_after), **retries}
 
 
 def _native(failure: Failure) -> Error:

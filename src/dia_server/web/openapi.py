@@ -129,6 +129,10 @@ def _headers(handler: HTTPRouteHandler, status: int) -> Json:
         }
     if status in {429, 503}:
         headers["Retry-After"] = _header("Seconds to wait before trying again", "integer")
+    if status >= 500:
+        headers["x-should-retry"] = _header(
+            "true, beside Retry-After, or false where trying again is in vain", "string"
+        )
     return headers
 
 

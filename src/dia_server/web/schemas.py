@@ -183,7 +183,12 @@ class Health(Struct, kw_only=True):
     engine: Annotated[EngineName, Meta(description="What speaks")]
     loading: Annotated[int, Meta(ge=0, le=100, description="Percent of the model that is loaded")]
     max_characters: Annotated[int, Meta(description="Characters of the text of one request, at most")]
-    error: Annotated[str | None, Meta(description="Why the model could not be loaded")] = None
+    error: Annotated[
+        str | None, Meta(description="Why the model could not be loaded, and what to do about it")
+    ] = None
+    retry: Annotated[
+        str | None, Meta(description="Route to POST to, to try again; null where nothing has failed")
+    ] = None
 
 
 class Probe(Struct):
@@ -365,6 +370,13 @@ class Config(Struct, kw_only=True):
     torch_compile_enabled: bool
     restart_required: Annotated[
         list[str], Meta(description="Fields whose new value is used after the next start")
+    ]
+    stored: Annotated[
+        list[str], Meta(description="Fields whose value is kept in the database; DELETE gives it up")
+    ]
+    overridden: Annotated[
+        dict[str, str],
+        Meta(description="Those of the stored fields that win over a variable set otherwise, and its name"),
     ]
 
 

@@ -3,13 +3,12 @@
 import dataclasses
 
 import msgspec
-from litestar import Controller, get, put
+from litestar import Controller, delete, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 
 from dia_server import __version__
 from dia_server.services.config import ConfigService
-from dia_server.services.speech import SpeechService
 from dia_server.services.stats import StatsService
 from dia_server.services.status import StatusService
 from dia_server.web.schemas import (
@@ -22,32 +21,22 @@ from dia_server.web.schemas import (
     Stats,
 )
 
+LOAD_ROUTE = "/model/load"
+
 
 class ServerController(Controller):
     tags = ["Server"]
 
     @get("/health", opt={"public": True})
-    async def health(
-        self,
-        status_service: NamedDependency[StatusService],
-        speech_service: NamedDependency[SpeechService],
-    ) -> Health:
+    async def health(self, status_service: NamedDependency[StatusService]) -> Health:
         """Tell how the server is; the answer is 200 as long as it answers at all."""
-        now = status_service.status()
-        return Health(
-            status=now.status,
-            version=__version__,
-            model_loaded=now.model_loaded,
-            gpu_available=now.gpu_count > 0,
-            gpu_count=now.gpu_count,
-            worker_count=now.worker_count,
-            active_jobs=now.active_jobs,
-            uptime=spoken_duration(now.uptime_s),
-            engine=now.engine,
-            loading=now.loading,
-            max_characters=speech_service.max_characters,
-            error=now.error,
-        )
+        return _health(status_service)
+
+    @post(LOAD_ROUTE, status_code=202, opt={"errors": (503,)})
+    async def load_model(self, status_service: NamedDependency[StatusService]) -> Health:
+        """Begin to load the model again where that has failed; /health tells how far it is."""
+        status_service.load()
+        return _health(status_service)
 
     @get("/config")
     async def get_config(self, config_service: NamedDependency[ConfigService]) -> Config:
@@ -61,6 +50,14 @@ class ServerController(Controller):
         """Change fields of the configuration, for now and for later runs."""
         changes = msgspec.structs.asdict(data).items()
         await config_service.update({name: value for name, value in changes if value is not msgspec.UNSET})
+        return _config(config_service)
+
+    @delete("/config/{name:str}", status_code=200, opt={"errors": (404, 503)})
+    async def give_up_config_value(
+        self, name: FromPath[str], config_service: NamedDependency[ConfigService]
+    ) -> Config:
+        """Give up the stored value of a field, which goes back to its setting."""
+        await config_service.give_up(name)
         return _config(config_service)
 
     @get("/stats", opt={"errors": (503,)})
@@ -81,8 +78,32 @@ class ServerController(Controller):
         )
 
 
+def _health(service: StatusService) -> Health:
+    now = service.status()
+    return Health(
+        status=now.status,
+        version=__version__,
+        model_loaded=now.model_loaded,
+        gpu_available=now.gpu_count > 0,
+        gpu_count=now.gpu_count,
+        worker_count=now.worker_count,
+        active_jobs=now.active_jobs,
+        uptime=spoken_duration(now.uptime_s),
+        engine=now.engine,
+        loading=now.loading,
+        max_characters=now.max_characters,
+        error=now.error,
+        retry=LOAD_ROUTE if now.may_load else None,
+    )
+
+
 def _config(service: ConfigService) -> Config:
-    return Config(**dataclasses.asdict(service.current), restart_required=service.restart_required)
+    return Config(
+        **dataclasses.asdict(service.current),
+        restart_required=service.restart_required,
+        stored=service.stored,
+        overridden=service.overridden,
+    )
 
 
 def spoken_duration(seconds: float) -> str:

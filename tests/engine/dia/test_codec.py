@@ -174,7 +174,7 @@ def test_a_codec_is_loaded_from_a_folder(tmp_path: Path) -> None:
     dac = lively_dac()
     save_dac(tmp_path, dac)
 
-    loaded = load_codec(str(tmp_path), "cpu")
+    loaded = load_codec(tmp_path, "cpu")
 
     [expected], [samples] = (codec.decode([Window(frames, 0, 5)]) for codec in (Codec(dac), loaded))
     assert np.array_equal(expected, samples)
@@ -182,22 +182,22 @@ def test_a_codec_is_loaded_from_a_folder(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_codec_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelNotLoaded, match="nowhere"):
-        load_codec(str(tmp_path / "nowhere"), "cpu")
+        load_codec(tmp_path / "nowhere", "cpu")
 
     mono = tiny_dac().config
     mono.n_codebooks = 8
     save_dac(tmp_path / "eight", DacModel(mono))
     with pytest.raises(ModelNotLoaded, match="needs"):
-        load_codec(str(tmp_path / "eight"), "cpu")
+        load_codec(tmp_path / "eight", "cpu")
 
     save_dac(tmp_path / "half")
     weights = tmp_path / "half" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     with pytest.raises(ModelNotLoaded, match="could not be loaded"):
-        load_codec(str(tmp_path / "half"), "cpu")
+        load_codec(tmp_path / "half", "cpu")
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     save_dia(tmp_path)
     with pytest.raises(ModelNotLoaded):
-        load_codec(str(tmp_path), "cpu")
+        load_codec(tmp_path, "cpu")

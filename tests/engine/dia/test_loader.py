@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dia_server.engine.dia.checkpoint import Checkpoint, progress_bar
+from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.loader import count_slots, dia_loader, pick_device, pick_dtype
 from dia_server.engine.dia.model import DiaModel
 from dia_server.engine.dia.shape import Shape
@@ -100,25 +100,6 @@ def test_a_config_without_its_tokens_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelNotLoaded, match="EOS"):
         Checkpoint(folder)
-
-
-def test_a_download_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> str:
-        raise OSError("no route to host")
-
-    monkeypatch.setattr("dia_server.engine.dia.checkpoint.snapshot_download", offline)
-    with pytest.raises(ModelNotLoaded, match=r"'some/model' is no folder .* no route to host"):
-        Checkpoint.locate("some/model", ignore)
-
-
-def test_the_download_reports_its_share() -> None:
-    shares: list[float] = []
-    bar = progress_bar(shares.append)(total=0, unit="B", unit_scale=True, disable=True)
-    bar.total = 8
-    bar.update(2)
-    bar.update(6)
-    bar.close()
-    assert shares == [0.25, 1.0]
 
 
 def test_too_little_memory_is_told_before_reading(

@@ -4,27 +4,18 @@ Tensors are read through a memory map, one at a time, so that loading never hold
 """
 
 import json
-import os
-from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
-from huggingface_hub.utils.tqdm import tqdm
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import DiaConfig
 
+from dia_server.engine.dia.hub import INDEX, SINGLE
 from dia_server.engine.dia.shape import Shape
 from dia_server.errors import ModelNotLoaded
-
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-FILES = ["config.json", INDEX, "*.safetensors"]
-
-Report = Callable[[float], None]
-"""Takes the share that is done, 0 to 1."""
 
 
 class Checkpoint:
@@ -40,17 +31,6 @@ class Checkpoint:
         else:
             single = self._open(SINGLE)
             self._where = dict.fromkeys(single.keys(), single)
-
-    @classmethod
-    def locate(cls, model: str, report: Report) -> Self:
-        """Open the folder `model`, or download the hub repository of that name."""
-        if os.path.isdir(model):
-            return cls(Path(model))
-        try:
-            folder = snapshot_download(model, allow_patterns=FILES, tqdm_class=progress_bar(report))
-        except Exception as error:  # the hub's client has no common base for its failures
-            raise ModelNotLoaded(f"{model!r} is no folder and could not be downloaded: {error}") from error
-        return cls(Path(folder))
 
     def tensor(self, name: str) -> Tensor:
         if name not in self._where:
@@ -92,24 +72,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelNotLoaded(f"{path} is not JSON: {error}") from error
     return values
-
-
-def progress_bar(report: Report) -> type[tqdm]:
-    """A bar for `snapshot_download` that draws nothing and reports the share of all bytes."""
-
-    class Bar(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._nowhere = open(os.devnull, "w")  # noqa: SIM115 - closed with the bar
-            super().__init__(*args, **kwargs | {"disable": False, "file": self._nowhere})  # type: ignore[no-untyped-call]
-
-        def update(self, n: float | None = 1) -> bool | None:
-            drawn: bool | None = super().update(n)
-            if self.unit == "B" and self.total:
-                report(min(1.0, self.n / self.total))
-            return drawn
-
-        def close(self) -> None:
-            super().close()
-            self._nowhere.close()
-
-    return Bar

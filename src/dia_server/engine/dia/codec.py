@@ -10,6 +10,7 @@ convolutions may use TF32, torch's default for them.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -132,8 +133,8 @@ class Codec:
         return waveforms.squeeze(1)
 
 
-def load_codec(source: str, device: torch.device | str) -> Codec:
-    """Load a DAC checkpoint by hub id or folder; raises ModelNotLoaded with the reason."""
+def load_codec(source: Path, device: torch.device | str) -> Codec:
+    """Load a DAC checkpoint from the folder `source`; raises ModelNotLoaded with the reason."""
     try:
         config = DacConfig.from_pretrained(source)
         dac: DacModel
@@ -142,14 +143,18 @@ def load_codec(source: str, device: torch.device | str) -> Codec:
             source, config=config, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelNotLoaded(f"The codec {source!r} could not be loaded: {error}") from error
+        raise ModelNotLoaded(f"The codec {str(source)!r} could not be loaded: {error}") from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
-        raise ModelNotLoaded(f"The codec {source!r} lacks {len(missing)} weights, among them {missing[0]}")
+        raise ModelNotLoaded(
+            f"The codec {str(source)!r} lacks {len(missing)} weights, among them {missing[0]}"
+        )
     shape = (config.sampling_rate, config.hop_length, config.n_codebooks)
     needed = (SAMPLE_RATE, HOP, CODEBOOKS)
     if shape != needed:
-        raise ModelNotLoaded(f"The codec {source!r} has (rate, hop, codebooks) {shape}; Dia needs {needed}")
+        raise ModelNotLoaded(
+            f"The codec {str(source)!r} has (rate, hop, codebooks) {shape}; Dia needs {needed}"
+        )
     dac.to(device)  # type: ignore[arg-type]
     return Codec(dac)
 

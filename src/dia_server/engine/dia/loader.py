@@ -9,6 +9,7 @@ from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.beside import take
 from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.codec import load_codec
+from dia_server.engine.dia.hub import locate
 from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, release_cached
 from dia_server.engine.dia.model import PROMPT_BYTES, DiaModel
 from dia_server.engine.dia.shape import Shape
@@ -48,7 +49,10 @@ def dia_loader(
         if where.type == "cuda":
             take(where)
         try:
-            checkpoint = Checkpoint.locate(model, lambda share: report(FOUND * share))
+            checkpoint = Checkpoint(locate(model, "DIA_MODEL", lambda share: report(FOUND * share)))
+            codec_folder = locate(
+                codec, "DIA_CODEC", lambda _: report(FOUND)
+            )  # before minutes are spent on reading
             _check_memory(checkpoint, where, kind)
             weights = assemble(
                 checkpoint.shape,
@@ -57,7 +61,7 @@ def dia_loader(
                 dtype=kind,
                 report=lambda share: report(FOUND + (READ - FOUND) * share),
             )
-            audio = load_codec(codec, where)
+            audio = load_codec(codec_folder, where)
             slots = count_slots(checkpoint.shape, where, weights.dtype, max_batch, prompt_bytes)
             _log_memory(weights.bytes, audio.bytes, prompt_bytes, checkpoint.shape, kind, where, slots)
             loaded = DiaModel(

@@ -1,0 +1,36 @@
+"""The settings as the configuration that a server starts with, before what was changed with PUT /config."""
+
+from collections.abc import Collection
+
+from dia_server import settings
+from dia_server.services.config import Config
+from dia_server.settings import Settings
+
+RENAMED = {
+    "debug_mode": "log_level",
+    "whisper_model_size": "whisper_model",
+    "torch_compile_enabled": "torch_compile",
+}
+"""Fields of the configuration whose setting has another name."""
+
+
+def default_config(conf: Settings) -> Config:
+    """Return the configuration as the settings have it."""
+    return Config(
+        debug_mode=conf.log_level == "debug",
+        save_outputs=conf.save_outputs,
+        show_prompts=conf.show_prompts,
+        output_retention_hours=conf.output_retention_hours,
+        auto_discover_prompts=conf.auto_discover_prompts,
+        auto_transcribe=conf.auto_transcribe,
+        whisper_model_size=conf.whisper_model,
+        gpu_mode=conf.gpu_mode,
+        worker_count=conf.worker_count,
+        torch_compile_enabled=conf.torch_compile,
+    )
+
+
+def set_variables(given: Collection[str]) -> dict[str, str]:
+    """Return the variable of each field of the configuration whose setting is one of `given`."""
+    names = {field: RENAMED.get(field, field) for field in Config.__dataclass_fields__}
+    return {field: settings.variable(name) for field, name in names.items() if name in given}

@@ -1,0 +1,82 @@
+"""Finds checkpoints: a folder, or a repository of the hub, downloaded where it is not on this machine yet."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils.tqdm import tqdm
+
+from dia_server.errors import ModelNotLoaded
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+FILES = ["config.json", INDEX, "*.safetensors"]
+
+Report = Callable[[float], None]
+"""Takes the share that is done, 0 to 1."""
+
+
+def locate(name: str, variable: str, report: Report) -> Path:
+    """Return the folder `name`, or the one that holds the hub's repository of that name.
+
+    Raises ModelNotLoaded, which says what to do; `variable` is the setting that `name` is from.
+    """
+    if os.path.isdir(name):
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES, tqdm_class=progress_bar(report)))
+    except Exception as error:  # the hub's client has no common base for its failures
+        raise ModelNotLoaded(_explain(error, name, variable)) from error
+
+
+def _explain(error: Exception, name: str, variable: str) -> str:
+    instead = f"set {variable} to a folder that holds it; DIA_ENGINE=preview speaks without it"
+    missing = f"The checkpoint {name!r} is not on this machine"
+    match error:
+        case LocalEntryNotFoundError() if constants.HF_HUB_OFFLINE:
+            return f"{missing}, and HF_HUB_OFFLINE forbids to download it. Unset that, or {instead}."
+        case LocalEntryNotFoundError():
+            cause = f"{constants.ENDPOINT} can't be reached ({_first_line(error.__cause__ or error)})"
+            return f"{missing}, and {cause}. Connect it to the network, or {instead}."
+        case HFValidationError():
+            return f"{name!r} is neither a folder nor the name of a repository (owner/name): see {variable}."
+        case GatedRepoError():
+            return (
+                f"{constants.ENDPOINT} asks for permission to download {name!r}: set HF_TOKEN, or {instead}."
+            )
+        case RepositoryNotFoundError():
+            return f"{constants.ENDPOINT} has no repository {name!r}: see {variable}."
+    return f"The checkpoint {name!r} could not be downloaded: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of the error's text: the hub's client adds advice for programmers."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def progress_bar(report: Report) -> type[tqdm]:
+    """A bar for `snapshot_download` that draws nothing and reports the share of all bytes."""
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._nowhere = open(os.devnull, "w")  # noqa: SIM115 - closed with the bar
+            super().__init__(*args, **kwargs | {"disable": False, "file": self._nowhere})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> bool | None:
+            drawn: bool | None = super().update(n)
+            if self.unit == "B" and self.total:
+                report(min(1.0, self.n / self.total))
+            return drawn
+
+        def close(self) -> None:
+            super().close()
+            self._nowhere.close()
+
+    return Bar
