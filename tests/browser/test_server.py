@@ -81,30 +81,25 @@ def test_the_configuration_is_changed_with_the_form(studio: Studio) -> None:
     )
 
 
-def test_a_variable_that_what_was_saved_overrides_is_named_and_holds_again(studio: Studio) -> None:
+def test_a_variable_without_effect_is_named_and_takes_effect_again(studio: Studio) -> None:
     page = studio.page
-    config = httpx.get(f"{studio.url}/config").json() | {"debug_mode": False}
-    overridden = {"save_outputs": True, "overridden": {"save_outputs": "DIA_SAVE_OUTPUTS"}}
-    given_up = config | {"save_outputs": False, "overridden": {}}
-    page.route("**/config", lambda route: route.fulfill(json=config | overridden))
-    page.route("**/config/save_outputs", lambda route: route.fulfill(json=given_up))
+    httpx.put(f"{studio.url}/config", json={"auto_transcribe": True})  # DIA_AUTO_TRANSCRIBE is false
     studio.open("server")
-    field = page.get_by_label("Keep what is made")
-    assert "DIA_SAVE_OUTPUTS says otherwise" in field.evaluate(
-        "field => field.ariaDescribedByElements[0].innerText"
-    )
+    field = page.get_by_label("Let Whisper transcribe new recordings")
+    assert field.is_checked()
+    described: str = field.evaluate("field => field.ariaDescribedByElements[0].innerText")
+    assert described.startswith("DIA_AUTO_TRANSCRIBE says otherwise")
     assert studio.accessibility_violations() == []
-    page.get_by_label("Log in detail").check()  # is not saved yet
-    with page.expect_request("**/config/save_outputs") as asked:
-        studio.button("Use DIA_SAVE_OUTPUTS").click()
-    studio.wait_for_text("DIA_SAVE_OUTPUTS holds again.")
+    page.get_by_label("Write texts to the log").check()  # is not saved yet
+    studio.button("Use DIA_AUTO_TRANSCRIBE").click()
+    studio.wait_for_text("DIA_AUTO_TRANSCRIBE holds again.")
 
-    assert asked.value.method == "DELETE"
     assert not field.is_checked()
-    assert page.get_by_label("Log in detail").is_checked()
+    assert field.evaluate("field => field === document.activeElement")
+    assert page.get_by_label("Write texts to the log").is_checked()
     assert page.locator("#save-config").is_enabled()
-    assert page.evaluate("document.activeElement.id") == "config-save_outputs"
-    assert not studio.button("Use DIA_SAVE_OUTPUTS").is_visible()
+    assert not studio.button("Use DIA_AUTO_TRANSCRIBE").is_visible()
+    assert httpx.get(f"{studio.url}/config").json()["auto_transcribe"] is False
 
 
 def test_a_value_out_of_its_limits_is_refused_by_name(studio: Studio) -> None:

@@ -274,7 +274,8 @@ def test_another_take_is_the_same_text_with_a_seed_of_its_own(studio: Studio) ->
         studio.speak()
 
     assert asked[0].request.failure == "net::ERR_ABORTED"
-    assert another.value.post_data_json == asked[0].request.post_data_json | {"seed": int(seed)}
+    first = asked[0].request.post_data_json or {}
+    assert another.value.post_data_json == first | {"seed": int(seed)}
     assert again.value.post_data_json == another.value.post_data_json
 
 
