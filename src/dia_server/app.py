@@ -148,7 +148,9 @@ def create_app(
     metrics = Metrics(__version__, engine, store, monitor)
     shutdown = Shutdown(conf.shutdown_timeout, engine, worker)
     announcement = Announcement(engine, conf.url, is_listening)
-    status = StatusService(engine, database, shutdown, gpu_count=len(gpus))
+    status = StatusService(
+        engine, database, shutdown, gpu_count=len(gpus), max_characters=conf.max_characters
+    )
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

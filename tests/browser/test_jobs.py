@@ -97,6 +97,35 @@ def test_the_cause_of_a_failure_is_told(open_studio: OpenStudio, steady_server: 
     row.get_by_role("alert").get_by_text("The model has failed").wait_for()
 
 
+def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_server: Server) -> None:
+    failed, gone, running = (submit(steady_server, text) for text in ("I fail.", "Never mind.", "Go on."))
+    httpx.delete(f"{steady_server.url}/jobs/{gone}")
+    studio = open_studio(steady_server.url, "jobs")
+    rows = {job: studio.page.locator(f"[data-job='{job}']") for job in (failed, gone, running)}
+    rows[failed].get_by_text("failed", exact=True).wait_for()
+    refusal = {"detail": "The disk is full", "error_code": "STORAGE_UNAVAILABLE"}
+    studio.page.route(f"**/jobs/{failed}", lambda route: route.fulfill(status=503, json=refusal))
+    studio.button("Clear finished jobs").click()
+    studio.answer("No, keep them")
+    studio.button("Clear finished jobs").click()
+    studio.answer("Delete them")
+    studio.page.get_by_role("alert").get_by_text(
+        re.compile(r"^Not deleted: 1 of \d+\. The disk is full")
+    ).wait_for()
+    rows[gone].wait_for(state="detached")
+    assert rows[failed].is_visible()
+    studio.page.unroute(f"**/jobs/{failed}")
+    studio.button("Clear finished jobs").click()
+    studio.answer("Delete it")
+    studio.wait_for_text("1 finished job deleted.")
+    rows[failed].wait_for(state="detached")
+
+    assert rows[running].is_visible()
+    assert not studio.button("Clear finished jobs").is_visible()
+    assert studio.page.evaluate("document.activeElement.ariaLabel") == "Cancel “Go on.”"
+    httpx.delete(f"{steady_server.url}/jobs/{running}")
+
+
 def test_what_is_wrong_with_a_result_is_told(open_studio: OpenStudio, slow_server: Server) -> None:
     studio = open_studio(slow_server.url)
 

@@ -62,6 +62,17 @@ def test_a_view_fits_a_phone(open_studio: OpenStudio, furnished: Server, view: s
     assert studio.accessibility_violations() == []
 
 
+def test_the_player_comes_into_sight_on_a_phone(open_studio: OpenStudio, server: Server) -> None:
+    studio = open_studio(server.url, viewport=PHONE, has_touch=True, is_mobile=True)
+    bounds = "document.getElementById('stage').getBoundingClientRect()"
+    studio.write(*["One more."] * 6)
+    studio.page.evaluate("scrollTo(0, 0)")
+    assert studio.page.evaluate(f"{bounds}.top > innerHeight")
+    studio.page.locator("#say").evaluate("button => button.click()")  # Playwright's click would scroll to it
+
+    studio.until(f"{bounds}.bottom <= innerHeight")
+
+
 def test_the_theme_follows_the_system_until_it_is_chosen(open_studio: OpenStudio, server: Server) -> None:
     studio = open_studio(server.url, color_scheme="dark")
     assert _brightness(studio) < 50
@@ -99,8 +110,9 @@ def test_the_page_works_where_nothing_may_be_kept(open_studio: OpenStudio, serve
     ],
 )
 def test_who_asks_too_often_is_told_the_setting(studio: Studio, path: str, setting: str) -> None:
+    headers = {"Retry-After": "7", "X-RateLimit-Limit": "10"}
     studio.page.route(
-        lambda url: url.endswith(path), lambda route: route.fulfill(status=429, headers={"Retry-After": "7"})
+        lambda url: url.endswith(path), lambda route: route.fulfill(status=429, headers=headers)
     )
     ask = "import('/static/studio/js/api.js').then(({ get }) => get(path)).catch((error) => error.message)"
 

@@ -1,6 +1,11 @@
+from typing import TYPE_CHECKING
+
 import httpx
 
 from tests.browser.studio import Studio
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 
 def test_health_and_statistics_are_shown(studio: Studio) -> None:
@@ -19,20 +24,44 @@ def test_few_points_fill_a_chart_and_its_time_is_told(studio: Studio) -> None:
     studio.open("server")
     chart = studio.page.locator(".chart").first
     chart.get_by_text("4 s ago").wait_for()
-    width = str(chart.locator("svg").get_attribute("viewBox")).split()[2]
-    line = str(chart.locator("path").nth(1).get_attribute("d"))
+    # read at once: the next point changes both
+    width, line = chart.evaluate(
+        """chart => [chart.querySelector("svg").viewBox.baseVal.width,
+        chart.querySelectorAll("path")[1].getAttribute("d")]"""
+    )
 
     assert line.startswith("M0 ")
-    assert line.split("L")[-1].startswith(f"{float(width):.0f} ")
+    assert line.split("L")[-1].startswith(f"{width:.0f} ")
 
 
 def test_a_model_that_left_the_memory_is_told_in_words(studio: Studio) -> None:
-    resting = httpx.get(f"{studio.url}/health").json() | {"engine": "dia", "loading": 0}
-    studio.page.route("**/health", lambda route: route.fulfill(json=resting))
-    studio.page.reload()
+    studio.told(engine="dia", loading=0)
     studio.wait_for_text("The model is resting.")
     studio.open("server")
     studio.wait_for_text("resting, loaded when needed")
+
+
+def test_a_model_that_could_not_be_loaded_is_loaded_again(studio: Studio) -> None:
+    loading = httpx.get(f"{studio.url}/health").json() | {"status": "loading", "loading": 7, "retry": None}
+    cause = "The checkpoint is not on this machine. Connect it, or set DIA_MODEL to a folder."
+    refusal = {"detail": "The server is shutting down", "error_code": "MODEL_NOT_LOADED"}
+    studio.told(status="unhealthy", engine="dia", error=cause, retry="/model/load")
+    studio.wait_for_text(cause)
+    assert studio.accessibility_violations() == []
+    studio.page.route("**/model/load", lambda route: route.fulfill(status=503, json=refusal))
+    studio.button("Try again").click()
+    studio.wait_for_text("The server is shutting down")
+
+    def load(route: "Route") -> None:
+        studio.page.unroute("**/health")
+        route.fulfill(status=202, json=loading)
+
+    studio.page.unroute("**/model/load")
+    studio.page.route("**/model/load", load)
+    studio.button("Try again").click()
+    studio.wait_for_text("7 %.")
+    assert studio.page.evaluate("document.activeElement.id") == "main"
+    studio.wait_for_text("Preview voice.")  # as the server says
 
 
 def test_the_configuration_is_changed_with_the_form(studio: Studio) -> None:
@@ -52,6 +81,27 @@ def test_the_configuration_is_changed_with_the_form(studio: Studio) -> None:
     )
 
 
+def test_a_variable_without_effect_is_named_and_takes_effect_again(studio: Studio) -> None:
+    page = studio.page
+    httpx.put(f"{studio.url}/config", json={"auto_transcribe": True})  # DIA_AUTO_TRANSCRIBE is false
+    studio.open("server")
+    field = page.get_by_label("Let Whisper transcribe new recordings")
+    assert field.is_checked()
+    described: str = field.evaluate("field => field.ariaDescribedByElements[0].innerText")
+    assert described.startswith("DIA_AUTO_TRANSCRIBE says otherwise")
+    assert studio.accessibility_violations() == []
+    page.get_by_label("Write texts to the log").check()  # is not saved yet
+    studio.button("Use DIA_AUTO_TRANSCRIBE").click()
+    studio.wait_for_text("DIA_AUTO_TRANSCRIBE holds again.")
+
+    assert not field.is_checked()
+    assert field.evaluate("field => field === document.activeElement")
+    assert page.get_by_label("Write texts to the log").is_checked()
+    assert page.locator("#save-config").is_enabled()
+    assert not studio.button("Use DIA_AUTO_TRANSCRIBE").is_visible()
+    assert httpx.get(f"{studio.url}/config").json()["auto_transcribe"] is False
+
+
 def test_a_value_out_of_its_limits_is_refused_by_name(studio: Studio) -> None:
     page = studio.page
     studio.open("server")
@@ -62,3 +112,5 @@ def test_a_value_out_of_its_limits_is_refused_by_name(studio: Studio) -> None:
     alert = page.locator(".config .trouble")
     alert.wait_for()
     assert alert.inner_text() == "Keep it for hours: at most 87600"
+    hours.fill("24")
+    assert not alert.is_visible()

@@ -117,6 +117,7 @@ def test_arrow_keys_seek_by_a_second(studio: Studio) -> None:
 
 def test_the_request_bears_what_was_chosen(studio: Studio) -> None:
     page = studio.page
+    studio.told(engine="dia")  # the preview engine has no sampling
     studio.write("Hello.", "(laughs) Hello.")
     page.locator("#voice-1").select_option("kai")
     page.locator("#voice-2").select_option("nova")
@@ -231,6 +232,68 @@ def test_stopping_ends_the_request(studio: Studio) -> None:
     studio.speak()
 
 
+def test_the_button_and_escape_stop_what_plays(open_studio: OpenStudio, furnished: Server) -> None:
+    studio = open_studio(furnished.url)
+    studio.write(*[SENTENCE] * 4)
+    studio.speak()
+    studio.button("Stop").click()
+    _is_silent(studio)
+    studio.button("Play").click()
+    studio.button("Stop").wait_for()
+    studio.page.keyboard.press("Escape")
+    studio.button("Speak").wait_for()
+    _is_silent(studio)
+
+
+def test_escape_is_left_to_a_question(open_studio: OpenStudio, furnished: Server) -> None:
+    studio = open_studio(furnished.url)
+    studio.write(*[SENTENCE] * 4)
+    studio.speak()
+    studio.page.get_by_role("link", name="Jobs").click()
+    studio.button("Clear finished jobs").click()
+    question = studio.page.locator("dialog[open]")
+    question.wait_for()
+    studio.page.keyboard.press("Escape")
+    question.wait_for(state="detached")
+    heard = studio.heard["seconds"]
+    studio.until(f"window.heard.seconds > {heard + 0.2}")
+    studio.page.keyboard.press("Escape")
+    _is_silent(studio)
+
+
+def test_another_take_is_the_same_text_with_a_seed_of_its_own(studio: Studio) -> None:
+    asked: list[Route] = []
+    studio.page.route("**/generate", lambda route: asked.append(route))  # it says nothing yet
+    studio.write(SENTENCE)
+    studio.button("Speak").click()
+    studio.page.unroute("**/generate")
+    with studio.page.expect_request("**/generate") as another:
+        studio.button("Another take").click()
+    seed = studio.page.locator("#seed").input_value()
+    studio.wait_for_text(f"seed {seed}")
+    with studio.page.expect_request("**/generate") as again:
+        studio.speak()
+
+    assert asked[0].request.failure == "net::ERR_ABORTED"
+    first = asked[0].request.post_data_json or {}
+    assert another.value.post_data_json == first | {"seed": int(seed)}
+    assert again.value.post_data_json == another.value.post_data_json
+
+
+def test_the_preview_has_no_sampling_and_says_so(studio: Studio) -> None:
+    slider = studio.page.get_by_label("Temperature")
+    reason = "The preview voice has no sampling: these three are for Dia."
+    studio.wait_for_text(reason)
+    assert slider.is_disabled()
+    described = "slider => slider.ariaDescribedByElements.map((element) => element.textContent)"
+    assert slider.evaluate(described) == ["Low is even, high is lively.", reason]
+    assert studio.page.get_by_label("Speed").is_enabled()
+
+    studio.told(engine="dia")
+    assert slider.is_enabled()
+    assert not studio.page.get_by_text(reason).is_visible()
+
+
 def test_stopping_ends_the_sound_and_keeps_what_was_made(
     open_studio: OpenStudio, steady_server: Server
 ) -> None:
@@ -240,11 +303,9 @@ def test_stopping_ends_the_sound_and_keeps_what_was_made(
     studio.until("window.heard.seconds > 0.5")
     studio.button("Stop").click()
     studio.wait_for_text("Stopped.")
-    studio.page.wait_for_timeout(100)  # what the loudspeaker had already
-    heard = studio.heard["seconds"]
-    studio.page.wait_for_timeout(600)
+    _is_silent(studio)
 
-    assert studio.heard["seconds"] == heard
+    heard = studio.heard["seconds"]
     studio.button("Play").click()
     studio.until(f"window.heard.seconds > {heard + 0.3}")
 
@@ -255,10 +316,10 @@ def test_a_request_that_is_refused_leaves_the_last_take(open_studio: OpenStudio,
         studio.write(SENTENCE)
         studio.speak()
         length, facts = _seconds(studio), studio.text("#facts")
-        studio.page.locator("#say").click()
+        studio.button("Another take").click()
         studio.wait_for_text("more than this server allows in a minute")
         server.stop()
-        studio.page.locator("#say").click()
+        studio.button("Speak").click()
         studio.wait_for_text("The server does not answer.")
 
         assert (_seconds(studio), studio.text("#facts")) == (length, facts)
@@ -318,7 +379,7 @@ def test_a_plan_is_drawn_as_the_server_tells_it(studio: Studio) -> None:
     assert studio.text(".steps li:nth-child(2)").split("\n")[-1] == "+0.3 5.1 s"
 
 
-def test_a_refusal_is_shown_in_the_servers_words(studio: Studio) -> None:
+def test_a_refusal_is_shown_in_the_servers_words_until_the_text_is_mended(studio: Studio) -> None:
     studio.button("Plain text").click()
     studio.page.locator("#script textarea").fill("word " * 1200)
     studio.page.locator("#say").click()
@@ -326,13 +387,22 @@ def test_a_refusal_is_shown_in_the_servers_words(studio: Studio) -> None:
     alert = studio.page.locator("#speak-error")
     alert.wait_for()
     assert "limit is 4096" in alert.inner_text()
+    assert "6,004 / 4,096 characters" in studio.text("#measure")
+    assert studio.page.locator(".over").get_attribute("id") == "measure"
+    assert studio.text("#too-long") == "Too long: the server takes 4,096 characters at once."
+    assert studio.accessibility_violations() == []
+    studio.page.locator("#script textarea").fill("Short 🙂")
+    assert not alert.is_visible()
+    assert studio.text("#measure").endswith("12 / 4,096 characters")
+    assert studio.page.locator(".over").count() == 0
+    assert studio.text("#too-long") == ""
 
 
 def test_too_many_requests_are_told_in_words(open_studio: OpenStudio, tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=1) as server:
         studio = open_studio(server.url)
         studio.speak()
-        studio.page.locator("#say").click()
+        studio.button("Another take").click()
         studio.wait_for_text("more than this server allows in a minute")
 
 
@@ -350,7 +420,7 @@ def test_an_api_key_is_asked_for_and_kept(open_studio: OpenStudio, tmp_path: Pat
         key = studio.page.get_by_label("API key")
         key.fill("open-barley")
         studio.button("Use this key").click()
-        studio.wait_for_text("This server does not know that key.")
+        studio.wait_for_text("That key is wrong")
         assert studio.accessibility_violations() == []
         key.fill("open-sesame")
         studio.button("Use this key").click()
@@ -380,6 +450,13 @@ def test_the_preview_engine_is_named_on_every_view(studio: Studio) -> None:
     for view in ("speak", "voices", "jobs", "server"):
         studio.open(view)
         studio.wait_for_text("Preview voice.")
+
+
+def _is_silent(studio: Studio) -> None:
+    studio.page.wait_for_timeout(100)  # what the loudspeaker had already
+    heard = studio.heard["seconds"]
+    studio.page.wait_for_timeout(300)
+    assert studio.heard["seconds"] == heard
 
 
 def _turns(studio: Studio) -> list[str]:

@@ -19,7 +19,7 @@ async def test_health_has_the_documented_fields_and_the_engine(client: Client) -
     assert (health["status"], health["version"], health["model_loaded"]) == ("healthy", __version__, True)
     assert (health["engine"], health["loading"], health["error"]) == ("preview", 100, None)
     assert health["gpu_available"] == (health["gpu_count"] > 0)
-    assert health["active_jobs"] == 0
+    assert (health["active_jobs"], health["max_characters"]) == (0, 4096)
 
 
 async def test_health_answers_while_the_model_loads_and_when_it_cannot(settings: Settings) -> None:

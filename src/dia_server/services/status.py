@@ -22,17 +22,28 @@ class Status:
     uptime_s: float
     engine: EngineName
     loading: int
+    max_characters: int
+    """Limit for the text of one request."""
     error: str | None
     may_load: bool
     """Whether `load` would try again what has failed."""
 
 
 class StatusService:
-    def __init__(self, engine: AnyEngine, database: Database, shutdown: Shutdown, gpu_count: int) -> None:
+    def __init__(
+        self,
+        engine: AnyEngine,
+        database: Database,
+        shutdown: Shutdown,
+        *,
+        gpu_count: int,
+        max_characters: int,
+    ) -> None:
         self._engine = engine
         self._database = database
         self._shutdown = shutdown
         self._gpu_count = gpu_count
+        self._max_characters = max_characters
         self._started = time.monotonic()
 
     def status(self) -> Status:
@@ -49,6 +60,7 @@ class StatusService:
             uptime_s=time.monotonic() - self._started,
             engine=engine.name,
             loading=int(engine.loaded * 100),
+            max_characters=self._max_characters,
             error=None if engine.error is None else str(engine.error),
             may_load=engine.error is not None and not self._shutdown.begun,
         )

@@ -182,6 +182,7 @@ class Health(Struct, kw_only=True):
     uptime: str
     engine: Annotated[EngineName, Meta(description="What speaks")]
     loading: Annotated[int, Meta(ge=0, le=100, description="Percent of the model that is loaded")]
+    max_characters: Annotated[int, Meta(description="Characters of the text of one request, at most")]
     error: Annotated[
         str | None, Meta(description="Why the model could not be loaded, and what to do about it")
     ] = None

@@ -91,6 +91,7 @@ def _health(service: StatusService) -> Health:
         uptime=spoken_duration(now.uptime_s),
         engine=now.engine,
         loading=now.loading,
+        max_characters=now.max_characters,
         error=now.error,
         retry=LOAD_ROUTE if now.may_load else None,
     )

@@ -46,7 +46,7 @@ export const remove = async (path) => (await send("DELETE", path)).json();
 async function refusal(response, path) {
   const body = await response.json().catch(() => ({}));
   let words = plain(body.detail || `The server answered ${response.status} ${response.statusText}`);
-  if (response.status === 429) {
+  if (response.headers.has("X-RateLimit-Limit") && response.status === 429) {
     const wait = response.headers.get("Retry-After");
     const [, setting] = LIMITS.find(([paths]) => paths.test(path));
     words = `That is more than this server allows in a minute${wait ? `; try again in ${wait} s` : ""}. `

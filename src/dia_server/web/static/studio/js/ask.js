@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 
 /** Resolves to whether the answer was `yes`, which is the name of that button; Escape is a no. */
-export function ask(title, words, yes) {
+export function ask(title, words, yes, no = "No, keep it") {
   return new Promise((resolve) => {
     const dialog = h("dialog", { "aria-labelledby": "ask-title", "aria-describedby": "ask-words", onclose: () => {
       dialog.remove();
@@ -13,7 +13,7 @@ export function ask(title, words, yes) {
         h("h2", { id: "ask-title" }, title),
         h("p", { id: "ask-words" }, words),
         h("p", { class: "actions" },
-          h("button", { type: "submit", value: "no", autofocus: true }, "No, keep it"),
+          h("button", { type: "submit", value: "no", autofocus: true }, no),
           h("button", { type: "submit", value: "yes", class: "primary" }, yes))));
     document.body.append(dialog);
     dialog.showModal();

@@ -1,7 +1,7 @@
 // The server's configuration as a form: one field for each of GET /config.
 
-import { get, put } from "./api.js";
-import { h, notice, trouble } from "./dom.js";
+import { get, put, remove } from "./api.js";
+import { find, h, notice, trouble } from "./dom.js";
 import { LABELS } from "./words.js";
 
 const FIELDS = {
@@ -32,7 +32,10 @@ export class Config {
     this.restart = h("p", { class: "hint", role: "status", hidden: true });
     this.save = h("button", { type: "submit", class: "primary", id: "save-config", disabled: true }, "Save");
     this.element = h("form", { class: "card config", "aria-labelledby": "config-title",
-      oninput: () => { this.save.disabled = !Object.keys(this.#changes()).length; },
+      oninput: () => {
+        trouble(this.error);
+        this.#drawSave();
+      },
       onsubmit: (event) => this.#save(event) },
       h("h2", { id: "config-title" }, "Configuration"), this.fields, this.restart, this.error, this.save);
   }
@@ -41,22 +44,31 @@ export class Config {
     this.#draw(await get("/config"));
   }
 
-  #draw(config) {
+  /** Show `config`, and of the fields the `edits` that are not saved. */
+  #draw(config, edits = {}) {
     this.config = config;
+    const shown = { ...config, ...edits };
     this.fields.replaceChildren(...Object.entries(FIELDS).map(([group, fields]) =>
       h("fieldset", {}, h("legend", {}, group), ...Object.entries(fields).filter(([name]) => name in config).map(([name, field]) =>
-        this.#field(name, config[name], ...field)))));
+        this.#field(name, shown[name], ...field)))));
     const waiting = (config.restart_required ?? []).map((name) => LABELS[name] ?? name);
     this.restart.textContent = `Used after the server’s next start: ${waiting.join(", ")}.`;
     this.restart.hidden = !waiting.length;
-    this.save.disabled = true;
+    this.#drawSave();
+  }
+
+  #drawSave() {
+    this.save.disabled = !Object.keys(this.#changes()).length;
   }
 
   #field(name, value, hint, kind) {
     const label = LABELS[name];
     const id = `config-${name}`;
-    const common = { id, name, "aria-describedby": hint ? `${id}-hint` : null };
-    const note = hint ? h("span", { class: "quiet small", id: `${id}-hint` }, hint) : null;
+    const variable = this.config.overridden?.[name];
+    const common = { id, name, "aria-describedby": hint || variable ? `${id}-hint` : null };
+    const note = (hint || variable) && h("span", { class: "quiet small", id: `${id}-hint` }, hint,
+      variable && h("span", { class: "overridden" }, `${variable} says otherwise, but what was saved here wins.`,
+        h("button", { type: "button", onclick: () => this.#giveUp(name, variable) }, `Use ${variable}`)));
     if (typeof value === "boolean") {
       return h("div", { class: "field check" }, h("input", { type: "checkbox", ...common, checked: value }), h("label", { for: id }, label), note);
     }
@@ -76,6 +88,19 @@ export class Config {
       if (value !== this.config[input.name]) changes[input.name] = value;
     }
     return changes;
+  }
+
+  /** Have the server forget what was saved for the field, so that its variable holds again. */
+  async #giveUp(name, variable) {
+    trouble(this.error);
+    const { [name]: _, ...edits } = this.#changes();
+    try {
+      this.#draw(await remove(`/config/${name}`), edits);
+      notice(`${LABELS[name]}: ${variable} holds again.`);
+      find(`config-${name}`).focus();
+    } catch (failure) {
+      trouble(this.error, failure.message);
+    }
   }
 
   async #save(event) {

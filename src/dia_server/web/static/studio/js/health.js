@@ -1,24 +1,46 @@
 // How the server is: asked every few seconds, told in the banner of every view.
 
-import { find, h } from "./dom.js";
+import { post } from "./api.js";
+import { find, h, notice } from "./dom.js";
 import { Poll } from "./poll.js";
 
 const EVERY = 5000; // ms
+const EVERY_LOADING = 1000;
 
 export const health = new (class extends EventTarget {
   now = null;
 
+  #poll = new Poll(() => this.ask(), EVERY);
+
   start() {
-    new Poll(() => this.ask(), EVERY).start();
+    this.#poll.start();
   }
 
   async ask() {
     try {
-      this.now = await (await fetch("/health")).json();
+      this.#tell(await (await fetch("/health")).json());
     } catch {
-      this.now = null;
+      this.#tell(null);
     }
-    banner(this.now);
+  }
+
+  /** Have the server load its model again. */
+  async retry(event) {
+    event.target.disabled = true;
+    try {
+      this.#tell(await post(this.now.retry));
+      this.#poll.start();
+    } catch (failure) {
+      notice(failure.message);
+    }
+    event.target.disabled = false;
+    if (!event.target.isConnected) find("main").focus();
+  }
+
+  #tell(now) {
+    this.now = now;
+    this.#poll.ms = now?.status === "loading" ? EVERY_LOADING : EVERY;
+    banner(now);
     this.dispatchEvent(new Event("change"));
   }
 })();
@@ -26,11 +48,12 @@ export const health = new (class extends EventTarget {
 function banner(now) {
   const [title, words, bad] = told(now);
   const element = find("banner");
-  const text = `${title} ${words}`;
+  const text = `${title} ${words} ${now?.retry ?? ""}`;
   if (element.dataset.text !== text) {
     // only what changes is said aloud again
     element.dataset.text = text;
     element.replaceChildren(h("strong", {}, title), h("span", {}, words));
+    if (now?.retry) element.append(h("button", { type: "button", onclick: (event) => health.retry(event) }, "Try again"));
   }
   element.className = bad ? "bad" : "";
   element.hidden = !title;

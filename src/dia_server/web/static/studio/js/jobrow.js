@@ -42,9 +42,15 @@ export class JobRow {
       this.bar, this.clip.element, this.error);
   }
 
+  /** Whether it waits or is being made. */
+  get open() {
+    return this.#job.status === "pending" || this.#job.status === "processing";
+  }
+
   update(job) {
+    this.#job = job;
     const { status, progress } = job;
-    const open = status === "pending" || status === "processing";
+    const { open } = this;
     const running = status === "processing";
     if (status !== this.shown) {
       trouble(this.error, job.error && plain(job.error));
@@ -54,7 +60,6 @@ export class JobRow {
       this.remove.setAttribute("aria-label", `${open ? "Cancel" : "Delete"} “${this.name}”`);
       this.remove.replaceChildren(icon(open ? "close" : "bin"), open ? "Cancel" : "Delete");
     }
-    this.#job = job;
     const pill = `${STATES[status] ?? status}${running ? ` · ${progress} %` : ""}`;
     if (this.pill.textContent !== pill) this.pill.textContent = pill;
     this.when.textContent = when(job.created_at);
@@ -68,6 +73,11 @@ export class JobRow {
     const { voice_id: voice, response_format: format, duration, faults = [] } = this.#job;
     const facts = [voicelist.name(voice), FORMATS[format], duration && clock(duration), ...faults.map((fault) => FAULTS[fault] ?? fault)];
     this.facts.textContent = facts.filter(Boolean).join(" · ");
+  }
+
+  /** Have the server cancel it, or delete it where it is finished. */
+  forget() {
+    return remove(`/jobs/${this.#job.job_id}`);
   }
 
   async #act(action) {
@@ -102,14 +112,13 @@ export class JobRow {
   }
 
   async #remove() {
-    const open = this.shown === "pending" || this.shown === "processing";
-    const sure = await (open
+    const sure = await (this.open
       ? ask("Cancel this job?", "What was made of it by now will be gone.", "Cancel the job")
       : ask("Delete this job?", "Its text and its audio will be gone.", "Delete it"));
     if (!sure) return;
     this.clip.stop();
     const neighbour = this.element.nextElementSibling ?? this.element.previousElementSibling;
-    const { status } = await remove(`/jobs/${this.#job.job_id}`);
+    const { status } = await this.forget();
     notice(status === "cancelled" ? "The job is cancelled." : "The job is deleted.");
     await this.onchange();
     if (!this.element.isConnected) neighbour?.querySelector("button:not([hidden])")?.focus();

@@ -34,6 +34,7 @@ export class NewVoice {
     this.error = h("p", { class: "trouble", role: "alert", hidden: true });
     this.save = h("button", { type: "submit", class: "primary", id: "save-voice" });
     this.element = h("form", { class: "card newvoice", onsubmit: (event) => this.#save(event), novalidate: true,
+      oninput: () => trouble(this.error),
       "aria-labelledby": "newvoice-title",
       ondragover: (event) => event.preventDefault(),
       ondrop: (event) => {

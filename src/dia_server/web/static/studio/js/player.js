@@ -14,6 +14,9 @@ export function audio() {
   return context;
 }
 
+/** Pause what is heard now, whatever view it belongs to. */
+export const silence = () => sounding?.pause();
+
 export class Player extends EventTarget {
   #buffer = new Float32Array(0);
   #sources = new Set();

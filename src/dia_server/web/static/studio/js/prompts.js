@@ -66,7 +66,10 @@ class Row {
     const name = (this.name = voicelist.name(id));
     this.clip = new Clip(`the recording ${name}`);
     this.pill = h("span", { class: "pill" });
-    this.words = h("textarea", { class: "box", id: `words-${id}`, oninput: () => this.#drawSave() });
+    this.words = h("textarea", { class: "box", id: `words-${id}`, oninput: () => {
+      trouble(this.error);
+      this.#drawSave();
+    } });
     this.save = h("button", { type: "button", onclick: () => this.#act("Transcript saved.", () => this.#save()) }, "Save the transcript");
     this.ask = h("button", { type: "button", class: "ghost", onclick: () => this.#askWhisper() }, "Ask Whisper");
     this.make = h("button", { type: "button", class: "ghost", onclick: () => this.#makeVoice() }, "Make a voice of it");

@@ -3,22 +3,24 @@
 import { Refusal, send } from "./api.js";
 import { Cast } from "./cast.js";
 import { Code } from "./code.js";
-import { Delivery } from "./delivery.js";
-import { download, find, h, icon, notice, trouble } from "./dom.js";
+import { anotherSeed, Delivery } from "./delivery.js";
+import { find, h, icon, notice, trouble } from "./dom.js";
 import { Editor } from "./editor.js";
-import { fileName, FORMATS } from "./formats.js";
+import { FORMATS } from "./formats.js";
+import { health } from "./health.js";
 import { Plan } from "./plan.js";
-import { audio } from "./player.js";
+import { audio, silence } from "./player.js";
+import { stopSample } from "./sample.js";
 import { AT_HAND, guessSeconds, SOUNDS, tagged } from "./script.js";
-import { Stage } from "./stage.js";
 import { change, onChange, state } from "./state.js";
-import { read, write } from "./wav.js";
+import { Take } from "./take.js";
 
 let editor;
-let stage;
+let take;
 let plan;
-let making = null; // the AbortController of what is being made
-let made = null; // the request whose audio is on the stage
+let limit = Infinity; // characters that the server takes at once
+let saving = false; // a download is being made
+let refused = ""; // the request that the error which is shown is about
 
 export function start() {
   const cast = new Cast(find("cast"));
@@ -28,7 +30,7 @@ export function start() {
     name: (speaker) => cast.name(speaker),
     onchange: (turns) => change({ turns }),
   });
-  stage = new Stage();
+  take = new Take(refresh);
   plan = new Plan(find("plan"), request, refresh);
   new Delivery(find("delivery"));
   new Code(find("code"), request);
@@ -39,16 +41,16 @@ export function start() {
   find("format").value = state.format;
   find("format").addEventListener("change", (event) => change({ format: event.target.value }));
   find("download").addEventListener("click", save);
-  find("say").addEventListener("click", say);
-  find("queue").addEventListener("click", queue);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && location.hash.slice(1) in { "": 1, speak: 1 }) {
-      event.preventDefault();
-      say();
-    }
+  find("say").addEventListener("click", press);
+  find("another").addEventListener("click", () => {
+    change({ seed: anotherSeed() });
+    say();
   });
+  find("queue").addEventListener("click", queue);
+  document.addEventListener("keydown", keys);
   // the audio device takes a moment to open: do it on the way to the button
   find("say").addEventListener("pointerdown", audio);
+  health.addEventListener("change", refresh);
 
   onChange((changes) => {
     if ("voice" in changes || "voice2" in changes) editor.draw();
@@ -57,7 +59,7 @@ export function start() {
   refresh();
 }
 
-export const recolour = () => stage.recolour();
+export const recolour = () => take.recolour();
 
 /** Ask for the plan anew; while the view is not seen nothing asks. */
 export const show = () => plan.update();
@@ -73,59 +75,40 @@ export function request() {
   return body;
 }
 
+/** Speak what is written; what is made or played by now ends. */
 async function say() {
-  if (making) return making.abort();
   const body = request();
   if (!body.text) return;
-  audio();
-  making = new AbortController();
   trouble(find("speak-error"));
-  const before = find("facts").textContent;
-  stage.wait();
-  told("Waiting for the first sound…");
-  refresh();
-  const asked = performance.now();
-  let seed = null; // known once the server has begun to answer; until then the last take stays
-  let first = null;
   try {
-    const response = await send("POST", "/generate", {
-      json: { ...body, response_format: "wav", stream: true },
-      signal: making.signal,
-    });
-    for await (const piece of read(response)) {
-      if (piece.rate) {
-        seed = Number(response.headers.get("X-Seed") ?? body.seed ?? 0);
-        made = { ...body, seed };
-        stage.begin(piece.rate, plan.seconds ?? guessSeconds(body.text, body.speed ?? 1));
-        continue;
-      }
-      first ??= performance.now() - asked;
-      stage.append(piece);
-      told("Being made while you listen");
-    }
-    if (first === null) throw new Refusal("The server sent no sound.");
-    told(facts(seed, first, performance.now() - asked));
+    await take.make(body, () => plan.seconds ?? guessSeconds(body.text, body.speed ?? 1));
   } catch (error) {
-    const stopped = error.name === "AbortError";
-    if (stopped) stage.player.pause();
-    else trouble(find("speak-error"), error instanceof Refusal ? error.message : "The connection broke while it was made.");
-    const part = "Stopped. WAV is what was made by then; other formats are made anew, as a whole.";
-    told(seed === null ? before : stopped ? part : "");
-  } finally {
-    making = null;
-    stage.end();
-    refresh();
+    fail(error);
   }
 }
 
-/** Say of the take what is known by now; what is said already is not said aloud again. */
-function told(words) {
-  if (find("facts").textContent !== words) find("facts").textContent = words;
+function fail(error) {
+  refused = JSON.stringify(request());
+  trouble(find("speak-error"), error.message);
 }
 
-function facts(seed, first, whole) {
-  const times = (1000 * stage.player.duration) / whole;
-  return `First sound after ${(first / 1000).toFixed(2)} s · made ${times < 10 ? times.toFixed(1) : Math.round(times)}× as fast as it plays · seed ${seed}`;
+/** What the big button does, and the keys that stand beside it. */
+function press() {
+  if (take.running) take.stop();
+  else say();
+}
+
+function keys(event) {
+  const { key, ctrlKey, metaKey, isComposing } = event;
+  if (document.querySelector("dialog[open]") || isComposing) return; // they have a use for Escape
+  if (key === "Escape") {
+    take.stop();
+    stopSample();
+    silence();
+  } else if (key === "Enter" && (ctrlKey || metaKey) && location.hash.slice(1) in { "": 1, speak: 1 }) {
+    event.preventDefault();
+    press();
+  }
 }
 
 /** Have the text made where nobody waits for it. */
@@ -139,25 +122,20 @@ async function queue() {
     notice("The job is in the queue.");
     location.hash = "jobs";
   } catch (error) {
-    trouble(find("speak-error"), error.message);
+    fail(error);
   }
 }
 
 async function save() {
-  const format = find("format").value;
-  const name = fileName("dialogue", format);
-  if (format === "wav") return download(write(stage.player.samples, stage.player.rate), name);
-  const button = find("download");
-  button.disabled = true;
+  saving = true;
+  refresh();
   try {
-    // the same request with the same seed is the same audio, if it is streamed too: what is made as a whole
-    // may be made again until it is good
-    const response = await send("POST", "/generate", { json: { ...made, response_format: format, stream: true } });
-    download(await response.blob(), name);
+    await take.save(find("format").value);
   } catch (error) {
-    trouble(find("speak-error"), error.message);
+    fail(error);
   } finally {
-    button.disabled = false;
+    saving = false;
+    refresh();
   }
 }
 
@@ -197,15 +175,33 @@ function writing() {
 }
 
 function refresh() {
-  const { text } = request();
+  const body = request();
+  const { text } = body;
   const button = find("say");
-  const label = making ? "Stop" : "Speak";
-  if (button.textContent !== label) button.replaceChildren(icon(making ? "stop" : "play"), label);
-  button.disabled = !making && !text;
-  find("queue").disabled = !text;
-  find("download").disabled = Boolean(making);
-  const seconds = Math.max(1, Math.round(plan.seconds ?? guessSeconds(text, state.speed)));
-  find("measure").textContent = !text
-    ? "Write something to hear it."
-    : `About ${seconds} s · ${text.length} characters`;
+  const { making, running } = take;
+  const label = running ? "Stop" : "Speak";
+  if (button.textContent !== label) {
+    button.replaceChildren(icon(running ? "stop" : "play"), label);
+    find("say-key").textContent = running ? "Esc" : "Ctrl Enter";
+  }
+  button.disabled = !running && !text;
+  find("another").disabled = find("queue").disabled = !text;
+  find("download").disabled = making || saving;
+  if (JSON.stringify(body) !== refused) trouble(find("speak-error"));
+  measure(text);
 }
+
+/** Tell how long the text is, and whether that is more than the server takes. */
+function measure(text) {
+  const written = [...text].length; // as the server counts them: a JavaScript string has two for an emoji
+  limit = health.now?.max_characters ?? limit;
+  const over = written > limit;
+  const seconds = Math.max(1, Math.round(plan.seconds ?? guessSeconds(text, state.speed)));
+  const count = limit === Infinity ? grouped(written) : `${grouped(written)} / ${grouped(limit)}`;
+  find("measure").textContent = text ? `About ${seconds} s · ${count} characters` : "Write something to hear it.";
+  find("measure").classList.toggle("over", over);
+  const words = over ? `Too long: the server takes ${grouped(limit)} characters at once.` : "";
+  if (find("too-long").textContent !== words) find("too-long").textContent = words;
+}
+
+const grouped = (number) => number.toLocaleString("en");

@@ -5,6 +5,8 @@ import { Player } from "./player.js";
 import { palette, Spectrogram } from "./spectrogram.js";
 import { Waveform } from "./waveform.js";
 
+const PHONE = matchMedia("(max-width: 44rem)");
+const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 const STEPS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }; // seconds
 
 export class Stage {
@@ -47,6 +49,7 @@ export class Stage {
     this.#wave.begin(rate);
     this.#spectrum.begin(rate);
     this.player.play();
+    if (PHONE.matches) find("stage").scrollIntoView({ block: "nearest", behavior: CALM.matches ? "auto" : "smooth" });
   }
 
   append(samples) {

@@ -1,0 +1,107 @@
+// The take on the stage: made of a request, stopped, downloaded.
+
+import { Refusal, send } from "./api.js";
+import { download, find } from "./dom.js";
+import { fileName } from "./formats.js";
+import { audio } from "./player.js";
+import { Stage } from "./stage.js";
+import { read, write } from "./wav.js";
+
+const PART = "Stopped. WAV is what was made by then; other formats are made anew, as a whole.";
+
+export class Take {
+  #stage = new Stage();
+  #making = null; // {abort, before, begun} of what is being made
+  #made = null; // the request whose audio is on the stage
+
+  /** `onchange()` when making or playing begins or ends. */
+  constructor(onchange) {
+    this.onchange = onchange;
+    this.#stage.player.addEventListener("change", onchange);
+  }
+
+  get making() {
+    return this.#making !== null;
+  }
+
+  get running() {
+    return this.making || this.#stage.player.playing;
+  }
+
+  recolour() {
+    this.#stage.recolour();
+  }
+
+  /** Make and play `body`, which takes about `seconds()`, in place of the take there is. Raises a Refusal. */
+  async make(body, seconds) {
+    this.stop();
+    audio();
+    const mine = (this.#making = { abort: new AbortController(), before: find("facts").textContent, begun: false });
+    this.#stage.wait();
+    told("Waiting for the first sound…");
+    this.onchange();
+    const asked = performance.now();
+    let first = null;
+    try {
+      const response = await send("POST", "/generate", {
+        json: { ...body, response_format: "wav", stream: true },
+        signal: mine.abort.signal,
+      });
+      for await (const piece of read(response)) {
+        if (this.#making !== mine) return; // bytes that were under way when it was stopped
+        if (piece.rate) {
+          mine.begun = true; // until then the last take stays
+          this.#made = { ...body, seed: Number(response.headers.get("X-Seed") ?? body.seed ?? 0) };
+          this.#stage.begin(piece.rate, seconds());
+          continue;
+        }
+        first ??= performance.now() - asked;
+        this.#stage.append(piece);
+        told("Being made while you listen");
+      }
+      if (first === null) throw new Refusal("The server sent no sound.");
+      this.#end(this.#facts(first, performance.now() - asked));
+    } catch (error) {
+      if (this.#making !== mine) return; // it was stopped
+      this.#end(mine.begun ? "" : mine.before);
+      throw error instanceof Refusal ? error : new Refusal("The connection broke while it was made.");
+    }
+  }
+
+  /** End making and playing; what was made by now stays. */
+  stop() {
+    this.#stage.player.pause();
+    if (!this.#making) return;
+    const { abort, before, begun } = this.#making;
+    abort.abort();
+    this.#end(begun ? PART : before);
+  }
+
+  /** Download it as `format`. */
+  async save(format) {
+    const name = fileName("dialogue", format);
+    const { samples, rate } = this.#stage.player;
+    if (format === "wav") return download(write(samples, rate), name);
+    // the same request with the same seed is the same audio, if it is streamed too: what is made as a whole
+    // may be made again until it is good
+    const response = await send("POST", "/generate", { json: { ...this.#made, response_format: format, stream: true } });
+    download(await response.blob(), name);
+  }
+
+  #end(words) {
+    this.#making = null;
+    told(words);
+    this.#stage.end();
+    this.onchange();
+  }
+
+  #facts(first, whole) {
+    const times = (1000 * this.#stage.player.duration) / whole;
+    return `First sound after ${(first / 1000).toFixed(2)} s · made ${times < 10 ? times.toFixed(1) : Math.round(times)}× as fast as it plays · seed ${this.#made.seed}`;
+  }
+}
+
+/** Say of the take what is known by now; what is said already is not said aloud again. */
+function told(words) {
+  if (find("facts").textContent !== words) find("facts").textContent = words;
+}
