@@ -76,10 +76,10 @@ def redoc() -> File:
     return File(PAGES / "redoc.html", content_disposition_type="inline")
 
 
-@get("/static/{path:path}", sync_to_thread=False)
-def asset(path: FromPath[PurePath]) -> SlicedResponse:
-    if (file := ASSETS.get(path)) is None:
-        raise NotFoundException(f"There is no file {path}")
+@get("/static/{file_path:path}", sync_to_thread=False)
+def asset(file_path: FromPath[PurePath]) -> SlicedResponse:
+    if (file := ASSETS.get(file_path)) is None:
+        raise NotFoundException(f"There is no file {file_path}")
     modified = file.stat().st_mtime
     content = _content(file, modified)
     headers = {

@@ -69,6 +69,8 @@ def document(
         statuses = {*handler.opt.get("errors", ())}
         if 413 in statuses:  # has a body, which may arrive too slowly
             statuses.add(408)
+        if any("{" in path for path in handler.paths):  # a path may hold a NUL character
+            statuses.add(400)
         if not handler.opt.get("public"):
             statuses.add(401)
             operation["security"] = [{}, {"key": []}]
