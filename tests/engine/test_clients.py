@@ -72,7 +72,7 @@ async def test_one_client_leaves_places_in_the_queue_to_others() -> None:
         first = engine.submit(utterance("c", "crowd"))
         await asyncio.to_thread(gate.entered.wait, 5)
         crowd = [engine.submit(utterance("c", "crowd")) for _ in range(7)]
-        with pytest.raises(Overloaded, match="7 requests are waiting"):
+        with pytest.raises(Overloaded, match="7 requests of this client are waiting"):
             engine.submit(utterance("c", "crowd"))
 
         other = engine.submit(utterance("o", "other"))

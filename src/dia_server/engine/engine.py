@@ -137,12 +137,15 @@ class Engine:
 
     def _require_room(self, client: str) -> None:
         """Raise Overloaded where the queue is full, or has as many utterances of `client` as it may have."""
-        places, waiting = self._max_waiting, len(self._waiting)
-        if waiting < places:
-            places, waiting = places - places // CLIENT_SHARE, self._waiting.waiting_of(client)
-        if waiting >= places:
+        places, whose = self._max_waiting, ""
+        full = len(self._waiting) >= places
+        if not full:
+            places, whose = places - places // CLIENT_SHARE, " of this client"
+            full = self._waiting.waiting_of(client) >= places
+        if full:
             raise Overloaded(
-                f"{places} requests are waiting already (DIA_MAX_WAITING)", retry_after=OVERLOADED_RETRY_S
+                f"{places} requests{whose} are waiting already (DIA_MAX_WAITING)",
+                retry_after=OVERLOADED_RETRY_S,
             )
 
     def _cancel(self, generation: Generation) -> None:
