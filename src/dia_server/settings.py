@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from dotenv import dotenv_values
@@ -207,5 +207,17 @@ def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
                 ip_network(network, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "" if field.name in SECRET else f", not {text!r}"
-        raise SettingsError(f"{variable(field.name)}: {str(error).lower()}{shown}") from None
+        if choices := _choices(field):
+            cause = f"must be one of {', '.join(choices)}"
+        elif isinstance(error, msgspec.ValidationError):
+            cause = str(error).lower()
+        else:  # of `ip_network`, which quotes the value
+            cause, shown = str(error), ""
+        raise SettingsError(f"{variable(field.name)}: {cause}{shown}") from None
     return value
+
+
+def _choices(field: msgspec.structs.FieldInfo) -> tuple[str, ...]:
+    """The values that a field is limited to, if it is."""
+    kind = field.type.__origin__
+    return ("true", "false") if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()

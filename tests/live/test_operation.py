@@ -1,8 +1,8 @@
 """Starting, stopping, logging, restarting."""
 
 import json
-import re
 import os
+import re
 import signal
 import subprocess
 import sys
