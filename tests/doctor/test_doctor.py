@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import espeakng_loader
 import msgspec
 import pytest
 
@@ -176,6 +177,15 @@ def test_weights_in_the_hubs_cache_are_found_and_missing_ones_not_downloaded(tmp
 def test_formats_and_espeak_are_tried(settings: Settings) -> None:
     assert "opus" in one(sound.check_formats(settings), "Formats").text
     assert [finding.grade for finding in sound.check_espeak(settings)] == ["ok"]
+
+
+def test_a_missing_espeak_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: "/nowhere/espeak-ng.so")
+
+    (finding,) = sound.check_espeak(settings)
+
+    assert finding.grade == "wrong"
+    assert "Install espeakng-loader anew" in finding.text
 
 
 def test_a_data_folder_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path) -> None:

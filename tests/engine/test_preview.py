@@ -1,8 +1,10 @@
+import espeakng_loader
 import numpy as np
 import pytest
 
-from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses
+from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses, load
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Samples, Utterance
+from dia_server.errors import ModelNotLoaded
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,10 @@ def test_turns_are_said_by_the_person_whose_they_are() -> None:
         (second, "How are you?"),
         (first, "Fine."),
     ]
+
+
+def test_a_library_that_is_missing_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: "/nowhere/espeak-ng.so")
+
+    with pytest.raises(ModelNotLoaded, match=r"/nowhere/espeak-ng.so: .* Install espeakng-loader anew"):
+        load(2)(lambda _: None)

@@ -28,9 +28,14 @@ def check_formats(conf: Settings) -> Iterator[Finding]:
 
 def check_espeak(conf: Settings) -> Iterator[Finding]:
     from dia_server.engine.espeak import Profile, speak
+    from dia_server.errors import AudioProcessingError
 
-    samples, _ = speak("one", Profile("f3", 50, 170))
-    if samples.any():
-        yield ok("espeak-ng", "speaks")
+    try:
+        samples, _ = speak("one", Profile("f3", 50, 170))
+        fault = "" if samples.any() else "it is silent"
+    except (OSError, AudioProcessingError) as error:
+        fault = str(error)
+    if fault:
+        yield wrong("espeak-ng", f"the preview engine can't speak: {fault}. Install espeakng-loader anew.")
     else:
-        yield wrong("espeak-ng", "is silent: the preview engine can't speak. Install espeakng-loader anew.")
+        yield ok("espeak-ng", "speaks")

@@ -17,6 +17,7 @@ import numpy as np
 
 from dia_server.engine.espeak import Profile, speak
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
+from dia_server.errors import AudioProcessingError, ModelNotLoaded
 
 FRAME = 512
 """Samples of one codec frame of Dia: tokens are counted as the model would."""
@@ -47,7 +48,18 @@ SENTENCE_END = re.compile(r"(?<=[.!?;:…])\s+|\n+")
 
 
 def load(slots: int) -> Callable[[Callable[[float], None]], Model]:
-    return lambda _: Preview(slots)
+    return lambda _: _loaded(slots)
+
+
+def _loaded(slots: int) -> Model:
+    """Speak a word, so that a library which is missing is told at the start and not to each request."""
+    try:
+        speak("one", VOICES["aria"][0])
+    except (OSError, AudioProcessingError) as error:
+        raise ModelNotLoaded(
+            f"espeak-ng can't be used: {error}. Install espeakng-loader anew (pip install --force-reinstall)."
+        ) from error
+    return Preview(slots)
 
 
 class Preview:
