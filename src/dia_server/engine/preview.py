@@ -11,13 +11,15 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
+from pathlib import Path
 
 import av
+import espeakng_loader
 import numpy as np
 
 from dia_server.engine.espeak import Profile, speak
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
-from dia_server.errors import AudioProcessingError, ModelNotLoaded
+from dia_server.errors import ModelNotLoaded
 
 FRAME = 512
 """Samples of one codec frame of Dia: tokens are counted as the model would."""
@@ -52,13 +54,8 @@ def load(slots: int) -> Callable[[Callable[[float], None]], Model]:
 
 
 def _loaded(slots: int) -> Model:
-    """Speak a word, so that a library which is missing is told at the start and not to each request."""
-    try:
-        speak("one", VOICES["aria"][0])
-    except (OSError, AudioProcessingError) as error:
-        raise ModelNotLoaded(
-            f"espeak-ng can't be used: {error}. Install espeakng-loader anew (pip install --force-reinstall)."
-        ) from error
+    if not Path(library := espeakng_loader.get_library_path()).exists():
+        raise ModelNotLoaded(f"espeak-ng is missing: {library}. Install espeakng-loader anew.")
     return Preview(slots)
 
 
