@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from dotenv import dotenv_values
@@ -170,7 +170,10 @@ SECRET = {"api_keys", "database_url"}
 
 
 def _check_network(text: str) -> None:
-    ip_network(text, strict=False)
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("expected addresses or networks like 10.0.0.0/8") from None
 
 
 def _check_origin(text: str) -> None:
@@ -247,5 +250,15 @@ def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
             PARTS[field.name](part)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "" if field.name in SECRET else f", not {text!r}"
-        raise SettingsError(f"{variable(field.name)}: {str(error).lower()}{shown}") from None
+        if choices := _choices(field):
+            cause = f"must be one of {', '.join(choices)}"
+        else:
+            cause = str(error).lower() if isinstance(error, msgspec.ValidationError) else str(error)
+        raise SettingsError(f"{variable(field.name)}: {cause}{shown}") from None
     return value
+
+
+def _choices(field: msgspec.structs.FieldInfo) -> tuple[str, ...]:
+    """The values that a field is limited to, if it is."""
+    kind = field.type.__origin__
+    return ("true", "false") if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()

@@ -20,7 +20,9 @@ from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.doctor import data, examine, hearing, machine, network, sound, weights
 from dia_server.doctor.finding import Finding, ok
+from dia_server.engine import preview
 from dia_server.engine.devices import Device
+from dia_server.errors import AudioProcessingError
 from dia_server.services.config import ConfigService
 from dia_server.settings import Settings
 from tests.live.server import Server
@@ -176,6 +178,18 @@ def test_weights_in_the_hubs_cache_are_found_and_missing_ones_not_downloaded(tmp
 def test_formats_and_espeak_are_tried(settings: Settings) -> None:
     assert "opus" in one(sound.check_formats(settings), "Formats").text
     assert [finding.grade for finding in sound.check_espeak(settings)] == ["ok"]
+
+
+def test_a_missing_espeak_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(slots: int) -> None:
+        raise AudioProcessingError("espeak-ng cannot be loaded")
+
+    monkeypatch.setattr(preview, "Preview", missing)
+
+    (finding,) = sound.check_espeak(settings)
+
+    assert finding.grade == "wrong"
+    assert "Install espeakng-loader anew" in finding.text
 
 
 def test_a_data_folder_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 from collections.abc import Iterator
 
+import espeakng_loader
 import numpy as np
 import pytest
 
+from dia_server.engine.espeak import Espeak
 from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Flow, Samples, Utterance
-from dia_server.errors import UnspeakableText
+from dia_server.errors import AudioProcessingError, UnspeakableText
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +164,10 @@ def test_turns_are_said_by_the_person_whose_they_are() -> None:
         (second, "How are you?"),
         (first, "Fine."),
     ]
+
+
+def test_a_library_that_is_missing_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: "/nowhere/espeak-ng.so")
+
+    with pytest.raises(AudioProcessingError, match=r"cannot be loaded: /nowhere/espeak-ng\.so"):
+        Espeak()

@@ -7,8 +7,9 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.engine.engine import Engine
-from dia_server.errors import AudioProcessingError, GpuOutOfMemory
+from dia_server.errors import AudioProcessingError, GpuOutOfMemory, Invalid
 from dia_server.settings import Settings
+from dia_server.web import live_messages
 from tests.tones import ToneModel, loader
 
 Client = AsyncTestClient[Litestar]
@@ -156,6 +157,40 @@ async def test_a_body_that_is_too_large_is_refused(client: Client) -> None:
     assert answer.status_code == 413
     assert_native(answer.json(), "PAYLOAD_TOO_LARGE")
     assert "1,048,576 bytes" in answer.json()["detail"]
+
+
+async def test_a_value_that_is_none_of_its_choices_is_told_them_on_every_route(client: Client) -> None:
+    formats, states = "aac, flac, mp3, opus, pcm, wav", "cancelled, completed, failed, pending, processing"
+    for method, path, body, choices in (
+        ("GET", "/jobs?status=done", None, states),
+        ("POST", "/generate", {"text": "Hi", "response_format": "ogg"}, formats),
+        ("POST", "/generate", {"text": "Hi", "role": 1}, "assistant, system, user"),
+        ("POST", "/plan", {"text": "Hi", "response_format": "ogg"}, formats),
+        ("POST", "/v1/audio/speech", {"input": "Hi", "response_format": "ogg"}, formats),
+        ("POST", "/v1/audio/speech", {"input": "Hi", "stream_format": "raw"}, "audio, sse"),
+        ("POST", "/voice_mappings", {"voice_id": "a", "primary_speaker": "S3"}, "S1, S2"),
+        ("PUT", "/config", {"gpu_mode": "some"}, "auto, multi, single"),
+        ("PUT", "/config", {"whisper_model_size": "huge"}, "tiny, tiny.en, base"),
+        ("DELETE", "/config/debug", None, "debug_mode, save_outputs"),
+    ):
+        answer = await client.request(method, path, json=body)
+        assert answer.status_code in {404, 422}, path
+        assert choices in answer.json()["detail"], path
+
+
+@pytest.mark.parametrize(
+    ("message", "choices"),
+    [
+        ('{"type": "speak"}', "type: Invalid value 'speak'; it must be one of cancel, generate"),
+        (
+            '{"type": "generate", "data": {"text": "Hi", "role": "me"}}',
+            "data.role: .* assistant, system, user",
+        ),
+    ],
+)
+def test_messages_are_told_their_choices_too(message: str, choices: str) -> None:
+    with pytest.raises(Invalid, match=choices):
+        live_messages.decode(message)
 
 
 async def test_half_a_character_takes_nothing_else_along(client: Client) -> None:

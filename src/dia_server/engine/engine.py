@@ -174,7 +174,9 @@ class Engine:
             model: Model | None = self._load()
         except Exception as error:
             if not self._stopping:
-                log.error("model not loaded", extra={"engine": self.name}, exc_info=error)
+                told = isinstance(error, ServerError)  # in words, to which a traceback adds nothing
+                context = {"engine": self.name, "cause": str(error), "retry": "POST /model/load"}
+                log.error("model not loaded", extra=context, exc_info=None if told else error)
             self.error = _bare(error)  # reported by /health and by every submit
             return
         self.ready = True

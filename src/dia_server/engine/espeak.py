@@ -43,7 +43,10 @@ class Espeak:
 
     def __init__(self) -> None:
         """Raises AudioProcessingError where the library does not speak."""
-        _, pcm = self.speak("one", Profile("f3", 50, 170), 0)
+        try:
+            _, pcm = self.speak("one", Profile("f3", 50, 170), 0)
+        except OSError as error:
+            raise AudioProcessingError(f"espeak-ng cannot be loaded: {error}") from None
         if not any(pcm):
             raise AudioProcessingError("espeak-ng is silent")
 

@@ -19,7 +19,7 @@ import numpy as np
 from dia_server.engine.espeak import Espeak, Profile
 from dia_server.engine.turns import Turns
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
-from dia_server.errors import UnspeakableText
+from dia_server.errors import AudioProcessingError, ModelNotLoaded, UnspeakableText
 from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
 
 FRAME = 512
@@ -57,12 +57,19 @@ SENTENCE_END = re.compile(r"(?<=[.!?;:…])\s+|\n+")
 
 
 def load(slots: int) -> Callable[[Callable[[float], None]], Model]:
-    return lambda _: Preview(slots)
+    return lambda _: _loaded(slots)
+
+
+def _loaded(slots: int) -> Model:
+    try:
+        return Preview(slots)
+    except (AudioProcessingError, NativeFailure) as error:
+        raise ModelNotLoaded(f"{error}. Install espeakng-loader anew.") from error
 
 
 class Preview:
     def __init__(self, slots: int, workers: int = WORKERS) -> None:
-        """Raises AudioProcessingError where espeak-ng does not work."""
+        """Raises AudioProcessingError or NativeFailure where espeak-ng does not work."""
         self.slots = slots
         self._workers = workers
         self._scripts: dict[int, _Script] = {}

@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from msgspec import Struct
 
 from dia_server.errors import ServerError
+from dia_server.web.json_body import name_choices
 from dia_server.web.options import allow
 from dia_server.web.schemas import Error, OpenAIError, OpenAIErrorDetail
 
@@ -66,6 +67,8 @@ def _validation(exc: ValidationException) -> Failure:
 def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Error | OpenAIError]:
     """Render `exc` as the API reference's envelope, or as OpenAI's below /v1."""
     failure = classify(exc)
+    if isinstance(exc, ValidationException) and failure.param is not None:
+        failure.message += _choices_of_parameter(request, failure.param)
     if failure.code == "INTERNAL_SERVER_ERROR":
         log.error("request failed", exc_info=exc)
     headers: dict[str, str] = dict(getattr(exc, "headers", None) or {})
@@ -77,6 +80,11 @@ def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Er
         headers={**headers, **retry_headers(failure.status, exc)},
         media_type=MediaType.JSON,
     )
+
+
+def _choices_of_parameter(request: Request[Any, Any, Any], name: str) -> str:
+    parameter = request.route_handler.parsed_fn_signature.parameters.get(name)
+    return "" if parameter is None else name_choices(parameter.annotation)
 
 
 def retry_headers(status: int, exc: Exception) -> dict[str, str]:

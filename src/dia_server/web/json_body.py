@@ -20,9 +20,7 @@ def decode(body: bytes | str, expected: Any) -> Any:
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at ")
         field = path.strip("`").removeprefix("$").removeprefix(".")
-        if message.startswith("Invalid enum value"):
-            choices = _choices(inspect.type_info(expected), field.split("."))
-            message += f"; it must be one of {', '.join(sorted(map(str, choices)))}"
+        message += name_choices(expected, field)
         raise Invalid(f"{field}: {message}" if field else message, param=field or None) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise BadRequest(f"Not valid JSON: {error}") from None
@@ -45,13 +43,21 @@ def _decode(body: bytes | str, expected: Any) -> Any:
         return msgspec.json.decode(whole, type=expected)
 
 
+def name_choices(expected: Any, field: str = "") -> str:
+    """Return what a refusal adds of `field` within the type `expected`, where that is an enumeration."""
+    choices = _choices(inspect.type_info(expected), field.split(".") if field else [])
+    return f"; it must be one of {', '.join(sorted(map(str, choices)))}" if choices else ""
+
+
 def _choices(kind: inspect.Type, path: list[str]) -> tuple[object, ...]:
     """The values of the enumeration to which the field names of `path` lead."""
     match kind:
         case inspect.UnionType():
-            return next((found for one in kind.types if (found := _choices(one, path))), ())
+            return tuple(choice for one in kind.types for choice in _choices(one, path))
         case inspect.Metadata():
             return _choices(kind.type, path)
+        case inspect.StructType() if path == [kind.tag_field]:
+            return (kind.tag,)
         case inspect.StructType() if path:
             fields = (field for field in kind.fields if field.encode_name == path[0])
             return next((_choices(field.type, path[1:]) for field in fields), ())

@@ -136,7 +136,7 @@ class Codec:
 
 def load_codec(source: Path, device: torch.device | str) -> Codec:
     """Load a DAC checkpoint from the folder `source`; raises ModelNotLoaded with the reason."""
-    library_log.disable_progress_bar()
+    library_log.disable_progress_bar()  # type: ignore[no-untyped-call]
     library_log.disable_default_handler()
     library_log.enable_propagation()
     try:
