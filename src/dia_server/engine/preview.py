@@ -51,6 +51,8 @@ def load(slots: int) -> Callable[[Callable[[float], None]], Model]:
 
 
 class Preview:
+    notes = ()
+
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._running: dict[int, _Script] = {}

@@ -22,6 +22,7 @@ class Status:
     engine: EngineName
     loading: int
     error: str | None
+    notes: tuple[str, ...]
 
 
 class StatusService:
@@ -46,6 +47,7 @@ class StatusService:
             engine=engine.name,
             loading=int(engine.loaded * 100),
             error=None if engine.error is None else str(engine.error),
+            notes=engine.notes,
         )
 
     def require_ready(self) -> None:

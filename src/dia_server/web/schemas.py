@@ -183,6 +183,7 @@ class Health(Struct, kw_only=True):
     engine: Annotated[EngineName, Meta(description="What speaks")]
     loading: Annotated[int, Meta(ge=0, le=100, description="Percent of the model that is loaded")]
     error: Annotated[str | None, Meta(description="Why the model could not be loaded")] = None
+    notes: Annotated[list[str], Meta(description="What works in a reduced way, why, and the remedy")] = []
 
 
 class Probe(Struct):

@@ -41,6 +41,7 @@ class ServerController(Controller):
             engine=now.engine,
             loading=now.loading,
             error=now.error,
+            notes=list(now.notes),
         )
 
     @get("/config")
