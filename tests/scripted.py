@@ -31,6 +31,7 @@ class ScriptedModel:
     def __init__(self, script: Script, slots: int = 4, step_s: float = 0.0) -> None:
         self.script = script
         self.slots = slots
+        self.notes = ()
         self.step_s = step_s
         self.seen: list[Utterance] = []
         self.most = 0

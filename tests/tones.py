@@ -15,6 +15,7 @@ class ToneModel:
 
     def __init__(self, slots: int = 4, before_step: Callable[[], object] = lambda: None) -> None:
         self.slots = slots
+        self.notes = ()
         self.before_step = before_step
         self.steps = 0
         self.resets = 0

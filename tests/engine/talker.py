@@ -17,6 +17,7 @@ class Talker:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self.notes = ("talks only",)
         self._words: dict[int, list[str]] = {}
         self._broken = False
 

@@ -4,6 +4,7 @@ A file is either sent while it grows, to a client who cannot be told later what 
 whole: wound back at its end to complete its headers.
 """
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -181,6 +182,8 @@ class _CodecWriter:
         if streamed:
             options |= {"flush_packets": "1"} | codec.streamed_container
         self._container = av.open(file, "w", format=codec.container, container_options=options)
+        # the container and its stream refer to each other, and hold a codec, until one is closed
+        weakref.finalize(self, self._container.close).atexit = False
         stream = self._container.add_stream(
             codec.name, rate=codec.sample_rate, options=codec.streamed_codec if streamed else None
         )

@@ -58,6 +58,8 @@ class Engine:
         self.error: Exception | None = None
         """Why the model could not be loaded; `load` tries again."""
         self.slots = 0
+        self.notes: tuple[str, ...] = ()
+        """What of the model works in a reduced way."""
         self.work = Work()
         self._on_end: Callable[[Generation], None] = lambda _: None
         self._load_model = load_model
@@ -206,7 +208,7 @@ class Engine:
 
     def _load(self) -> Model:
         model = self._load_model(self._report_loaded)
-        self.slots, self.loaded = model.slots, 1.0
+        self.slots, self.notes, self.loaded = model.slots, model.notes, 1.0
         log.info("model loaded", extra={"engine": self.name, "slots": model.slots})
         return model
 

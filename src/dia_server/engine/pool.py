@@ -45,6 +45,10 @@ class EnginePool:
         return sum(engine.slots for engine in self._engines if engine.ready)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(note for engine in self._engines for note in engine.notes))
+
+    @property
     def active(self) -> int:
         return sum(engine.active for engine in self._engines)
 

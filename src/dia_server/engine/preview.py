@@ -68,6 +68,8 @@ def _loaded(slots: int) -> Model:
 
 
 class Preview:
+    notes = ()
+
     def __init__(self, slots: int, workers: int = WORKERS) -> None:
         """Raises AudioProcessingError or NativeFailure where espeak-ng does not work."""
         self.slots = slots

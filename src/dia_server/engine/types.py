@@ -91,6 +91,11 @@ class Model(Protocol):
 
     slots: int
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What works in a reduced way on this machine, why, and the remedy."""
+        ...
+
     def admit(self, slot: int, utterance: Utterance) -> None:
         """Take `utterance` into the free `slot`; raises what concerns this utterance alone."""
 

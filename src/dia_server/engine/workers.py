@@ -43,6 +43,7 @@ class WorkerModel:
     def __init__(self, load_model: LoadModel, report: Callable[[float], None]) -> None:
         """Start the worker and wait until its model is loaded; raises what loading it raised."""
         self.slots = 0
+        self.notes: tuple[str, ...] = ()
         self._load_model = load_model
         self._report = report
         self._busy: set[int] = set()
@@ -95,7 +96,7 @@ class WorkerModel:
         self._process.start()
         theirs.close()  # so that the pipe ends when the worker does
         try:
-            self.slots = self._answer()
+            self.slots, self.notes = self._answer()
         except BaseException:
             self.close()
             raise
@@ -145,7 +146,7 @@ def _serve(connection: Connection, load_model: LoadModel) -> None:
     except Exception as error:  # noqa: BLE001 - raised again in the parent
         connection.send(("raised", _portable(error)))
         return
-    connection.send(("returned", model.slots))
+    connection.send(("returned", (model.slots, model.notes)))
     with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
             method, args = connection.recv()

@@ -151,7 +151,8 @@ class Narrator:
             yield Narrated(rest, 1.0)
         finally:
             # all are cancelled before anything is awaited: who leaves may not be given the time to wait
-            await asyncio.gather(*[piece.cancel() for piece in running], return_exceptions=True)
+            ending = [task for piece in running if (task := piece.cancel())]
+            await asyncio.gather(*ending, return_exceptions=True)
 
     def _piece(self, planned: PlannedUtterance, base: Utterance, *, first: bool, live: bool) -> Piece:
         """The preview ends by itself; Dia may babble, and gets the plan's limit too."""

@@ -33,27 +33,36 @@ class Piece:
         self.retries = 0
         self.whole = False
         """Whether it has been made, and neither its limit has cut it nor the guard found anything."""
-        self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
     def start(self, making: Coroutine[None, None, None]) -> None:
         """Run `making`, which calls `put`."""
         self._task = asyncio.create_task(making)
-        self._task.add_done_callback(lambda _: self._chunks.put_nowait(None))
+        self._task.add_done_callback(self._ended)
 
     def put(self, chunk: Chunk) -> None:
-        self._chunks.put_nowait(chunk)
+        self._events.put_nowait(chunk)
 
     async def next(self) -> Chunk | None:
         """Return what comes next, None at the end; raises what making it raised, in its place."""
-        assert self._task is not None
-        chunk = await self._chunks.get()
-        if chunk is None:
-            self._task.result()
-        return chunk
+        event = await self._events.get()
+        if not isinstance(event, BaseException):
+            return event
+        try:
+            raise event
+        finally:
+            del event  # its traceback refers to this frame
 
-    def cancel(self) -> asyncio.Task[None]:
-        """Give the slot back, and return the task that ends then; what it raises is of no interest."""
-        assert self._task is not None
-        self._task.cancel()
+    def cancel(self) -> asyncio.Task[None] | None:
+        """Give the slot back; returns the task that ends then, None if it has ended already."""
+        self._events = asyncio.Queue()
+        if self._task is not None:
+            self._task.cancel()
         return self._task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Drop the task: the traceback of its exception refers to this piece, which would keep minutes of
+        audio until the garbage collector finds the cycle."""
+        self._task = None
+        self._events.put_nowait(asyncio.CancelledError() if task.cancelled() else task.exception())

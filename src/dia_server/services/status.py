@@ -27,6 +27,7 @@ class Status:
     error: str | None
     may_load: bool
     """Whether `load` would try again what has failed."""
+    notes: tuple[str, ...]
 
 
 class StatusService:
@@ -63,6 +64,7 @@ class StatusService:
             max_characters=self._max_characters,
             error=None if engine.error is None else str(engine.error),
             may_load=engine.error is not None and not self._shutdown.begun,
+            notes=engine.notes,
         )
 
     def load(self) -> None:

@@ -189,6 +189,7 @@ class Health(Struct, kw_only=True):
     retry: Annotated[
         str | None, Meta(description="Route to POST to, to try again; null where nothing has failed")
     ] = None
+    notes: Annotated[list[str], Meta(description="What works in a reduced way, why, and the remedy")] = []
 
 
 class Probe(Struct):

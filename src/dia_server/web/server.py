@@ -93,6 +93,7 @@ def _health(service: StatusService) -> Health:
         loading=now.loading,
         max_characters=now.max_characters,
         error=now.error,
+        notes=list(now.notes),
         retry=LOAD_ROUTE if now.may_load else None,
     )
 

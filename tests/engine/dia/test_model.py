@@ -339,7 +339,7 @@ class Recorded(Eager):
     """In place of graphs, which take CUDA."""
 
     def __init__(self, weights: Weights, state: State) -> None:
-        super().__init__(weights, state)
+        super().__init__(weights, state, None)
         self.batches: list[int] = []
 
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
@@ -349,7 +349,7 @@ class Recorded(Eager):
 
 def test_all_are_stepped_eagerly_while_one_wants_to_be(weights: Weights) -> None:
     model = DiaModel(weights, CodesAsAudio(), 3)
-    model._fused = fused = Recorded(weights, model._state)
+    model._graphs = fused = Recorded(weights, model._state)
     asked = [utterance(1), replace(utterance(2, tokens=20), compile=False), utterance(3)]
 
     mixed = drive(model, asked)

@@ -75,12 +75,12 @@ def plan_chunk(emitted: int, complete: int, ended: bool) -> Span | None:
 
 
 class Codec:
-    def __init__(self, dac: DacModel) -> None:
-        """Takes `dac` over: its activations are replaced by fused ones."""
+    def __init__(self, dac: DacModel, *, kernels: bool = True) -> None:
+        """Takes `dac` over: its activations are replaced by fused ones, where `kernels` work."""
         assert dac.dtype in (torch.float32, torch.float64)
         self.device = dac.device
         self._dac = dac.train(False).requires_grad_(False)
-        _fuse_snakes(self._dac)
+        _replace_snakes(self._dac, fused=kernels)
         quantizers = self._dac.quantizer.quantizers
         self._size = dac.config.codebook_size
         self._table = torch.cat([q.out_proj(q.codebook.weight.T[None])[0].T for q in quantizers])
@@ -134,7 +134,7 @@ class Codec:
         return waveforms.squeeze(1)
 
 
-def load_codec(source: Path, device: torch.device | str) -> Codec:
+def load_codec(source: Path, device: torch.device | str, *, kernels: bool = True) -> Codec:
     """Load a DAC checkpoint from the folder `source`; raises ModelNotLoaded with the reason."""
     library_log.disable_progress_bar()  # type: ignore[no-untyped-call]
     library_log.disable_default_handler()
@@ -160,12 +160,12 @@ def load_codec(source: Path, device: torch.device | str) -> Codec:
             f"The codec {str(source)!r} has (rate, hop, codebooks) {shape}; Dia needs {needed}"
         )
     dac.to(device)  # type: ignore[arg-type]
-    return Codec(dac)
+    return Codec(dac, kernels=kernels)
 
 
-def _fuse_snakes(module: nn.Module) -> None:
+def _replace_snakes(module: nn.Module, *, fused: bool) -> None:
     for name, child in module.named_children():
         if isinstance(child, Snake1d):
-            setattr(module, name, Snake(child.alpha))
+            setattr(module, name, Snake(child.alpha, fused=fused))
         else:
-            _fuse_snakes(child)
+            _replace_snakes(child, fused=fused)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dia_server.engine.dia.attention import decode_attention
+from dia_server.engine.dia.attention import decode_attention, plain_attention
 from dia_server.engine.dia.sampling import sample
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights, rms_norm, rotate
@@ -30,6 +30,8 @@ class Attention(NamedTuple):
 
 ON_DEVICE = Attention(decode_attention, decode_attention)
 """Attention whose lengths only the device knows."""
+PLAIN = Attention(plain_attention, plain_attention)
+"""The same without Triton's kernels, for CUDA where they do not work."""
 
 
 def known_lengths(slots: Sequence[int], columns: Sequence[int], letters: Sequence[int]) -> Attention:

@@ -3,7 +3,9 @@
 An eager step is some hundred kernels, each of which costs the host longer to launch than the GPU to run.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -11,10 +13,16 @@ import torch
 from torch import Tensor
 
 from dia_server.engine.dia.beside import steps_stream
-from dia_server.engine.dia.decoder import ON_DEVICE, known_lengths, step
+from dia_server.engine.dia.decoder import Attention, known_lengths, step
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
+
+Step = Callable[[Weights, State, Tensor], None]
+"""Makes the next column of the slots in an index vector."""
+
+NOT_FUSED = "the steps cannot be compiled, so they run unfused, which is slower"
+NOT_CAPTURED = "the steps cannot be captured as CUDA graphs, so they run eagerly, which is slower"
 
 BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 
@@ -27,26 +35,24 @@ class Launcher(Protocol):
 class Eager(Launcher):
     """Launches a step kernel by kernel."""
 
-    def __init__(self, weights: Weights, state: State) -> None:
-        self._weights, self._state = weights, state
+    def __init__(self, weights: Weights, state: State, attention: Attention | None) -> None:
+        """None has the host tell each length: it knows them where it waits for each poll, on CPUs."""
+        self._weights, self._state, self._attention = weights, state, attention
 
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
         index = self._state.upload(torch.tensor(slots))
-        attention, letters = ON_DEVICE, [run.letters for run in runs]
+        letters = [run.letters for run in runs]
         for i in range(steps):
-            if self._weights.device.type == "cpu":
-                # the host waits for each poll there, so it knows where every slot stands
-                columns = [min(run.position + 1 + i, self._state.columns) for run in runs]
-                attention = known_lengths(slots, columns, letters)
+            columns = [min(run.position + 1 + i, self._state.columns) for run in runs]
+            attention = self._attention or known_lengths(slots, columns, letters)
             step(self._weights, self._state, index, attention)
 
 
 class Graphs(Launcher):
     """One captured step for each bucket of batch sizes, over a vector of slots that is filled in before."""
 
-    def __init__(self, weights: Weights, state: State, report: Callable[[float], None]) -> None:
+    def __init__(self, weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> None:
         self._state = state
-        fused = compiled_step()
         self._sizes = bucket_sizes(state.slots)
         self._indices: dict[int, Tensor] = {}
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -56,12 +62,12 @@ class Graphs(Launcher):
             index = any_size(torch.arange(size, device=weights.device))
             stream.wait_stream(torch.cuda.current_stream(weights.device))
             with torch.cuda.stream(stream):
-                fused(weights, state, index)  # no slot is live, so this changes nothing
+                step(weights, state, index)  # no slot is live, so this changes nothing
             torch.cuda.current_stream(weights.device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             # other threads may go on allocating meanwhile
             with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                fused(weights, state, index)
+                step(weights, state, index)
             self._indices[size], self._graphs[size] = index, graph
             report((i + 1) / len(self._sizes))
 
@@ -72,7 +78,13 @@ class Graphs(Launcher):
             self._graphs[size].replay()
 
 
-def compiled_step(backend: str = "inductor") -> Callable[[Weights, State, Tensor], None]:
+def capturable_steps(attention: Attention, *, fused: bool) -> deque[tuple[Step, str]]:
+    """Return steps to capture, the fastest first, each with what to say if that fails."""
+    plain = (partial(step, attention=attention), NOT_CAPTURED)
+    return deque([(compiled_step(), NOT_FUSED), plain] if fused else [plain])
+
+
+def compiled_step(backend: str = "inductor") -> Step:
     """The step, fused: compiled once for batches of one, and once for all others, given as `any_size`."""
     return torch.compile(step, fullgraph=True, backend=backend)
 

@@ -12,6 +12,7 @@ from dia_server.engine.dia.codec import load_codec
 from dia_server.engine.dia.hub import locate
 from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, release_cached
 from dia_server.engine.dia.model import PROMPT_BYTES, DiaModel
+from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.dia.shape import Shape
 from dia_server.engine.dia.state import slot_bytes
 from dia_server.engine.dia.weights import FBGEMM, computed_in
@@ -61,7 +62,8 @@ def dia_loader(
                 dtype=kind,
                 report=lambda share: report(FOUND + (READ - FOUND) * share),
             )
-            audio = load_codec(codec_folder, where)
+            fault = kernel_fault(where, weights.dtype) if where.type == "cuda" else None
+            audio = load_codec(codec_folder, where, kernels=fault is None)
             slots = count_slots(checkpoint.shape, where, weights.dtype, max_batch, prompt_bytes)
             _log_memory(weights.bytes, audio.bytes, prompt_bytes, checkpoint.shape, kind, where, slots)
             loaded = DiaModel(
@@ -69,6 +71,7 @@ def dia_loader(
                 audio,
                 slots,
                 compiled=compile,
+                kernel_fault=fault,
                 prompt_bytes=prompt_bytes,
                 report=lambda share: report(READ + (READY - READ) * share),
             )

@@ -6,6 +6,7 @@ on the next one; limits and ends are on the device, so the steps in between do n
 """
 
 import gc
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 
 from dia_server.engine.dia.admission import Admission
+from dia_server.engine.dia.decoder import ON_DEVICE, PLAIN
 from dia_server.engine.dia.decoding import Decoder, Decoding, Piece
-from dia_server.engine.dia.graphs import Eager, Graphs, Launcher
-from dia_server.engine.dia.memory import named_shortage, release_cached
+from dia_server.engine.dia.graphs import Eager, Graphs, Launcher, capturable_steps
+from dia_server.engine.dia.memory import is_out_of_memory, named_shortage, release_cached
 from dia_server.engine.dia.poll import Poll
+from dia_server.engine.dia.probe import cause_of
 from dia_server.engine.dia.prompts import Encoder, Prompts
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import new_state
@@ -25,10 +28,16 @@ from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Utterance, VoicePrompt
 from dia_server.errors import ServerError
 
+log = logging.getLogger(__name__)
+
 POLL = 4
 """Steps between two looks of the host: what a cancellation waits for."""
 WARM_UP_STEPS = 100
 """Enough for chunks of several lengths."""
+NO_KERNELS = (
+    "Triton cannot build or run its kernels, so Dia uses plain PyTorch operations, which are slower: "
+    "install a C compiler (gcc) and Python's headers (python3-dev), and restart"
+)
 PROMPT_BYTES = 512 << 20
 """Kept of voice prompts: about 16 of ten seconds."""
 
@@ -45,15 +54,26 @@ class DiaModel:
         slots: int,
         *,
         compiled: bool = False,
+        kernel_fault: str | None = None,
         poll: int = POLL,
         prompt_bytes: int = PROMPT_BYTES,
         report: Callable[[float], None] = lambda share: None,
     ) -> None:
-        """`compiled` asks for fused steps in CUDA graphs, where there is CUDA; `report` follows that."""
+        """`compiled` asks for fused steps in CUDA graphs, where there is CUDA; `report` follows that.
+
+        With a `kernel_fault`, the cause why Triton does not work, plain PyTorch operations are used instead.
+        """
         self.slots = slots
+        self.notes: tuple[str, ...] = ()
         self._weights, self._codec, self._steps = weights, codec, poll
         on_cuda = weights.device.type == "cuda"
-        self.compiled = compiled and on_cuda
+        if kernel_fault:
+            self._note(NO_KERNELS, kernel_fault)
+        attention = PLAIN if kernel_fault else ON_DEVICE
+        self._attention = None if weights.device.type == "cpu" else attention
+        self._to_capture = capturable_steps(attention, fused=not kernel_fault)
+        if not (compiled and on_cuda):
+            self._to_capture.clear()
         self._depth = 1 if on_cuda else 0
         self._prompts = Prompts(codec, weights.device, prompt_bytes)
         self._decoding = Decoding(codec, weights.device)
@@ -65,8 +85,25 @@ class DiaModel:
         weights = self._weights
         self._state = new_state(weights.shape, self.slots, weights.device, weights.dtype)
         self._admission = Admission(weights, self._state, self._prompts)
-        self._eager: Launcher = Eager(weights, self._state)
-        self._fused: Launcher | None = Graphs(weights, self._state, report) if self.compiled else None
+        self._eager: Launcher = Eager(weights, self._state, self._attention)
+        self._graphs: Launcher | None = self._capture(report)
+
+    def _capture(self, report: Callable[[float], None]) -> Launcher | None:
+        """Capture the fastest step that works; None where there is none."""
+        while self._to_capture:
+            step, failure = self._to_capture[0]
+            try:
+                return Graphs(self._weights, self._state, step, report)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                self._note(failure, cause_of(error))
+                self._to_capture.popleft()
+        return None
+
+    def _note(self, text: str, cause: str) -> None:
+        log.warning(text, extra={"cause": cause})
+        self.notes += (f"{text} ({cause})",)
 
     # What follows is the `Model` protocol.
 
@@ -122,7 +159,7 @@ class DiaModel:
 
     def _drop(self) -> None:
         """Give back arenas and graphs; a failure's frames may still be in cycles that hold them."""
-        for name in ("_fused", "_eager", "_admission", "_state"):
+        for name in ("_graphs", "_eager", "_admission", "_state"):
             vars(self).pop(name, None)
         gc.collect()
         release_cached()
@@ -152,7 +189,7 @@ class DiaModel:
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
         # one way for all: a graph's spare places may be any slot's that is not live
-        wanted = self._fused if all(run.utterance.compile for run in running.values()) else None
+        wanted = self._graphs if all(run.utterance.compile for run in running.values()) else None
         (wanted or self._eager).run(list(running), list(running.values()), count)
         self._polls.append(Poll(state, list(running), list(running.values()), index, before, count))
         return True

@@ -14,8 +14,10 @@ BLOCK = 1024
 class Snake(nn.Module):
     """Takes over `alpha` [1, channels, 1] of a transformers `Snake1d`."""
 
-    def __init__(self, alpha: Tensor) -> None:
+    def __init__(self, alpha: Tensor, *, fused: bool = True) -> None:
+        """`fused` uses the kernel on CUDA; it is off where Triton does not work."""
         super().__init__()
+        self._fused = fused
         self.register_buffer("alpha", alpha.detach())
         self.register_buffer("inverse", (alpha.detach() + 1e-9).reciprocal())
         self.alpha: Tensor
@@ -23,7 +25,7 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, channels, time], any float type, to the same shape and type."""
-        if x.is_cuda:
+        if x.is_cuda and self._fused:
             return fused_snake(x, self.alpha, self.inverse)
         return torch.addcmul(x, torch.sin(x * self.alpha).square_(), self.inverse)
 
