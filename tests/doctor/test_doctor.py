@@ -20,9 +20,10 @@ from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.doctor import data, examine, hearing, machine, network, sound, weights
 from dia_server.doctor.finding import Finding, ok
-from dia_server.engine import preview
 from dia_server.engine.devices import Device
+from dia_server.engine.espeak import Espeak
 from dia_server.errors import AudioProcessingError
+from dia_server.native import NativeWorker
 from dia_server.services.config import ConfigService
 from dia_server.settings import Settings
 from tests.live.server import Server
@@ -181,10 +182,10 @@ def test_formats_and_espeak_are_tried(settings: Settings) -> None:
 
 
 def test_a_missing_espeak_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(slots: int) -> None:
+    def refuse(worker: NativeWorker[Espeak]) -> None:
         raise AudioProcessingError("espeak-ng cannot be loaded")
 
-    monkeypatch.setattr(preview, "Preview", missing)
+    monkeypatch.setattr(NativeWorker, "wait", refuse)
 
     (finding,) = sound.check_espeak(settings)
 

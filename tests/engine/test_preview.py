@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from dia_server.engine.espeak import Espeak
-from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses
+from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses, load
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Flow, Samples, Utterance
-from dia_server.errors import AudioProcessingError, UnspeakableText
+from dia_server.errors import AudioProcessingError, ModelNotLoaded, UnspeakableText
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,5 @@ def test_a_library_that_is_missing_is_told_at_the_start(monkeypatch: pytest.Monk
 
     with pytest.raises(AudioProcessingError, match=r"cannot be loaded: /nowhere/espeak-ng\.so"):
         Espeak()
+    with pytest.raises(ModelNotLoaded, match=r"/nowhere/espeak-ng\.so\. Install espeakng-loader anew"):
+        load(2)(lambda _: None)

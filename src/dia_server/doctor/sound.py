@@ -27,12 +27,15 @@ def check_formats(conf: Settings) -> Iterator[Finding]:
 
 
 def check_espeak(conf: Settings) -> Iterator[Finding]:
-    from dia_server.engine.preview import Preview
+    from dia_server.engine.preview import espeak
     from dia_server.errors import ServerError
 
+    worker = espeak()
     try:
-        Preview(slots=1).close()
+        worker.wait()
     except ServerError as error:
         yield wrong("espeak-ng", f"the preview engine can't speak: {error}. Install espeakng-loader anew.")
     else:
         yield ok("espeak-ng", "speaks")
+    finally:
+        worker.close()

@@ -12,14 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import chain
+from pathlib import Path
 
 import av
+import espeakng_loader
 import numpy as np
 
 from dia_server.engine.espeak import Espeak, Profile
 from dia_server.engine.turns import Turns
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
-from dia_server.errors import AudioProcessingError, ModelNotLoaded, UnspeakableText
+from dia_server.errors import ModelNotLoaded, ServerError, UnspeakableText
 from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
 
 FRAME = 512
@@ -61,29 +63,27 @@ def load(slots: int) -> Callable[[Callable[[float], None]], Model]:
 
 
 def _loaded(slots: int) -> Model:
-    try:
-        return Preview(slots)
-    except (AudioProcessingError, NativeFailure) as error:
-        raise ModelNotLoaded(f"{error}. Install espeakng-loader anew.") from error
+    if not Path(library := espeakng_loader.get_library_path()).exists():
+        raise ModelNotLoaded(f"espeak-ng is missing: {library}. Install espeakng-loader anew.")
+    return Preview(slots)
+
+
+def espeak() -> NativeWorker[Espeak]:
+    return NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY)
 
 
 class Preview:
     notes = ()
 
     def __init__(self, slots: int, workers: int = WORKERS) -> None:
-        """Raises AudioProcessingError or NativeFailure where espeak-ng does not work."""
         self.slots = slots
         self._workers = workers
         self._scripts: dict[int, _Script] = {}
         """By slot, in the order of admission."""
         self._turns = Turns()
         self._speaking: dict[int, Future[tuple[int, bytes]]] = {}
-        espeaks = [
-            NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY) for _ in range(workers)
-        ]
-        self._pool = NativePool(espeaks)
+        self._pool = NativePool([espeak() for _ in range(workers)])
         self._pool.start()
-        espeaks[0].wait()
 
     def admit(self, slot: int, utterance: Utterance) -> None:
         self._scripts[slot] = _Script(utterance)
@@ -127,6 +127,8 @@ class Preview:
             rate, pcm = speech.result()
         except NativeFailure as failure:
             return UnspeakableText(f"The preview voice cannot say the text: {failure}", param="text")
+        except ServerError as error:
+            return error
         _, clause = script.clauses.popleft()
         samples = resample(np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768), rate)
         if script.clauses or not samples.any():
