@@ -23,24 +23,26 @@ class NativePool(Generic[S]):
         self._threads = ThreadPoolExecutor(len(workers), "native")
 
     def start(self) -> None:
-        """Start the children now, without waiting for them, rather than when they are needed."""
-        for worker in self._workers:
-            worker.start()
+        """Start the children now rather than when they are needed; returns at once.
+
+        A child that cannot be started tells why at the first call.
+        """
+        for _ in self._workers:
+            self._threads.submit(self._with_worker, NativeWorker.wait)
 
     def submit(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """As `NativeWorker.call`, by the next worker that is idle."""
-
-        def call() -> R:
-            worker = self._idle.get()
-            try:
-                return worker.call(method, *args, **kwargs)
-            finally:
-                self._idle.put(worker)
-
-        return self._threads.submit(call)
+        return self._threads.submit(self._with_worker, lambda worker: worker.call(method, *args, **kwargs))
 
     def close(self) -> None:
         """End the children; calls that they run raise Closed, calls that wait for one are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.close()
+
+    def _with_worker(self, work: Callable[[NativeWorker[S]], R]) -> R:
+        worker = self._idle.get()
+        try:
+            return work(worker)
+        finally:
+            self._idle.put(worker)
