@@ -81,11 +81,20 @@ def test_a_gpu_needs_memory_and_a_compiler(settings: Settings, monkeypatch: pyte
     monkeypatch.setattr(machine, "accelerators", lambda: [small, large])
     monkeypatch.setenv("PATH", "")
 
-    findings = list(machine.check_gpu(settings))
+    findings = list(machine.check_gpu(changed(settings, engine="auto")))
 
     assert [finding.grade for finding in findings] == ["note", "ok", "note"]
     assert "24.0 GiB" in findings[1].text
-    assert "DIA_TORCH_COMPILE" in findings[2].text
+    assert "gcc" in findings[2].text
+
+
+def test_kernels_need_pythons_headers_too(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "accelerators", lambda: [Device("cuda:0", "GPU", 24 * 2**30)])
+    monkeypatch.setattr(machine, "_has_compiler", lambda: True)
+    monkeypatch.setattr(machine, "python_headers", lambda: Path("/nowhere"))
+    conf = changed(settings, engine="dia", torch_compile=False)
+
+    assert "python3-dev" in one(machine.check_gpu(conf), "Compiler").text
 
 
 @pytest.mark.parametrize(
@@ -96,7 +105,8 @@ def test_a_device_that_is_not_there_is_wrong(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, device: str, grades: list[str]
 ) -> None:
     monkeypatch.setattr(machine, "accelerators", lambda: [Device("cuda:0", "GPU", 24 * 2**30)])
-    conf = changed(settings, engine="dia", device=device, torch_compile=False)
+    monkeypatch.setattr(machine, "_missing_for_kernels", list)
+    conf = changed(settings, engine="dia", device=device)
 
     findings = list(machine.check_gpu(conf))
 

@@ -39,6 +39,7 @@ def test_a_worker_does_what_its_model_does(model: WorkerModel, reports: list[flo
     first, second = model.step(), model.step
 
     assert model.slots == 2
+    assert model.notes == ("talks only",)
     assert reports == [0.5]
     assert {slot: chunk.done for slot, chunk in first.items() if isinstance(chunk, Chunk)} == {
         0: False,

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, EngineName, Samples, Utterance, VoicePrompt
 from dia_server.errors import GpuOutOfMemory, Overloaded, ServerError
 from dia_server.services.narrator import NOTHING, PART, Misheard, Narrated, Narrator
+from dia_server.services.piece import Piece
 from dia_server.services.tally import Tally
 from dia_server.text.plan import Plan, PlannedUtterance
 from tests.scripted import Part, Script, ScriptedModel, frames_of, speech
@@ -238,6 +240,29 @@ async def test_being_cancelled_frees_every_slot() -> None:
         telling.cancel()
 
         await until(made.is_idle, timeout_s=1)
+
+
+async def test_being_cancelled_frees_the_audio_without_the_garbage_collector() -> None:
+    async with rig(lambda u: speech(60), step_s=0.005) as made:
+        gc.collect()  # what other tests have left
+        gc.disable()
+        try:
+            telling = asyncio.create_task(made.tell(pieces(9), Utterance("", "aria", 7, prompt=PROMPT)))
+
+            async def has_said_something() -> bool:
+                return made.engine.work.samples > 0
+
+            await until(has_said_something)
+            telling.cancel()
+            del telling
+            await until(made.is_idle, timeout_s=1)
+
+            async def no_piece_is_left() -> bool:
+                return not any(isinstance(found, Piece) for found in gc.get_objects())
+
+            await until(no_piece_is_left, timeout_s=1)
+        finally:
+            gc.enable()
 
 
 async def test_an_error_is_raised_at_its_place_and_what_follows_is_given_up() -> None:

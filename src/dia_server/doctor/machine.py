@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,10 +42,11 @@ def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Findi
     elif wants_dia(conf) and not _is_there(conf.device, devices):
         names = ", ".join(device.torch_name for device in devices)
         yield wrong("GPU", f"DIA_DEVICE={conf.device} is not there. This machine has {names}.")
-    elif conf.torch_compile and sys.platform == "linux" and not _has_compiler():
+    elif conf.engine != "preview" and conf.device != "cpu" and (missing := list(_missing_for_kernels())):
         yield note(
             "Compiler",
-            "none found. Compiled steps need one on the GPU: install gcc, or set DIA_TORCH_COMPILE=false.",
+            f"{' and '.join(missing)} not found: Dia's GPU kernels can't be built, so plain PyTorch runs it, "
+            "which is slower. Install gcc and python3-dev.",
         )
 
 
@@ -92,8 +93,24 @@ def _pci_gpus(folder: Path) -> Iterator[str]:
             yield PCI_VENDORS[vendor]
 
 
+def _missing_for_kernels() -> Iterator[str]:
+    """What Triton lacks to build a kernel's launcher."""
+    if _version("triton") is None:
+        yield "Triton"
+    if not _has_compiler():
+        yield "a C compiler"
+    if not (python_headers() / "Python.h").exists():
+        yield "Python.h"
+
+
 def _has_compiler() -> bool:
-    return any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return any(shutil.which(name) for name in ("gcc", "clang"))
+
+
+def python_headers() -> Path:
+    """Return the folder in which Triton looks for Python.h."""
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")
+    return Path(sysconfig.get_paths(scheme=scheme)["include"])
 
 
 def _version(package: str) -> str | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dia_server.engine.dia import attention
 from dia_server.engine.dia.attention import decode_attention, fused_attention, split_count
+from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.dia.snake import Snake, fused_snake
 
 COLUMNS = 200
@@ -79,6 +80,14 @@ def test_the_kernels_equal_sdpa_and_the_codec_on_the_gpu() -> None:
     check_kernels("cuda")
 
 
+def test_kernels_that_cannot_run_are_found_with_the_cause() -> None:
+    fault = kernel_fault(torch.device("cpu"), torch.float32)  # Triton compiles for GPUs only
+
+    assert fault is not None
+    assert ": " in fault
+    assert "\n" not in fault
+
+
 def interpret() -> None:
     """Run the checks in the interpreter, mended where Triton 3.6's is wrong."""
     from triton.runtime import interpreter  # type: ignore[import-untyped]
@@ -114,6 +123,9 @@ def check_kernels(device: str = "cpu") -> None:
                 expected = reference(q, keys, values, rows, lengths)
                 attended = fused_attention(q, keys, values, lengths, rows)
                 torch.testing.assert_close(attended.float(), expected, atol=tolerance, rtol=0)
+
+        attention.PROGRAMS = 512
+        assert kernel_fault(torch.device(device), dtype) is None
 
     x = torch.randn(2, 3, 1500, device=device) * 5
     snake = Snake(torch.rand(1, 3, 1, device=device) + 0.5)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from dia_server.engine.dia import model as model_module
 from dia_server.engine.dia.codec import Codec, Window
-from dia_server.engine.dia.graphs import Eager
+from dia_server.engine.dia.decoder import ON_DEVICE, PLAIN
+from dia_server.engine.dia.graphs import NOT_CAPTURED, NOT_FUSED, Eager, Step, capturable_steps
 from dia_server.engine.dia.model import POLL, AudioCodec, DiaModel
 from dia_server.engine.dia.prefill import prefill
 from dia_server.engine.dia.run import Run
@@ -359,3 +361,52 @@ def test_all_are_stepped_eagerly_while_one_wants_to_be(weights: Weights) -> None
     alone = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
     for chunks, expected in zip(mixed, alone, strict=True):
         assert torch.equal(frames_of(chunks), frames_of(expected))
+
+
+def test_plain_attention_makes_the_same_tokens(weights: Weights) -> None:
+    asked = [utterance(1), utterance(2, prompt=30), utterance(3)]
+    model = DiaModel(weights, CodesAsAudio(), 3)
+    model._eager = Eager(weights, model._state, PLAIN)
+
+    made = drive(model, asked)
+
+    expected = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
+    for chunks, same in zip(made, expected, strict=True):
+        assert torch.equal(frames_of(chunks), frames_of(same))
+
+
+def test_without_kernels_the_cause_and_the_remedy_are_noted_once(
+    weights: Weights, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = DiaModel(weights, CodesAsAudio(), 1, compiled=True, kernel_fault="RuntimeError: no C compiler")
+    model.reset()
+
+    [note] = model.notes
+    assert "python3-dev" in note
+    assert "no C compiler" in note
+    assert [vars(record)["cause"] for record in caplog.records] == ["RuntimeError: no C compiler"]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_the_fastest_step_that_can_be_captured_is(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    tried: list[Step] = []
+
+    def graphs(weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> Eager:
+        if step not in tried:
+            tried.append(step)
+        if len(tried) <= failing:
+            raise RuntimeError("failed\nwith details")
+        return Eager(weights, state, None)
+
+    monkeypatch.setattr(model_module, "Graphs", graphs)
+    model = DiaModel(weights, CodesAsAudio(), 1)
+    model._to_capture = capturable_steps(ON_DEVICE, fused=True)
+    model.reset()
+    model.reset()  # does not try again what failed
+
+    notes = [f"{text} (RuntimeError: failed)" for text in (NOT_FUSED, NOT_CAPTURED)]
+    assert list(model.notes) == notes[:failing]
+    assert (model._graphs is None) == (failing == 2)
+    drive(model, [utterance(1)])
