@@ -75,6 +75,14 @@ def test_memory_is_limited(worker: NativeWorker[Fragile]) -> None:
         worker.call(Fragile.allocate, 80 * MIB)
 
 
+def test_a_child_gives_way_to_a_new_one_after_its_calls() -> None:
+    worker = NativeWorker("fragile", Fragile, deadline_s=30, memory=None, max_calls=2)
+    pids = [worker.call(Fragile.pid) for _ in range(5)]
+    worker.close()
+
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
+
+
 def test_an_answer_is_limited(worker: NativeWorker[Fragile]) -> None:
     unlimited = NativeWorker("fragile", Fragile, deadline_s=30, memory=None)
     with pytest.raises(NativeFailure, match="crashed"):

@@ -34,6 +34,8 @@ DEADLINE_S = 10.0
 """Seconds for one sentence; it takes some 10 ms."""
 MEMORY = 256 * MIB
 """Bytes that espeak-ng may take for one sentence."""
+MAX_CALLS = 5000
+"""Sentences that one process says: espeak-ng leaks 2 kB with each."""
 WORKERS = 2
 """Processes that speak: while one is started again after a crash, the other goes on."""
 
@@ -69,7 +71,7 @@ def _loaded(slots: int) -> Model:
 
 
 def espeak() -> NativeWorker[Espeak]:
-    return NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY)
+    return NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY, max_calls=MAX_CALLS)
 
 
 class Preview:

@@ -55,17 +55,22 @@ class NativeWorker(Generic[S]):
         deadline_s: float,
         memory: int | None,
         start_s: float | None = START_S,
+        max_calls: int | None = None,
     ) -> None:
         """`factory` makes the object in the child; it must be picklable.
 
         `deadline_s` is the longest a call may take, `start_s` the longest the factory may, `memory` the bytes
-        that calls may add to what the child has once the object is made; None is no limit.
+        that calls may add to what the child has once the object is made, and `max_calls` the calls after which
+        it gives way to a new one, for a library that leaks; None is no limit.
         """
         self._name = name
         self._factory = factory
         self._deadline_s = deadline_s
         self._start_s = start_s
         self._memory = memory
+        self._max_calls = max_calls
+        self._calls = 0
+        """Calls that the present child has answered."""
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._is_ready = False
@@ -77,8 +82,8 @@ class NativeWorker(Generic[S]):
             return
         context = multiprocessing.get_context(METHOD)
         context.set_forkserver_preload(PRELOADED)
-        self._connection, theirs = context.Pipe()
-        self._process = cast(
+        ours, theirs = context.Pipe()
+        process = cast(
             BaseProcess,
             context.Process(  # type: ignore[attr-defined]
                 target=serve,
@@ -87,8 +92,11 @@ class NativeWorker(Generic[S]):
                 daemon=True,
             ),
         )
-        self._process.start()
+        process.start()
         theirs.close()  # so that the pipe ends when the child does
+        self._process, self._connection = process, ours
+        if self._closed:  # meanwhile, by another thread
+            process.kill()
 
     def wait(self) -> None:
         """Start the child and return once its object is made; raises what making it raised."""
@@ -102,8 +110,13 @@ class NativeWorker(Generic[S]):
         assert not kwargs, "arguments are positional"
         files = [(cast(BinaryIO, arg), cast(BinaryIO, arg).fileno()) for arg in args if is_file(arg)]
         values = [None if is_file(arg) else arg for arg in args]
-        answer = self._run(lambda: self._ask((method.__name__, values), files))
-        return cast(R, msgspec.convert(answer, signature(method)[1]))
+        kind = signature(method)[1]
+        answer = self._run(lambda: msgspec.convert(self._ask((method.__name__, values), files), kind))
+        self._calls += 1
+        if self._calls == self._max_calls:
+            self._bury()
+            self.start()
+        return cast(R, answer)
 
     def close(self) -> None:
         """End the child, and with it the call that another thread is waiting for."""
@@ -115,21 +128,21 @@ class NativeWorker(Generic[S]):
 
     def _run(self, work: Callable[[], T]) -> T:
         """Do `work` with a child that is started, once more where the child crashes."""
-        for _ in range(MAX_CRASHES):
-            if self._closed:
-                raise Closed(f"The {self._name} process is closed")
+        crashes = 0
+        while not self._closed:
             self.start()
+            if crashes == MAX_CRASHES:
+                raise NativeFailure(f"the {self._name} process crashed {crashes} times on it ({cause})")
             try:
                 return work()
             except TimeoutError as error:
                 self._bury()
                 raise NativeFailure(f"it takes the {self._name} process {error}") from None
-            except (EOFError, OSError):
+            except (EOFError, OSError, msgspec.MsgspecError):  # the last: it answers nonsense
                 cause = self._bury()
-                if not self._closed:
-                    log.warning("native process crashed", extra={"child": self._name, "cause": cause})
-                    self.start()
-        raise NativeFailure(f"the {self._name} process crashed {MAX_CRASHES} times on it ({cause})")
+                crashes += 1
+                log.warning("native process crashed", extra={"child": self._name, "cause": cause})
+        raise Closed(f"The {self._name} process is closed")
 
     def _await_ready(self) -> None:
         if not self._is_ready:
@@ -168,13 +181,14 @@ class NativeWorker(Generic[S]):
         """End the child, whatever it is doing; returns how it ended."""
         assert self._process is not None
         assert self._connection is not None
-        self._process.join(EXIT_S)  # its pipe ends a moment before it does
+        self._connection.close()  # a child that waits for a call ends by itself
+        self._process.join(EXIT_S)
         self._process.kill()
         self._process.join()
-        self._connection.close()
         code = self._process.exitcode or 0
         self._process = self._connection = None
         self._is_ready = False
+        self._calls = 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
