@@ -59,9 +59,9 @@ class NativeWorker(Generic[S]):
     ) -> None:
         """`factory` makes the object in the child; it must be picklable.
 
-        `deadline_s` is the longest a call may take, `start_s` the longest the factory may, `memory` the bytes
-        that calls may add to what the child has once the object is made, and `max_calls` the calls after which
-        it gives way to a new one, for a library that leaks; None is no limit.
+        `deadline_s` is the longest a call may take, `start_s` the longest the factory may. `memory` is the
+        number of bytes that calls may add to what the child has once the object is made; after `max_calls`
+        calls it gives way to a new one, for a library that leaks. None is no limit.
         """
         self._name = name
         self._factory = factory
@@ -128,7 +128,7 @@ class NativeWorker(Generic[S]):
 
     def _run(self, work: Callable[[], T]) -> T:
         """Do `work` with a child that is started, once more where the child crashes."""
-        crashes = 0
+        crashes, cause = 0, ""
         while not self._closed:
             self.start()
             if crashes == MAX_CRASHES:
