@@ -228,7 +228,7 @@ def create_app(
         openapi_config=None,
         logging_config=None,
     )
-    answering = EarlyAnswer(guard_origins(BodyLimits(HeadAsGet(app.asgi_handler)), conf))
+    answering = EarlyAnswer(guard_origins(BodyLimits(HeadAsGet(app.asgi_handler), client_address), conf))
     app.asgi_handler = RequestContext(RequestMetrics(answering, metrics), engine.name)
     return app
 

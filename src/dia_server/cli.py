@@ -53,21 +53,22 @@ def main() -> None:
 def serve(**flags: str | None) -> None:
     """Serve the API; the database is brought up to date first."""
     conf = load_settings(flags)
-    _check_address(conf.host, conf.port)
+    address = _check_address(conf.host, conf.port)
     _prepare_data(conf)
 
     from dia_server import serving
 
-    serving.run(conf)
+    serving.run(msgspec.structs.replace(conf, host=address))
 
 
-def _check_address(host: str, port: int) -> None:
-    """Fail in words, before anything is started, where the address cannot be had."""
+def _check_address(host: str, port: int) -> str:
+    """Return the IP address of `host`; fail in words, before anything is started, where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+            return str(probe.getsockname()[0])
         except OSError as error:
             raise click.ClickException(
                 f"Cannot listen on {host}:{port}: {error.strerror} (DIA_HOST, DIA_PORT)"

@@ -17,7 +17,7 @@ from dia_server.settings import Settings
 log = structlog.get_logger()
 
 PREVIEW_SLOTS = 16
-"""More would only make each other's sentences wait: the preview is one thread of espeak-ng."""
+"""More would only make each other's sentences wait: the preview has two processes of espeak-ng."""
 
 
 def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> AnyEngine:

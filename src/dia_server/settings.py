@@ -177,13 +177,15 @@ def _check_network(text: str) -> None:
 
 
 def _check_origin(text: str) -> None:
-    if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]*", text):
+    if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/\sA-Z]*", text):
         raise ValueError("expected origins like https://example.org:8443, in lower case, or *")
+    if re.search(r"^http:.*:80$|^https:.*:443$", text):
+        raise ValueError("expected origins without the port that their scheme has anyway")
 
 
 def _check_host(text: str) -> None:
-    if not re.fullmatch(r"\*|[\w.-]+", text):
-        raise ValueError("expected names like nas.fritz.box, without scheme and port, or *")
+    if not re.fullmatch(r"\*|[\w.-]*[\w-]", text, re.ASCII):
+        raise ValueError("expected names like nas.fritz.box, without scheme and port and in ASCII, or *")
 
 
 PARTS = {"trusted_proxies": _check_network, "cors_origins": _check_origin, "allowed_hosts": _check_host}

@@ -448,7 +448,7 @@ def test_the_right_key_is_asked_for_after_many_wrong_ones(open_studio: OpenStudi
         key = studio.page.get_by_label("API key")
         key.fill("open-barley")
         studio.button("Use this key").click()
-        studio.wait_for_text("This server does not know that key.")
+        studio.wait_for_text("That key is wrong: this server does not know it.")
         key.fill("open-sesame")
         studio.button("Use this key").click()
         studio.speak()

@@ -66,6 +66,20 @@ async def test_jobs_leave_the_slots_kept_for_newcomers_beside_a_client_too() -> 
     assert model.most == 7
 
 
+async def test_jobs_are_made_beside_many_clients_too() -> None:
+    gate = Gate()
+    model = ToneModel(slots=8)
+    model.before_step = lambda: gate() if model.steps == 3 else None  # when all slots are held
+    async with started(model, max_waiting=256) as engine:
+        crowd = [engine.submit(utterance("c" * (20 + n), f"client {n % 12}")) for n in range(72)]
+        await asyncio.to_thread(gate.entered.wait, 5)
+        jobs = [engine.submit(utterance("j", ""), background=True) for _ in range(4)]
+        gate.open()
+        await finish(*crowd, *jobs)
+
+    assert [seen.text[0] for seen in model.seen[:60]].count("j") == 4
+
+
 async def test_one_client_leaves_places_in_the_queue_to_others() -> None:
     gate = Gate()
     async with started(ToneModel(slots=1, before_step=gate), max_waiting=8) as engine:

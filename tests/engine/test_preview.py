@@ -23,9 +23,9 @@ def speak(
     preview.admit(0, Utterance(text, voice, seed=0, max_tokens=max_tokens))
     chunks: list[Chunk] = []
     while not chunks or not chunks[-1].done:
-        chunk = preview.step()[0]
-        assert isinstance(chunk, Chunk)
-        chunks.append(chunk)
+        for chunk in preview.step().values():
+            assert isinstance(chunk, Chunk)
+            chunks.append(chunk)
     preview.release(0)
     return np.concatenate([chunk.samples for chunk in chunks]), chunks
 
@@ -100,6 +100,23 @@ def test_a_client_whose_texts_are_short_has_no_more_turns_than_others() -> None:
 
     preview.close()
     assert slots == [0, 1, 0, 2, 0, 3]
+
+
+def test_a_long_text_is_not_starved_by_short_ones_that_come_without_end() -> None:
+    preview = Preview(slots=3, workers=1)
+    preview.admit(0, Utterance("[S1] " + "One. " * 50, "aria", seed=0, flow=Flow("one")))
+    said: list[int] = []
+    free = {1, 2}
+    for _ in range(12):
+        while free:
+            preview.admit(free.pop(), Utterance("[S1] One.", "aria", seed=0, flow=Flow("one")))
+        said += preview.step()
+        if said[-1]:
+            preview.release(said[-1])
+            free.add(said[-1])
+
+    preview.close()
+    assert said.count(0) >= 3
 
 
 def test_every_voice_and_speaker_tag_is_another_person(preview: Preview) -> None:

@@ -90,3 +90,17 @@ def test_a_cleared_queue_is_empty() -> None:
     fair.clear()
 
     assert (list(fair), len(fair), fair.pop(())) == ([], 0, None)
+
+
+def test_a_long_text_is_not_starved_by_short_ones_that_come_without_end() -> None:
+    long = Flow("one")
+    fair = queue(*(waiting("L", long) for _ in range(5)))
+    turns = ""
+    for _ in range(40):
+        while fair.waiting_of("one") - 5 + turns.count("L") < 3:
+            fair.push(waiting("s", Flow("one")))
+        generation = fair.pop([])
+        assert generation is not None
+        turns += generation.utterance.text
+
+    assert turns.count("L") == 5

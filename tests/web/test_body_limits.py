@@ -15,6 +15,10 @@ END: Any = {"type": "http.request", "body": b"", "more_body": False}
 GONE: Any = {"type": "http.disconnect"}
 
 
+def address_of(scope: Scope) -> str:
+    return str(scope.get("client", ("127.0.0.1", 1))[0])  # type: ignore[index]
+
+
 def part(size: int) -> Any:
     return {"type": "http.request", "body": b"x" * size, "more_body": True}
 
@@ -43,7 +47,7 @@ async def ignore(_: Any) -> None:
 @pytest.mark.parametrize("sent", [(), (part(100),), (part(MIN_BYTES - 1),)])
 async def test_a_body_that_stops_before_its_end_is_ended(sent: tuple[Any, ...]) -> None:
     with pytest.raises(BodyTooSlow, match="too slowly"):
-        await BodyLimits(read, window_s=WINDOW_S)(SCOPE, Client(*sent), ignore)
+        await BodyLimits(read, address_of, window_s=WINDOW_S)(SCOPE, Client(*sent), ignore)
 
 
 async def test_a_body_that_trickles_is_ended() -> None:
@@ -52,7 +56,7 @@ async def test_a_body_that_trickles_is_ended() -> None:
         return part(1)
 
     with pytest.raises(BodyTooSlow):
-        await BodyLimits(read, window_s=WINDOW_S)(SCOPE, Client(then=trickle), ignore)
+        await BodyLimits(read, address_of, window_s=WINDOW_S)(SCOPE, Client(then=trickle), ignore)
 
 
 async def test_a_slow_body_that_is_fast_enough_arrives() -> None:
@@ -64,7 +68,7 @@ async def test_a_slow_body_that_is_fast_enough_arrives() -> None:
         left -= 1
         return part(MIN_BYTES) if left else END
 
-    await BodyLimits(read, window_s=WINDOW_S)(SCOPE, Client(then=slowly), ignore)
+    await BodyLimits(read, address_of, window_s=WINDOW_S)(SCOPE, Client(then=slowly), ignore)
 
 
 async def test_the_handlers_own_time_does_not_count() -> None:
@@ -73,7 +77,7 @@ async def test_the_handlers_own_time_does_not_count() -> None:
         await asyncio.sleep(2 * WINDOW_S)
         await receive()
 
-    await BodyLimits(busy, window_s=WINDOW_S)(SCOPE, Client(part(1), END), ignore)
+    await BodyLimits(busy, address_of, window_s=WINDOW_S)(SCOPE, Client(part(1), END), ignore)
 
 
 async def test_waiting_for_the_client_to_leave_has_no_deadline() -> None:
@@ -85,11 +89,11 @@ async def test_waiting_for_the_client_to_leave_has_no_deadline() -> None:
         assert await receive() == END
         assert await receive() == GONE
 
-    await BodyLimits(answer, window_s=WINDOW_S)(SCOPE, Client(END, then=leave), ignore)
+    await BodyLimits(answer, address_of, window_s=WINDOW_S)(SCOPE, Client(END, then=leave), ignore)
 
 
 async def test_unfinished_bodies_share_the_memory() -> None:
-    app: ASGIApp = BodyLimits(read, max_held=1000)
+    app: ASGIApp = BodyLimits(read, address_of, max_held=1000)
     unfinished = asyncio.ensure_future(app(SCOPE, Client(part(600)), ignore))
     await asyncio.sleep(0)
 
@@ -99,3 +103,15 @@ async def test_unfinished_bodies_share_the_memory() -> None:
     unfinished.cancel()
     await asyncio.wait([unfinished])
     await app(SCOPE, Client(part(600), END), ignore)
+
+
+async def test_an_address_has_only_its_share_of_the_memory() -> None:
+    app: ASGIApp = BodyLimits(read, address_of, max_held_of_address=1000)
+    unfinished = asyncio.ensure_future(app(SCOPE, Client(part(600)), ignore))
+    await asyncio.sleep(0)
+
+    with pytest.raises(Overloaded):
+        await app(SCOPE, Client(part(600), END), ignore)
+    await app(SCOPE | {"client": ("127.0.0.2", 1)}, Client(part(600), END), ignore)
+    unfinished.cancel()
+    await asyncio.wait([unfinished])

@@ -290,8 +290,9 @@ class Engine:
         kept = min(NEWCOMER_SLOTS, slots // CLIENT_SHARE)
         newcomers_only = slots - len(self._busy) <= kept
         allowed = max(1, slots - max(1, slots // RESERVED_SHARE))
-        may_run = not newcomers_only and len(self._busy) - len(requests) < allowed
-        if self._background and may_run and (not self._waiting or self._passed + 1 >= FAIR_SHARE):
+        due = self._waiting and self._passed + 1 >= FAIR_SHARE
+        may_run = (due or not newcomers_only) and len(self._busy) - len(requests) < allowed
+        if self._background and may_run and (due or not self._waiting):
             self._passed = 0
             return self._background.popleft()
         if (generation := self._waiting.pop(requests, newcomers_only=newcomers_only)) is not None:

@@ -1,7 +1,7 @@
 """espeak-ng, a formant synthesizer, called from its wheel's shared library.
 
 The library is one per process, not thread-safe, and can be crashed by a text of five characters: it runs in a
-process of its own (native.py), for which this module imports little.
+process of its own (native/), for which this module imports little.
 """
 
 import _ctypes

@@ -34,6 +34,7 @@ DEADLINE_S = 10.0
 """Seconds for one sentence; it takes some 10 ms."""
 MEMORY = 256 * MIB
 """Bytes that espeak-ng may take for one sentence."""
+POLL_S = 0.005
 MAX_CALLS = 5000
 """Sentences that one process says: espeak-ng leaks 2 kB with each."""
 WORKERS = 2
@@ -91,13 +92,17 @@ class Preview:
         self._scripts[slot] = _Script(utterance)
 
     def step(self) -> Mapping[int, Chunk | Exception]:
-        """Keep every process speaking, and return the sentences that are said, one at least."""
+        """Keep every process speaking, and return the sentences that are said.
+
+        While a process is free it waits for moments only: an utterance may come that has work for it.
+        """
         while len(self._speaking) < self._workers and (slot := self._next()) is not None:
             script = self._scripts[slot]
             profile, clause = script.clauses[0]
             self._turns.take(script.flow)
             self._speaking[slot] = self._pool.submit(Espeak.speak, clause, profile, script.seed)
-        done, _ = wait(self._speaking.values(), return_when=FIRST_COMPLETED)
+        patience_s = POLL_S if len(self._speaking) < self._workers else None
+        done, _ = wait(self._speaking.values(), patience_s, FIRST_COMPLETED)
         said = [slot for slot, speech in self._speaking.items() if speech in done]
         return {slot: self._advance(self._scripts[slot], self._speaking.pop(slot)) for slot in said}
 

@@ -13,12 +13,16 @@ class Turns:
         self._last: dict[str | Flow, int] = {}
 
     def last(self, name: str | Flow) -> int:
-        """Return the number of the last turn of a client or a request; 0 for one without a turn yet."""
-        return self._last.get(name, 0)
+        """Return the number of the last turn of a client or a request.
+
+        One that is new goes before the one whose turn was the last, but after those that wait longer:
+        requests that come without end would otherwise each go before a long one.
+        """
+        return self._last.setdefault(name, self._count - 1)
 
     def take(self, flow: Flow) -> None:
         """Note a turn of `flow`, and so of its client."""
-        self._count += 1
+        self._count += 2  # the number between is for those that are new
         self._last[flow.client] = self._last[flow] = self._count
 
     def forget_all_but(self, flows: Iterable[Flow]) -> None:

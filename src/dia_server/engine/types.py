@@ -100,7 +100,7 @@ class Model(Protocol):
         """Take `utterance` into the free `slot`; raises what concerns this utterance alone."""
 
     def step(self) -> Mapping[int, Chunk | Exception]:
-        """Advance the busy slots, one at least; return what is new of each.
+        """Advance the busy slots for a moment; return what is new of each.
 
         An exception as a slot's value ends that utterance, one that is raised ends them all. A
         slot stays busy until it is released.

@@ -20,10 +20,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
-from dia_server.errors import ServerError
+from dia_server.errors import ModelNotLoaded, ServerError
 
 log = logging.getLogger(__name__)
 
+RESTART_S = 10
+"""Seconds after which a client may try again that came while the worker died."""
 EXIT_S = 10.0
 """How long a worker may take to close its model before it is ended."""
 
@@ -53,8 +55,8 @@ class WorkerModel:
         try:
             self._call("admit", slot, utterance)
         except WorkerDied:
-            if self._busy:
-                raise  # the next step finds it out too, for those that were running
+            if self._busy:  # the next step tells those that were running, this one was not
+                raise ModelNotLoaded("The engine starts again", retry_after=RESTART_S) from None
             self._restart()
             self._call("admit", slot, utterance)
         self._busy.add(slot)

@@ -15,4 +15,5 @@ from dia_server.native.pool import NativePool as NativePool
 from dia_server.native.worker import MIB as MIB
 from dia_server.native.worker import Closed as Closed
 from dia_server.native.worker import NativeFailure as NativeFailure
+from dia_server.native.worker import NativeUnavailable as NativeUnavailable
 from dia_server.native.worker import NativeWorker as NativeWorker

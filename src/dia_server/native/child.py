@@ -1,5 +1,6 @@
 """The child's side: an object, and the calls that its methods answer. It imports as little as it can."""
 
+import math
 import os
 import signal
 import sys
@@ -14,12 +15,19 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+ALARM_AFTER_S = 5
+"""Seconds after its deadline at which a call ends its process, which the parent should have done."""
 OUT_OF_MEMORY = "out of memory"
 """Sent in place of an error's name."""
 
 
-def serve(connection: Connection, factory: Callable[[], object], memory: int | None) -> None:
-    """The child's life: make the object, then answer calls until the other end closes."""
+def serve(
+    connection: Connection, factory: Callable[[], object], memory: int | None, deadline_s: float
+) -> None:
+    """The child's life: make the object, then answer calls until the other end closes.
+
+    A call that lasts longer than `deadline_s` ends it here too: the parent may be gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     _silence()
     try:
@@ -32,10 +40,10 @@ def serve(connection: Connection, factory: Callable[[], object], memory: int | N
     connection.send_bytes(msgspec.msgpack.encode(("returned", None)))
     with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
-            connection.send_bytes(_answer_to(served, connection))
+            connection.send_bytes(_answer_to(served, connection, deadline_s))
 
 
-def _answer_to(served: object, connection: Connection) -> bytes:
+def _answer_to(served: object, connection: Connection, deadline_s: float) -> bytes:
     name, values = msgspec.msgpack.decode(connection.recv_bytes(), type=tuple[str, list[Any]])
     method = getattr(type(served), name)
     kinds, _ = signature(method)
@@ -43,11 +51,14 @@ def _answer_to(served: object, connection: Connection) -> bytes:
         receive_file(connection) if kind is BinaryIO else msgspec.convert(value, kind)
         for kind, value in zip(kinds, values, strict=True)
     ]
+    set_alarm = getattr(signal, "alarm", lambda _: None)  # Windows has none
+    set_alarm(math.ceil(deadline_s) + ALARM_AFTER_S)
     try:
         return msgspec.msgpack.encode(("returned", method(served, *args)))
     except Exception as error:  # noqa: BLE001 - raised again in the parent
         return _failure(error)
     finally:
+        set_alarm(0)
         for arg in args:
             if is_file(arg):
                 arg.close()

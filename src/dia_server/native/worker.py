@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, cast
 import msgspec
 
 from dia_server import errors
-from dia_server.errors import ServerError
+from dia_server.errors import Overloaded, ServerError
 from dia_server.native.child import OUT_OF_MEMORY, is_file, send_file, serve, signature
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,10 @@ PRELOADED = ["dia_server.cli", "dia_server.native.child", "dia_server.engine.esp
 """Modules that the fork server imports once, so that a child is there in 10 ms; none that starts threads."""
 START_S = 60.0
 """Seconds until a child must be ready, unless its factory has another limit."""
+START_PAUSES_S = (0.02, 0.1, 0.4)
+"""Seconds before a start that failed is tried again."""
+RETRY_S = 5
+"""Seconds after which a client may try again where no child can be started."""
 MAX_CRASHES = 2
 """Children that one call may kill before its input is taken for the cause."""
 MAX_ANSWER = 64 * MIB
@@ -38,6 +43,10 @@ EXIT_S = 1.0
 
 class NativeFailure(ServerError):
     """A call crashed its child twice, or took too long or too much memory; the message says which."""
+
+
+class NativeUnavailable(Overloaded):
+    """No child can be started, whatever the call."""
 
 
 class Closed(ServerError):
@@ -77,7 +86,21 @@ class NativeWorker(Generic[S]):
         self._closed = False
 
     def start(self) -> None:
-        """Start the child if there is none, without waiting for it."""
+        """Start the child if there is none, without waiting for it; raises NativeUnavailable."""
+        for pause_s in (*START_PAUSES_S, None):
+            try:
+                return self._start()
+            except (
+                OSError,
+                EOFError,
+            ) as error:  # no file or process is free, or the fork server has just died
+                if pause_s is None:
+                    raise NativeUnavailable(
+                        f"The {self._name} process cannot be started: {error}", retry_after=RETRY_S
+                    ) from error
+                time.sleep(pause_s)
+
+    def _start(self) -> None:
         if self._process is not None:
             return
         context = multiprocessing.get_context(METHOD)
@@ -87,7 +110,7 @@ class NativeWorker(Generic[S]):
             BaseProcess,
             context.Process(  # type: ignore[attr-defined]
                 target=serve,
-                args=(theirs, self._factory, self._memory),
+                args=(theirs, self._factory, self._memory, self._deadline_s),
                 name=f"dia-{self._name}",
                 daemon=True,
             ),
@@ -100,7 +123,7 @@ class NativeWorker(Generic[S]):
 
     def wait(self) -> None:
         """Start the child and return once its object is made; raises what making it raised."""
-        self._run(self._await_ready)
+        self._run(lambda: None)
 
     def call(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `method` of the child's object; raises what it raised, NativeFailure or Closed.
@@ -115,7 +138,6 @@ class NativeWorker(Generic[S]):
         self._calls += 1
         if self._calls == self._max_calls:
             self._bury()
-            self.start()
         return cast(R, answer)
 
     def close(self) -> None:
@@ -134,10 +156,17 @@ class NativeWorker(Generic[S]):
             if crashes == MAX_CRASHES:
                 raise NativeFailure(f"the {self._name} process crashed {crashes} times on it ({cause})")
             try:
+                self._await_ready()
                 return work()
             except TimeoutError as error:
                 self._bury()
                 raise NativeFailure(f"it takes the {self._name} process {error}") from None
+            except MemoryError:
+                is_fresh = not self._calls
+                self._bury()
+                if is_fresh:  # else what earlier calls have left may be the cause
+                    most = "" if self._memory is None else f": the limit is {self._memory // MIB} MiB"
+                    raise NativeFailure(f"it takes the {self._name} process too much memory{most}") from None
             except (EOFError, OSError, msgspec.MsgspecError):  # the last: it answers nonsense
                 cause = self._bury()
                 crashes += 1
@@ -145,26 +174,34 @@ class NativeWorker(Generic[S]):
         raise Closed(f"The {self._name} process is closed")
 
     def _await_ready(self) -> None:
-        if not self._is_ready:
-            try:
-                self._answer(self._start_s)
-            except ServerError:
-                self._bury()
-                raise
-            self._is_ready = True
+        if self._is_ready:
+            return
+        try:
+            self._answer(self._start_s)
+        except ServerError:
+            self._bury()
+            raise
+        except (EOFError, OSError, MemoryError, msgspec.MsgspecError) as error:
+            cause = self._bury()
+            if self._closed:
+                raise EOFError from None
+            raise NativeUnavailable(
+                f"The {self._name} process cannot be started: {error or cause}", retry_after=RETRY_S
+            ) from None
+        self._is_ready = True
 
     def _ask(self, question: tuple[str, list[Any]], files: list[tuple[BinaryIO, int]]) -> Any:
-        self._await_ready()
         assert self._connection is not None
         assert self._process is not None
-        self._connection.send_bytes(msgspec.msgpack.encode(question))
-        for file, descriptor in files:
+        for file, _ in files:
             file.seek(0)
+        self._connection.send_bytes(msgspec.msgpack.encode(question))
+        for _, descriptor in files:
             send_file(self._connection, descriptor, self._process.pid)
         return self._answer(self._deadline_s)
 
     def _answer(self, deadline_s: float | None) -> Any:
-        """The child's next answer; raises what it raised, TimeoutError, and EOFError where it is gone."""
+        """The child's next answer; raises what it raised, TimeoutError, EOFError where it is gone."""
         assert self._connection is not None
         if not self._connection.poll(deadline_s):
             raise TimeoutError(f"longer than {deadline_s:g} s")
@@ -173,8 +210,7 @@ class NativeWorker(Generic[S]):
         if kind == "returned":
             return value
         if kind == OUT_OF_MEMORY:
-            most = "" if self._memory is None else f": the limit is {self._memory // MIB} MiB"
-            raise NativeFailure(f"it takes the {self._name} process too much memory{most}")
+            raise MemoryError
         raise _raised(kind, str(value))
 
     def _bury(self) -> str:

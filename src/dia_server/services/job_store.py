@@ -211,9 +211,11 @@ class JobStore:
     async def complete(self, job_id: str) -> bool:
         """Finish and count a job whose file is there; returns False where it was not running any more."""
         async with self._sessions.begin() as session:
-            row = await session.scalar(select(Row).where(Row.job_id == job_id, Row.status == "processing"))
-            if row is None:
+            row = await session.scalar(select(Row).where(Row.job_id == job_id))
+            if row is None or row.status not in {"processing", "completed"}:
                 return False
+            if row.status == "completed":  # by an attempt of which the commit was not confirmed
+                return True
             row.status, row.progress, row.finished_at = "completed", 1.0, now()
             made = Made(
                 generation_s=row.generation_s or 0,

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
 from dia_server.db.models import AudioPrompt
-from dia_server.errors import Conflict, Invalid, NotFound, StorageUnavailable, UnusableAudio
+from dia_server.errors import Conflict, Invalid, NotFound, ServerError, StorageUnavailable, UnusableAudio
 from dia_server.services import prompt_folder
 from dia_server.services.file_change import FileChange
 from dia_server.services.outputs import PIECE
@@ -157,7 +157,7 @@ class PromptService:
             old = self._prompts.get(prompt_id)
             try:
                 await self._read(prompt_id, name)
-            except (UnusableAudio, OSError, StorageUnavailable) as error:
+            except (ServerError, OSError) as error:
                 skipped.append(Skipped(name, getattr(error, "strerror", None) or str(error)))
                 if isinstance(error, UnusableAudio) and name == wav_name(prompt_id):
                     async with self._lock:

@@ -148,6 +148,7 @@ class Whisper:
         try:
             opened = model.call(Transcriber.opened)
         except ServerError as error:
+            model.close()
             self._model = None
             self._error = f"Whisper model {size!r} cannot be loaded: {error}"
             self._failed, self._failed_at = size, time.monotonic()

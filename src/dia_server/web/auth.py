@@ -45,10 +45,12 @@ class ApiKeys(ASGIMiddleware):
             return
         if self._wrong.add(self._client_address(scope)) > MAX_WRONG_KEYS:
             wait = self._wrong.wait_s
-            raise RateLimitExceeded(
+            failure = RateLimitExceeded(
                 f"The API key is wrong, as were {MAX_WRONG_KEYS} before; try again in {wait} s",
                 retry_after=wait,
             )
+            failure.headers = {"x-should-retry": "false"}  # type: ignore[attr-defined]  # it stays wrong
+            raise failure
         raise Unauthorized("The API key is wrong")
 
 

@@ -1,6 +1,8 @@
 """Limits on request bodies while they arrive, which the HTTP server does not have."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 
 from litestar.datastructures import Headers
 from litestar.enums import ScopeType
@@ -15,6 +17,8 @@ MIN_BYTES = 20_000
 """Bytes that must arrive in a window: 1 kB/s."""
 MAX_HELD = 256 * 1024 * 1024
 """Bytes of all unfinished bodies in memory; uploads go to the disk."""
+MAX_HELD_OF_ADDRESS = 32 * 1024 * 1024
+"""Bytes of them that are of one address."""
 RETRY_S = 10
 """Seconds after which a client whose body found no memory may try again."""
 
@@ -29,17 +33,28 @@ class BodyLimits:
     Only the time spent waiting for the client counts. `receive` has no deadline once the body is complete.
     """
 
-    def __init__(self, app: ASGIApp, *, window_s: float = WINDOW_S, max_held: int = MAX_HELD) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        client_address: Callable[[Scope], str],
+        *,
+        window_s: float = WINDOW_S,
+        max_held: int = MAX_HELD,
+        max_held_of_address: int = MAX_HELD_OF_ADDRESS,
+    ) -> None:
         self._app = app
+        self._client_address = client_address
         self._window_s = window_s
         self._max_held = max_held
-        self._held = 0
+        self._max_held_of_address = max_held_of_address
+        self._held: Counter[str] = Counter()
+        """Bytes that are held, by address."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        body = _Body(self._window_s)
+        body = _Body(self._client_address(scope), self._window_s)
         in_memory = not Headers.from_scope(scope).get("content-type", "").startswith("multipart/")
 
         async def receive_limited() -> ReceiveMessage:
@@ -53,19 +68,26 @@ class BodyLimits:
         try:
             await self._app(scope, receive_limited, send)
         finally:
-            self._held -= body.held
+            self._account(body, 0)
 
     def _hold(self, body: "_Body") -> None:
         """Account for what has arrived of `body`; raises Overloaded where that is too much."""
-        now = 0 if body.complete else body.arrived
-        self._held += now - body.held
-        body.held = now
-        if self._held > self._max_held:
+        self._account(body, 0 if body.complete else body.arrived)
+        if body.held and (
+            self._held[body.address] > self._max_held_of_address or self._held.total() > self._max_held
+        ):
             raise Overloaded("Too many unfinished requests are being received", retry_after=RETRY_S)
+
+    def _account(self, body: "_Body", held: int) -> None:
+        self._held[body.address] += held - body.held
+        body.held = held
+        if not self._held[body.address]:
+            del self._held[body.address]
 
 
 class _Body:
-    def __init__(self, window_s: float) -> None:
+    def __init__(self, address: str, window_s: float) -> None:
+        self.address = address
         self.complete = False
         self.arrived = 0
         self.held = 0

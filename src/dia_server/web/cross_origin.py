@@ -25,6 +25,7 @@ EXPOSED_HEADERS = [
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",
     "Retry-After",
+    "X-Should-Retry",
     "X-Request-ID",
     "X-Engine",
     "X-Seed",

@@ -52,7 +52,7 @@ class ServerController(Controller):
         await config_service.update({name: value for name, value in changes if value is not msgspec.UNSET})
         return _config(config_service)
 
-    @delete("/config/{name:str}", status_code=200, opt={"errors": (404, 503)})
+    @delete("/config/{name:str}", status_code=200, opt={"errors": (403, 404, 503)})
     async def give_up_config_value(
         self, name: FromPath[str], config_service: NamedDependency[ConfigService]
     ) -> Config:

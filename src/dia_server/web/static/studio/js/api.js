@@ -5,7 +5,7 @@ import { askForKey } from "./key.js";
 import { plain } from "./words.js";
 
 // the setting that limits what is asked for, by its path
-const LIMITS = [[/^\/jobs/, "DIA_RATE_LIMIT_JOBS"], [/\/upload$/, "DIA_RATE_LIMIT_UPLOAD"], [/^/, "DIA_RATE_LIMIT_GENERATE"]];
+const LIMITS = [[/^\/(jobs|plan)/, "DIA_RATE_LIMIT_JOBS"], [/\/upload$/, "DIA_RATE_LIMIT_UPLOAD"], [/^/, "DIA_RATE_LIMIT_GENERATE"]];
 
 export class Refusal extends Error {
   constructor(words, status = 0, code = "") {
@@ -28,14 +28,20 @@ export async function send(method, path, { json, form, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new Refusal("The server does not answer. Is it still running?");
   }
-  // 429 without the headers of a limit: too many wrong keys came from here, but a right one is taken
-  if (response.status === 401 || (response.status === 429 && key && !response.headers.has("X-RateLimit-Limit"))) {
+  if (response.status === 401 || (key && await tooManyWrongKeys(response))) {
     // another request may have asked meanwhile
     if (state.key === key) change({ key: await askForKey(Boolean(key)) });
     return send(method, path, { json, form, signal });
   }
   if (!response.ok) throw await refusal(response, path);
   return response;
+}
+
+/** Whether it is refused for wrong keys that came from here before, and not by a limit or a proxy; a right one is taken. */
+async function tooManyWrongKeys(response) {
+  if (response.status !== 429 || response.headers.has("X-RateLimit-Limit")) return false;
+  const body = await response.clone().json().catch(() => ({}));
+  return body.error_code === "RATE_LIMIT_EXCEEDED";
 }
 
 export const get = async (path) => (await send("GET", path)).json();

@@ -77,7 +77,8 @@ async function clearFinished() {
   const failures = [];
   for (const row of gone) {
     row.clip.stop();
-    await row.forget().catch((failure) => { if (failure.status !== 404) failures.push(failure); }); // gone already
+    if (failures[0]?.status === 429) failures.push(failures[0]); // the others would be refused too
+    else await row.forget().catch((failure) => { if (failure.status !== 404) failures.push(failure); }); // gone already
   }
   if (failures.length) trouble(clearError, `Not deleted: ${failures.length} of ${gone.length}. ${failures[0].message}`);
   else notice(`${gone.length} finished ${jobs} deleted.`);

@@ -107,7 +107,7 @@ function keys(event) {
     silence();
   } else if (key === "Enter" && (ctrlKey || metaKey) && location.hash.slice(1) in { "": 1, speak: 1 }) {
     event.preventDefault();
-    press();
+    if (!event.repeat) press();
   }
 }
 
