@@ -3,8 +3,10 @@
 import logging
 import multiprocessing
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, cast
@@ -115,7 +117,8 @@ class NativeWorker(Generic[S]):
                 daemon=True,
             ),
         )
-        process.start()
+        with _uninterrupted():
+            process.start()
         theirs.close()  # so that the pipe ends when the child does
         self._process, self._connection = process, ours
         if self._closed:  # meanwhile, by another thread
@@ -226,6 +229,19 @@ class NativeWorker(Generic[S]):
         self._is_ready = False
         self._calls = 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Start processes that Ctrl-C, which reaches all, does not end: the parent decides when they do."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _raised(kind: str, message: str) -> ServerError:
