@@ -36,7 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 )
 def test_texts_are_spoken_or_refused(server: Server, count: int) -> None:
     async def speak(client: httpx.AsyncClient, text: str) -> httpx.Response:
-        # for people: faults of espeak-ng depend on the language's rules, not on the voice
         body = {"text": text, "response_format": "pcm"}
         return await client.post("/generate", json=body)
 
