@@ -83,15 +83,10 @@ def furnish(client: httpx.Client) -> None:
         give_voice(client, voice_id, voice_id)
     for text in JOBS:
         submit(client, text=text, response_format="mp3", voice_id="grandmother")
-    client.post(
-        "/audio_prompts/upload", data={"prompt_id": "stranger"}, files={"audio_file": ("s.wav", audio)}
-    )
-    give_voice(client, "stranger", "stranger")
-    submit(client, text="[S1] I have a voice, and nobody knows what it said.", voice_id="stranger")
+    unwanted = submit(client, text="[S1] I had more to say, but not today. " * 80)
+    client.delete(f"/jobs/{unwanted}")
     while any(job["status"] in {"pending", "processing"} for job in client.get("/jobs").json()["jobs"]):
         time.sleep(0.1)
-    client.delete("/voice_mappings/stranger")
-    client.delete("/audio_prompts/stranger")
 
 
 def give_voice(client: httpx.Client, voice_id: str, prompt_id: str) -> None:
