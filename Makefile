@@ -24,7 +24,7 @@ test: $(VENV)/installed-dev  ## Set everything up and run every test
 
 .PHONY: test-full
 test-full: $(VENV)/installed-dev  ## Run what takes too long for every change: long fuzzing
-	@$(BIN)/python -m pytest -m full tests/live
+	@$(BIN)/python -m pytest -m full -o faulthandler_timeout=3600 tests/live
 
 .PHONY: check
 check: $(VENV)/installed-dev  ## Check style and types
