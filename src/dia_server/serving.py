@@ -51,7 +51,7 @@ HTTP1 = HTTP1Settings(header_read_timeout=30_000, max_buffer_size=64 * 1024)
 
 
 IMAGE_MARK = Path(sys.prefix) / "container-image"
-"""A file that our container image has, where listening everywhere says nothing of who can connect."""
+"""File that our container image has: listening everywhere does not open that to other machines."""
 
 
 _listeners: list[socket.socket] = []

@@ -132,7 +132,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def beyond_loopback(self) -> bool:
-        """Whether other machines can reach the server."""
+        """Return whether other machines can reach the server."""
         try:
             return not ip_address(self.host).is_loopback
         except ValueError:

@@ -1,4 +1,4 @@
-"""What clients that are slow, or do not read, cost the others: a real server and raw sockets."""
+"""Cost of clients that are slow, or do not read, to the others: a real server and raw sockets."""
 
 import resource
 import socket

@@ -18,7 +18,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 async def flows(settings: Settings, *headers: dict[str, str]) -> list[Flow]:
-    """Of one request to each route that speaks, with each of `headers`."""
+    """Return the flow of a request to each route that speaks, with each of `headers`."""
     model = ToneModel()
     async with serving(settings, model) as client:
         for shown in headers:

@@ -1,4 +1,4 @@
-"""What is refused when it is asked for at once is refused for a job too, when it is submitted."""
+"""A request that is refused when it is asked for at once is refused as a job too, at its submission."""
 
 from typing import Any
 

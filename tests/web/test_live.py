@@ -24,7 +24,7 @@ from tests.web.test_jobs import connect
 
 MAX_WAITING = 8
 PLACES = 7
-"""Of them, for one client."""
+"""Places for one client."""
 HELLO = {"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria"}}
 
 

@@ -94,7 +94,7 @@ def _pci_gpus(folder: Path) -> Iterator[str]:
 
 
 def _missing_for_kernels() -> Iterator[str]:
-    """What Triton lacks to build a kernel's launcher."""
+    """Return the parts that Triton lacks to build a kernel's launcher."""
     if _version("triton") is None:
         yield "Triton"
     if not _has_compiler():

@@ -1,4 +1,4 @@
-"""The port, and who may use it."""
+"""The port, and the clients that may use it."""
 
 import http.client
 import json

@@ -59,7 +59,7 @@ class Engine:
         """Why the model could not be loaded; `load` tries again."""
         self.slots = 0
         self.notes: tuple[str, ...] = ()
-        """What of the model works in a reduced way."""
+        """Parts of the model that work in a reduced way."""
         self.work = Work()
         self._on_end: Callable[[Generation], None] = lambda _: None
         self._load_model = load_model

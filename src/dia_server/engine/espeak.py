@@ -39,7 +39,7 @@ class Profile:
 
 
 class Espeak:
-    """What a `NativeWorker` serves."""
+    """Object that a `NativeWorker` serves."""
 
     def __init__(self) -> None:
         """Raises AudioProcessingError where the library does not speak."""

@@ -93,7 +93,7 @@ class Model(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What works in a reduced way on this machine, why, and the remedy."""
+        """Parts that work in a reduced way on this machine, with cause and remedy."""
         ...
 
     def admit(self, slot: int, utterance: Utterance) -> None:

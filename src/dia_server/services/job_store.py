@@ -63,7 +63,7 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     alone: bool
-    """Whether an earlier attempt was cut short, so that no other job runs beside it."""
+    """True where an earlier attempt was cut short: no other job may run beside it."""
 
 
 class Wanted(Struct, frozen=True):

@@ -26,7 +26,7 @@ class Status:
     """Limit for the text of one request."""
     error: str | None
     may_load: bool
-    """Whether `load` would try again what has failed."""
+    """True where `load` would try again."""
     notes: tuple[str, ...]
 
 

@@ -1,4 +1,4 @@
-"""Whether Triton can build and run this engine's kernels on a device.
+"""A probe that builds and runs this engine's Triton kernels on a device.
 
 Triton compiles each kernel's launcher at run time, with a C compiler and Python's headers. Slim images, many
 desktops and Windows lack them.
