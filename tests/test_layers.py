@@ -58,7 +58,11 @@ def test_only_settings_and_cli_know_the_environment(path: Path) -> None:
     assert not reads or path.name in {"settings.py", "cli.py"}
 
 
-@pytest.mark.parametrize("module", ["dia_server.cli", "dia_server.app"])
+CHILDREN = ["dia_server.engine.espeak", "dia_server.audio.prompt", "dia_server.services.transcriber"]
+"""Modules that child processes import, which have to be there at once."""
+
+
+@pytest.mark.parametrize("module", ["dia_server.cli", "dia_server.app", *CHILDREN])
 def test_starting_imports_no_torch(module: str) -> None:
     program = f"import sys, {module}; print({{'torch', 'transformers', 'faster_whisper'}} & {{*sys.modules}})"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
