@@ -22,6 +22,7 @@ class Fragile:
             raise UnusableAudio("not today")
         self._folder = Path(folder)
         self._pid = os.getpid()
+        self._leaked: list[bytearray] = []
 
     def pid(self) -> int:
         return self._pid
@@ -54,6 +55,10 @@ class Fragile:
 
     def allocate(self, size: int) -> int:
         return len(bytearray(size))
+
+    def leak(self, size: int) -> int:
+        self._leaked.append(bytearray(size))
+        return self._pid
 
     def answer(self, size: int) -> bytes:
         return bytes(size)

@@ -21,7 +21,7 @@ import numpy as np
 from dia_server.engine.espeak import Espeak, Profile
 from dia_server.engine.turns import Turns
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
-from dia_server.errors import ModelNotLoaded, ServerError, UnspeakableText
+from dia_server.errors import AudioProcessingError, ModelNotLoaded, ServerError, UnspeakableText
 from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
 
 FRAME = 512
@@ -35,8 +35,6 @@ DEADLINE_S = 10.0
 MEMORY = 256 * MIB
 """Bytes that espeak-ng may take for one sentence."""
 POLL_S = 0.005
-MAX_CALLS = 5000
-"""Sentences that one process says: espeak-ng leaks 2 kB with each."""
 WORKERS = 2
 """Processes that speak: while one is started again after a crash, the other goes on."""
 
@@ -72,7 +70,7 @@ def _loaded(slots: int) -> Model:
 
 
 def espeak() -> NativeWorker[Espeak]:
-    return NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY, max_calls=MAX_CALLS)
+    return NativeWorker("espeak", Espeak, deadline_s=DEADLINE_S, memory=MEMORY)
 
 
 class Preview:
@@ -132,7 +130,7 @@ class Preview:
     def _advance(self, script: "_Script", speech: Future[tuple[int, bytes]]) -> Chunk | Exception:
         try:
             rate, pcm = speech.result()
-        except NativeFailure as failure:
+        except (NativeFailure, AudioProcessingError) as failure:
             return UnspeakableText(f"The preview voice cannot say the text: {failure}", param="text")
         except ServerError as error:
             return error

@@ -1,6 +1,7 @@
 """The child's side: an object, and the calls that its methods answer. It imports as little as it can."""
 
 import math
+import mmap
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ ALARM_AFTER_S = 5
 """Seconds after its deadline at which a call ends its process, which the parent should have done."""
 OUT_OF_MEMORY = "out of memory"
 """Sent in place of an error's name."""
+LAST = "last"
+"""Sent with an answer where calls have left so much memory behind that a new child takes the next one."""
 
 
 def serve(
@@ -33,17 +36,22 @@ def serve(
     try:
         served = factory()
     except Exception as error:  # noqa: BLE001 - raised again in the parent
-        connection.send_bytes(_failure(error))
+        connection.send_bytes(msgspec.msgpack.encode(_failure(error)))
         return
+    enough = math.inf
     if memory is not None:
         limit_memory(memory)
+        enough = _address_space() + memory / 2
     connection.send_bytes(msgspec.msgpack.encode(("returned", None)))
     with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
-            connection.send_bytes(_answer_to(served, connection, deadline_s))
+            kind, value = _answer_to(served, connection, deadline_s)
+            if kind == "returned" and _address_space() > enough:
+                kind = LAST
+            connection.send_bytes(msgspec.msgpack.encode((kind, value)))
 
 
-def _answer_to(served: object, connection: Connection, deadline_s: float) -> bytes:
+def _answer_to(served: object, connection: Connection, deadline_s: float) -> tuple[str, Any]:
     name, values = msgspec.msgpack.decode(connection.recv_bytes(), type=tuple[str, list[Any]])
     method = getattr(type(served), name)
     kinds, _ = signature(method)
@@ -54,7 +62,7 @@ def _answer_to(served: object, connection: Connection, deadline_s: float) -> byt
     set_alarm = getattr(signal, "alarm", lambda _: None)  # Windows has none
     set_alarm(math.ceil(deadline_s) + ALARM_AFTER_S)
     try:
-        return msgspec.msgpack.encode(("returned", method(served, *args)))
+        return "returned", method(served, *args)
     except Exception as error:  # noqa: BLE001 - raised again in the parent
         return _failure(error)
     finally:
@@ -64,10 +72,8 @@ def _answer_to(served: object, connection: Connection, deadline_s: float) -> byt
                 arg.close()
 
 
-def _failure(error: Exception) -> bytes:
-    if isinstance(error, MemoryError):
-        return msgspec.msgpack.encode((OUT_OF_MEMORY, ""))
-    return msgspec.msgpack.encode((type(error).__name__, str(error)))
+def _failure(error: Exception) -> tuple[str, str]:
+    return (OUT_OF_MEMORY, "") if isinstance(error, MemoryError) else (type(error).__name__, str(error))
 
 
 def _silence() -> None:
@@ -82,9 +88,15 @@ def limit_memory(growth: int) -> None:
     if sys.platform == "linux":
         import resource
 
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + growth
+        limit = _address_space() + growth
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _address_space() -> int:
+    """Return the bytes of this process's address space, 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0
+    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
 
 
 def is_file(arg: object) -> bool:

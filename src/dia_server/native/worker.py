@@ -15,7 +15,7 @@ import msgspec
 
 from dia_server import errors
 from dia_server.errors import Overloaded, ServerError
-from dia_server.native.child import OUT_OF_MEMORY, is_file, send_file, serve, signature
+from dia_server.native.child import LAST, OUT_OF_MEMORY, is_file, send_file, serve, signature
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,10 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 MIB = 1024 * 1024
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-"""How children start: a fork of this process would copy the locks of its other threads."""
+HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
+METHOD = "forkserver" if HAS_FORKSERVER and sys.version_info[:3] > (3, 11, 0) else "spawn"
+"""How children start: a fork of this process would copy the locks of its other threads, and Python 3.11.0's
+fork server takes orders from any user of the machine (CVE-2022-42919)."""
 PRELOADED = ["dia_server.cli", "dia_server.native.child", "dia_server.engine.espeak"]
 """Modules that the fork server imports once, so that a child is there in 10 ms; none that starts threads."""
 START_S = 60.0
@@ -66,22 +68,20 @@ class NativeWorker(Generic[S]):
         deadline_s: float,
         memory: int | None,
         start_s: float | None = START_S,
-        max_calls: int | None = None,
     ) -> None:
         """`factory` makes the object in the child; it must be picklable.
 
         `deadline_s` is the longest a call may take, `start_s` the longest the factory may. `memory` is the
-        number of bytes that calls may add to what the child has once the object is made; after `max_calls`
-        calls it gives way to a new one, for a library that leaks. None is no limit.
+        number of bytes that calls may add to what the child has once the object is made; where they have left
+        half of it behind, for a library that leaks, a new child takes the next call. None is no limit.
         """
         self._name = name
         self._factory = factory
         self._deadline_s = deadline_s
         self._start_s = start_s
         self._memory = memory
-        self._max_calls = max_calls
-        self._calls = 0
-        """Calls that the present child has answered."""
+        self._is_used = False
+        """Whether the present child has answered a call."""
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._is_ready = False
@@ -138,9 +138,6 @@ class NativeWorker(Generic[S]):
         values = [None if is_file(arg) else arg for arg in args]
         kind = signature(method)[1]
         answer = self._run(lambda: msgspec.convert(self._ask((method.__name__, values), files), kind))
-        self._calls += 1
-        if self._calls == self._max_calls:
-            self._bury()
         return cast(R, answer)
 
     def close(self) -> None:
@@ -165,9 +162,9 @@ class NativeWorker(Generic[S]):
                 self._bury()
                 raise NativeFailure(f"it takes the {self._name} process {error}") from None
             except MemoryError:
-                is_fresh = not self._calls
+                was_used = self._is_used
                 self._bury()
-                if is_fresh:  # else what earlier calls have left may be the cause
+                if not was_used:  # else what earlier calls have left may be the cause
                     most = "" if self._memory is None else f": the limit is {self._memory // MIB} MiB"
                     raise NativeFailure(f"it takes the {self._name} process too much memory{most}") from None
             except (EOFError, OSError, msgspec.MsgspecError):  # the last: it answers nonsense
@@ -201,7 +198,9 @@ class NativeWorker(Generic[S]):
         self._connection.send_bytes(msgspec.msgpack.encode(question))
         for _, descriptor in files:
             send_file(self._connection, descriptor, self._process.pid)
-        return self._answer(self._deadline_s)
+        answer = self._answer(self._deadline_s)
+        self._is_used = self._process is not None
+        return answer
 
     def _answer(self, deadline_s: float | None) -> Any:
         """The child's next answer; raises what it raised, TimeoutError, EOFError where it is gone."""
@@ -210,6 +209,9 @@ class NativeWorker(Generic[S]):
             raise TimeoutError(f"longer than {deadline_s:g} s")
         raw = self._connection.recv_bytes(MAX_ANSWER)
         kind, value = msgspec.msgpack.decode(raw, type=tuple[str, Any])
+        if kind == LAST:
+            self._bury()
+            return value
         if kind == "returned":
             return value
         if kind == OUT_OF_MEMORY:
@@ -227,7 +229,7 @@ class NativeWorker(Generic[S]):
         code = self._process.exitcode or 0
         self._process = self._connection = None
         self._is_ready = False
-        self._calls = 0
+        self._is_used = False
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
