@@ -9,6 +9,7 @@ from litestar.testing import AsyncTestClient
 from dia_server.app import create_app
 from dia_server.settings import Settings
 from tests import whisper_model
+from tests.waiting import until
 
 # the models are so small that threads would mostly wait for each other; servers of tests inherit it
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -36,6 +37,11 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Litestar]]:
     async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
+
+        async def is_loaded() -> bool:
+            return bool((await client.get("/health")).json()["model_loaded"])
+
+        await until(is_loaded)
         yield client
 
 

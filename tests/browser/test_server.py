@@ -42,7 +42,8 @@ def test_a_model_that_left_the_memory_is_told_in_words(studio: Studio) -> None:
 
 
 def test_a_model_that_could_not_be_loaded_is_loaded_again(studio: Studio) -> None:
-    loading = httpx.get(f"{studio.url}/health").json() | {"status": "loading", "loading": 7, "retry": None}
+    health = httpx.get(f"{studio.url}/health").json()
+    loading = health | {"status": "loading", "loading": 7, "model_loaded": False, "retry": None}
     cause = "The checkpoint is not on this machine. Connect it, or set DIA_MODEL to a folder."
     refusal = {"detail": "The server is shutting down", "error_code": "MODEL_NOT_LOADED"}
     studio.told(status="unhealthy", engine="dia", error=cause, retry="/model/load")
@@ -54,6 +55,7 @@ def test_a_model_that_could_not_be_loaded_is_loaded_again(studio: Studio) -> Non
 
     def load(route: "Route") -> None:
         studio.page.unroute("**/health")
+        studio.page.route("**/health", lambda asked: asked.fulfill(json=loading))
         route.fulfill(status=202, json=loading)
 
     studio.page.unroute("**/model/load")
@@ -61,6 +63,7 @@ def test_a_model_that_could_not_be_loaded_is_loaded_again(studio: Studio) -> Non
     studio.button("Try again").click()
     studio.wait_for_text("7 %.")
     assert studio.page.evaluate("document.activeElement.id") == "main"
+    studio.page.unroute("**/health")
     studio.wait_for_text("Preview voice.")  # as the server says
 
 

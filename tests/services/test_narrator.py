@@ -258,7 +258,7 @@ async def test_being_cancelled_frees_the_audio_without_the_garbage_collector() -
             await until(made.is_idle, timeout_s=1)
 
             async def no_piece_is_left() -> bool:
-                return not any(isinstance(found, Piece) for found in gc.get_objects())
+                return not any(type(found) is Piece for found in gc.get_objects())
 
             await until(no_piece_is_left, timeout_s=1)
         finally:

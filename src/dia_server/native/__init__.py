@@ -4,7 +4,7 @@ espeak-ng, FFmpeg and CTranslate2 can be crashed, or made to take gigabytes or m
 `NativeWorker` makes one object in a child process and calls its methods there, one call at a time. A crash is
 the error of that call alone, and a new child is started at once.
 
-    worker = NativeWorker("espeak", Espeak, deadline_s=10, memory=256 * MIB)
+    worker = NativeWorker("espeak", Espeak, deadline_s=10, memory=128 * MIB)
     speech = worker.call(Espeak.speak, "Hello.", profile, 1)
 
 Arguments and results travel as MessagePack of the types that the method is annotated with, never as pickles:

@@ -20,6 +20,8 @@ ALARM_AFTER_S = 5
 """Seconds after its deadline at which a call ends its process, which the parent should have done."""
 OUT_OF_MEMORY = "out of memory"
 """Sent in place of an error's name."""
+LEFT_SHARE = 8
+"""One part in so many of its memory may be left behind by calls before a child is replaced."""
 LAST = "last"
 """Sent with an answer where calls have left so much memory behind that a new child takes the next one."""
 
@@ -41,7 +43,7 @@ def serve(
     enough = math.inf
     if memory is not None:
         limit_memory(memory)
-        enough = _address_space() + memory / 2
+        enough = _address_space() + memory / LEFT_SHARE
     connection.send_bytes(msgspec.msgpack.encode(("returned", None)))
     with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:

@@ -73,7 +73,7 @@ class NativeWorker(Generic[S]):
 
         `deadline_s` is the longest a call may take, `start_s` the longest the factory may. `memory` is the
         number of bytes that calls may add to what the child has once the object is made; where they have left
-        half of it behind, for a library that leaks, a new child takes the next call. None is no limit.
+        an eighth of it behind, in a library that leaks, a new child takes the next call. None is no limit.
         """
         self._name = name
         self._factory = factory
