@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from dia_server.engine.dia import hub
 from dia_server.engine.dia.hub import locate, progress_bar
@@ -61,7 +62,8 @@ def test_another_failure_of_the_download_is_one_line(monkeypatch: pytest.MonkeyP
 
 def test_the_download_reports_its_share() -> None:
     shares: list[float] = []
-    bar = progress_bar(shares.append)(total=0, unit="B", unit_scale=True, disable=True)
+    with disable_progress_bars():  # as the codec does
+        bar = progress_bar(shares.append)(total=0, unit="B", unit_scale=True, disable=True)
     bar.total = 8
     bar.update(2)
     bar.update(6)

@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils.tqdm import tqdm
+from tqdm import tqdm
 
 from dia_server.errors import ModelNotLoaded
 
@@ -68,12 +68,15 @@ def _first_line(error: BaseException) -> str:
 
 
 def progress_bar(report: Report) -> type[tqdm]:
-    """A bar for `snapshot_download` that draws nothing and reports the share of all bytes."""
+    """A bar for `snapshot_download` that draws nothing and reports the share of all bytes.
 
-    class Bar(tqdm):
+    It is no bar of the hub's own class, which does not count once bars are switched off, as loading does.
+    """
+
+    class Bar(tqdm):  # type: ignore[misc]  # it has no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._nowhere = open(os.devnull, "w")  # noqa: SIM115 - closed with the bar
-            super().__init__(*args, **kwargs | {"disable": False, "file": self._nowhere})  # type: ignore[no-untyped-call]
+            super().__init__(*args, **kwargs | {"disable": False, "file": self._nowhere})
 
         def update(self, n: float | None = 1) -> bool | None:
             drawn: bool | None = super().update(n)
