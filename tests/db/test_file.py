@@ -40,7 +40,7 @@ def content(path: Path) -> bytes:
 
 
 def names(path: Path) -> list[str]:
-    """Of the file itself, if it is there."""
+    """Return the name of the file, if it is there."""
     return [file.name for file in path.parent.iterdir() if file.name == path.name]
 
 

@@ -81,7 +81,7 @@ class NativeWorker(Generic[S]):
         self._start_s = start_s
         self._memory = memory
         self._is_used = False
-        """Whether the present child has answered a call."""
+        """True once the present child has answered a call."""
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._is_ready = False
