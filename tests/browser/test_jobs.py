@@ -98,7 +98,8 @@ def test_the_cause_of_a_failure_is_told(open_studio: OpenStudio, steady_server: 
 
 
 def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_server: Server) -> None:
-    failed, gone, running = (submit(steady_server, text) for text in ("I fail.", "Never mind.", "Go on."))
+    texts = ("I fail.", "Never mind.", "Go on and on.")
+    failed, gone, running = (submit(steady_server, text) for text in texts)
     httpx.delete(f"{steady_server.url}/jobs/{gone}")
     studio = open_studio(steady_server.url, "jobs")
     rows = {job: studio.page.locator(f"[data-job='{job}']") for job in (failed, gone, running)}
@@ -122,7 +123,7 @@ def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_serve
 
     assert rows[running].is_visible()
     assert not studio.button("Clear finished jobs").is_visible()
-    assert studio.page.evaluate("document.activeElement.ariaLabel") == "Cancel “Go on.”"
+    assert studio.page.evaluate("document.activeElement.ariaLabel") == "Cancel “Go on and on.”"
     httpx.delete(f"{steady_server.url}/jobs/{running}")
 
 

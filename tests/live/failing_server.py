@@ -1,4 +1,7 @@
-"""`dia-server` with tones for speech at twice real time, where a text with "fail" in it fails on its way."""
+"""`dia-server` with tones for speech at twice real time, where a text with "fail" in it fails on its way.
+
+A text with "on and on" in it takes two minutes: no test waits for its end.
+"""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +22,8 @@ from tests.scripted import Part, ScriptedModel, speech
 def script(utterance: Utterance) -> list[Part]:
     if "fail" in utterance.text:
         return [*speech(1), ServerError("The model has failed")]
+    if "on and on" in utterance.text:
+        return speech(240)
     return speech(10 if "Short" in utterance.text else 20)
 
 
