@@ -28,8 +28,8 @@ from benchmarks.arrivals import random_loader, started
 from benchmarks.models import FRAME_RATE, TEMPERATURE
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
-from dia_server.services.narrator import Narrator
-from dia_server.services.tally import Tally
+from dia_server.services.speech.narrator import Narrator
+from dia_server.services.speech.usage import Tally
 from dia_server.text.budget import columns
 from dia_server.text.plan import Plan, plan
 

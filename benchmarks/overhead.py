@@ -24,7 +24,7 @@ from dia_server.app import create_app
 from dia_server.engine import preview
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Model
-from dia_server.services.encoding import SpeechFile
+from dia_server.services.speech.encoding import SpeechFile
 from dia_server.settings import Settings
 
 PORT = 17860

@@ -25,6 +25,11 @@ FOREIGN = {
     "audio": {"litestar", "sqlalchemy", "torch"},
     "text": {"litestar", "sqlalchemy", "torch", "numpy"},
 }
+ROOMS = {
+    "services": ("", "durable_files", "voices", "config", "speech", "jobs", "server"),
+    "web": ("requests", "", "middleware", "controllers"),
+}
+"""Order of the rooms in a layer; a module imports its own and those before it. "" is the layer's folder."""
 MODULES = [path for layer in ALLOWED for path in sorted((PACKAGE / layer).rglob("*.py"))]
 
 
@@ -58,7 +63,22 @@ def test_only_settings_and_cli_know_the_environment(path: Path) -> None:
     assert not reads or path.name in {"settings.py", "cli.py"}
 
 
-CHILDREN = ["dia_server.engine.espeak", "dia_server.audio.prompt", "dia_server.services.transcriber"]
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_order_of_the_rooms(path: Path) -> None:
+    layer, *inner = path.relative_to(PACKAGE).with_suffix("").parts
+    order = ROOMS.get(layer, ())
+    own = _room(order, inner)
+    for name in imports(path):
+        _, *parts = name.split(".")
+        if parts and parts[0] == layer and len(parts) > 1:
+            assert _room(order, parts[1:]) <= own, name
+
+
+def _room(order: tuple[str, ...], inner: list[str]) -> int:
+    return order.index(inner[0] if inner[0] in order else "") if order else 0
+
+
+CHILDREN = ["dia_server.engine.espeak", "dia_server.audio.prompt", "dia_server.services.voices.transcriber"]
 """Modules that child processes import, which have to be there at once."""
 
 

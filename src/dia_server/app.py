@@ -20,59 +20,59 @@ from dia_server.engine.devices import accelerators
 from dia_server.engine.pool import AnyEngine
 from dia_server.engines import choose_engine
 from dia_server.errors import StorageUnavailable
-from dia_server.services.announcement import Announcement
 from dia_server.services.config import Config, ConfigService
-from dia_server.services.job_store import JobStore
-from dia_server.services.job_worker import JobWorker
-from dia_server.services.jobs import JobService
-from dia_server.services.listening import WordCheck
-from dia_server.services.metrics import Metrics
-from dia_server.services.narrator import Narrator
-from dia_server.services.outputs import Outputs
-from dia_server.services.prompt_decoder import PromptDecoder
-from dia_server.services.prompt_folder import PromptFolder
-from dia_server.services.prompts import PromptService
-from dia_server.services.recorder import Recorder
-from dia_server.services.resources import ResourceMonitor
-from dia_server.services.retention import Retention
-from dia_server.services.shutdown import Shutdown
-from dia_server.services.speech import SpeechService
-from dia_server.services.stats import StatsService
-from dia_server.services.status import StatusService
-from dia_server.services.transcripts import TranscriptService
-from dia_server.services.voice_prompts import VoicePrompts
-from dia_server.services.voices import VoiceService
-from dia_server.services.whisper import Whisper
+from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.recorder import Recorder
+from dia_server.services.jobs.retention import Retention
+from dia_server.services.jobs.service import JobService
+from dia_server.services.jobs.store import JobStore
+from dia_server.services.jobs.worker import JobWorker
+from dia_server.services.server.announcement import Announcement
+from dia_server.services.server.metrics import Metrics
+from dia_server.services.server.resources import ResourceMonitor
+from dia_server.services.server.shutdown import Shutdown
+from dia_server.services.server.stats import StatsService
+from dia_server.services.server.status import StatusService
+from dia_server.services.speech.narrator import Narrator
+from dia_server.services.speech.service import SpeechService
+from dia_server.services.speech.word_check import WordCheck
+from dia_server.services.voices.prompt_decoder import PromptDecoder
+from dia_server.services.voices.prompt_folder import PromptFolder
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.service import VoiceService
+from dia_server.services.voices.transcripts import TranscriptService
+from dia_server.services.voices.voice_prompts import VoicePrompts
+from dia_server.services.voices.whisper import Whisper
 from dia_server.serving import NOTICE, is_listening
 from dia_server.settings import Settings
-from dia_server.web.auth import ApiKeys
-from dia_server.web.body_limits import BodyLimits
-from dia_server.web.client_address import ClientAddress
-from dia_server.web.client_name import ClientName
-from dia_server.web.config_writes import ReadOnlyConfig
-from dia_server.web.cross_origin import CrossOrigin
-from dia_server.web.docs import docs_router
-from dia_server.web.early_answer import EarlyAnswer
+from dia_server.web.controllers.audio_prompts import MAX_UPLOADS, MAX_UPLOADS_OF_ADDRESS, PromptController
+from dia_server.web.controllers.docs import docs_router
+from dia_server.web.controllers.jobs import JobController
+from dia_server.web.controllers.monitoring import MonitoringController
+from dia_server.web.controllers.openai import OpenAIController
+from dia_server.web.controllers.server import ServerController
+from dia_server.web.controllers.speech import SpeechController
+from dia_server.web.controllers.voices import VoiceController
+from dia_server.web.controllers.websocket import MAX_SOCKETS, MAX_SOCKETS_OF_ADDRESS, live
+from dia_server.web.controllers.whisper import WhisperController
 from dia_server.web.errors import render_error
-from dia_server.web.head import HeadAsGet
-from dia_server.web.hosts import Hosts
-from dia_server.web.jobs import JobController
-from dia_server.web.json_request import MAX_BODY, JSONRequest
-from dia_server.web.live import MAX_SOCKETS, MAX_SOCKETS_OF_ADDRESS, live
-from dia_server.web.monitoring import MonitoringController
-from dia_server.web.nul import NoNulInPath
-from dia_server.web.openai import OpenAIController
-from dia_server.web.options import Options
-from dia_server.web.origins import Origins
-from dia_server.web.places import Places
-from dia_server.web.prompts import MAX_UPLOADS, MAX_UPLOADS_OF_ADDRESS, PromptController
-from dia_server.web.rate_limit import RateLimit
-from dia_server.web.request_context import RequestContext
-from dia_server.web.request_metrics import RequestMetrics
-from dia_server.web.server import ServerController
-from dia_server.web.speech import SpeechController
-from dia_server.web.voices import VoiceController
-from dia_server.web.whisper import WhisperController
+from dia_server.web.middleware.auth import ApiKeys
+from dia_server.web.middleware.body_limits import BodyLimits
+from dia_server.web.middleware.client_address import ClientAddress
+from dia_server.web.middleware.client_name import ClientName
+from dia_server.web.middleware.config_writes import ReadOnlyConfig
+from dia_server.web.middleware.connection_close import EarlyAnswer
+from dia_server.web.middleware.cross_origin import CrossOrigin
+from dia_server.web.middleware.head import HeadAsGet
+from dia_server.web.middleware.hosts import Hosts
+from dia_server.web.middleware.options import Options
+from dia_server.web.middleware.origins import Origins
+from dia_server.web.middleware.rate_limit import RateLimit
+from dia_server.web.middleware.request_context import RequestContext
+from dia_server.web.middleware.request_metrics import RequestMetrics
+from dia_server.web.requests.json_request import MAX_BODY, JSONRequest
+from dia_server.web.requests.nul import NoNulInPath
+from dia_server.web.requests.places import Places
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dia_server.web.docs import PAGES, STATIC
+from dia_server.web.controllers.docs import PAGES, STATIC
 from tests.browser.conftest import OpenStudio
 from tests.browser.studio import VIEWS, Studio
 from tests.live.server import Server

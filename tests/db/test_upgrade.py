@@ -17,7 +17,7 @@ from dia_server.db.models import Base
 from dia_server.settings import Settings
 from tests.db.test_revision_0002 import upgrade_to
 from tests.recordings import wav_file
-from tests.web.test_jobs import over
+from tests.web.controllers.test_jobs import over
 
 LEFT = Path(__file__).with_name("revision_0003.sql")
 Rows = dict[str, list[dict[str, Any]]]

@@ -19,7 +19,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server import settings
-from dia_server.services.prompt_folder import MAX_AUDIO
+from dia_server.services.voices.prompt_folder import MAX_AUDIO
 from dia_server.serving import IMAGE_MARK, KILL_AFTER_S, MAX_CONNECTIONS, SPARE_FILES
 from dia_server.settings import Settings
 

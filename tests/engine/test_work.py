@@ -8,8 +8,7 @@ import pytest
 from dia_server.engine.engine import Engine
 from dia_server.engine.generation import Generation
 from dia_server.engine.pool import AnyEngine, EnginePool
-from dia_server.engine.types import Utterance
-from dia_server.engine.work import Work
+from dia_server.engine.types import Utterance, Work
 from tests.tones import CHUNK, Gate, ToneModel, loader
 
 

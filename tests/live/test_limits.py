@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from benchmarks.load import resident_mb
-from dia_server.web.arrivals import MAX_ARRIVED
+from dia_server.web.requests.arrivals import MAX_ARRIVED
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only

@@ -9,7 +9,7 @@ from dia_server.app import create_app
 from dia_server.engine.engine import Engine
 from dia_server.errors import AudioProcessingError, GpuOutOfMemory, Invalid
 from dia_server.settings import Settings
-from dia_server.web import live_messages
+from dia_server.web import websocket_messages as live_messages
 from tests.tones import ToneModel, loader
 
 Client = AsyncTestClient[Litestar]

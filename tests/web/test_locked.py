@@ -14,7 +14,7 @@ from dia_server.app import create_app
 from dia_server.db import engine as database
 from dia_server.settings import Settings
 from tests.recordings import wav_file
-from tests.web.test_jobs import connect, names
+from tests.web.controllers.test_jobs import connect, names
 
 Client = TestClient[Litestar]
 

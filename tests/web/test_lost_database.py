@@ -9,7 +9,7 @@ import pytest
 from dia_server.db import file as database_file
 from dia_server.settings import Settings
 from tests.tones import ToneModel
-from tests.web.test_jobs import HELLO, Client, over, serving, submit
+from tests.web.controllers.test_jobs import HELLO, Client, over, serving, submit
 
 
 async def ready(client: Client) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dia_server.doctor.finding import Finding, note, ok, wrong
-from dia_server.services.whisper import SIZES
+from dia_server.services.voices.whisper import SIZES
 from dia_server.settings import Settings
 
 FILES = ("config.json", "model.bin")

@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 from dia_server.engine.generation import Generation
 from dia_server.engine.queue import FairQueue
-from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance
-from dia_server.engine.work import Work
+from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance, Work
 from dia_server.errors import ModelNotLoaded, Overloaded, ServerError
 
 log = logging.getLogger(__name__)

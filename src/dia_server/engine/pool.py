@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dia_server.engine.engine import Engine
 from dia_server.engine.generation import Generation
-from dia_server.engine.types import EngineName, Utterance
-from dia_server.engine.work import Work
+from dia_server.engine.types import EngineName, Utterance, Work
 
 
 class EnginePool:

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import astuple, dataclass, field
+from typing import Literal, Protocol, Self
 from uuid import uuid4
 
 import numpy as np
@@ -118,3 +118,20 @@ class Model(Protocol):
 
 LoadModel = Callable[[Callable[[float], None]], Model]
 """Load a model; it calls its argument with the share that is loaded (0 to 1)."""
+
+
+@dataclass(slots=True)
+class Work:
+    """Counts since the engine was started; its thread adds to them and any thread may read them."""
+
+    steps: int = 0
+    """Calls of the model's `step`; for Dia one is a poll of several decoder steps."""
+    slot_steps: int = 0
+    """Busy slots, summed over the steps: divided by `steps` it is the mean batch."""
+    tokens: int = 0
+    """Decoder steps of all utterances."""
+    samples: int = 0
+    """At SAMPLE_RATE, before any change of speed."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import ConfigValue
 from dia_server.errors import Invalid, NotFound
-from dia_server.services.whisper import SIZES
+from dia_server.services.voices.whisper import SIZES
 
 log = structlog.get_logger()
 

@@ -1,5 +1,6 @@
 """Failures as answers: what each is called, and the two envelopes, made in one place."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -10,8 +11,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from msgspec import Struct
 
 from dia_server.errors import ServerError
-from dia_server.web.json_body import name_choices
-from dia_server.web.options import allow
+from dia_server.web.requests.json_body import name_choices
 from dia_server.web.schemas import Error, OpenAIError, OpenAIErrorDetail
 
 log = structlog.get_logger()
@@ -94,6 +94,11 @@ def retry_headers(status: int, exc: Exception) -> dict[str, str]:
         return {"x-should-retry": "false"} if status >= 500 else {}
     retries = {"x-should-retry": "true"} if status >= 500 else {}
     return {"Retry-After": str(retry_after), **retries}
+
+
+def allow(methods: Iterable[str]) -> str:
+    """Return the `Allow` header of an address with handlers for `methods`; each GET answers HEAD too."""
+    return ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
 
 
 def _native(failure: Failure) -> Error:

@@ -20,8 +20,9 @@ from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
 from dia_server import __version__
-from dia_server.services.speech import MEDIA_TYPES
-from dia_server.web import live_messages, schemas
+from dia_server.services.speech.service import MEDIA_TYPES
+from dia_server.web import schemas
+from dia_server.web import websocket_messages as live_messages
 
 Json = dict[str, Any]
 

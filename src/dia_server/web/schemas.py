@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, GpuMode
-from dia_server.services.ids import ID
-from dia_server.services.jobs import JobStatus as JobState
-from dia_server.services.speech import AudioFormat, Role
-from dia_server.services.status import EngineName
-from dia_server.services.voices import Speaker
-from dia_server.services.whisper import SIZES
+from dia_server.services.jobs.service import JobStatus as JobState
+from dia_server.services.server.status import EngineName
+from dia_server.services.speech.service import AudioFormat, Role
+from dia_server.services.voices.ids import ID
+from dia_server.services.voices.service import Speaker
+from dia_server.services.voices.whisper import SIZES
 
 MAX_TRANSCRIPT = 4096
 """Characters; Dia reads a quarter of that."""

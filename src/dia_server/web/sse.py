@@ -7,7 +7,7 @@ from contextlib import aclosing
 import msgspec
 from msgspec import Struct
 
-from dia_server.services.speech import Streamed
+from dia_server.services.speech.service import Streamed
 
 MEDIA_TYPE = "text/event-stream"
 

@@ -1,0 +1,129 @@
+"""Jobs: speech that is made in its own time, and fetched when it is done."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dia_server.engine.engine import load_failure
+from dia_server.engine.pool import AnyEngine
+from dia_server.errors import JobNotComplete, NotFound, ServerError
+from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.store import Job as Job
+from dia_server.services.jobs.store import JobLine as JobLine
+from dia_server.services.jobs.store import JobStatus as JobStatus
+from dia_server.services.jobs.store import JobStore, format_of
+from dia_server.services.jobs.worker import JobWorker
+from dia_server.services.speech.service import MEDIA_TYPES, Listener, SpeechRequest, SpeechService
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    audio: AsyncIterator[bytes]
+    size: int
+    """Bytes."""
+    media_type: str
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    job_id: str
+    task: asyncio.Task[ServerError | None]
+
+
+class JobService:
+    def __init__(
+        self, engine: AnyEngine, speech: SpeechService, store: JobStore, worker: JobWorker, outputs: Outputs
+    ) -> None:
+        self._engine = engine
+        self._speech = speech
+        self._store = store
+        self._worker = worker
+        self._outputs = outputs
+
+    async def submit(self, request: SpeechRequest) -> Job:
+        """Accept a job; once this returns it is made, whatever happens to the server.
+
+        Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, StorageUnavailable, and ModelNotLoaded
+        where it could never be made; a model that is still loading is no hindrance.
+        """
+        job = await self._add(request, "pending")
+        self._worker.wake()
+        return job
+
+    async def begin(
+        self, request: SpeechRequest, listener: Listener, *, client: str, live: bool
+    ) -> RunningJob:
+        """Accept a job that is made at once for a `client` that waits; raises what `submit` raises.
+
+        `live` says whether its audio is heard while it is made.
+        """
+
+        async def begin() -> RunningJob:
+            job = await self._add(request, "processing")
+            return RunningJob(job.job_id, self._worker.begin(job, listener, client=client, live=live))
+
+        # a job that is entered as running must run, even if its caller is cancelled right then
+        return await asyncio.shield(begin())
+
+    async def _add(self, request: SpeechRequest, status: JobStatus) -> Job:
+        if self._engine.error is not None:
+            raise load_failure(self._engine.name, self._engine.error)
+        return await self._store.add(*await self._speech.accept(request), status)
+
+    async def get(self, job_id: str) -> Job:
+        """Raises NotFound."""
+        job = await self._store.get(job_id)
+        if job is None:
+            raise NotFound(f"Job {job_id!r} does not exist", param="job_id")
+        progress = self._worker.progress(job_id)
+        return job if progress is None else replace(job, progress=progress)
+
+    async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
+        """Lines for a list, the newest first, with the progress as it is now."""
+        lines = await self._store.newest(status, limit)
+        now = ((line, self._worker.progress(line.job_id)) for line in lines)
+        return [line if progress is None else replace(line, progress=progress) for line, progress in now]
+
+    async def result(self, job_id: str) -> Result:
+        """The audio of a completed job; raises NotFound, JobNotComplete, StorageUnavailable."""
+        job = await self.get(job_id)
+        if job.status != "completed" or job.file is None:
+            cause = f": {job.error}" if job.error else ""
+            raise JobNotComplete(f"Job {job_id!r} is {job.status}{cause}", param="job_id")
+        try:
+            size, audio = await self._outputs.open(job.file)
+        except FileNotFoundError:
+            raise NotFound(f"The result of job {job_id!r} is gone", param="job_id") from None
+        return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job)
+
+    async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
+        """Cancel a job that is not finished, delete one that is, with its file; raises NotFound.
+
+        The file goes first: on a full disk, SQLite needs its space to delete the row.
+        """
+        if await self.cancel(job_id):
+            return "cancelled"
+        job = await self.get(job_id)
+        if job.file is not None:
+            await self._outputs.remove(job.file)
+        await self._store.delete([job_id])
+        return "deleted"
+
+    async def cancel(self, job_id: str) -> bool:
+        """Returns False where the job is finished already, or is not there."""
+        if not await self._store.cancel(job_id):
+            return False
+        await self._worker.drop(job_id)
+        return True
+
+    async def abandon(self, job_id: str) -> None:
+        """Stop a job whose client has gone, at once, whether or not the database can be told so yet."""
+        await self._worker.abandon(job_id)
+
+    async def wait(self, running: RunningJob) -> Job:
+        """Return a job that was begun once it is over; raises what it has failed of."""
+        if (error := await asyncio.shield(running.task)) is not None:
+            raise error
+        return await self.get(running.job_id)

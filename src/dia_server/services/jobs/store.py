@@ -1,0 +1,378 @@
+"""Jobs in the database: each change of status is one statement that says which status it comes from.
+
+    pending -> processing -> completed | failed        a server that ended: processing -> pending
+    pending | processing -> cancelled
+
+So a job is finished once, whoever races: a crash, a cancellation, the worker.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar, cast
+from uuid import uuid4
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from dia_server.db import models
+from dia_server.db.engine import Database
+from dia_server.db.models import JobStatus as JobStatus
+from dia_server.db.models import now
+from dia_server.services.jobs import totals
+from dia_server.services.speech.service import AudioFormat, SpeechRequest
+from dia_server.services.speech.usage import Made
+from dia_server.services.voices.service import CastVoice, Voice
+
+PREVIEW = 100
+"""Characters of a job's text that lists show."""
+UNFINISHED: tuple[JobStatus, ...] = ("pending", "processing")
+MAX_ATTEMPTS = 25
+"""Attempts of a job that was running each time the server was killed: it is taken for the cause."""
+MAX_CRASHES = 2
+"""Crashes that end attempts of one job; the last one hit it while it was running alone."""
+UNREADABLE = "What was asked for can't be read: it was written by another version, or is damaged"
+
+Row = models.Job
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it is in the database; times are UTC, durations seconds."""
+
+    job_id: str
+    status: JobStatus
+    request: SpeechRequest | None
+    """Its seed decided: made again it is the same audio. None where it can't be read."""
+    voice: CastVoice | None
+    """As it was when the job was accepted."""
+    progress: float
+    """0 to 1."""
+    error: str | None
+    file: str | None
+    audio_s: float | None
+    generation_s: float | None
+    retries: int
+    """How often the guard had pieces of the result made again."""
+    faults: tuple[str, ...]
+    """What it found in those that stayed bad."""
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    alone: bool
+    """True where an earlier attempt was cut short: no other job may run beside it."""
+
+
+class Wanted(Struct, frozen=True):
+    """The little that lists show of a request."""
+
+    voice_id: str
+    response_format: AudioFormat
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """A job as lists show it."""
+
+    job_id: str
+    status: JobStatus
+    created_at: datetime
+    text_preview: str
+    request: str
+    """JSON."""
+    retries: int
+    faults: tuple[str, ...]
+    progress: float
+    """0 to 1."""
+    error: str | None
+    audio_s: float | None
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """None where this version can't read it."""
+        return _read(self.request, Wanted)
+
+
+def file_name(job_id: str, request: SpeechRequest) -> str:
+    """Of a job's result in the outputs folder."""
+    return f"{job_id}.{request.response_format}"
+
+
+def format_of(file: str) -> AudioFormat:
+    """What `file_name` has made a name for."""
+    return cast(AudioFormat, file.rpartition(".")[2])
+
+
+def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
+    return Row(
+        job_id=str(uuid4()),
+        status=status,
+        request=msgspec.json.encode(request).decode(),
+        voice=msgspec.json.encode(voice).decode(),
+        text_preview=request.text[:PREVIEW],
+        attempts=int(status != "pending"),
+        crashes=0,
+        created_at=now(),
+        started_at=None if status == "pending" else now(),
+        progress=0.0,
+        retries=0,
+        faults=(),
+    )
+
+
+class JobStore:
+    def __init__(self, database: Database) -> None:
+        self._sessions = database.sessions
+        self._reads = database.reads
+
+    async def add(self, request: SpeechRequest, voice: Voice, status: JobStatus) -> Job:
+        """Take on a job, `pending` or, where it is run at once, `processing`."""
+        row = new_job(request, voice, status)
+        async with self._sessions.begin() as session:
+            session.add(row)
+        return _job(row)
+
+    async def get(self, job_id: str) -> Job | None:
+        async with self._reads() as session:
+            row = await session.scalar(select(Row).where(Row.job_id == job_id))
+            return None if row is None else _job(row)
+
+    async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
+        about: Sequence[Any] = Row.job_id, Row.status, Row.created_at, Row.text_preview, Row.request
+        result: Sequence[Any] = Row.retries, Row.faults, Row.progress, Row.error, Row.audio_s
+        query = select(*about, *result)
+        if status is not None:
+            query = query.where(Row.status == status)
+        async with self._reads() as session:
+            rows = await session.execute(query.order_by(Row.number.desc()).limit(limit))
+            return [JobLine(*row) for row in rows]
+
+    async def unfinished(self) -> Mapping[JobStatus, int]:
+        """How many jobs are pending and processing; finished ones, however many, cost nothing."""
+        async with self._reads() as session:
+            found = dict((await session.execute(unfinished_jobs())).all())
+            return {status: found.get(status, 0) for status in UNFINISHED}
+
+    async def claim(self, limit: int, *, idle: bool = True) -> Sequence[Job]:
+        """Make the `limit` oldest pending jobs `processing`, and return them.
+
+        One that has to run alone is only claimed where no other job runs (`idle`), and then alone. Those that
+        can't be read are failed: they would be in the way of all others.
+        """
+        oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
+        async with self._sessions.begin() as session:
+            while rows := _together((await session.scalars(oldest)).all(), idle=idle):
+                claimed = []
+                for row in rows:
+                    row.status, row.started_at, row.attempts = "processing", now(), row.attempts + 1
+                    job = _job(row)
+                    if job.request is not None and job.voice is not None:
+                        claimed.append(job)
+                    else:
+                        await _change(session, job.job_id, ["processing"], **_failed(UNREADABLE))
+                        await totals.count(session, None)
+                if claimed:
+                    return claimed
+        return []
+
+    async def put_back(self, job_id: str) -> None:
+        """Make a job that could not be run now pending again; that was no attempt."""
+        await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1, progress=0.0)
+
+    async def crash(self, job_id: str, cause: str) -> None:
+        """Make a job pending again whose attempt crashed, or fail it after the last crash allowed."""
+        async with self._sessions.begin() as session:
+            await _crash(session, cause, Row.job_id == job_id)
+
+    async def note_progress(self, progress: Mapping[str, float]) -> None:
+        async with self._sessions.begin() as session:
+            for job_id, share in progress.items():
+                await _change(session, job_id, ["processing"], progress=share)
+
+    async def note_made(self, job_id: str, file: str, made: Made) -> None:
+        """Note what a job's result is, before there is a file of that name.
+
+        A job that is `processing` and has its file lacks nothing but `complete`.
+        """
+        await self._change(
+            job_id,
+            ["processing"],
+            file=file,
+            audio_s=made.audio_s,
+            generation_s=made.generation_s,
+            tokens=made.tokens,
+            retries=made.retries,
+            faults=made.faults,
+        )
+
+    async def complete(self, job_id: str) -> bool:
+        """Finish and count a job whose file is there; returns False where it was not running any more."""
+        async with self._sessions.begin() as session:
+            row = await session.scalar(select(Row).where(Row.job_id == job_id))
+            if row is None or row.status not in {"processing", "completed"}:
+                return False
+            if row.status == "completed":  # by an attempt of which the commit was not confirmed
+                return True
+            row.status, row.progress, row.finished_at = "completed", 1.0, now()
+            made = Made(
+                generation_s=row.generation_s or 0,
+                tokens=row.tokens or 0,
+                audio_s=row.audio_s or 0,
+                retries=row.retries,
+            )
+            await totals.count(session, made)
+        return True
+
+    async def fail(self, job_id: str, error: str) -> None:
+        async with self._sessions.begin() as session:
+            if await _change(session, job_id, ["processing"], **_failed(error)):
+                await totals.count(session, None)
+
+    async def lose(self, job_id: str) -> None:
+        """Fail a completed job whose file has gone; it stays counted as what it was."""
+        await self._change(job_id, ["completed"], **_failed("The result is gone from the outputs folder"))
+
+    async def cancel(self, job_id: str) -> bool:
+        """Returns False where the job was finished already, or is not there."""
+        return await self._change(
+            job_id, ["pending", "processing"], status="cancelled", file=None, finished_at=now()
+        )
+
+    async def delete(self, job_ids: Sequence[str]) -> None:
+        """Delete finished jobs."""
+        async with self._sessions.begin() as session:
+            await session.execute(
+                delete(Row).where(Row.job_id.in_(job_ids), Row.status.not_in(["pending", "processing"]))
+            )
+
+    async def keep(self, job_id: str, request: SpeechRequest, voice: Voice, file: str, made: Made) -> None:
+        """Enter what was made without a job as one that is completed; it is counted here too."""
+        row = new_job(request, voice, "completed")
+        row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
+        row.audio_s, row.generation_s, row.tokens = made.audio_s, made.generation_s, made.tokens
+        row.retries, row.faults = made.retries, made.faults
+        async with self._sessions.begin() as session:
+            session.add(row)
+            await totals.count(session, made)
+
+    async def count(self, made: Made | None) -> None:
+        """Count a request that leaves no job."""
+        async with self._sessions.begin() as session:
+            await totals.count(session, made)
+
+    async def interrupted(self) -> Mapping[str, str | None]:
+        """Jobs that were running when the last server ended, and the files of those that had one."""
+        async with self._reads() as session:
+            rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
+            return dict(rows.all())
+
+    async def resume(self, crash: str | None = None) -> None:
+        """Make the jobs that were interrupted pending again, those that always are failed.
+
+        `crash` is the cause where the server is known to have crashed.
+        """
+        again = Row.attempts < MAX_ATTEMPTS
+        async with self._sessions.begin() as session:
+            if crash is not None:
+                await _crash(session, f"the server crashed: {crash}")
+            await session.execute(
+                update(Row).where(Row.status == "processing", again).values(status="pending", progress=0.0)
+            )
+            for job_id in await session.scalars(select(Row.job_id).where(Row.status == "processing")):
+                error = f"The server ended {MAX_ATTEMPTS} times while this job was running"
+                await _change(session, job_id, ["processing"], **_failed(error))
+                await totals.count(session, None)
+
+    async def finished_before(self, moment: datetime, limit: int) -> Mapping[str, str | None]:
+        """The oldest finished jobs and their files."""
+        query = select(Row.job_id, Row.file).where(Row.finished_at < moment).order_by(Row.finished_at)
+        async with self._reads() as session:
+            return dict((await session.execute(query.limit(limit))).all())
+
+    async def oldest(self) -> datetime | None:
+        """When the oldest job was entered, None where there is none."""
+        async with self._reads() as session:
+            return await session.scalar(select(Row.created_at).order_by(Row.number).limit(1))
+
+    async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, JobStatus, str]]:
+        """(number, job id, status, file) of jobs that have a file, `limit` of them after `number`."""
+        query = (
+            select(Row.number, Row.job_id, Row.status, Row.file)
+            .where(Row.number > number, Row.file.is_not(None))
+            .order_by(Row.number)
+        )
+        async with self._reads() as session:
+            rows = await session.execute(query.limit(limit))
+            return [(number, job_id, status, file or "") for number, job_id, status, file in rows]
+
+    async def _change(self, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
+        async with self._sessions.begin() as session:
+            return await _change(session, job_id, before, **values)
+
+
+def unfinished_jobs() -> Select[JobStatus, int]:
+    """How many there are of each status; an index has all that it takes."""
+    return select(Row.status, func.count()).where(Row.status.in_(UNFINISHED)).group_by(Row.status)
+
+
+async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
+    """Change a job if its status is one of `before`; returns whether it was."""
+    result = await session.execute(
+        update(Row).where(Row.job_id == job_id, Row.status.in_(before)).values(**values)
+    )
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1
+
+
+def _together(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
+    """The first of `rows` that may run side by side, or the one that has to run alone."""
+    for count, row in enumerate(rows):
+        if row.attempts or row.crashes:
+            return rows[: count or int(idle)]
+    return rows
+
+
+async def _crash(session: AsyncSession, cause: str, *which: ColumnElement[bool]) -> None:
+    """Count a crash against running jobs instead of an attempt."""
+    for row in await session.scalars(select(Row).where(Row.status == "processing", *which)):
+        row.crashes, row.attempts = row.crashes + 1, row.attempts - 1
+        if row.crashes < MAX_CRASHES:
+            row.status, row.progress = "pending", 0.0
+        else:
+            error = f"The attempts to make it crashed {MAX_CRASHES} times; the last time {cause}"
+            row.status, row.error, row.file, row.finished_at = "failed", error, None, now()
+            await totals.count(session, None)
+
+
+def _failed(error: str) -> dict[str, Any]:
+    return {"status": "failed", "error": error, "file": None, "finished_at": now()}
+
+
+def _read(text: str, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
+def _job(row: Row) -> Job:
+    return Job(
+        job_id=row.job_id,
+        status=row.status,
+        request=_read(row.request, SpeechRequest),
+        voice=_read(row.voice, CastVoice),
+        progress=row.progress,
+        error=row.error,
+        file=row.file,
+        audio_s=row.audio_s,
+        generation_s=row.generation_s,
+        retries=row.retries,
+        faults=row.faults,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        alone=row.attempts + row.crashes > 1,
+    )

@@ -1,0 +1,26 @@
+"""Counts of finished requests since the database was made."""
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from dia_server.db.models import Totals
+from dia_server.services.speech.usage import Made
+
+TOTALS_ID = 1
+"""Key of the only row."""
+
+
+async def count(session: AsyncSession, made: Made | None) -> None:
+    """Add a finished request to the totals, within the transaction of `session`; None is a failed one."""
+    row = update(Totals).where(Totals.id == TOTALS_ID)
+    if made is None:
+        await session.execute(row.values(failed=Totals.failed + 1))
+        return
+    await session.execute(
+        row.values(
+            successful=Totals.successful + 1,
+            generation_s=Totals.generation_s + made.generation_s,
+            tokens=Totals.tokens + made.tokens,
+            audio_s=Totals.audio_s + made.audio_s,
+        )
+    )

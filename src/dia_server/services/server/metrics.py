@@ -1,0 +1,221 @@
+"""What a monitoring system may know of the server, as Prometheus reads it.
+
+Nothing here names a text, a client, a job or a file: labels have few values, whatever is sent.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from dia_server.engine.generation import Generation
+from dia_server.engine.pool import AnyEngine
+from dia_server.engine.types import SAMPLE_RATE
+from dia_server.errors import StorageUnavailable
+from dia_server.services.jobs.store import JobStatus, JobStore
+from dia_server.services.server.resources import GIB, ResourceMonitor, Resources
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "text/plain; version=0.0.4"
+"""Of the page, which is in UTF-8."""
+
+BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80, 160)
+"""First audio within a tenth of a second and long texts of minutes are told apart alike."""
+
+SocketOutcome = Literal["completed", "failed", "cancelled", "refused"]
+
+
+class Metrics:
+    """`observe` requests and sockets, `render` the page; the engine's utterances it watches itself."""
+
+    def __init__(self, version: str, engine: AnyEngine, store: JobStore, monitor: ResourceMonitor) -> None:
+        # a second series for each counter; the library has but this switch, for all registries
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = self._registry = CollectorRegistry()
+        self._store = store
+        self._monitor = monitor
+        self._jobs = JobCollector()
+        self._gpus = GpuCollector()
+        registry.register(EngineCollector(version, engine))
+        registry.register(self._jobs)
+        registry.register(self._gpus)
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "dia_http_requests",
+            "Requests answered, by route template; status none: the client left before.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "dia_http_request_seconds",
+            "From a request to the end of its answer; refusals are quick, so tell them from answers.",
+            ["route", "status_class"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._first_audio = Histogram(
+            "dia_http_first_audio_seconds",
+            "From a request to the first bytes of its audio.",
+            ["route"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._sockets = Gauge(
+            "dia_websockets_open", "WebSockets that are connected.", ["route"], registry=registry
+        )
+        self._socket_generations = Counter(
+            "dia_websocket_generations",
+            "Generations over WebSockets that ended; refused: a message of which none came.",
+            ["route", "outcome"],
+            registry=registry,
+        )
+        self._utterances = Counter(
+            "dia_utterances",
+            "Utterances that ended; a long text is several.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self._utterance_seconds = Histogram(
+            "dia_utterance_seconds",
+            "From an utterance's submission to its last samples, the queue included.",
+            ["kind"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._utterance_first_audio = Histogram(
+            "dia_utterance_first_audio_seconds",
+            "From an utterance's submission to its first samples, the queue included.",
+            ["kind"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        engine.watch(self._ended)
+
+    def observe(
+        self, *, method: str, route: str, status: str, seconds: float, first_audio_s: float | None
+    ) -> None:
+        """Count an HTTP request; `route` is a template, never a path with an id in it."""
+        self._requests.labels(method, route, status).inc()
+        status_class = f"{status[0]}xx" if status.isdecimal() else status
+        self._seconds.labels(route, status_class).observe(seconds)
+        if first_audio_s is not None:
+            self._first_audio.labels(route).observe(first_audio_s)
+
+    def connected(self, route: str) -> AbstractContextManager[None]:
+        """Count a WebSocket as open within."""
+        return self._sockets.labels(route).track_inprogress()
+
+    def observe_generation(self, route: str, outcome: SocketOutcome) -> None:
+        """Count what a WebSocket's message came to."""
+        self._socket_generations.labels(route, outcome).inc()
+
+    async def render(self) -> bytes:
+        """The page; GPUs are asked on another thread."""
+        try:
+            self._jobs.unfinished = await self._store.unfinished()
+        except StorageUnavailable as error:  # what a page is read for then, and needs no database
+            log.warning("jobs not counted", error=str(error))
+            self._jobs.unfinished = {}
+        self._gpus.resources = await asyncio.to_thread(self._monitor.measure)
+        return generate_latest(self._registry)
+
+    def _ended(self, generation: Generation) -> None:
+        kind = _kind(background=generation.background)
+        self._utterances.labels(kind, generation.outcome).inc()
+        if generation.first_audio_s is not None:
+            self._utterance_first_audio.labels(kind).observe(generation.first_audio_s)
+        if generation.outcome == "made":
+            self._utterance_seconds.labels(kind).observe(generation.total_s)
+
+
+class EngineCollector(Collector):
+    """Reads the engine's own numbers when the page is asked for."""
+
+    def __init__(self, version: str, engine: AnyEngine) -> None:
+        self._version = version
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        engine, work = self._engine, self._engine.work
+        build = GaugeMetricFamily("dia_build_info", "Always 1.", labels=["version", "engine"])
+        build.add_metric([self._version, engine.name], 1)
+        yield build
+        yield _gauge("dia_engine_ready", "1 where utterances are taken.", engine.ready)
+        yield _gauge("dia_model_loaded", "Share of the models that is in memory, 0 to 1.", engine.loaded)
+        yield _gauge("dia_slots", "Utterances that can be made at the same time.", engine.slots)
+        yield _gauge("dia_slots_busy", "Utterances being made.", engine.busy)
+        queue = GaugeMetricFamily("dia_queue_length", "Utterances that wait for a slot.", labels=["kind"])
+        for background in (False, True):
+            queue.add_metric([_kind(background=background)], engine.waiting(background=background))
+        yield queue
+        yield _counter("dia_engine_steps", "Batched calls of the model.", work.steps)
+        yield _counter("dia_engine_slot_steps", "Busy slots, summed over the steps.", work.slot_steps)
+        yield _counter("dia_engine_tokens", "Decoder steps of all utterances.", work.tokens)
+        yield _counter("dia_engine_audio_seconds", "Audio made.", work.samples / SAMPLE_RATE)
+
+
+class JobCollector(Collector):
+    """Tells the last count; where the database could not be asked there are no series."""
+
+    def __init__(self) -> None:
+        self.unfinished: Mapping[JobStatus, int] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "dia_jobs", "Jobs in the database that are not finished.", labels=["status"]
+        )
+        for status, number in self.unfinished.items():
+            family.add_metric([status], number)
+        yield family
+
+
+class GpuCollector(Collector):
+    """Tells the last measurement; a device whose driver doesn't say has no series."""
+
+    def __init__(self) -> None:
+        self.resources: Resources | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        memory, busy = ([], []) if self.resources is None else _of(self.resources)
+        yield _per_gpu("dia_gpu_memory_used_bytes", "In use, by whatever process.", memory)
+        yield _per_gpu("dia_gpu_busy_ratio", "Share of the last moment in which it computed.", busy)
+
+
+def _of(resources: Resources) -> tuple[Sequence[float | None], Sequence[float | None]]:
+    memory = [None if gib is None else gib * GIB for gib in resources.gpu_memory_gib]
+    return memory, [None if percent is None else percent / 100 for percent in resources.gpu_percent]
+
+
+def _per_gpu(name: str, text: str, values: Sequence[float | None]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=["gpu"])
+    for i, value in enumerate(values):
+        if value is not None:
+            family.add_metric([str(i)], value)
+    return family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _kind(*, background: bool) -> str:
+    return "job" if background else "request"

@@ -1,0 +1,53 @@
+"""The end of the server: what runs has a set time, and what is not done then is told so."""
+
+import asyncio
+
+import structlog
+
+from dia_server.engine.pool import AnyEngine
+from dia_server.services.jobs.worker import JobWorker
+
+log = structlog.get_logger()
+
+
+class Shutdown:
+    """`begin` when the server is told to end; the web server goes on with what it has accepted."""
+
+    def __init__(self, timeout_s: float, engine: AnyEngine, worker: JobWorker) -> None:
+        self._timeout_s = timeout_s
+        self._engine = engine
+        self._worker = worker
+        self._deadline: float | None = None
+        self._cut: asyncio.Task[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        return self._deadline is not None
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that running work still has; none before the shutdown has begun."""
+        if self._deadline is None:
+            return 0.0
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    def begin(self) -> None:
+        """Take no more jobs up, and stop the engine when the time is over."""
+        if self.begun:
+            return
+        self._deadline = asyncio.get_running_loop().time() + self._timeout_s
+        log.info("shutting down", running=self._engine.active, timeout_s=self._timeout_s)
+        self._worker.rest()
+        self._cut = asyncio.create_task(self._stop_in_time())
+
+    async def close(self) -> None:
+        """Forget the time; what ran has ended."""
+        if self._cut is not None:
+            self._cut.cancel()
+            await asyncio.gather(self._cut, return_exceptions=True)
+
+    async def _stop_in_time(self) -> None:
+        await asyncio.sleep(self.left_s)
+        if self._engine.active:
+            log.warning("out of time: stopping what still runs", running=self._engine.active)
+        await asyncio.to_thread(self._engine.stop)

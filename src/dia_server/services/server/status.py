@@ -1,0 +1,89 @@
+"""How the server is."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from dia_server.db.engine import Database
+from dia_server.engine.engine import LOADING_RETRY_S, load_failure
+from dia_server.engine.pool import AnyEngine
+from dia_server.engine.types import EngineName as EngineName
+from dia_server.errors import ModelNotLoaded
+from dia_server.services.server.shutdown import Shutdown
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    status: Literal["healthy", "loading", "unhealthy"]
+    model_loaded: bool
+    gpu_count: int
+    worker_count: int
+    active_jobs: int
+    uptime_s: float
+    engine: EngineName
+    loading: int
+    max_characters: int
+    """Limit for the text of one request."""
+    error: str | None
+    may_load: bool
+    """True where `load` would try again."""
+    notes: tuple[str, ...]
+
+
+class StatusService:
+    def __init__(
+        self,
+        engine: AnyEngine,
+        database: Database,
+        shutdown: Shutdown,
+        *,
+        gpu_count: int,
+        max_characters: int,
+    ) -> None:
+        self._engine = engine
+        self._database = database
+        self._shutdown = shutdown
+        self._gpu_count = gpu_count
+        self._max_characters = max_characters
+        self._started = time.monotonic()
+
+    def status(self) -> Status:
+        engine = self._engine
+        status: Literal["healthy", "loading", "unhealthy"] = "healthy" if engine.ready else "loading"
+        if engine.error is not None:
+            status = "unhealthy"
+        return Status(
+            status=status,
+            model_loaded=engine.ready,
+            gpu_count=self._gpu_count,
+            worker_count=engine.worker_count,
+            active_jobs=engine.active,
+            uptime_s=time.monotonic() - self._started,
+            engine=engine.name,
+            loading=int(engine.loaded * 100),
+            max_characters=self._max_characters,
+            error=None if engine.error is None else str(engine.error),
+            may_load=engine.error is not None and not self._shutdown.begun,
+            notes=engine.notes,
+        )
+
+    def load(self) -> None:
+        """Begin to load the model again where that has failed; raises ModelNotLoaded during the shutdown."""
+        self._require_service()
+        self._engine.load()
+
+    async def require_ready(self) -> None:
+        """Raise ModelNotLoaded where no speech can be made, StorageUnavailable where nothing can be kept."""
+        self._require_service()
+        if (error := self._engine.error) is not None:
+            raise load_failure(self._engine.name, error)
+        if not self._engine.ready:
+            loaded = f"{self._engine.loaded:.0%}"
+            raise ModelNotLoaded(
+                f"The {self._engine.name} engine is still loading ({loaded})", retry_after=LOADING_RETRY_S
+            )
+        await self._database.require_writable()
+
+    def _require_service(self) -> None:
+        if self._shutdown.begun:
+            raise ModelNotLoaded("The server is shutting down")

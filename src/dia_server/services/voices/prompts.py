@@ -1,0 +1,295 @@
+"""Audio prompts: recordings to speak like. The folder holds them, the database what is known of them.
+
+A transcript that came through the API or from Whisper belongs to its recording and goes when that is
+replaced; a transcript file that somebody put into the folder stays.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import IO, Any, BinaryIO, Literal, TypeVar
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from dia_server.audio import prompt as audio
+from dia_server.db.models import AudioPrompt
+from dia_server.errors import Conflict, Invalid, NotFound, ServerError, StorageUnavailable, UnusableAudio
+from dia_server.services.durable_files import READ_SIZE, FileChange
+from dia_server.services.voices import prompt_folder
+from dia_server.services.voices.audio_prompt import Prompt, Source
+from dia_server.services.voices.prompt_folder import PromptFolder, Sidecar, Skipped, txt_name, wav_name
+from dia_server.services.voices.service import VoiceService
+from dia_server.text.speakers import spoken
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+DECODERS = 2
+"""Recordings that are decoded at the same time."""
+OURS = {"manual", "whisper_auto"}
+"""Sources whose text this server has written to `{id}.txt`."""
+
+
+class PromptService:
+    """Reads come from memory, as voices do; changes go to the folder, the database and memory, or to none."""
+
+    def __init__(
+        self, sessions: async_sessionmaker[AsyncSession], folder: PromptFolder, voices: VoiceService
+    ) -> None:
+        self._sessions = sessions
+        self._folder = folder
+        self._voices = voices
+        self._prompts: dict[str, Prompt] = {}
+        self._lock = asyncio.Lock()
+        """Held while a prompt changes; never while audio is decoded."""
+        # of its own: a few hours of MP3 must not keep the threads busy that read files and answer
+        self._decoders = ThreadPoolExecutor(DECODERS, "decode")
+
+    async def load(self) -> None:
+        """Read what is known of all prompts; before this there are none."""
+        with suppress(OSError):  # a folder that cannot be written can still be read
+            await asyncio.to_thread(self._folder.prepare)
+        async with self._sessions() as session:
+            rows = await session.scalars(select(AudioPrompt).order_by(AudioPrompt.created_at))
+            self._prompts = {row.prompt_id: Prompt.of(row) for row in rows}
+
+    @property
+    def all(self) -> Mapping[str, Prompt]:
+        return MappingProxyType(self._prompts)
+
+    def get(self, prompt_id: str) -> Prompt:
+        if (prompt := self._prompts.get(prompt_id)) is None:
+            raise NotFound(
+                f"Audio prompt {prompt_id!r} does not exist; GET /audio_prompts lists them", param="prompt_id"
+            )
+        return prompt
+
+    async def recording(self, prompt_id: str) -> tuple[int, AsyncIterator[bytes]]:
+        """Return the size of a prompt's WAV file and its bytes.
+
+        Raises NotFound where there is no such prompt or its file is gone. The iterator must be run or
+        closed: the file is open until then.
+        """
+        name = wav_name(self.get(prompt_id).prompt_id)
+        try:
+            file = await asyncio.to_thread(self._folder.open, name)
+        except OSError as error:
+            raise NotFound(f"The recording of {prompt_id!r} cannot be read: {error.strerror}") from error
+        return os.fstat(file.fileno()).st_size, _read(file)
+
+    async def add(self, prompt_id: str, file: BinaryIO, transcript: str | None = None) -> Prompt:
+        """Make a recording the prompt `prompt_id`, in place of the one that has the id now.
+
+        Raises Invalid, UnusableAudio, StorageUnavailable; nothing has changed then.
+        """
+        prompt_folder.check_id(prompt_id)
+        text = None if transcript is None else _said(transcript)
+        made = await self._decode(self._folder.make, file)
+        async with self._lock:
+            return await self._take(prompt_id, made, is_stored=False, text=text)
+
+    async def delete(self, prompt_id: str) -> None:
+        """Delete a prompt and every file that belongs to it; raises NotFound or Conflict."""
+        async with self._lock:
+            self.get(prompt_id)
+            if users := [
+                voice.voice_id for voice in self._voices.all.values() if voice.audio_prompt == prompt_id
+            ]:
+                raise Conflict(
+                    f"Audio prompt {prompt_id!r} is used by {', '.join(map(repr, users))}; "
+                    "delete or change these voice mappings first",
+                    param="prompt_id",
+                )
+            try:
+                names = await asyncio.to_thread(self._folder.belongings, prompt_id)
+            except OSError as error:
+                raise _unreadable(error) from error
+            await self._commit(dict.fromkeys(names), _forget(prompt_id))
+            del self._prompts[prompt_id]
+
+    async def set_transcript(
+        self, prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"]
+    ) -> Prompt:
+        """Keep what is said in `prompt`, also as `{id}.txt`.
+
+        Raises Conflict where its recording is another by now, or, for Whisper, somebody has written
+        the transcript meanwhile; also NotFound, Invalid, StorageUnavailable.
+        """
+        text = _said(text)
+        async with self._lock:
+            now = self.get(prompt.prompt_id)
+            if now.digest != prompt.digest or (source == "whisper_auto" and now != prompt):
+                raise Conflict(f"Audio prompt {prompt.prompt_id!r} has changed meanwhile", param="prompt_id")
+            beside = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
+            return await self._save(*_transcribed(now, text, source, beside))
+
+    async def discover(self) -> list[Skipped]:
+        """Bring what is known into line with the folder; returns the files that cannot be used."""
+        try:
+            found, skipped = await asyncio.to_thread(self._folder.recordings)
+        except OSError as error:
+            raise _unreadable(error) from error
+        for prompt_id, names in found.items():
+            skipped += await self._read_best(prompt_id, names)
+        for prompt_id in self._prompts.keys() - found.keys():
+            async with self._lock:  # an upload may have come in between
+                if not await asyncio.to_thread(self._folder.has, wav_name(prompt_id)):
+                    await self._forget(prompt_id)
+        for skip in skipped:
+            log.warning("audio prompt skipped", file=skip.file_name, cause=skip.reason)
+        return skipped
+
+    async def _read_best(self, prompt_id: str, names: list[str]) -> list[Skipped]:
+        """Make the first of `names` that can be used the prompt; returns those before it."""
+        skipped = []
+        for name in names:
+            old = self._prompts.get(prompt_id)
+            try:
+                await self._read(prompt_id, name)
+            except (ServerError, OSError) as error:
+                skipped.append(Skipped(name, getattr(error, "strerror", None) or str(error)))
+                if isinstance(error, UnusableAudio) and name == wav_name(prompt_id):
+                    async with self._lock:
+                        if self._prompts.get(prompt_id) == old:
+                            await self._forget(prompt_id)
+            else:
+                break
+        return skipped
+
+    async def _read(self, prompt_id: str, name: str) -> None:
+        old = self._prompts.get(prompt_id)
+        known = old.digest if old is not None and name == wav_name(prompt_id) else None
+        read = await self._decode(self._folder.recording, name, known)
+        async with self._lock:
+            if self._prompts.get(prompt_id) != old:
+                return  # somebody has just uploaded or deleted it: that is newer than what was read
+            if read is not None:
+                await self._take(prompt_id, read[0], is_stored=read[1])
+            elif old is not None:
+                await self._look_beside(old)
+
+    async def _decode(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+
+    async def _take(self, prompt_id: str, made: bytes, *, is_stored: bool, text: str | None = None) -> Prompt:
+        """Make `made` the recording of a prompt; `text` is what somebody says is said in it."""
+        old = self._prompts.get(prompt_id)
+        digest = hashlib.sha256(made).hexdigest()
+        files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): made}
+        beside = await asyncio.to_thread(self._folder.sidecars, prompt_id)
+        same = old if old is not None and old.digest == digest else None
+        if old is not None and same is None and old.transcript_source in OURS:
+            stale = Sidecar("txt", old.transcript or "")
+            if stale in beside:
+                beside.remove(stale)
+                files[txt_name(prompt_id)] = None
+        transcript, source, sidecar_digest = _transcript(same, beside)
+        prompt = Prompt(
+            prompt_id=prompt_id,
+            digest=digest,
+            duration=audio.duration(made),
+            file_size=len(made),
+            transcript=transcript,
+            transcript_source=source,
+            sidecar_digest=sidecar_digest,
+            created_at=datetime.now(UTC) if old is None else old.created_at,
+        )
+        if text is not None:
+            prompt, sidecar = _transcribed(prompt, text, "manual", beside)
+            files |= sidecar
+        return await self._save(prompt, files)
+
+    async def _look_beside(self, prompt: Prompt) -> None:
+        """Take over a transcript file that is new or changed since it was last looked at."""
+        beside = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
+        transcript, source, digest = _transcript(prompt, beside)
+        if digest != prompt.sidecar_digest:
+            await self._save(
+                replace(prompt, transcript=transcript, transcript_source=source, sidecar_digest=digest), {}
+            )
+
+    async def _save(self, prompt: Prompt, files: Mapping[str, bytes | None]) -> Prompt:
+        async def write(session: AsyncSession) -> None:
+            await session.merge(prompt.row())
+
+        await self._commit(files, write)
+        self._prompts[prompt.prompt_id] = prompt
+        return prompt
+
+    async def _forget(self, prompt_id: str) -> None:
+        if prompt_id in self._prompts:
+            await self._commit({}, _forget(prompt_id))
+            del self._prompts[prompt_id]
+
+    async def _commit(
+        self,
+        files: Mapping[str, bytes | None],
+        write: Callable[[AsyncSession], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Change the files and the row, or neither."""
+        change = FileChange(self._folder.path, files)
+        try:
+            await asyncio.to_thread(change.stage)
+            async with self._sessions.begin() as session:
+                await write(session)
+                await session.flush()
+                await asyncio.to_thread(change.make)
+        except BaseException as error:
+            await asyncio.to_thread(change.undo)
+            if isinstance(error, OSError):
+                raise StorageUnavailable(f"The audio prompt cannot be written: {error.strerror}") from error
+            if isinstance(error, DBAPIError):
+                raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
+            raise
+        await asyncio.to_thread(change.finish)
+
+
+async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
+    with file:
+        while piece := await asyncio.to_thread(file.read, READ_SIZE):
+            yield piece
+
+
+def _transcript(same: Prompt | None, beside: list[Sidecar]) -> tuple[str | None, Source | None, str | None]:
+    """Decide what is said in a recording, where from, and what sidecar counts; `same` is what is known of
+    this very recording."""
+    if same is not None and (not beside or beside[0].digest == same.sidecar_digest):
+        return same.transcript, same.transcript_source, same.sidecar_digest
+    return (beside[0].text, beside[0].source, beside[0].digest) if beside else (None, None, None)
+
+
+def _said(text: str) -> str:
+    """A transcript as it is kept; raises Invalid where it is none."""
+    if not (text := spoken(text)):
+        raise Invalid("transcript holds nothing that is said", param="transcript")
+    return text
+
+
+def _transcribed(
+    prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"], beside: list[Sidecar]
+) -> tuple[Prompt, dict[str, bytes | None]]:
+    """`prompt` with a transcript, and the file that holds it too."""
+    counts = next((sidecar for sidecar in beside if sidecar.source == "reference"), Sidecar("txt", text))
+    prompt = replace(prompt, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
+    return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}
+
+
+def _forget(prompt_id: str) -> Callable[[AsyncSession], Coroutine[Any, Any, None]]:
+    async def write(session: AsyncSession) -> None:
+        await session.execute(delete(AudioPrompt).where(AudioPrompt.prompt_id == prompt_id))
+
+    return write
+
+
+def _unreadable(error: OSError) -> StorageUnavailable:
+    return StorageUnavailable(f"The folder of audio prompts cannot be read: {error.strerror}")

@@ -1,0 +1,135 @@
+"""Voices: what a voice id stands for, kept in the database and, for speech, in memory."""
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from dia_server.db.models import VoiceMapping
+from dia_server.errors import InvalidVoiceId
+from dia_server.services.voices import ids
+from dia_server.text.speakers import Speaker as Speaker
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    voice_id: str
+    style: str = "neutral"
+    primary_speaker: Speaker = "S1"
+    audio_prompt: str | None = None
+    audio_prompt_transcript: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The id as people would write it."""
+        return re.sub(r"[_-]+", " ", self.voice_id).strip().title() or self.voice_id
+
+    @property
+    def seed(self) -> int:
+        """What makes the voice the same every time it speaks the same text."""
+        return zlib.crc32(self.voice_id.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class CastVoice(Voice):
+    """A voice as it was when a request was accepted, which is made with it whenever it is made."""
+
+    recording: str | None = None
+    """Digest of its audio prompt."""
+    second: "CastVoice | None" = None
+    """Who says [S2], where that is another voice."""
+
+
+BUILT_IN = MappingProxyType(
+    {
+        voice.voice_id: voice
+        for voice in (
+            Voice("aria", "neutral", "S1"),
+            Voice("atlas", "calm", "S1"),
+            Voice("luna", "expressive", "S2"),
+            Voice("kai", "friendly", "S1"),
+            Voice("zara", "deep", "S2"),
+            Voice("nova", "bright", "S1"),
+        )
+    }
+)
+
+ALIASES = MappingProxyType(
+    {
+        "alloy": "aria",
+        "ash": "atlas",
+        "ballad": "luna",
+        "cedar": "kai",
+        "coral": "luna",
+        "echo": "atlas",
+        "fable": "kai",
+        "marin": "nova",
+        "onyx": "zara",
+        "sage": "aria",
+        "shimmer": "nova",
+        "verse": "kai",
+    }
+)
+"""OpenAI's names, which unconfigured clients send; its `nova` is one of ours."""
+
+
+class VoiceService:
+    """Reads come from memory: speech must not wait for the database. Writes go to both."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._sessions = sessions
+        self._voices: dict[str, Voice] = {}
+
+    async def load(self) -> None:
+        """Read all voices; before this there are none."""
+        async with self._sessions() as session:
+            rows = await session.scalars(select(VoiceMapping).order_by(VoiceMapping.created_at))
+            self._voices = {row.voice_id: _voice(row) for row in rows}
+
+    @property
+    def all(self) -> Mapping[str, Voice]:
+        return MappingProxyType(self._voices)
+
+    def resolve(self, voice_id: str) -> Voice:
+        """Find a voice by its id, or by the name of an OpenAI voice; raises InvalidVoiceId."""
+        voice_id = voice_id.strip()
+        voice = self._voices.get(voice_id) or self._voices.get(ALIASES.get(voice_id.lower(), ""))
+        if voice is None:
+            raise _unknown(voice_id)
+        return voice
+
+    async def save(self, voice: Voice) -> None:
+        """Create or replace a voice; raises Invalid where its id cannot be one."""
+        ids.check(voice.voice_id, "voice_id")
+        async with self._sessions.begin() as session:
+            row = await session.get(VoiceMapping, voice.voice_id) or VoiceMapping(voice_id=voice.voice_id)
+            row.style = voice.style
+            row.primary_speaker = voice.primary_speaker
+            row.audio_prompt = voice.audio_prompt
+            row.audio_prompt_transcript = voice.audio_prompt_transcript
+            session.add(row)
+        self._voices[voice.voice_id] = voice
+
+    async def delete(self, voice_id: str) -> bool:
+        """Delete a voice, or bring a built-in one back to what it was; returns whether it is gone."""
+        if voice_id not in self._voices:
+            raise _unknown(voice_id)
+        if original := BUILT_IN.get(voice_id):
+            await self.save(original)
+            return False
+        async with self._sessions.begin() as session:
+            await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
+        self._voices.pop(voice_id, None)  # somebody else may have deleted it meanwhile
+        return True
+
+
+def _voice(row: VoiceMapping) -> Voice:
+    return Voice(row.voice_id, row.style, row.primary_speaker, row.audio_prompt, row.audio_prompt_transcript)
+
+
+def _unknown(voice_id: str) -> InvalidVoiceId:
+    return InvalidVoiceId(f"Voice {voice_id!r} does not exist; GET /voices lists them", param="voice_id")

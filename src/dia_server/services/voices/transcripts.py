@@ -1,0 +1,118 @@
+"""What Whisper hears in the audio prompts: asked for, or by itself for what has no transcript."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from dia_server.errors import ServerError, UnusableAudio
+from dia_server.services.voices.audio_prompt import Prompt
+from dia_server.services.voices.prompt_folder import PromptFolder, Skipped
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.whisper import Whisper
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    total: int
+    changed: list[Prompt]
+    """New, or with another recording or transcript than before."""
+    skipped: list[Skipped]
+
+
+class TranscriptService:
+    def __init__(
+        self,
+        prompts: PromptService,
+        folder: PromptFolder,
+        whisper: Whisper,
+        *,
+        auto_transcribe: bool,
+        wait_s: float,
+    ) -> None:
+        """`wait_s` is how long an answer is held back for a transcript that nobody has asked for."""
+        self.auto_transcribe = auto_transcribe
+        """Whether prompts without a transcript get one by themselves; may be set at any time."""
+        self._prompts = prompts
+        self._folder = folder
+        self._whisper = whisper
+        self._wait_s = wait_s
+        self._queued: dict[Prompt, asyncio.Task[None]] = {}
+        """What nobody has asked for: one recording of it is in memory at a time, and requests go first."""
+        self._running: dict[Prompt, asyncio.Task[Prompt]] = {}
+        self._turn = asyncio.Lock()
+
+    def is_pending(self, prompt: Prompt) -> bool:
+        """Tell whether a first transcript is on its way."""
+        return prompt.transcript is None and (prompt in self._queued or prompt in self._running)
+
+    async def transcribe(self, prompt_id: str) -> Prompt:
+        """Transcribe a prompt now, in place of the transcript that it has.
+
+        Raises NotFound, PromptNotUsable, UnusableAudio, Conflict, WhisperNotAvailable, StorageUnavailable.
+        """
+        # shielded: another request may be waiting for the same
+        return await asyncio.shield(self._begin(self._prompts.get(prompt_id)))
+
+    async def complete(self, prompt: Prompt) -> Prompt:
+        """Give a prompt without a transcript one, if that is wanted; waits for a set time at most."""
+        if prompt.transcript is None and self.auto_transcribe:
+            await self._queue_all([prompt], self._wait_s)
+        return self._prompts.all.get(prompt.prompt_id, prompt)
+
+    async def discover(self, *, force_retranscribe: bool = False, wait: bool = True) -> Discovery:
+        """Read the folder again and transcribe what has no transcript.
+
+        `force_retranscribe` makes Whisper's own transcripts anew too, whether `auto_transcribe` is on
+        or not; what people wrote is kept. Raises StorageUnavailable.
+        """
+        before = dict(self._prompts.all)
+        skipped = await self._prompts.discover()
+        if self.auto_transcribe or force_retranscribe:
+            sources = {None, "whisper_auto"} if force_retranscribe else {None}
+            wanted = [prompt for prompt in self._prompts.all.values() if prompt.transcript_source in sources]
+            await self._queue_all(wanted, self._wait_s if wait else 0)
+        now = self._prompts.all.values()
+        changed = [prompt for prompt in now if before.get(prompt.prompt_id) != prompt]
+        return Discovery(len(now), changed, skipped)
+
+    async def close(self) -> None:
+        """Wait for what is under way, which fails once Whisper is closed; the next start begins it again."""
+        tasks = [*self._queued.values(), *self._running.values()]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _queue_all(self, prompts: Iterable[Prompt], wait_s: float) -> None:
+        if tasks := [self._queue(prompt) for prompt in prompts]:
+            await asyncio.wait(tasks, timeout=wait_s)
+
+    def _queue(self, prompt: Prompt) -> asyncio.Task[None]:
+        if (task := self._queued.get(prompt)) is None:
+            task = self._queued[prompt] = asyncio.create_task(self._take_turn(prompt))
+            task.add_done_callback(lambda _: self._queued.pop(prompt))
+        return task
+
+    async def _take_turn(self, prompt: Prompt) -> None:
+        async with self._turn:
+            if self._prompts.all.get(prompt.prompt_id) == prompt:
+                await asyncio.wait([self._begin(prompt)])
+
+    def _begin(self, prompt: Prompt) -> asyncio.Task[Prompt]:
+        if (task := self._running.get(prompt)) is None:
+            task = self._running[prompt] = asyncio.create_task(self._transcribe(prompt))
+            task.add_done_callback(lambda task: self._end(prompt, task))
+        return task
+
+    def _end(self, prompt: Prompt, task: asyncio.Task[Prompt]) -> None:
+        del self._running[prompt]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            cause = None if isinstance(error, ServerError) else error
+            log.warning("not transcribed", prompt=prompt.prompt_id, error=str(error), exc_info=cause)
+
+    async def _transcribe(self, prompt: Prompt) -> Prompt:
+        recording = await asyncio.to_thread(self._folder.stored, prompt.prompt_id, prompt.digest)
+        if not (text := await self._whisper.transcribe(recording)):
+            raise UnusableAudio(f"Whisper hears no words in audio prompt {prompt.prompt_id!r}")
+        return await self._prompts.set_transcript(prompt, text, "whisper_auto")

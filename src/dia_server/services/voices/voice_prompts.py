@@ -1,0 +1,107 @@
+"""The recordings that voices are cloned from, as the engine takes them."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from dataclasses import asdict
+
+import numpy as np
+
+from dia_server.audio import prompt as audio
+from dia_server.engine.types import SAMPLE_RATE, Samples, VoicePrompt
+from dia_server.errors import PromptNotUsable
+from dia_server.services.voices.prompt_folder import PromptFolder
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.service import CastVoice, Voice
+from dia_server.text.speakers import TAG, Speaker, tag
+
+CACHE_SIZE = 128 * 1024 * 1024
+"""Bytes of samples kept in memory: 12 minutes."""
+BETWEEN = np.zeros(SAMPLE_RATE // 4, np.float32)
+"""Of silence between the two recordings."""
+
+
+class VoicePrompts:
+    """Keeps the samples used last in memory, so that speech rarely waits for the disk."""
+
+    def __init__(self, prompts: PromptService, folder: PromptFolder, *, cache_size: int = CACHE_SIZE) -> None:
+        self._prompts = prompts
+        self._folder = folder
+        self._cache_size = cache_size
+        self._cache: OrderedDict[str, Samples] = OrderedDict()
+        """By digest, the one used last at the end."""
+
+    def cast(self, voice: Voice, second: Voice | None = None) -> CastVoice:
+        """Note what `voice`, and `second` for what [S2] says, would be cloned from now."""
+        prompt = self._prompts.all.get(voice.audio_prompt or "")
+        return CastVoice(
+            **asdict(voice),
+            recording=None if prompt is None else prompt.digest,
+            second=None if second is None else self.cast(second),
+        )
+
+    async def of(self, voice: Voice) -> VoicePrompt | None:
+        """Return what `voice` is cloned from, None where it is not.
+
+        Raises PromptNotUsable, for one that was cast also where its recording is another by now.
+        The mapping's own transcript wins over the prompt's. What has no speaker tags is said by the
+        voice's primary speaker.
+        """
+        if voice.audio_prompt is None:
+            return None
+        prompt = self._prompts.all.get(voice.audio_prompt)
+        if prompt is None:
+            raise PromptNotUsable(
+                f"Voice {voice.voice_id!r} speaks like audio prompt {voice.audio_prompt!r}, which does not "
+                "exist; POST /audio_prompts/upload adds it",
+                param="voice_id",
+            )
+        if isinstance(voice, CastVoice) and voice.recording not in {None, prompt.digest}:
+            raise PromptNotUsable(
+                f"The recording of voice {voice.voice_id!r}, audio prompt {prompt.prompt_id!r}, has been "
+                "replaced since this was asked for",
+                param="voice_id",
+            )
+        transcript = tag(voice.audio_prompt_transcript or prompt.transcript or "", voice.primary_speaker)
+        if not transcript:
+            raise PromptNotUsable(
+                f"Audio prompt {prompt.prompt_id!r} of voice {voice.voice_id!r} has no transcript yet, "
+                f"and cannot be cloned without; PUT /audio_prompts/{prompt.prompt_id}/transcript sets it, "
+                f"POST /audio_prompts/{prompt.prompt_id}/transcribe has Whisper make it",
+                param="voice_id",
+            )
+        return VoicePrompt(await self._samples(prompt.prompt_id, prompt.digest), transcript, prompt.digest)
+
+    async def _samples(self, prompt_id: str, digest: str) -> Samples:
+        if (samples := self._cache.get(digest)) is None:
+            samples = self._cache[digest] = await asyncio.to_thread(self._read, prompt_id, digest)
+            while (
+                len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > self._cache_size
+            ):
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(digest)
+        return samples
+
+    def _read(self, prompt_id: str, digest: str) -> Samples:
+        samples = audio.samples(self._folder.stored(prompt_id, digest))
+        samples.flags.writeable = False  # it is shared by all who speak with it
+        return samples
+
+
+def combine_prompts(first: VoicePrompt | None, second: VoicePrompt | None) -> VoicePrompt | None:
+    """One prompt in which `first` is heard as [S1] and `second` as [S2], as far as there are any."""
+    if first is None or second is None:
+        return _as("S1", first) or _as("S2", second)
+    return VoicePrompt(
+        np.concatenate([first.samples, BETWEEN, second.samples]),
+        f"[S1] {_words(first)} [S2] {_words(second)}",
+        hashlib.sha256(f"{first.digest} {second.digest}".encode()).hexdigest(),
+    )
+
+
+def _as(speaker: Speaker, prompt: VoicePrompt | None) -> VoicePrompt | None:
+    return prompt and VoicePrompt(prompt.samples, f"[{speaker}] {_words(prompt)}", prompt.digest)
+
+
+def _words(prompt: VoicePrompt) -> str:
+    return " ".join(TAG.sub(" ", prompt.transcript).split())

@@ -1,0 +1,171 @@
+"""Whisper: what is said in a recording, by faster-whisper in a process of its own."""
+
+import asyncio
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from dia_server.errors import ServerError, UnusableAudio, WhisperNotAvailable
+from dia_server.native import NativeFailure, NativeWorker
+from dia_server.services.voices.daemon_thread import OwnThread
+from dia_server.services.voices.transcriber import SIZES as SIZES
+from dia_server.services.voices.transcriber import Transcriber
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+DEVICES: Final = (("cuda", "float16"), ("cuda", "float32"), ("cpu", "int8"))
+"""What is tried, in this order: a GPU may be there and its libraries not, or be too old for float16."""
+RETRY_S = 60.0
+"""Before a model that could not be loaded is tried again without being asked for."""
+CLOSE_S = 10.0
+DEADLINE_S = 600.0
+"""Seconds for one recording; a minute of audio takes the largest model some two minutes on a slow CPU."""
+
+
+class Whisper:
+    """Loads its model when it is first needed and gives it back after `idle_s` without work (0: never)."""
+
+    def __init__(
+        self, model_size: str, *, idle_s: float, devices: Sequence[tuple[str, str]] = DEVICES
+    ) -> None:
+        self.model_size = model_size
+        """Name or folder of the model that is loaded next; may be set at any time."""
+        self.device: str | None = None
+        """Where the loaded model is; None while there is none."""
+        self._idle_s = idle_s
+        self._devices = devices
+        self._installed = importlib.util.find_spec("faster_whisper") is not None
+        self._thread = OwnThread("whisper")
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._idle: asyncio.TimerHandle | None = None
+        self._unloading: asyncio.Task[None] | None = None
+        self._closing = False
+        self._error: str | None = None
+        self._failed: str | None = None
+        self._failed_at = 0.0
+        self._model: NativeWorker[Transcriber] | None = None
+        self._loaded_size: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether Whisper works as far as is known: what has not been tried counts as working."""
+        return self._installed and self.error is None
+
+    @property
+    def error(self) -> str | None:
+        """Why the model that `model_size` names could not be loaded, last time."""
+        return self._error if self._failed == self.model_size else None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model that `model_size` names is the one that is loaded."""
+        return self.device is not None and self._loaded_size == self.model_size
+
+    async def load(self) -> tuple[str, str]:
+        """Load the model, anew where there is one; returns its name and device.
+
+        Raises WhisperNotAvailable with the cause.
+        """
+        return await self._work(self._reload)
+
+    async def transcribe(self, recording: bytes) -> str:
+        """Return what is said in an audio file, "" for nothing.
+
+        Raises WhisperNotAvailable, and UnusableAudio where the file is the cause.
+        """
+        return await self._work(lambda: self._transcribe(recording))
+
+    async def close(self) -> None:
+        """Give up what is being done, which raises WhisperNotAvailable, and end the thread."""
+        self._closing = True
+        if self._idle is not None:
+            self._idle.cancel()
+        for call in self._calls:
+            call.cancel()
+        if self._model is not None:
+            await asyncio.to_thread(self._model.close)
+        if not await self._thread.end(CLOSE_S):
+            log.warning("Whisper was still busy when the server ended")
+
+    async def _work(self, function: Callable[[], T]) -> T:
+        if self._closing:
+            raise WhisperNotAvailable("The server is shutting down")
+        if self._idle is not None:
+            self._idle.cancel()
+        call = asyncio.ensure_future(self._thread.call(function))
+        self._calls.add(call)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            if self._closing:
+                raise WhisperNotAvailable("The server is shutting down") from None
+            raise
+        finally:
+            self._calls.discard(call)
+            if self._idle_s and not self._calls and not self._closing:
+                self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._give_back)
+
+    def _give_back(self) -> None:
+        self._unloading = asyncio.ensure_future(self._thread.call(self._unload))
+
+    # Everything below runs on Whisper's thread.
+
+    def _reload(self) -> tuple[str, str]:
+        self._load()
+        assert self._loaded_size is not None
+        assert self.device is not None
+        return self._loaded_size, self.device
+
+    def _transcribe(self, recording: bytes) -> str:
+        model = self._model
+        if model is None or self._loaded_size != self.model_size:
+            if self._failed == self.model_size and time.monotonic() - self._failed_at < RETRY_S:
+                raise WhisperNotAvailable(f"{self.error} (POST /whisper/load tries again)")
+            model = self._load()
+        try:
+            return model.call(Transcriber.transcribe, recording)
+        except NativeFailure as failure:
+            raise UnusableAudio(f"Whisper cannot transcribe the recording: {failure}") from None
+
+    def _load(self) -> NativeWorker[Transcriber]:
+        self._unload()
+        size = self.model_size
+        model = self._model = NativeWorker(
+            "whisper",
+            partial(Transcriber, size, self._devices),
+            deadline_s=DEADLINE_S,
+            memory=None,  # the child knows the device, and limits itself
+            start_s=None,  # the model may have to be downloaded
+        )
+        if self._closing:
+            model.close()
+        try:
+            opened = model.call(Transcriber.opened)
+        except ServerError as error:
+            model.close()
+            self._model = None
+            self._error = f"Whisper model {size!r} cannot be loaded: {error}"
+            self._failed, self._failed_at = size, time.monotonic()
+            raise WhisperNotAvailable(self._error) from error
+        for refusal in opened.refusals:
+            log.warning(
+                "Whisper cannot use a device",
+                device=refusal.device,
+                format=refusal.number_format,
+                cause=refusal.cause,
+            )
+        self._error, self._failed, self._loaded_size, self.device = None, None, size, opened.device
+        log.info("Whisper loaded", model=size, device=self.device)
+        return model
+
+    def _unload(self) -> None:
+        if self._model is not None:
+            self._model.close()
+            self._model = self.device = None
+            log.info("Whisper unloaded")

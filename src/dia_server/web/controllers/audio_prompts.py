@@ -1,0 +1,198 @@
+"""Audio prompts: recordings to speak like."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Controller, Request, delete, get, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from litestar.params import FromPath, JSONBody
+from litestar.response import Stream
+
+from dia_server.errors import Invalid, UnusableAudio
+from dia_server.services.voices.audio_prompt import Prompt
+from dia_server.services.voices.ids import ID
+from dia_server.services.voices.prompt_folder import MAX_AUDIO, PromptFolder, wav_name
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.transcripts import TranscriptService
+from dia_server.web.middleware.client_address import ClientAddress
+from dia_server.web.requests import upload
+from dia_server.web.requests.places import Places
+from dia_server.web.schemas import (
+    MAX_TRANSCRIPT,
+    AudioPrompt,
+    AudioPromptDeleted,
+    AudioPromptMetadata,
+    AudioPrompts,
+    AudioPromptsMetadata,
+    AudioPromptUploaded,
+    Discovered,
+    DiscoveredPrompt,
+    DiscoverRequest,
+    SkippedFile,
+)
+
+FILE_FIELD = "audio_file"
+MAX_UPLOADS = 64
+"""Uploads that are received at the same time: each is a file on the disk, of up to 200 MB."""
+MAX_UPLOADS_OF_ADDRESS = 8
+DISCOVER = DiscoverRequest()
+"""What is meant by no body."""
+
+
+@dataclass
+class UploadOperation(Operation):
+    """The form, which Litestar cannot see: the handler reads it by itself."""
+
+    def __post_init__(self) -> None:
+        prompt_id = Schema(
+            type=OpenAPIType.STRING, pattern=f"^{ID.pattern}$", description="Identifier of the audio prompt"
+        )
+        file = Schema(
+            type=OpenAPIType.STRING,
+            format=OpenAPIFormat.BINARY,
+            description="WAV, MP3, FLAC, OGG, M4A or WebM with 0.5 to 60 s of speech, best 5 to 10 s",
+        )
+        transcript = Schema(
+            type=OpenAPIType.STRING, description="What is said in it, where Whisper is not to write it down"
+        )
+        form = Schema(
+            type=OpenAPIType.OBJECT,
+            properties={"prompt_id": prompt_id, FILE_FIELD: file, "transcript": transcript},
+            required=["prompt_id", FILE_FIELD],
+        )
+        self.request_body = RequestBody(
+            content={"multipart/form-data": OpenAPIMediaType(schema=form)}, required=True
+        )
+
+
+class PromptController(Controller):
+    path = "/audio_prompts"
+    tags = ["Audio prompts"]
+
+    @post(
+        "/upload",
+        status_code=200,
+        request_max_body_size=MAX_AUDIO,
+        operation_class=UploadOperation,
+        opt={"rate_limit": "upload", "errors": (400, 409, 413, 415, 422, 429, 500, 503)},
+    )
+    async def upload_audio_prompt(
+        self,
+        request: Request[Any, Any, Any],
+        prompt_folder: NamedDependency[PromptFolder],
+        prompt_service: NamedDependency[PromptService],
+        transcript_service: NamedDependency[TranscriptService],
+        client_address: NamedDependency[ClientAddress],
+        upload_places: NamedDependency[Places],
+    ) -> AudioPromptUploaded:
+        """Add a recording, or replace the one of that id; it is made mono, 44.1 kHz, peak 0.95."""
+        with upload_places.take(client_address(request.scope)):
+            async with upload.receive(request, FILE_FIELD, prompt_folder.spool) as form:
+                if (prompt_id := form.fields.get("prompt_id")) is None:
+                    raise Invalid("prompt_id is required", param="prompt_id")
+                transcript = form.fields.get("transcript", "").strip() or None
+                if transcript is not None and len(transcript) > MAX_TRANSCRIPT:
+                    raise Invalid(f"transcript: at most {MAX_TRANSCRIPT:,} characters", param="transcript")
+                try:
+                    prompt = await prompt_service.add(prompt_id.strip(), form.file, transcript)
+                except UnusableAudio as error:
+                    raise UnusableAudio(f"{FILE_FIELD}: {error}", param=FILE_FIELD) from error
+        prompt = await transcript_service.complete(prompt)
+        return AudioPromptUploaded(
+            message="Audio prompt uploaded successfully",
+            prompt_id=prompt.prompt_id,
+            file_path=file_path(prompt),
+            duration=round(prompt.duration, 3),
+            sample_rate=prompt.sample_rate,
+            transcript=prompt.transcript,
+        )
+
+    @get()
+    async def list_audio_prompts(self, prompt_service: NamedDependency[PromptService]) -> AudioPrompts:
+        """List the audio prompts."""
+        return AudioPrompts(
+            [
+                AudioPrompt(
+                    prompt_id=prompt.prompt_id,
+                    file_path=file_path(prompt),
+                    duration=round(prompt.duration, 3),
+                    sample_rate=prompt.sample_rate,
+                )
+                for prompt in prompt_service.all.values()
+            ]
+        )
+
+    @get("/metadata")
+    async def list_audio_prompt_metadata(
+        self,
+        prompt_service: NamedDependency[PromptService],
+        transcript_service: NamedDependency[TranscriptService],
+    ) -> AudioPromptsMetadata:
+        """List the audio prompts with all that is known of them."""
+        return AudioPromptsMetadata(
+            [_metadata(prompt, transcript_service) for prompt in prompt_service.all.values()]
+        )
+
+    @get("/metadata/{prompt_id:str}", opt={"errors": (404,)})
+    async def get_audio_prompt_metadata(
+        self,
+        prompt_id: FromPath[str],
+        prompt_service: NamedDependency[PromptService],
+        transcript_service: NamedDependency[TranscriptService],
+    ) -> AudioPromptMetadata:
+        """Get all that is known of one audio prompt."""
+        return _metadata(prompt_service.get(prompt_id), transcript_service)
+
+    @get("/{prompt_id:str}/audio", media_type="audio/wav", opt={"errors": (404,)})
+    async def get_audio_prompt(
+        self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
+    ) -> Stream:
+        """Download the recording of an audio prompt."""
+        size, audio = await prompt_service.recording(prompt_id)
+        return Stream(audio, headers={"Content-Length": str(size)})
+
+    @delete("/{prompt_id:str}", status_code=200, opt={"errors": (404, 409, 503)})
+    async def delete_audio_prompt(
+        self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
+    ) -> AudioPromptDeleted:
+        """Delete an audio prompt with its files; one that a voice mapping uses is refused."""
+        await prompt_service.delete(prompt_id)
+        return AudioPromptDeleted(f"Audio prompt '{prompt_id}' deleted", prompt_id)
+
+    @post("/discover", status_code=200, opt={"errors": (400, 413, 415, 422, 503)})
+    async def discover_audio_prompts(
+        self,
+        transcript_service: NamedDependency[TranscriptService],
+        data: JSONBody[DiscoverRequest] = DISCOVER,
+    ) -> Discovered:
+        """Read the folder of audio prompts again; files of other formats become WAV files."""
+        found = await transcript_service.discover(force_retranscribe=data.force_retranscribe)
+        return Discovered(
+            "Audio prompt discovery completed",
+            found.total,
+            [
+                DiscoveredPrompt(prompt.prompt_id, file_path(prompt), prompt.transcript)
+                for prompt in found.changed
+            ],
+            [SkippedFile(f"audio_prompts/{skip.file_name}", skip.reason) for skip in found.skipped],
+        )
+
+
+def file_path(prompt: Prompt) -> str:
+    """As the API shows it, relative to the data folder."""
+    return f"audio_prompts/{wav_name(prompt.prompt_id)}"
+
+
+def _metadata(prompt: Prompt, transcripts: TranscriptService) -> AudioPromptMetadata:
+    return AudioPromptMetadata(
+        prompt_id=prompt.prompt_id,
+        file_path=file_path(prompt),
+        duration=round(prompt.duration, 3),
+        sample_rate=prompt.sample_rate,
+        transcript=prompt.transcript,
+        transcript_source="pending" if transcripts.is_pending(prompt) else prompt.transcript_source,
+        file_size=prompt.file_size,
+        created_at=prompt.created_at,
+    )

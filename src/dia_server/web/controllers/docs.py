@@ -1,0 +1,96 @@
+"""The studio at `/` and the pages that describe the API; everything they load is served from here."""
+
+from collections.abc import Mapping, Sequence
+from email.utils import formatdate
+from functools import lru_cache
+from mimetypes import guess_type
+from pathlib import Path, PurePath
+
+from litestar import MediaType, Response, Router, get
+from litestar.datastructures import CacheControlHeader
+from litestar.di import Provide
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+from litestar.response import File
+from litestar.types import ControllerRouterHandler
+
+from dia_server.web import openapi
+from dia_server.web.content_security import policy
+from dia_server.web.middleware.not_modified import NotModified
+from dia_server.web.slices import SlicedResponse
+
+STATIC = Path(__file__).parents[1] / "static"
+ASSETS = {PurePath("/", path.relative_to(STATIC)): path for path in STATIC.rglob("*") if path.is_file()}
+"""Files below /static by their path there; what is not listed at start is not served."""
+PAGES = Path(__file__).parents[1] / "pages"
+"""Not among the static files: a page is sent with its own headers or not at all."""
+
+SWAGGER_POLICY = {"Content-Security-Policy": policy(img_src="'self' data:")}
+REDOC_POLICY = {
+    "Content-Security-Policy": policy(
+        img_src="'self' data:",
+        style_src="'self' 'unsafe-inline'",  # it writes its style into the page
+        worker_src="blob:",  # its search
+    )
+}
+FRESH = CacheControlHeader(no_cache=True)
+"""Browsers may keep the studio's files, but ask before they mix those of two versions."""
+
+
+def docs_router(
+    handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], max_characters: int
+) -> Router:
+    """Build the routes that describe `handlers`; the description is made when first asked for.
+
+    `max_characters` is the longest text that may be spoken.
+    """
+    made: list[bytes] = []
+
+    @get("/openapi.json", sync_to_thread=False)
+    def openapi_json() -> Response[bytes]:
+        if not made:
+            made.append(openapi.document(handlers, dependencies, max_characters))
+        return Response(made[0], media_type=MediaType.JSON)
+
+    return Router(
+        "/",
+        route_handlers=[studio, swagger, redoc, openapi_json, asset],
+        include_in_schema=False,
+        middleware=[NotModified()],
+        opt={"public": True},
+    )
+
+
+@get("/", sync_to_thread=False, media_type=MediaType.HTML, cache_control=FRESH)
+def studio() -> File:
+    return File(PAGES / "studio.html", content_disposition_type="inline")
+
+
+@get("/docs", sync_to_thread=False, media_type=MediaType.HTML, response_headers=SWAGGER_POLICY)
+def swagger() -> File:
+    return File(PAGES / "swagger.html", content_disposition_type="inline")
+
+
+@get("/redoc", sync_to_thread=False, media_type=MediaType.HTML, response_headers=REDOC_POLICY)
+def redoc() -> File:
+    return File(PAGES / "redoc.html", content_disposition_type="inline")
+
+
+@get("/static/{file_path:path}", sync_to_thread=False)
+def asset(file_path: FromPath[PurePath]) -> SlicedResponse:
+    if (file := ASSETS.get(file_path)) is None:
+        raise NotFoundException(f"There is no file {file_path}")
+    modified = file.stat().st_mtime
+    content = _content(file, modified)
+    headers = {
+        FRESH.HEADER_NAME: FRESH.to_header(),
+        "ETag": f'"{modified}-{len(content)}"',
+        "Last-Modified": formatdate(modified, usegmt=True),
+    }
+    return SlicedResponse(body=content, media_type=guess_type(file.name)[0], headers=headers)
+
+
+@lru_cache(maxsize=len(ASSETS))
+def _content(file: Path, modified: float) -> bytes:
+    """Read a file once for all its readers, and again when it has been modified."""
+    return file.read_bytes()

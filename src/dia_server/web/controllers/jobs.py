@@ -1,0 +1,101 @@
+"""Jobs: how far they are, what they made, and their end."""
+
+from typing import Annotated
+
+from litestar import Controller, delete, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+
+from dia_server.services.jobs.service import Job, JobLine, JobService, JobStatus
+from dia_server.web.audio_headers import made_headers
+from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
+
+MAX_LIMIT = 1000
+
+StatusFilter = Annotated[JobStatus | None, QueryParameter(description="Only jobs with this status")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Most jobs to return")]
+
+
+class JobController(Controller):
+    path = "/jobs"
+    tags = ["Jobs"]
+    opt = {"rate_limit": "jobs"}
+
+    @get("", opt={"errors": (422, 429, 503)})
+    async def list_jobs(
+        self, job_service: NamedDependency[JobService], status: StatusFilter = None, limit: Limit = 50
+    ) -> Jobs:
+        """List jobs, the newest first."""
+        return Jobs([_summary(line) for line in await job_service.newest(status, limit)])
+
+    @get("/{job_id:str}", opt={"errors": (404, 429, 503)})
+    async def get_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobDetails:
+        """Tell how far a job is."""
+        return _details(await job_service.get(job_id))
+
+    @get("/{job_id:str}/result", opt={"errors": (404, 409, 429, 503), "audio": True})
+    async def get_job_result(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> Stream:
+        """Download the audio of a completed job."""
+        result = await job_service.result(job_id)
+        job = result.job
+        headers = {
+            "Content-Length": str(result.size),
+            "Content-Disposition": f'inline; filename="{job.file}"',
+        }
+        headers |= made_headers(_seed(job), job.retries, job.faults)
+        return Stream(result.audio, media_type=result.media_type, headers=headers)
+
+    @delete("/{job_id:str}", status_code=200, opt={"errors": (404, 429, 503)})
+    async def delete_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobRemoved:
+        """Cancel a job that is not finished, or delete one that is, with its result."""
+        done = await job_service.remove(job_id)
+        return JobRemoved(f"Job '{job_id}' {done}", job_id, done)
+
+
+def _summary(line: JobLine) -> JobSummary:
+    wanted = line.wanted
+    return JobSummary(
+        job_id=line.job_id,
+        status=line.status,
+        created_at=line.created_at,
+        text_preview=line.text_preview,
+        duration=_duration(line),
+        progress=int(line.progress * 100),
+        error=line.error,
+        voice_id=None if wanted is None else wanted.voice_id,
+        response_format=None if wanted is None else wanted.response_format,
+        retries=line.retries,
+        faults=list(line.faults),
+    )
+
+
+def _duration(job: Job | JobLine) -> float | None:
+    """Seconds of the result; it is known before there is one to be fetched."""
+    return round(job.audio_s, 2) if job.status == "completed" and job.audio_s is not None else None
+
+
+def _details(job: Job) -> JobDetails:
+    completed, request = job.status == "completed", job.request
+    return JobDetails(
+        job_id=job.job_id,
+        status=job.status,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.finished_at,
+        duration=_duration(job),
+        result_url=f"/jobs/{job.job_id}/result" if completed else None,
+        progress=int(job.progress * 100),
+        error=job.error,
+        generation_time=round(job.generation_s, 2) if completed and job.generation_s is not None else None,
+        voice_id=None if request is None else request.voice_id,
+        response_format=None if request is None else request.response_format,
+        seed=_seed(job),
+        retries=job.retries,
+        faults=list(job.faults),
+    )
+
+
+def _seed(job: Job) -> int | None:
+    """None where this version can't read the request."""
+    return None if job.request is None else job.request.seed

@@ -1,0 +1,61 @@
+"""What OpenAI's clients ask for besides speech: models and voices."""
+
+from litestar import Controller, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from dia_server.errors import NotFound
+from dia_server.services.voices.service import VoiceService
+from dia_server.web.schemas import (
+    AudioModel,
+    AudioModels,
+    AudioVoice,
+    AudioVoices,
+    Model,
+    Models,
+    ModelVoice,
+    ModelVoices,
+)
+
+DIA = Model(id="dia", created=1_750_896_000, owned_by="nari-labs")
+"""The day of Dia-1.6B-0626's release."""
+
+
+class OpenAIController(Controller):
+    tags = ["OpenAI"]
+
+    @get("/v1/models")
+    async def list_models(self) -> Models:
+        """List the models: there is one."""
+        return Models(data=[DIA])
+
+    @get("/v1/models/{model:str}", opt={"errors": (404,)})
+    async def get_model(self, model: FromPath[str]) -> Model:
+        """Describe a model."""
+        if model != DIA.id:
+            raise NotFound(f"Model {model!r} does not exist; this server has {DIA.id!r}", param="model")
+        return DIA
+
+    @get("/v1/audio/models")
+    async def list_audio_models(self) -> AudioModels:
+        """List the speech models, as Open WebUI asks for them."""
+        return AudioModels([AudioModel(DIA.id)])
+
+    @get("/v1/audio/voices")
+    async def list_voices(self, voice_service: NamedDependency[VoiceService]) -> AudioVoices:
+        """List the voices, as Open WebUI asks for them."""
+        return AudioVoices(
+            [AudioVoice(voice.voice_id, voice.name, voice.voice_id) for voice in voice_service.all.values()]
+        )
+
+    @get("/v1/audio/voices/{model:str}")
+    async def list_model_voices(
+        self, model: FromPath[str], voice_service: NamedDependency[VoiceService]
+    ) -> ModelVoices:
+        """List the voices of a model, as SillyTavern's TTS WebUI provider asks for them."""
+        return ModelVoices(
+            [
+                ModelVoice(voice.voice_id, voice.name, voice.voice_id, value=voice.voice_id, label=voice.name)
+                for voice in voice_service.all.values()
+            ]
+        )

@@ -1,0 +1,114 @@
+"""The server itself: health, configuration, statistics."""
+
+import dataclasses
+
+import msgspec
+from litestar import Controller, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from dia_server import __version__
+from dia_server.services.config import ConfigService
+from dia_server.services.server.stats import StatsService
+from dia_server.services.server.status import StatusService
+from dia_server.web.schemas import (
+    Config,
+    ConfigUpdate,
+    Health,
+    PerformanceStats,
+    RequestStats,
+    ResourceStats,
+    Stats,
+)
+
+LOAD_ROUTE = "/model/load"
+
+
+class ServerController(Controller):
+    tags = ["Server"]
+
+    @get("/health", opt={"public": True})
+    async def health(self, status_service: NamedDependency[StatusService]) -> Health:
+        """Tell how the server is; the answer is 200 as long as it answers at all."""
+        return _health(status_service)
+
+    @post(LOAD_ROUTE, status_code=202, opt={"errors": (503,)})
+    async def load_model(self, status_service: NamedDependency[StatusService]) -> Health:
+        """Begin to load the model again where that has failed; /health tells how far it is."""
+        status_service.load()
+        return _health(status_service)
+
+    @get("/config")
+    async def get_config(self, config_service: NamedDependency[ConfigService]) -> Config:
+        """Get the configuration."""
+        return _config(config_service)
+
+    @put("/config", opt={"errors": (400, 403, 413, 415, 422, 503)})
+    async def update_config(
+        self, data: JSONBody[ConfigUpdate], config_service: NamedDependency[ConfigService]
+    ) -> Config:
+        """Change fields of the configuration, for now and for later runs."""
+        changes = msgspec.structs.asdict(data).items()
+        await config_service.update({name: value for name, value in changes if value is not msgspec.UNSET})
+        return _config(config_service)
+
+    @delete("/config/{name:str}", status_code=200, opt={"errors": (403, 404, 503)})
+    async def give_up_config_value(
+        self, name: FromPath[str], config_service: NamedDependency[ConfigService]
+    ) -> Config:
+        """Give up the stored value of a field, which goes back to its setting."""
+        await config_service.give_up(name)
+        return _config(config_service)
+
+    @get("/stats", opt={"errors": (503,)})
+    async def get_stats(self, stats_service: NamedDependency[StatsService]) -> Stats:
+        """Tell what has been done since the database was made, and how busy the machine is."""
+        now = await stats_service.stats()
+        return Stats(
+            RequestStats(now.total, now.successful, now.failed, round(now.success_rate, 1)),
+            PerformanceStats(
+                round(now.avg_generation_s, 2), round(now.tokens_per_s, 1), spoken_duration(now.audio_s)
+            ),
+            ResourceStats(
+                now.resources.cpu_percent,
+                now.resources.memory_percent,
+                now.resources.gpu_percent,
+                now.resources.gpu_memory_gib,
+            ),
+        )
+
+
+def _health(service: StatusService) -> Health:
+    now = service.status()
+    return Health(
+        status=now.status,
+        version=__version__,
+        model_loaded=now.model_loaded,
+        gpu_available=now.gpu_count > 0,
+        gpu_count=now.gpu_count,
+        worker_count=now.worker_count,
+        active_jobs=now.active_jobs,
+        uptime=spoken_duration(now.uptime_s),
+        engine=now.engine,
+        loading=now.loading,
+        max_characters=now.max_characters,
+        error=now.error,
+        notes=list(now.notes),
+        retry=LOAD_ROUTE if now.may_load else None,
+    )
+
+
+def _config(service: ConfigService) -> Config:
+    return Config(
+        **dataclasses.asdict(service.current),
+        restart_required=service.restart_required,
+        stored=service.stored,
+        overridden=service.overridden,
+    )
+
+
+def spoken_duration(seconds: float) -> str:
+    """Write a duration as "2h 45m 12s", without leading parts that are nothing."""
+    minutes, s = divmod(int(seconds), 60)
+    h, m = divmod(minutes, 60)
+    return f"{h}h {m}m {s}s" if h else f"{m}m {s}s" if m else f"{s}s"

@@ -1,0 +1,138 @@
+"""POST /generate and its OpenAI twin."""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, Request, Response, post
+from litestar.background_tasks import BackgroundTask
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, QueryParameter
+from litestar.response import Stream
+
+from dia_server.services.jobs.service import JobService
+from dia_server.services.speech import service as speech
+from dia_server.services.speech.service import Speech, SpeechService, Streamed
+from dia_server.web import sse
+from dia_server.web.audio_headers import made_headers
+from dia_server.web.requests.disconnect import unless_gone
+from dia_server.web.schemas import (
+    GenerateRequest,
+    JobAccepted,
+    PlannedUtterance,
+    SpeechPlan,
+    SpeechRequest,
+    VoiceReference,
+)
+
+AsyncMode = Annotated[
+    bool, QueryParameter(description="Answer at once with a job, whose result is fetched when it is made")
+]
+
+SLICE = 1024 * 1024
+"""Bytes of a whole answer that are sent at once."""
+ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
+
+
+class SpeechController(Controller):
+    tags = ["Speech"]
+    opt = {"rate_limit": "generate", "errors": ERRORS, "audio": True}
+
+    @post("/generate", status_code=200, opt={"accepted": True})
+    async def generate(
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[GenerateRequest],
+        speech_service: NamedDependency[SpeechService],
+        job_service: NamedDependency[JobService],
+        client: NamedDependency[str],
+        async_mode: AsyncMode = False,
+    ) -> Response[bytes] | Response[JobAccepted] | Stream:
+        """Generate speech from text."""
+        wanted = _wanted(data)
+        if async_mode:
+            job = await job_service.submit(wanted)
+            return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
+        if data.stream:
+            return _stream(await unless_gone(request, speech_service.stream(wanted, client)))
+        return _whole(await unless_gone(request, speech_service.speak(wanted, client)))
+
+    @post("/v1/audio/speech", status_code=200, opt={"events": True})
+    async def create_speech(
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[SpeechRequest],
+        speech_service: NamedDependency[SpeechService],
+        client: NamedDependency[str],
+    ) -> Response[bytes] | Stream:
+        """Generate speech from text, OpenAI-compatible; two voices, as "aria+atlas", speak [S1] and [S2]."""
+        named = data.voice.id if isinstance(data.voice, VoiceReference) else data.voice or "aria"
+        voice, _, voice_2 = named.partition("+")
+        audio_format = data.response_format or "wav"
+        wanted = speech.SpeechRequest(
+            text=data.input,
+            voice_id=voice,
+            voice_id_2=voice_2 or None,
+            response_format=audio_format,
+            speed=1.0 if data.speed is None else data.speed,
+            seed=data.seed,
+        )
+        # a WAV file's header holds its length, which is only known at the end
+        as_it_comes = audio_format != "wav" if data.stream is None else data.stream
+        if data.stream_format == "sse":
+            streamed = await unless_gone(request, speech_service.stream(wanted, client))
+            return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
+        if as_it_comes:
+            return _stream(await unless_gone(request, speech_service.stream(wanted, client)))
+        return _whole(await unless_gone(request, speech_service.speak(wanted, client)))
+
+    @post(
+        "/plan",
+        status_code=200,
+        opt={"rate_limit": "plan", "audio": False, "errors": (400, 404, 413, 415, 422, 429)},
+    )
+    async def plan(
+        self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
+    ) -> SpeechPlan:
+        """Show how a text would be cut into pieces, and how long it would last, without speaking it."""
+        planned = await speech_service.plan(_wanted(data))
+        return SpeechPlan(
+            [
+                PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
+                for one in planned.utterances
+            ],
+            planned.heard_s(data.speed),
+        )
+
+
+def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
+    fields = msgspec.structs.asdict(data)
+    del fields["stream"]
+    return speech.SpeechRequest(**fields)
+
+
+def _whole(spoken: Speech) -> Response[bytes] | Stream:
+    made, audio = spoken.made, spoken.audio
+    headers = made_headers(spoken.seed, made.retries, made.faults)
+    if len(audio) <= SLICE:
+        return Response(audio, media_type=spoken.media_type, headers=headers)
+    headers["Content-Length"] = str(len(audio))
+    return Stream(_slices(audio), media_type=spoken.media_type, headers=headers)
+
+
+async def _slices(audio: bytes) -> AsyncIterator[bytes]:
+    """Granian copies what it is given to send, and would hold a long file twice."""
+    for start in range(0, len(audio), SLICE):
+        yield audio[start : start + SLICE]
+
+
+def _stream(
+    streamed: Streamed, content: AsyncIterable[bytes] | None = None, media_type: str | None = None
+) -> Stream:
+    """Send `content`, the file itself unless told otherwise, and close the speech however that ends."""
+    return Stream(
+        content or streamed,
+        media_type=media_type or streamed.media_type,
+        headers={"X-Seed": str(streamed.seed), "Cache-Control": "no-cache"},
+        background=BackgroundTask(streamed.aclose),  # Litestar closes no iterator when a client leaves
+    )

@@ -1,0 +1,52 @@
+"""Voices and what they are mapped to."""
+
+import msgspec
+from litestar import Controller, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from dia_server.services.voices import service as voices
+from dia_server.services.voices.service import VoiceService
+from dia_server.web.schemas import (
+    Voice,
+    VoiceMapping,
+    VoiceMappingDeleted,
+    VoiceMappingRequest,
+    VoiceMappingSaved,
+    Voices,
+)
+
+
+class VoiceController(Controller):
+    tags = ["Voices"]
+
+    @get("/voices")
+    async def list_voices(self, voice_service: NamedDependency[VoiceService]) -> Voices:
+        """List the voices that can speak."""
+        return Voices([Voice(voice.name, voice.voice_id) for voice in voice_service.all.values()])
+
+    @get("/voice_mappings")
+    async def list_mappings(self, voice_service: NamedDependency[VoiceService]) -> dict[str, VoiceMapping]:
+        """Get what each voice is made of, by voice id."""
+        return {
+            voice_id: msgspec.convert(voice, VoiceMapping, from_attributes=True)
+            for voice_id, voice in voice_service.all.items()
+        }
+
+    @post("/voice_mappings", status_code=200, opt={"errors": (400, 413, 415, 422, 503)})
+    async def save_mapping(
+        self, data: JSONBody[VoiceMappingRequest], voice_service: NamedDependency[VoiceService]
+    ) -> VoiceMappingSaved:
+        """Create a voice, or replace what it is made of."""
+        mapping = msgspec.structs.asdict(data)
+        await voice_service.save(voices.Voice(**mapping))
+        return VoiceMappingSaved(message=f"Voice mapping '{data.voice_id}' saved", **mapping)
+
+    @delete("/voice_mappings/{voice_id:str}", status_code=200, opt={"errors": (404, 503)})
+    async def delete_mapping(
+        self, voice_id: FromPath[str], voice_service: NamedDependency[VoiceService]
+    ) -> VoiceMappingDeleted:
+        """Delete a voice; a built-in one returns to what it was. Its audio prompt is kept."""
+        gone = await voice_service.delete(voice_id)
+        done = "deleted" if gone else "is built in and has been reset"
+        return VoiceMappingDeleted(f"Voice mapping '{voice_id}' {done}", voice_id)

@@ -1,0 +1,245 @@
+"""WS /ws/generate: several generations at once on one socket, with progress and, if wished, the audio.
+
+Sending to a client that is gone never fails, so a socket is always being read too: the end of what comes
+in is the end of its work. Sending to one that reads slowly takes its time, and what is made waits for it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import WebSocket, websocket
+from litestar.di import NamedDependency
+from litestar.exceptions import WebSocketException
+
+from dia_server.errors import NotFound, Overloaded, StorageUnavailable
+from dia_server.services.jobs.service import Job, JobService
+from dia_server.services.server.metrics import Metrics, SocketOutcome
+from dia_server.services.speech.service import SpeechRequest
+from dia_server.web import websocket_messages as messages
+from dia_server.web.errors import classify
+from dia_server.web.middleware.client_address import ClientAddress
+from dia_server.web.middleware.rate_limit import RateLimit
+from dia_server.web.requests.arrivals import limit_arrivals
+from dia_server.web.requests.places import Places
+
+log = structlog.get_logger()
+
+MAX_AT_ONCE = 16
+"""Generations of one socket."""
+MAX_UNREAD = 64
+"""Refusals that may wait for their reader; more messages are only read once it has room for them."""
+MAX_SOCKETS = 1024
+MAX_SOCKETS_OF_ADDRESS = 64
+TRY_LATER = 4503
+"""Close code of a WebSocket for which there is no place."""
+
+Socket = WebSocket[Any, Any, Any]
+
+
+@websocket("/ws/generate")
+async def live(
+    socket: Socket,
+    job_service: NamedDependency[JobService],
+    rate_limit: NamedDependency[RateLimit],
+    metrics_service: NamedDependency[Metrics],
+    client_address: NamedDependency[ClientAddress],
+    socket_places: NamedDependency[Places],
+    client: NamedDependency[str],
+) -> None:
+    """Generate speech in conversation with a client."""
+    route = socket.scope["path_template"]
+    conversation = Conversation(
+        socket,
+        job_service,
+        client,
+        count=lambda: rate_limit.take("generate", socket.scope),
+        ended=lambda outcome: metrics_service.observe_generation(route, outcome),
+    )
+    with _place(socket_places, client_address(socket.scope)), metrics_service.connected(route):
+        await socket.accept()
+        await conversation.run()
+
+
+class Conversation:
+    """One socket and what is being generated for it."""
+
+    def __init__(
+        self,
+        socket: Socket,
+        jobs: JobService,
+        client: str,
+        *,
+        count: Callable[[], object],
+        ended: Callable[[SocketOutcome], None],
+    ) -> None:
+        """`count` is called for each generation, and raises where there are too many; `ended` at its end."""
+        self._socket = socket
+        self._jobs = jobs
+        self._client = client
+        self._count = count
+        self._ended = ended
+        self._gone = False
+        self._sending = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refusals = asyncio.Semaphore(MAX_UNREAD)
+        self._generations = 0
+        self._running: set[str] = set()
+        """Ids of the jobs that are made for this socket."""
+
+    async def run(self) -> None:
+        try:
+            async with limit_arrivals(self._socket.scope) as message_complete:
+                async for text in self._socket.iter_data("text"):
+                    message_complete()
+                    await self._receive(text)
+        finally:
+            self._gone = True
+            for job_id in list(self._running):
+                self._spawn(self._jobs.abandon(job_id))
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+
+    async def _receive(self, text: str) -> None:
+        try:
+            message = messages.decode(text)
+            if isinstance(message, messages.Cancel):
+                if message.job_id not in self._running:
+                    raise NotFound(f"No job {message.job_id!r} runs for this socket")
+                self._spawn(self._cancel(message.job_id))
+                return
+            if self._generations >= MAX_AT_ONCE:
+                raise Overloaded(f"{MAX_AT_ONCE} generations run for this socket already")
+            self._count()
+            self._generations += 1
+            self._spawn(self._generate(message))
+        except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
+            # not awaited: a slow reader may be sent audio, and must be heard when it cancels or leaves
+            await self._refusals.acquire()
+            refusing = self._spawn(self._refuse(error, messages.request_id_of(text)))
+            refusing.add_done_callback(lambda _: self._refusals.release())
+
+    async def _generate(self, message: messages.Generate) -> None:
+        name = message.request_id
+        wanted = msgspec.structs.asdict(message.data)
+        stream = wanted.pop("stream")
+        request = SpeechRequest(**wanted)
+        telling = Telling(self._send, name)
+        try:
+            running = await self._jobs.begin(request, telling.heard, client=self._client, live=stream)
+        except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
+            await self._refuse(error, name)
+            self._generations -= 1
+            return
+        job_id = running.job_id
+        self._running.add(job_id)
+        outcome: SocketOutcome = "failed"
+        try:
+            try:
+                if self._gone:
+                    await self._jobs.abandon(job_id)
+                await telling.begin(job_id)
+                job = await self._jobs.wait(running)
+            finally:
+                self._running.discard(job_id)
+                self._generations -= 1
+            outcome = await self._send_end(job, name)
+        except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
+            await self._send_error(error, name, job_id)
+        finally:
+            self._ended(outcome)
+
+    async def _send_end(self, job: Job, name: str | None) -> SocketOutcome:
+        if job.status == "completed":
+            url = f"/jobs/{job.job_id}/result"
+            await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
+            return "completed"
+        # where the client has gone, the row may not say so yet
+        await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
+        return "cancelled"
+
+    async def _refuse(self, error: Exception, name: str | None) -> None:
+        self._ended("refused")
+        await self._send_error(error, name)
+
+    async def _send_error(self, error: Exception, name: str | None, job_id: str | None = None) -> None:
+        failure = classify(error)
+        if failure.code == "INTERNAL_SERVER_ERROR":
+            log.error("generation failed", exc_info=error)
+        await self._send(
+            messages.Error(message=failure.message, error_code=failure.code, job_id=job_id, request_id=name)
+        )
+
+    async def _cancel(self, job_id: str) -> None:
+        try:
+            await self._jobs.cancel(job_id)
+        except StorageUnavailable as error:
+            await self._send_error(error, None, job_id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _send(self, message: messages.Outgoing, audio: bytes | None = None) -> None:
+        """Return once it is sent; it is sent whole, even if the caller is cancelled meanwhile."""
+        await asyncio.shield(self._spawn(self._deliver(message, audio)))
+
+    async def _deliver(self, message: messages.Outgoing, audio: bytes | None) -> None:
+        async with self._sending:  # an announcement and its audio stay together
+            if self._gone:
+                return
+            await self._socket.send_text(messages.encode(message))
+            if audio is not None and not self._gone:  # it may have left while the announcement was sent
+                await self._socket.send_bytes(audio)
+
+
+class Telling:
+    """What a client is told of a generation while it is made."""
+
+    def __init__(
+        self,
+        send: Callable[[messages.Outgoing, bytes | None], Awaitable[None]],
+        name: str | None,
+    ) -> None:
+        self._send = send
+        self._name = name
+        self._job_id = ""
+        self._begun = asyncio.Event()
+        self._percent = 0
+
+    async def begin(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._begun.set()
+        await self._tell(0, "queued")
+
+    async def heard(self, audio: bytes, progress: float) -> None:
+        """Return once the client has been sent all there is to tell: it is made no faster than that."""
+        await self._begun.wait()
+        if (percent := int(progress * 100)) > self._percent:
+            self._percent = percent
+            await self._tell(percent, "generating_tokens")
+        if audio:
+            announcement = messages.Audio(job_id=self._job_id, size=len(audio), request_id=self._name)
+            await self._send(announcement, audio)
+
+    async def _tell(self, percent: int, stage: messages.Stage) -> None:
+        progress = messages.Progress(
+            job_id=self._job_id, progress=percent, stage=stage, request_id=self._name
+        )
+        await self._send(progress, None)
+
+
+@contextmanager
+def _place(places: Places, address: str) -> Iterator[None]:
+    """Hold a place for a socket, which is closed at once where none is free."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(places.take(address))
+        except Overloaded as error:
+            raise WebSocketException(detail=str(error), code=TRY_LATER) from error
+        yield

@@ -1,0 +1,70 @@
+"""Transcripts of audio prompts, and Whisper, which makes them."""
+
+from litestar import Controller, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from dia_server.services.voices.audio_prompt import Prompt
+from dia_server.services.voices.prompt_folder import txt_name
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.transcripts import TranscriptService
+from dia_server.services.voices.whisper import Whisper
+from dia_server.web.schemas import TranscriptRequest, TranscriptSaved, WhisperLoaded, WhisperStatus
+
+
+class WhisperController(Controller):
+    tags = ["Whisper"]
+
+    @post(
+        "/audio_prompts/{prompt_id:str}/transcribe",
+        status_code=200,
+        opt={"errors": (404, 409, 422, 503)},
+    )
+    async def transcribe_audio_prompt(
+        self, prompt_id: FromPath[str], transcript_service: NamedDependency[TranscriptService]
+    ) -> TranscriptSaved:
+        """Have Whisper make the transcript of an audio prompt, in place of the one it has."""
+        return _saved("Transcription completed", await transcript_service.transcribe(prompt_id))
+
+    @put(
+        "/audio_prompts/{prompt_id:str}/transcript",
+        opt={"errors": (400, 404, 409, 413, 415, 422, 503)},
+    )
+    async def set_transcript(
+        self,
+        prompt_id: FromPath[str],
+        data: JSONBody[TranscriptRequest],
+        prompt_service: NamedDependency[PromptService],
+    ) -> TranscriptSaved:
+        """Set the transcript of an audio prompt: exactly what is said in it."""
+        prompt = prompt_service.get(prompt_id)
+        return _saved(
+            "Transcript updated", await prompt_service.set_transcript(prompt, data.transcript, "manual")
+        )
+
+    @get("/whisper/status")
+    async def whisper_status(
+        self, whisper: NamedDependency[Whisper], transcript_service: NamedDependency[TranscriptService]
+    ) -> WhisperStatus:
+        """Tell whether Whisper can be used, and how it is set up."""
+        return WhisperStatus(
+            available=whisper.available,
+            model_loaded=whisper.loaded,
+            model_size=whisper.model_size,
+            auto_transcribe=transcript_service.auto_transcribe,
+            device=whisper.device or "auto",
+            error=whisper.error,
+        )
+
+    @post("/whisper/load", status_code=200, opt={"errors": (503,)})
+    async def load_whisper(self, whisper: NamedDependency[Whisper]) -> WhisperLoaded:
+        """Load the Whisper model, anew where one is loaded; the first time it may be downloaded."""
+        size, device = await whisper.load()
+        return WhisperLoaded("Whisper model loaded successfully", size, device)
+
+
+def _saved(message: str, prompt: Prompt) -> TranscriptSaved:
+    assert prompt.transcript is not None
+    return TranscriptSaved(
+        message, prompt.prompt_id, prompt.transcript, f"audio_prompts/{txt_name(prompt.prompt_id)}"
+    )

@@ -1,0 +1,63 @@
+"""API keys."""
+
+import hmac
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+from litestar.datastructures import Headers
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from dia_server.errors import RateLimitExceeded, Unauthorized
+from dia_server.web.middleware.minute_counts import MinuteCounts
+
+MAX_WRONG_KEYS = 20
+"""Wrong keys a minute and client address; more are answered with 429."""
+
+
+class ApiKeys(ASGIMiddleware):
+    """Asks for `Authorization: Bearer <key>`, except on handlers with `opt={"public": True}`."""
+
+    scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
+
+    def __init__(self, keys: tuple[str, ...], client_address: Callable[[Scope], str]) -> None:
+        self._keys = [key.encode() for key in keys]
+        self._client_address = client_address
+        self._wrong = MinuteCounts()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        if self._keys and not scope["route_handler"].opt.get("public", False):
+            self._check(scope)
+        await next_app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        """Raise Unauthorized, or RateLimitExceeded once an address has tried too many wrong keys.
+
+        A right key always passes: behind one address there may be many clients.
+        """
+        scheme, _, token = authorization(scope).partition(" ")
+        given = token.strip().encode() if scheme.lower() == "bearer" else b""
+        if not given:
+            raise Unauthorized("An API key is required: Authorization: Bearer <key>")
+        # every key is compared, each in constant time, so that the answer's time tells nothing
+        if sum(hmac.compare_digest(given, key) for key in self._keys):
+            return
+        if self._wrong.add(self._client_address(scope)) > MAX_WRONG_KEYS:
+            wait = self._wrong.wait_s
+            failure = RateLimitExceeded(
+                f"The API key is wrong, as were {MAX_WRONG_KEYS} before; try again in {wait} s",
+                retry_after=wait,
+            )
+            failure.headers = {"x-should-retry": "false"}  # type: ignore[attr-defined]  # it stays wrong
+            raise failure
+        raise Unauthorized("The API key is wrong")
+
+
+def authorization(scope: Scope) -> str:
+    """What the client shows; browsers can't send headers with a WebSocket, so there a parameter will do."""
+    header = Headers.from_scope(scope).get("authorization", "")
+    if header or scope["type"] != ScopeType.WEBSOCKET:
+        return header
+    (key,) = parse_qs(scope["query_string"].decode("latin-1")).get("api_key", [""])[-1:]
+    return f"Bearer {key}"

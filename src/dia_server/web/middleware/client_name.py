@@ -1,0 +1,22 @@
+"""The name under which a client shares the engine with others."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from litestar.types import Scope
+
+from dia_server.web.middleware.auth import authorization
+
+
+class ClientName:
+    """Names a request's client by its API key where keys are asked, else by its address."""
+
+    def __init__(self, keys: Sequence[str], client_address: Callable[[Scope], str]) -> None:
+        self._has_keys = bool(keys)
+        self._client_address = client_address
+
+    def __call__(self, scope: Scope) -> str:
+        if not self._has_keys:
+            return self._client_address(scope)
+        key = authorization(scope).partition(" ")[2].strip()
+        return hashlib.sha256(key.encode()).hexdigest()  # a key has no place in the engine

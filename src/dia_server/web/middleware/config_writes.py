@@ -1,0 +1,18 @@
+"""A configuration that only the operator changes."""
+
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from dia_server.errors import Forbidden
+from dia_server.web.middleware.cross_origin import SAFE_METHODS
+
+
+class ReadOnlyConfig(ASGIMiddleware):
+    """Refuses every method below /config that is not safe."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        below_config = scope["path_template"].split("/")[1] == "config"
+        if scope["type"] == ScopeType.HTTP and below_config and scope["method"] not in SAFE_METHODS:
+            raise Forbidden("The configuration of this server is fixed: DIA_CONFIG_WRITABLE=false")
+        await next_app(scope, receive, send)

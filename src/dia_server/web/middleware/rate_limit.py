@@ -1,0 +1,55 @@
+"""Rate limits: fixed windows of a minute, a bucket for each limit and client."""
+
+from collections.abc import Callable, Mapping
+
+from litestar.datastructures import MutableScopeHeaders
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from dia_server.errors import RateLimitExceeded
+from dia_server.web.middleware.minute_counts import MinuteCounts
+
+
+class RateLimit(ASGIMiddleware):
+    """Counts requests to handlers that name one of `limits` with `opt={"rate_limit": ...}`; 0 is no limit."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, limits: Mapping[str, int], client_address: Callable[[Scope], str]) -> None:
+        self._limits = limits
+        self._client_address = client_address
+        self._counts = MinuteCounts()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        headers = self.take(scope["route_handler"].opt.get("rate_limit", ""), scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableScopeHeaders.from_message(message).update(headers)
+            await send(message)
+
+        await next_app(scope, receive, send_with_headers if headers else send)
+
+    def take(self, name: str, scope: Scope) -> dict[str, str]:
+        """Count a request against the limit `name`; returns the headers to answer with.
+
+        Raises RateLimitExceeded, with the headers too.
+        """
+        if not (limit := self._limits.get(name, 0)):
+            return {}
+        count = self._counts.add((name, self._client_address(scope)))
+        headers = {
+            "X-RateLimit-Limit": str(limit),
+            "X-RateLimit-Remaining": str(max(0, limit - count)),
+            "X-RateLimit-Reset": str(self._counts.reset),
+        }
+
+        if count > limit:
+            wait = self._counts.wait_s
+            failure = RateLimitExceeded(
+                f"More than {limit} requests a minute; try again in {wait} s", retry_after=wait
+            )
+            failure.headers = headers  # type: ignore[attr-defined]
+            raise failure
+        return headers

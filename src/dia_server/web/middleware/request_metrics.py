@@ -1,0 +1,52 @@
+"""Round every HTTP request: its route, status and times, for the metrics."""
+
+import time
+
+from litestar.datastructures import Headers
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from dia_server.services.server.metrics import Metrics
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+AUDIO = ("audio/", "text/event-stream")
+"""How the media types of answers with audio begin."""
+
+
+class RequestMetrics:
+    """An ASGI application round Litestar's, which says what route it took in the scope.
+
+    What has no route (404, 405, preflights) shares the label `none`, and unknown methods `other`: a client
+    can't make series by asking for nonsense.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        method = scope["method"]
+        status, audio, first_audio_s, started = "none", False, None, time.perf_counter()
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status, audio, first_audio_s
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+                audio = Headers(message["headers"]).get("content-type", "").startswith(AUDIO)
+            elif audio and first_audio_s is None and message.get("body"):
+                first_audio_s = time.perf_counter() - started
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        finally:
+            self._metrics.observe(
+                method=method if method in METHODS else "other",
+                route=scope.get("path_template") or "none",
+                status=status,
+                seconds=time.perf_counter() - started,
+                first_audio_s=first_audio_s,
+            )

@@ -1,0 +1,66 @@
+"""JSON as clients send it, decoded strictly: of the very types that are documented."""
+
+import json
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from dia_server.errors import BadRequest, Invalid
+from dia_server.web.requests import nul
+
+ESCAPED_NUL = "\\u0000"
+"""The one way in which valid JSON can hold a NUL character."""
+
+
+def decode(body: bytes | str, expected: Any) -> Any:
+    """Return `body` as the type `expected`; raises BadRequest, and Invalid with the field as its `param`."""
+    try:
+        decoded = _decode(body, expected)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at ")
+        field = path.strip("`").removeprefix("$").removeprefix(".")
+        message += name_choices(expected, field)
+        raise Invalid(f"{field}: {message}" if field else message, param=field or None) from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadRequest(f"Not valid JSON: {error}") from None
+    except RecursionError:
+        raise BadRequest("Not valid JSON: nested too deeply") from None
+    if (ESCAPED_NUL in body) if isinstance(body, str) else (ESCAPED_NUL.encode() in body):
+        nul.check_all(decoded)
+    return decoded
+
+
+def _decode(body: bytes | str, expected: Any) -> Any:
+    try:
+        return msgspec.json.decode(body, type=expected)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # half of a character, as JavaScript sends it of an emoji that was cut in two, is valid JSON
+        text = body if isinstance(body, str) else body.decode()
+        whole = json.dumps(json.loads(text), ensure_ascii=False).encode(errors="ignore")
+        return msgspec.json.decode(whole, type=expected)
+
+
+def name_choices(expected: Any, field: str = "") -> str:
+    """Return what a refusal adds of `field` within the type `expected`, where that is an enumeration."""
+    choices = _choices(inspect.type_info(expected), field.split(".") if field else [])
+    return f"; it must be one of {', '.join(sorted(map(str, choices)))}" if choices else ""
+
+
+def _choices(kind: inspect.Type, path: list[str]) -> tuple[object, ...]:
+    """The values of the enumeration to which the field names of `path` lead."""
+    match kind:
+        case inspect.UnionType():
+            return tuple(choice for one in kind.types for choice in _choices(one, path))
+        case inspect.Metadata():
+            return _choices(kind.type, path)
+        case inspect.StructType() if path == [kind.tag_field]:
+            return (kind.tag,)
+        case inspect.StructType() if path:
+            fields = (field for field in kind.fields if field.encode_name == path[0])
+            return next((_choices(field.type, path[1:]) for field in fields), ())
+        case inspect.LiteralType() if not path:
+            return kind.values
+    return ()

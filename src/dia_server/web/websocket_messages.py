@@ -1,0 +1,127 @@
+"""The messages of the WebSocket: field for field what the API reference documents, and ours beside them.
+
+`request_id` is a client's own name for a generation; all that concerns the generation bears it.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from msgspec import Meta, Struct
+
+from dia_server.errors import ServerError
+from dia_server.web.requests import json_body
+from dia_server.web.schemas import GenerateRequest
+
+MAX_MESSAGE = 1024 * 1024
+"""Bytes of a message, as of a JSON body."""
+
+DESCRIPTION = """
+## The WebSocket `/ws/generate`
+
+Several generations at once on one socket, with progress and, on request, the audio while it is made.
+What is sent:
+
+```json
+{"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria"}, "request_id": "a"}
+{"type": "cancel", "job_id": "12345"}
+```
+
+`data` takes every field of `POST /generate`; with `"stream": true` the audio is sent too. `request_id` may be
+left out; all that concerns the generation bears it. What is received:
+
+```json
+{"type": "progress", "job_id": "12345", "progress": 45, "stage": "generating_tokens", "request_id": "a"}
+{"type": "audio", "job_id": "12345", "size": 8820, "request_id": "a"}
+{"type": "complete", "job_id": "12345", "audio_url": "/jobs/12345/result", "request_id": "a"}
+{"type": "cancelled", "job_id": "12345", "request_id": "a"}
+{"type": "error", "message": "Generation failed", "error_code": "GENERATION_FAILED", "job_id": "12345"}
+```
+
+`stage` is `queued` or `generating_tokens`. `audio` announces a binary message: the next `size` bytes of one
+file. An error keeps the socket open, and its code is one of those that the routes answer with. When the
+client goes, its generations are cancelled. With API keys, browsers connect to `/ws/generate?api_key=KEY`.
+"""
+"""For the OpenAPI page, whose format knows no sockets."""
+
+Stage = Literal["queued", "generating_tokens"]
+RequestId = Annotated[str, Meta(max_length=64)]
+
+
+class LiveRequest(GenerateRequest, kw_only=True):
+    stream: bool = False
+    """Send the audio too, as it is made."""
+
+
+class Generate(Struct, tag="generate", kw_only=True):
+    data: LiveRequest
+    request_id: RequestId | None = None
+
+
+class Cancel(Struct, tag="cancel", kw_only=True):
+    job_id: str
+
+
+class Named(Struct):
+    """What can still be told of a message that is wrong elsewhere."""
+
+    request_id: RequestId | None = None
+
+
+class Progress(Struct, tag="progress", kw_only=True, omit_defaults=True):
+    job_id: str
+    progress: int
+    """Percent."""
+    stage: Stage
+    request_id: str | None = None
+
+
+class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
+    """Announces the binary message that follows: the next bytes of one file in the format asked for."""
+
+    job_id: str
+    size: int
+    """Bytes."""
+    request_id: str | None = None
+
+
+class Complete(Struct, tag="complete", kw_only=True, omit_defaults=True):
+    job_id: str
+    audio_url: str
+    request_id: str | None = None
+
+
+class Cancelled(Struct, tag="cancelled", kw_only=True, omit_defaults=True):
+    job_id: str
+    request_id: str | None = None
+
+
+class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
+    message: str
+    error_code: str
+    job_id: str | None = None
+    request_id: str | None = None
+
+
+Outgoing = Progress | Audio | Complete | Cancelled | Error
+
+encode = msgspec.json.Encoder().encode
+
+
+def decode(text: str) -> Generate | Cancel:
+    """Raises BadRequest, Invalid, RequestEntityTooLarge."""
+    if len(text.encode()) > MAX_MESSAGE:
+        raise RequestEntityTooLarge(f"A message may have {MAX_MESSAGE:,} bytes at most")
+    message: Generate | Cancel = json_body.decode(text, Generate | Cancel)
+    return message
+
+
+def request_id_of(text: str) -> str | None:
+    """The name that a message which is refused gives itself, if that can be made out."""
+    if len(text.encode()) > MAX_MESSAGE:
+        return None
+    try:
+        named: Named = json_body.decode(text, Named)
+    except ServerError:
+        return None
+    return named.request_id

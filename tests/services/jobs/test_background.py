@@ -1,0 +1,141 @@
+"""What runs beside the requests goes on, whatever has happened to it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dia_server.services.jobs import recorder, retention
+from dia_server.services.jobs import worker as job_worker
+from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.store import JobStore
+from dia_server.settings import Settings
+from tests.tones import Gate, ToneModel
+from tests.waiting import until
+from tests.web.controllers.test_jobs import HELLO, change, job, over, serving, submit
+
+Once = Callable[[type[Any], str, Exception], list[str]]
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> Once:
+    """Have a method raise an error when it is first called; returns a list of those that have."""
+    for module in (job_worker, recorder):
+        monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(job_worker, "NOTE_PROGRESS_S", 0.01)
+    monkeypatch.setattr(retention, "INTERVAL_S", 0.01)
+
+    def once(owner: type[Any], name: str, error: Exception) -> list[str]:
+        original = getattr(owner, name)
+        raised: list[str] = []
+
+        async def method(*arguments: Any, **named: Any) -> Any:
+            if not raised:
+                raised.append(name)
+                raise error
+            return await original(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, method)
+        return raised
+
+    return once
+
+
+async def test_the_queue(settings: Settings, once: Once) -> None:
+    raised = once(JobStore, "claim", RuntimeError("unforeseen"))
+    async with serving(settings, ToneModel()) as client:
+        assert (await over(client, await submit(client)))["status"] == "completed"
+    assert raised
+
+
+async def test_the_notes_of_progress(settings: Settings, once: Once) -> None:
+    raised = once(JobStore, "note_progress", RuntimeError("unforeseen"))
+    gate = Gate()
+    model = ToneModel(before_step=gate)
+    async with serving(settings, model) as client:
+        await submit(client)
+        await asyncio.to_thread(gate.entered.wait, 5)
+        noted = once(JobStore, "note_progress", RuntimeError("unforeseen"))
+
+        async def twice() -> bool:
+            return bool(raised and noted)
+
+        await until(twice)
+        gate.open()
+
+
+async def test_what_counts_requests(settings: Settings, once: Once) -> None:
+    raised = once(JobStore, "count", RuntimeError("unforeseen"))
+    async with serving(settings, ToneModel()) as client:
+        for _ in range(2):
+            await client.post("/generate", json=HELLO)
+
+        async def counted() -> bool:
+            return bool((await client.get("/stats")).json()["requests"]["total"])
+
+        await until(counted)
+    assert raised
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("unforeseen")])
+async def test_retention(settings: Settings, once: Once, error: Exception) -> None:
+    raised = once(Outputs, "names", error)
+    async with serving(settings, ToneModel()) as client:
+        done = await over(client, await submit(client))
+        (settings.audio_outputs / f"{done['job_id']}.wav").unlink()
+
+        async def lost() -> bool:
+            return bool((await job(client, done["job_id"]))["status"] == "failed")
+
+        await until(lost)
+    assert raised
+
+
+async def test_a_job_whose_failure_cannot_be_noted_is_left_to_the_next_server(
+    settings: Settings, once: Once
+) -> None:
+    raised = once(JobStore, "fail", RuntimeError("unforeseen"))
+    luck = iter([RuntimeError("out of luck")])
+
+    def sometimes() -> None:
+        for error in luck:
+            raise error
+
+    async with serving(settings, ToneModel(before_step=sometimes)) as client:
+        unlucky = await submit(client)
+
+        async def failed() -> bool:
+            return bool(raised)
+
+        await until(failed)
+        assert (await over(client, await submit(client)))["status"] == "completed"
+        assert (await job(client, unlucky))["status"] == "processing"
+
+    async with serving(settings, ToneModel()) as client:
+        assert (await over(client, unlucky))["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "request_", ["{", "{}", '{"text": "Hi", "voice_id": "aria", "response_format": "8-track"}']
+)
+async def test_jobs_that_cannot_be_read_fail_and_the_others_are_made(
+    settings: Settings, request_: str
+) -> None:
+    gate = Gate()
+    async with serving(settings, ToneModel(slots=1, before_step=gate)) as client:
+        jobs = [await submit(client) for _ in range(4)]
+        await asyncio.to_thread(gate.entered.wait, 5)
+        for unreadable in jobs[1:3]:
+            change(settings, f"UPDATE jobs SET request = '{request_}' WHERE job_id = '{unreadable}'")
+        gate.open()
+
+        assert (await over(client, jobs[3]))["status"] == "completed"
+        for unreadable in jobs[1:3]:
+            details = await job(client, unreadable)
+            assert (details["status"], details["voice_id"]) == ("failed", None)
+            assert "can't be read" in details["error"]
+            assert (await client.get(f"/jobs/{unreadable}/result")).status_code == 409
+            assert (await client.delete(f"/jobs/{unreadable}")).status_code == 200
+        requests = (await client.get("/stats")).json()["requests"]
+        assert (requests["successful"], requests["failed"]) == (2, 2)

@@ -1,0 +1,103 @@
+"""A job whose attempt crashed runs alone the next time, and is failed after two crashes."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dia_server.db.engine import Database
+from dia_server.engine.workers import WorkerDied
+from dia_server.services.jobs.store import MAX_ATTEMPTS, Job, JobStore
+from dia_server.services.speech.service import SpeechRequest
+from dia_server.services.voices.service import Voice
+from dia_server.settings import Settings
+from tests.tones import FatalModel
+from tests.web.controllers.test_jobs import over, serving, submit
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
+    await database.upgrade()
+    yield JobStore(database)
+    await database.close()
+
+
+async def queue(store: JobStore, count: int) -> list[str]:
+    request = SpeechRequest(text="Hello", voice_id="aria", seed=1)
+    return [(await store.add(request, Voice("aria"), "pending")).job_id for _ in range(count)]
+
+
+async def claim(store: JobStore, *, idle: bool = True) -> list[str]:
+    return [job.job_id for job in await store.claim(10, idle=idle)]
+
+
+async def found(store: JobStore, job_id: str) -> Job:
+    job = await store.get(job_id)
+    assert job is not None
+    return job
+
+
+async def test_jobs_that_were_cut_short_run_alone_and_hold_the_others_back(store: JobStore) -> None:
+    first, second = await queue(store, 2)
+    assert await claim(store) == [first, second]
+    await store.resume("SIGSEGV")
+    (third,) = await queue(store, 1)
+
+    assert await claim(store, idle=False) == []
+    assert await claim(store) == [first]
+    await store.complete(first)
+    assert await claim(store) == [second]
+    await store.complete(second)
+    assert await claim(store) == [third]
+
+
+async def test_the_second_crash_fails_a_job_with_the_cause(store: JobStore) -> None:
+    guilty, innocent = await queue(store, 2)
+    await claim(store)
+    await store.resume("SIGSEGV")
+    await claim(store)
+
+    await store.resume("SIGABRT")
+
+    failed = await found(store, guilty)
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert failed.error.endswith("crashed 2 times; the last time the server crashed: SIGABRT")
+    assert (await found(store, innocent)).status == "pending"
+
+
+async def test_an_end_that_was_not_seen_to_be_a_crash_counts_as_an_attempt(store: JobStore) -> None:
+    killed, beside = await queue(store, 2)
+    for _ in range(MAX_ATTEMPTS):
+        await claim(store)
+        await store.resume()
+
+    assert (await found(store, killed)).status == "failed"
+    assert (await found(store, beside)).status == "pending"
+
+
+async def test_a_job_that_was_put_back_runs_beside_others(store: JobStore) -> None:
+    first, second = await queue(store, 2)
+    await claim(store)
+    await store.put_back(first)
+    await store.put_back(second)
+
+    assert await claim(store, idle=False) == [first, second]
+
+
+async def test_a_job_that_crashes_the_engine_fails_and_those_beside_it_are_made(settings: Settings) -> None:
+    def die() -> None:
+        raise WorkerDied("The engine's process ended unexpectedly (exit code -11)")
+
+    model = FatalModel(die)
+    async with serving(settings, model) as client:
+        texts = ["One.", "This will crash.", "Two.", "Three."]
+        jobs = [await submit(client, text=text) for text in texts]
+        statuses = [(await over(client, job))["status"] for job in jobs]
+        error = (await over(client, jobs[1]))["error"]
+
+    assert statuses == ["completed", "failed", "completed", "completed"]
+    assert "exit code -11" in error
+    assert model.batches[-1] == {"[S1] This will crash."}
+    assert len(model.batches) == 2

@@ -1,0 +1,72 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dia_server.configuration import default_config
+from dia_server.db.engine import Database
+from dia_server.services.config import ConfigService
+from dia_server.services.jobs import recorder
+from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.recorder import Recorder
+from dia_server.services.jobs.store import JobStore
+from dia_server.services.server.resources import ResourceMonitor
+from dia_server.services.server.stats import StatsService
+from dia_server.services.speech.service import Speech, SpeechRequest
+from dia_server.services.speech.usage import Made
+from dia_server.services.voices.service import Voice
+from dia_server.settings import Settings
+
+REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
+MADE = Made(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
+
+
+class World:
+    """A recorder that keeps outputs, and has not begun to write them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
+        self.store = JobStore(self.database)
+        config = ConfigService(self.database.sessions, default_config(Settings(save_outputs=True)))
+        self.folder = folder / "audio_outputs"
+        self.recorder = Recorder(self.store, Outputs(self.folder), config)
+
+    def finish(self, size: int | None) -> None:
+        speech = None if size is None else Speech(b"x" * size, "audio/wav", 1, MADE)
+        self.recorder.finished(REQUEST, Voice("aria"), speech)
+
+    async def write(self) -> list[int]:
+        """Let it write all it has; returns the sizes of the files."""
+        self.recorder.start()
+        await self.recorder.stop()
+        return sorted(path.stat().st_size for path in self.folder.glob("*"))
+
+    async def counted(self) -> tuple[int, int]:
+        stats = await StatsService(self.database.reads, ResourceMonitor()).stats()
+        return stats.successful, stats.failed
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(recorder, "MAX_WAITING", 100)
+    world = World(tmp_path)
+    await world.database.upgrade()
+    yield world
+    await world.database.close()
+
+
+async def test_outputs_wait_for_the_disk_as_long_as_there_is_room(world: World) -> None:
+    for size in (60, 50, 40, 1, None):
+        world.finish(size)
+
+    assert await world.write() == [40, 60]
+    assert len(await world.store.newest("completed", 10)) == 2
+    assert await world.counted() == (4, 1)
+
+
+async def test_one_that_is_larger_than_the_room_is_kept_where_nothing_waits(world: World) -> None:
+    for size in (1000, 1):
+        world.finish(size)
+
+    assert await world.write() == [1000]
+    assert await world.counted() == (2, 0)

@@ -1,0 +1,265 @@
+import os
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import update
+
+from dia_server.configuration import default_config
+from dia_server.db.engine import Database
+from dia_server.db.models import Job, now
+from dia_server.errors import StorageUnavailable
+from dia_server.services.config import ConfigService
+from dia_server.services.jobs.outputs import MARK, Outputs
+from dia_server.services.jobs.retention import Retention
+from dia_server.services.jobs.store import JobStatus, JobStore, file_name
+from dia_server.services.speech.service import SpeechRequest
+from dia_server.services.speech.usage import Made
+from dia_server.services.voices.service import Voice
+from dia_server.settings import Settings
+from tests.waiting import until
+
+REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
+MADE = Made(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
+
+
+class World:
+    """A folder and a table, with 24 hours of retention."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "audio_outputs"
+        self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
+        self.store = JobStore(self.database)
+        self.outputs = Outputs(self.folder)
+        self.config = ConfigService(self.database.sessions, default_config(Settings()))
+        self.retention = Retention(self.store, self.outputs, self.config)
+
+    async def job(self, status: JobStatus, age_hours: float = 0) -> str:
+        """A job with a result; returns its id."""
+        job = await self.store.add(REQUEST, Voice("aria"), "processing")
+        file = file_name(job.job_id, REQUEST)
+        await self.store.note_made(job.job_id, file, MADE)
+        await self.outputs.write(file, b"audio")
+        if status == "completed":
+            await self.store.complete(job.job_id)
+        async with self.database.sessions.begin() as session:
+            finished = update(Job).where(Job.job_id == job.job_id, Job.finished_at.is_not(None))
+            await session.execute(finished.values(finished_at=now() - timedelta(hours=age_hours)))
+        return job.job_id
+
+    async def files(self) -> set[str]:
+        return {path.stem for path in self.folder.glob("[!.]*")}
+
+    async def rows(self) -> set[str]:
+        return {line.job_id for line in await self.store.newest(None, 100)}
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    await world.database.upgrade()
+    await world.outputs.prepare(oldest=None)
+    yield world
+    await world.database.close()
+
+
+async def test_what_is_old_goes_and_what_is_not_stays(world: World) -> None:
+    old = await world.job("completed", age_hours=25)
+    young = await world.job("completed", age_hours=23)
+    running = await world.job("processing")
+    assert await world.files() == {old, young, running}
+
+    await world.retention.sweep()
+
+    assert await world.files() == await world.rows() == {young, running}
+
+
+async def test_the_space_of_files_is_free_before_their_rows_are_deleted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await world.job("completed", age_hours=25)
+
+    async def full(_: object) -> None:
+        raise StorageUnavailable("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "delete", full)
+        with pytest.raises(StorageUnavailable, match="full"):
+            await world.retention.sweep()
+    assert (await world.files(), await world.rows()) == (set(), {old})
+
+    await world.retention.sweep()
+    assert await world.rows() == set()
+
+
+async def test_zero_hours_are_for_ever(world: World) -> None:
+    old = await world.job("completed", age_hours=10_000)
+    await world.config.update({"output_retention_hours": 0})
+
+    await world.retention.sweep()
+
+    assert await world.rows() == {old}
+
+
+async def test_a_file_in_use_is_left_until_it_is_not(world: World) -> None:
+    job_id = await world.job("completed", age_hours=25)
+    _, audio = await world.outputs.open(file_name(job_id, REQUEST))
+    assert await anext(audio) == b"audio"
+
+    await world.retention.sweep()
+    assert await world.files() == await world.rows() == {job_id}
+
+    assert [piece async for piece in audio] == []
+    await world.retention.sweep()
+    assert await world.files() == await world.rows() == set()
+
+
+async def test_files_without_a_job_go_and_those_of_others_stay(world: World) -> None:
+    kept = await world.job("completed")
+    (world.folder / f"{uuid4()}.wav").write_bytes(b"left behind")
+    (world.folder / "mine.wav").write_bytes(b"not ours")
+
+    await world.retention.sweep()
+
+    assert await world.files() == {kept, "mine"}
+
+
+async def test_results_of_another_database_stay(world: World) -> None:
+    """As where the database was lost, or DIA_DATABASE_URL names a new one."""
+    theirs = world.folder / f"{uuid4()}.wav"
+    theirs.write_bytes(b"made by another")
+    os.utime(theirs, times=(0, 0))
+    await world.retention.sweep()
+    assert theirs.exists()
+
+    await world.job("completed")
+    await world.retention.sweep()
+    assert theirs.exists()
+
+
+async def test_a_file_whose_row_is_on_its_way_stays(world: World) -> None:
+    job_id = str(uuid4())
+    with world.outputs.hold(file_name(job_id, REQUEST)):
+        await world.outputs.write(file_name(job_id, REQUEST), b"audio")
+        await world.retention.sweep()
+        await world.store.keep(job_id, REQUEST, Voice("aria"), file_name(job_id, REQUEST), MADE)
+    await world.retention.sweep()
+
+    assert await world.files() == await world.rows() == {job_id}
+
+
+async def test_a_completed_job_without_its_file_is_failed(world: World) -> None:
+    job_id = await world.job("completed")
+    await world.outputs.remove(file_name(job_id, REQUEST))
+
+    await world.retention.sweep()
+
+    job = await world.store.get(job_id)
+    assert job is not None
+    assert (job.status, job.error) == ("failed", "The result is gone from the outputs folder")
+
+
+async def test_a_folder_that_cannot_be_read_costs_no_job_its_result(world: World) -> None:
+    await world.job("completed")
+    away = world.folder.rename(world.folder.with_name("away"))
+    with pytest.raises(StorageUnavailable):
+        await world.retention.sweep()
+
+    away.rename(world.folder)
+    await world.retention.sweep()
+    assert await world.files() == await world.rows()
+    assert len(await world.store.newest("completed", 10)) == 1
+
+
+async def test_a_disk_that_is_not_mounted_costs_no_job_its_result(
+    world: World,
+) -> None:
+    old = await world.job("completed")
+    mounted = world.folder.rename(world.folder.with_name("elsewhere"))
+    world.folder.mkdir()
+
+    await world.outputs.prepare(oldest=f"{old}.wav")
+    meanwhile = await world.job("completed")
+    with pytest.raises(StorageUnavailable, match="not mounted"):
+        await world.retention.sweep()
+    assert {line.job_id for line in await world.store.newest("completed", 10)} == {old, meanwhile}
+
+    world.folder.rename(world.folder.with_name("unmounted"))
+    mounted.rename(world.folder)
+    await world.outputs.prepare(oldest=f"{old}.wav")
+    await world.retention.sweep()
+    assert await world.files() == {old}
+    assert {line.job_id for line in await world.store.newest("completed", 10)} == {old}
+
+
+async def test_a_folder_of_an_older_version_is_known_by_its_oldest_result(world: World) -> None:
+    old, gone = await world.job("completed"), await world.job("completed")
+    (world.folder / MARK).unlink()
+    (world.folder / f"{gone}.wav").unlink()
+
+    await world.outputs.prepare(oldest=f"{old}.wav")
+    await world.retention.sweep()
+
+    assert await world.files() == {old}
+    assert {line.job_id for line in await world.store.newest("completed", 10)} == {old}
+
+
+async def test_a_folder_that_could_not_be_made_at_the_start_is_the_one_that_is_made_later(
+    world: World,
+) -> None:
+    rmtree(world.folder)
+    world.folder.write_text("not a folder")
+    await world.outputs.prepare(oldest=None)
+    world.folder.unlink()
+
+    job_id = await world.job("completed")
+    await world.retention.sweep()
+    assert await world.files() == {job_id}
+
+
+async def test_more_than_a_batch_goes_in_one_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dia_server.services.jobs.retention.BATCH", 2)
+    for _ in range(5):
+        await world.job("completed", age_hours=25)
+    young = [await world.job("completed") for _ in range(5)]
+
+    await world.retention.sweep()
+
+    assert await world.files() == await world.rows() == set(young)
+
+
+async def test_a_lower_limit_is_applied_at_once(world: World) -> None:
+    await world.job("completed", age_hours=5)
+    world.retention.start()
+    await world.config.update({"output_retention_hours": 4})
+
+    async def gone() -> bool:
+        return not (await world.rows() or await world.files())
+
+    await until(gone)
+    await world.retention.stop()
+
+
+async def test_a_job_that_is_completed_during_a_sweep_keeps_its_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had noted its file, and not written it yet, when the sweep came by."""
+    job = await world.store.add(REQUEST, Voice("aria"), "processing")
+    file = file_name(job.job_id, REQUEST)
+    await world.store.note_made(job.job_id, file, MADE)
+    look = world.store.files_after
+
+    async def look_and_complete(number: int, limit: int) -> Any:
+        page = await look(number, limit)
+        if page:
+            await world.store.complete(job.job_id)
+        return page
+
+    monkeypatch.setattr(world.store, "files_after", look_and_complete)
+    await world.retention.sweep()
+
+    assert [line.status for line in await world.store.newest(None, 1)] == ["completed"]

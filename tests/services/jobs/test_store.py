@@ -1,0 +1,49 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dia_server.db.engine import Database
+from dia_server.services.jobs.store import Job, JobStore
+from dia_server.services.speech.service import SpeechRequest
+from dia_server.services.voices.service import Voice
+
+REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
+    await database.upgrade()
+    yield JobStore(database)
+    await database.close()
+
+
+async def running(store: JobStore) -> str:
+    return (await store.add(REQUEST, Voice("aria"), "processing")).job_id
+
+
+async def found(store: JobStore, job_id: str) -> Job:
+    job = await store.get(job_id)
+    assert job is not None
+    return job
+
+
+async def test_progress_is_noted_of_what_runs_and_of_nothing_else(store: JobStore) -> None:
+    jobs = {name: await running(store) for name in ("runs", "completed", "put back")}
+    await store.complete(jobs["completed"])
+    await store.put_back(jobs["put back"])
+
+    await store.note_progress(dict.fromkeys(jobs.values(), 0.5))
+
+    progress = {name: (await found(store, job_id)).progress for name, job_id in jobs.items()}
+    assert progress == {"runs": 0.5, "completed": 1.0, "put back": 0.0}
+
+
+async def test_jobs_are_claimed_once_the_oldest_first(store: JobStore) -> None:
+    jobs = [(await store.add(REQUEST, Voice("aria"), "pending")).job_id for _ in range(3)]
+
+    claimed = [await store.claim(2), await store.claim(2), await store.claim(2)]
+
+    assert [[job.job_id for job in some] for some in claimed] == [jobs[:2], jobs[2:], []]
+    assert {job.status for some in claimed for job in some} == {"processing"}

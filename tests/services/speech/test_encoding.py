@@ -1,0 +1,48 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from dia_server.audio.encode import MEDIA_TYPES, AudioFormat, encode
+from dia_server.audio.tempo import change_tempo
+from dia_server.engine.types import SAMPLE_RATE
+from dia_server.services.speech.encoding import EncoderThreads
+from tests.audio.signals import tone
+
+
+@pytest.mark.parametrize("audio_format", MEDIA_TYPES)
+@pytest.mark.parametrize("speed", [1.0, 0.5])
+async def test_a_whole_file_comes_at_its_end(audio_format: AudioFormat, speed: float) -> None:
+    samples = tone(1)
+    file = EncoderThreads().open(audio_format, speed, whole=True)
+
+    pushed = [await file.push(part) for part in np.split(samples, [7, 9000, 30_000])]
+
+    assert pushed == [b""] * 4
+    assert await file.finish() == encode(change_tempo(samples, SAMPLE_RATE, speed), SAMPLE_RATE, audio_format)
+
+
+async def test_a_long_file_keeps_nobody_waiting_for_longer_than_a_part_of_it() -> None:
+    threads = EncoderThreads()
+    ended: list[str] = []
+
+    async def make(name: str, parts: int) -> None:
+        file = threads.open("mp3", 0.25, whole=True)
+        for _ in range(parts):
+            await file.push(tone(0.25))
+        await file.finish()
+        ended.append(name)
+
+    long = asyncio.create_task(make("long", 40))
+    await asyncio.sleep(0)
+    await asyncio.gather(long, make("short", 2))
+
+    assert ended == ["short", "long"]
+
+
+async def test_a_file_is_opened_by_the_thread_that_encodes_it() -> None:
+    """Opening a codec and a filter takes milliseconds, in which the event loop would stand still."""
+    file = EncoderThreads().open("vorbis", 1.0)  # type: ignore[arg-type]
+
+    with pytest.raises(KeyError, match="vorbis"):
+        await file.push(tone(0.1))

@@ -1,0 +1,296 @@
+"""Long texts on Dia: a small random model behind the whole speech service. It says noise, but exactly."""
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import LongTensor
+
+from dia_server.audio import wav
+from dia_server.audio.encode import AudioFormat, Encoder
+from dia_server.audio.join import Join
+from dia_server.audio.prompt import make
+from dia_server.configuration import default_config
+from dia_server.db.engine import Database
+from dia_server.engine.dia.codec import CONTEXT, FIRST_CHUNK, Codec
+from dia_server.engine.dia.model import POLL, DiaModel
+from dia_server.engine.dia.text import text_bytes
+from dia_server.engine.dia.weights import Weights
+from dia_server.engine.engine import Engine
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance, VoicePrompt
+from dia_server.services.config import ConfigService
+from dia_server.services.speech.narrator import Narrator
+from dia_server.services.speech.service import SpeechRequest, SpeechService
+from dia_server.services.voices.prompt_folder import PromptFolder
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.service import Voice, VoiceService
+from dia_server.services.voices.voice_prompts import BETWEEN, VoicePrompts
+from dia_server.settings import Settings
+from tests.engine.dia.drive import weights_of
+from tests.engine.dia.tiny import tiny_dac, tiny_dia
+from tests.recordings import wav_file
+
+SLOTS = 4
+PIECES = 6
+LONG = " [pause:10ms] ".join(f"[S1] This is number {n}. [S2] I see." for n in range(PIECES))
+ALONE = " [pause:10ms] ".join(f"[S1] This is number {n}." for n in range(PIECES))
+VOICES = {"high": (1.2, "[S1] Up here."), "low": (1.5, "[S1] Down there.")}
+"""Seconds of the recording, and what is said in it."""
+UNLIMITED = 10_000
+STEPS = 60
+
+
+class CountingCodec(Codec):
+    def __init__(self) -> None:
+        super().__init__(tiny_dac())
+        self.encoded: list[Samples] = []
+
+    def encode(self, samples: Samples) -> LongTensor:
+        self.encoded.append(samples)
+        return super().encode(samples)
+
+
+class WatchedDia(DiaModel):
+    """Shows what runs in it; each poll takes a permit and waits while there is none.
+
+    Its weights would never end, so it has every utterance end after STEPS, as if it was all said.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.codec = CountingCodec()
+        super().__init__(weights, self.codec, SLOTS)
+        self.seen: list[Utterance] = []
+        self.together: list[list[Utterance]] = []
+        """Of each poll, the utterances in the batch."""
+        self.permits = threading.Semaphore(UNLIMITED)
+
+    def admit(self, slot: int, utterance: Utterance) -> None:
+        self.seen.append(utterance)
+        super().admit(slot, replace(utterance, max_tokens=STEPS))
+
+    def step(self) -> Mapping[int, Chunk | Exception]:
+        self.permits.acquire()
+        self.together.append([run.utterance for run in self._runs.values()])
+        return super().step()
+
+
+class Studio:
+    """The guard is off: it finds nothing but faults in noise."""
+
+    def __init__(self, folder: Path, weights: Weights) -> None:
+        conf = Settings(data_dir=str(folder))
+        self.model = WatchedDia(weights)
+        self.engine = Engine("dia", lambda _: self.model, max_waiting=64)
+        self.database = Database(conf.sqlalchemy_url)
+        self.voices = VoiceService(self.database.sessions)
+        prompt_folder = PromptFolder(folder / "audio_prompts", make)
+        self.prompts = PromptService(self.database.sessions, prompt_folder, self.voices)
+        self.voice_prompts = VoicePrompts(self.prompts, prompt_folder)
+        self.speech = SpeechService(
+            Narrator(self.engine, retries=0),
+            self.voices,
+            self.voice_prompts,
+            ConfigService(self.database.sessions, default_config(conf)),
+            lambda *_: None,
+            max_characters=4096,
+        )
+
+    async def open(self) -> None:
+        await self.database.upgrade()
+        await self.voices.load()
+        await self.prompts.load()
+        for name, (seconds, transcript) in VOICES.items():
+            recording = await self.prompts.add(name, io.BytesIO(wav_file(seconds)))
+            await self.prompts.set_transcript(recording, transcript, "manual")
+            await self.voices.save(Voice(name, audio_prompt=name))
+        self.engine.start()
+        while not self.engine.ready:
+            await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        self.model.permits.release(UNLIMITED)
+        await asyncio.to_thread(self.engine.stop)
+        await self.database.close()
+
+    async def recording(self, voice_id: str) -> Samples:
+        prompt = await self.voice_prompts.of(self.voices.resolve(voice_id))
+        assert prompt is not None
+        return prompt.samples
+
+    async def stream(self, request: SpeechRequest) -> bytes:
+        async with aclosing(await self.speech.stream(request, "")) as streamed:
+            return b"".join([audio async for audio in streamed])
+
+    async def frames(self, utterance: Utterance) -> Frames:
+        async with self.engine.submit(utterance) as generation:
+            (frames,) = [chunk.frames async for chunk in generation if chunk.frames is not None]
+            return frames
+
+    async def alone(self, utterance: Utterance) -> Samples:
+        async with self.engine.submit(utterance) as generation:
+            return np.concatenate([chunk.samples async for chunk in generation])
+
+
+def ask(voice: str, text: str = LONG, *, seed: int = 7, audio_format: AudioFormat = "wav") -> SpeechRequest:
+    """`voice` may be two of them, "high+low"."""
+    first, _, second = voice.partition("+")
+    return SpeechRequest(
+        text=text,
+        voice_id=first,
+        voice_id_2=second or None,
+        response_format=audio_format,
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return weights_of(tiny_dia(ends=False))
+
+
+@asynccontextmanager
+async def opened(folder: Path, weights: Weights) -> AsyncIterator[Studio]:
+    studio = Studio(folder, weights)
+    await studio.open()
+    try:
+        yield studio
+    finally:
+        await studio.close()
+
+
+@pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
+@pytest.mark.parametrize(
+    ("audio_format", "chunks"), [("wav", 1), ("pcm", 1), ("flac", 1), ("opus", 1), ("mp3", 2), ("aac", 2)]
+)
+async def test_the_first_audio_leaves_when_its_frames_are_made(
+    tmp_path: Path, weights: Weights, voice: str, audio_format: AudioFormat, chunks: int
+) -> None:
+    """The engine gets no step more than that: audio that needed one would never come.
+
+    Two codecs need the second chunk of 4 frames, 2,048 samples each, of which the last 441 may be a fade.
+    FFmpeg gives LAME frames of 1,152 samples, and LAME looks 1,904 ahead before the first leaves: two frames,
+    2,304. Its AAC encoder keeps a frame of 1,024 until it has the next. No option changes either.
+    """
+    steps = chunks * FIRST_CHUNK + CONTEXT + weights.shape.tail
+    header = Encoder(audio_format, SAMPLE_RATE).push(np.zeros(0, np.float32))
+    async with opened(tmp_path, weights) as studio:
+        studio.model.permits = threading.Semaphore(-(-steps // POLL))
+
+        async with asyncio.timeout(20):
+            streamed = await studio.speech.stream(ask(voice, audio_format=audio_format), "")
+            made = b""
+            async for audio in streamed:
+                made += audio
+                if len(made) > len(header):
+                    break
+
+        assert studio.engine.work.steps <= -(-steps // POLL)
+        await streamed.aclose()
+
+
+@pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
+async def test_a_long_text_sounds_the_same_alone_and_among_others(
+    tmp_path: Path, weights: Weights, voice: str
+) -> None:
+    async with opened(tmp_path, weights) as studio:
+        alone = await studio.stream(ask(voice))
+        studio.model.together.clear()
+
+        others = [
+            asyncio.create_task(studio.stream(ask(other, "[S1] Somebody else. " * 20, seed=seed)))
+            for seed, other in enumerate(["aria", "low", "luna", "high"])
+        ]
+        among, *made = await asyncio.gather(studio.stream(ask(voice)), *others)
+
+    assert among == alone
+    assert len({alone, *made}) == 1 + len(others)
+    assert any({7} < {utterance.seed for utterance in batch} for batch in studio.model.together)
+
+
+@pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
+async def test_pieces_run_side_by_side_and_come_out_in_order(
+    tmp_path: Path, weights: Weights, voice: str
+) -> None:
+    async with opened(tmp_path, weights) as studio:
+        plan = await studio.speech.plan(ask(voice))
+        told = await studio.stream(ask(voice))
+        batches, pieces = list(studio.model.together), sorted(studio.model.seen, key=lambda one: one.text)
+
+        assert len(pieces) == len(plan.utterances) == PIECES
+        assert max(map(len, batches)) == SLOTS
+        if voice != "high+low":  # the others wait for the first, who lets them hear [S2]
+            assert all(len(batch) == 1 for batch in batches if pieces[0] in batch)
+
+        join, parts = Join(SAMPLE_RATE), []
+        for planned, utterance in zip(plan.utterances, pieces, strict=True):
+            parts.append(join.begin(planned.pause_s + planned.gap_s))
+            parts.append(join.push(await studio.alone(utterance)))
+        parts.append(join.finish())
+    assert told[wav.HEADER_LENGTH :] == wav.pcm16(np.concatenate(parts))
+
+
+async def test_a_voices_recording_is_encoded_once(tmp_path: Path, weights: Weights) -> None:
+    async with opened(tmp_path, weights) as studio:
+        await studio.stream(ask("high", ALONE))
+        await studio.stream(ask("high", ALONE, seed=8))
+
+        assert len(studio.model.seen) == 2 * PIECES
+        (encoded,) = studio.model.codec.encoded
+        np.testing.assert_array_equal(encoded, await studio.recording("high"))
+
+
+def prompts_of(others: Sequence[Utterance]) -> list[VoicePrompt]:
+    """Of all pieces but the first, each of which has one."""
+    prompts = [other.prompt for other in others if other.prompt is not None]
+    assert len(prompts) == len(others) == PIECES - 1
+    return prompts
+
+
+async def test_a_first_pieces_own_frames_are_the_prompt_of_all_others(
+    tmp_path: Path, weights: Weights
+) -> None:
+    async with opened(tmp_path, weights) as studio:
+        await studio.stream(ask("aria"))
+
+        first, *others = studio.model.seen
+        frames = await studio.frames(first)
+        assert studio.model.codec.encoded == []
+        for prompt in prompts_of(others):
+            np.testing.assert_array_equal(prompt.made, frames)
+            assert prompt.transcript == "[S1] This is number 0. [S2] I see."
+
+
+async def test_a_first_piece_lets_them_hear_who_is_not_in_the_recording(
+    tmp_path: Path, weights: Weights
+) -> None:
+    async with opened(tmp_path, weights) as studio:
+        await studio.stream(ask("high"))
+
+        first, *others = studio.model.seen
+        frames = await studio.frames(first)
+        (recording,) = studio.model.codec.encoded
+        np.testing.assert_array_equal(recording, await studio.recording("high"))
+        for prompt in prompts_of(others):
+            assert prompt.samples is recording
+            np.testing.assert_array_equal(prompt.made, frames)
+            assert prompt.transcript == "[S1] Up here. [S1] This is number 0. [S2] I see."
+
+
+async def test_a_cast_speaks_behind_both_transcripts_and_recordings(tmp_path: Path, weights: Weights) -> None:
+    async with opened(tmp_path, weights) as studio:
+        await studio.stream(ask("high+low"))
+
+        (encoded,) = studio.model.codec.encoded
+        recordings = [await studio.recording("high"), BETWEEN, await studio.recording("low")]
+        np.testing.assert_array_equal(encoded, np.concatenate(recordings))
+        pieces = sorted(studio.model.seen, key=lambda one: one.text)
+        for n, utterance in enumerate(pieces):
+            read = text_bytes(utterance, weights.shape.text.positions).decode()
+            said = read.replace("\x01", "[S1]").replace("\x02", "[S2]")
+            assert said.startswith(f"[S1] Up here. [S2] Down there. [S1] This is number {n}. [S2] I see.")

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from dia_server.audio.decode import decode
+from dia_server.engine.types import SAMPLE_RATE
+from dia_server.services.speech.word_check import WordCheck
+from dia_server.services.voices.whisper import Whisper
+from tests.audio.signals import tone
+
+
+@pytest.mark.parametrize(
+    ("heard", "misheard"),
+    [("Hello, world.", False), ("Hello, word.", False), ("Yellow word.", True), ("", True)],
+)
+async def test_more_wrong_words_than_may_be_are_misheard(heard: str, misheard: bool) -> None:
+    async def transcribe(recording: bytes) -> str:
+        return heard
+
+    assert await WordCheck(transcribe, 0.5).misheard(tone(1), "[S1] Hello, world!") == misheard
+
+
+async def test_what_is_listened_to_is_what_was_made(tmp_path: Path) -> None:
+    async def transcribe(recording: bytes) -> str:
+        (tmp_path / "heard.wav").write_bytes(recording)
+        return "a tone"
+
+    assert not await WordCheck(transcribe, 0.5).misheard(tone(1), "a tone")
+
+    with (tmp_path / "heard.wav").open("rb") as file:
+        assert len(decode(file, SAMPLE_RATE)) == SAMPLE_RATE
+
+
+async def test_whisper_hears_in_noise_what_nobody_said(whisper_folder: Path) -> None:
+    whisper = Whisper(str(whisper_folder), idle_s=0)
+
+    assert await WordCheck(whisper.transcribe, 0.5).misheard(tone(2), "These words are not there.")
+    await whisper.close()
+
+
+async def test_without_whisper_all_is_good_and_the_log_says_so_once() -> None:
+    whisper = Whisper("enormous", idle_s=0)
+    check = WordCheck(whisper.transcribe, 0.5)
+
+    with capture_logs() as logs:
+        assert not await check.misheard(tone(1), "Hello")
+        assert not await check.misheard(tone(1), "Hello")
+    await whisper.close()
+
+    (line,) = [line for line in logs if line["event"] == "words are not checked"]
+    assert "enormous" in line["cause"]

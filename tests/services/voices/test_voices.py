@@ -1,0 +1,74 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dia_server.db.engine import Database
+from dia_server.errors import InvalidVoiceId
+from dia_server.services.voices.service import ALIASES, BUILT_IN, Voice, VoiceService
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'dia.sqlite3'}")
+    await database.upgrade()
+    yield database
+    await database.close()
+
+
+async def loaded(database: Database) -> VoiceService:
+    voices = VoiceService(database.sessions)
+    await voices.load()
+    return voices
+
+
+async def test_the_migration_and_the_service_have_the_same_built_in_voices(database: Database) -> None:
+    assert dict((await loaded(database)).all) == dict(BUILT_IN)
+
+
+async def test_what_is_saved_is_there_after_a_restart(database: Database) -> None:
+    narrator = Voice("narrator", "deep", "S2", "prompt", "What is said in it.")
+    await (await loaded(database)).save(narrator)
+
+    assert (await loaded(database)).resolve("narrator") == narrator
+
+
+async def test_every_name_of_openai_finds_a_voice(database: Database) -> None:
+    voices = await loaded(database)
+
+    names = "alloy ash ballad coral echo fable onyx nova sage shimmer verse marin cedar Alloy"
+    assert {voices.resolve(name).voice_id for name in names.split()} == set(BUILT_IN)
+
+
+async def test_a_voice_of_ones_own_wins_over_an_alias(database: Database) -> None:
+    voices = await loaded(database)
+    await voices.save(Voice("alloy", "own"))
+
+    assert voices.resolve("alloy").style == "own"
+    await voices.delete("alloy")
+    assert voices.resolve("alloy").voice_id == ALIASES["alloy"]
+
+
+async def test_an_unknown_voice_is_named(database: Database) -> None:
+    with pytest.raises(InvalidVoiceId, match="'nobody'"):
+        (await loaded(database)).resolve("nobody")
+
+
+def test_voices_differ_in_seed_and_keep_it() -> None:
+    assert len({voice.seed for voice in BUILT_IN.values()}) == len(BUILT_IN)
+    assert Voice("aria").seed == 2065789540
+
+
+@pytest.mark.parametrize(("voice_id", "name"), [("aria", "Aria"), ("my_voice-2", "My Voice 2"), ("_", "_")])
+def test_names_are_read_off_ids(voice_id: str, name: str) -> None:
+    assert Voice(voice_id).name == name
+
+
+async def test_a_voice_that_several_delete_is_gone(database: Database) -> None:
+    voices = await loaded(database)
+    await voices.save(Voice("narrator"))
+
+    await asyncio.gather(*[voices.delete("narrator") for _ in range(3)])
+
+    assert "narrator" not in voices.all

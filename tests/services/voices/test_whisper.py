@@ -1,0 +1,99 @@
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dia_server.errors import WhisperNotAvailable
+from dia_server.services.voices.daemon_thread import OwnThread
+from dia_server.services.voices.whisper import Whisper
+from tests.recordings import wav_file
+
+
+async def test_it_is_loaded_when_it_is_needed_and_given_back_when_idle(whisper_folder: Path) -> None:
+    whisper = Whisper(str(whisper_folder), idle_s=0.2)
+    assert (whisper.available, whisper.loaded, whisper.device) == (True, False, None)
+
+    heard = await whisper.transcribe(wav_file(2.0))
+
+    assert heard.isalpha()
+    assert (whisper.available, whisper.loaded, whisper.device) == (True, True, "cpu")
+    assert await whisper.transcribe(wav_file(2.0)) == heard
+    await asyncio.sleep(0.5)
+    assert not whisper.loaded
+    assert await whisper.transcribe(wav_file(2.0)) == heard
+    await whisper.close()
+
+
+async def test_a_device_that_cannot_be_used_gives_way_to_the_next(whisper_folder: Path) -> None:
+    devices = [("cuda", "float16"), ("cpu", "no such format"), ("cpu", "int8")]
+    whisper = Whisper(str(whisper_folder), idle_s=0, devices=devices)
+
+    assert await whisper.load() == (str(whisper_folder), "cpu")
+    await whisper.close()
+
+
+async def test_without_a_model_the_cause_is_told_and_not_asked_again_at_once(tmp_path: Path) -> None:
+    whisper = Whisper("enormous", idle_s=0)
+    with pytest.raises(WhisperNotAvailable, match="neither a folder nor one of tiny"):
+        await whisper.transcribe(wav_file(1.0))
+    assert not whisper.available
+
+    whisper.model_size = str(tmp_path)
+    with pytest.raises(WhisperNotAvailable, match="cannot be loaded"):
+        await whisper.transcribe(wav_file(1.0))
+    with pytest.raises(WhisperNotAvailable, match="/whisper/load tries again"):
+        await whisper.transcribe(wav_file(1.0))
+    await whisper.close()
+
+
+async def test_another_model_is_loaded_for_the_next_recording(whisper_folder: Path) -> None:
+    whisper = Whisper("enormous", idle_s=0)
+    with pytest.raises(WhisperNotAvailable):
+        await whisper.load()
+
+    whisper.model_size = str(whisper_folder)
+
+    assert await whisper.transcribe(wav_file(2.0))
+    assert whisper.available
+    await whisper.close()
+
+
+async def test_closing_gives_up_what_is_under_way(whisper_folder: Path) -> None:
+    whisper = Whisper(str(whisper_folder), idle_s=0)
+    calls = [asyncio.ensure_future(whisper.transcribe(wav_file(30.0))) for _ in range(3)]
+    await asyncio.sleep(0.01)
+
+    await whisper.close()
+
+    for call in [*calls, whisper.transcribe(wav_file(1.0))]:
+        with pytest.raises(WhisperNotAvailable, match="shutting down"):
+            await call
+
+
+async def test_calls_run_one_after_the_other_on_one_thread() -> None:
+    thread = OwnThread("test")
+    running: list[int] = []
+
+    def work() -> int:
+        running.append(1)
+        time.sleep(0.01)
+        assert len(running) == 1
+        running.pop()
+        return threading.get_ident()
+
+    assert len(set(await asyncio.gather(*(thread.call(work) for _ in range(5))))) == 1
+    assert await thread.end(1.0)
+
+
+async def test_nobody_waits_for_a_thread_that_does_not_end() -> None:
+    thread = OwnThread("test")
+    gate = threading.Event()
+    call = asyncio.ensure_future(thread.call(gate.wait))
+    await asyncio.sleep(0)
+
+    assert not await thread.end(0.05)
+
+    gate.set()
+    assert await call

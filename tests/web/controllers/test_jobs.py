@@ -1,0 +1,362 @@
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient, TestClient
+
+from dia_server.app import create_app
+from dia_server.db import engine as database
+from dia_server.engine.engine import Engine
+from dia_server.services.jobs import worker as job_worker
+from dia_server.services.jobs.outputs import MARK
+from dia_server.settings import Settings
+from tests.tones import Gate, ToneModel, loader
+from tests.waiting import until
+
+Client = AsyncTestClient[Litestar]
+
+HELLO = {"text": "Hello, async world!", "voice_id": "aria"}
+
+
+@asynccontextmanager
+async def serving(settings: Settings, model: ToneModel) -> AsyncIterator[Client]:
+    app = create_app(settings, Engine("preview", loader(model), max_waiting=8))
+    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+        await until(lambda: loaded(client))
+        yield client
+
+
+async def loaded(client: Client) -> bool:
+    return bool((await client.get("/health")).json()["model_loaded"])
+
+
+async def submit(client: Client, **fields: Any) -> str:
+    answer = await client.post("/generate?async_mode=true", json=HELLO | fields)
+    assert answer.status_code == 200
+    return str(answer.json()["job_id"])
+
+
+async def job(client: Client, job_id: str) -> dict[str, Any]:
+    details: dict[str, Any] = (await client.get(f"/jobs/{job_id}")).json()
+    return details
+
+
+async def over(client: Client, job_id: str) -> dict[str, Any]:
+    """The job once it is finished."""
+
+    async def finished() -> bool:
+        return (await job(client, job_id))["status"] not in {"pending", "processing"}
+
+    await until(finished)
+    return await job(client, job_id)
+
+
+async def test_a_job_is_as_the_reference_has_it(settings: Settings) -> None:
+    async with serving(settings, ToneModel()) as client:
+        accepted = await client.post("/generate?async_mode=true", json=HELLO)
+        job_id = accepted.json()["job_id"]
+        assert accepted.json() == {
+            "job_id": job_id,
+            "status": "pending",
+            "message": "Job queued for processing",
+        }
+
+        done = await over(client, job_id)
+        assert done["status"] == "completed"
+        assert done["result_url"] == f"/jobs/{job_id}/result"
+        assert done["created_at"] <= done["started_at"] <= done["completed_at"]
+        assert (done["progress"], done["error"]) == (100, None)
+        assert done["duration"] == 0.24
+
+        result = await client.get(done["result_url"])
+        assert result.headers["content-type"] == "audio/wav"
+        assert int(result.headers["content-length"]) == len(result.content)
+        assert result.content == (await client.post("/generate", json=HELLO)).content
+
+        (line,) = (await client.get("/jobs")).json()["jobs"]
+        only_alone = {"started_at", "completed_at", "result_url", "generation_time", "seed"}
+        assert line == {name: done[name] for name in done.keys() - only_alone} | {
+            "text_preview": HELLO["text"]
+        }
+
+
+async def test_the_list_is_newest_first_filtered_and_limited(client: Client) -> None:
+    jobs = [await submit(client, text=f"Number {i}") for i in range(5)]
+    for job_id in jobs:
+        await over(client, job_id)
+
+    async def listed(query: str) -> list[str]:
+        return [line["job_id"] for line in (await client.get(f"/jobs{query}")).json()["jobs"]]
+
+    assert await listed("") == jobs[::-1]
+    assert await listed("?limit=2") == jobs[:2:-1]
+    assert await listed("?status=completed&limit=1") == jobs[-1:]
+    assert await listed("?status=pending") == []
+    assert (await client.get("/jobs?status=done")).status_code == 422
+    assert (await client.get("/jobs?limit=0")).status_code == 422
+
+
+async def test_what_could_never_be_made_is_refused_at_once(client: Client) -> None:
+    for fields, status, code in (
+        ({"voice_id": "nobody"}, 404, "INVALID_VOICE_ID"),
+        ({"text": " * "}, 422, "VALIDATION_ERROR"),
+        ({"text": "x" * 4097}, 422, "TEXT_TOO_LONG"),
+    ):
+        answer = await client.post("/generate?async_mode=true", json=HELLO | fields)
+        assert (answer.status_code, answer.json()["error_code"]) == (status, code)
+    assert (await client.get("/jobs")).json() == {"jobs": []}
+
+
+async def test_unknown_jobs_are_404(client: Client) -> None:
+    for answer in (
+        await client.get("/jobs/12345"),
+        await client.get("/jobs/12345/result"),
+        await client.delete("/jobs/12345"),
+    ):
+        assert (answer.status_code, answer.json()["error_code"]) == (404, "NOT_FOUND")
+
+
+async def test_a_running_job_tells_its_progress_and_has_no_result_yet(settings: Settings) -> None:
+    gate = Gate()
+    async with serving(settings, ToneModel(before_step=gate)) as client:
+        job_id = await submit(client)
+        await asyncio.to_thread(gate.entered.wait, 5)
+        now = await job(client, job_id)
+        assert now["status"] == "processing"
+        (line,) = (await client.get("/jobs")).json()["jobs"]
+        assert (line["progress"], line["duration"]) == (now["progress"], None)
+        answer = await client.get(f"/jobs/{job_id}/result")
+        assert (answer.status_code, answer.json()["error_code"]) == (409, "JOB_NOT_COMPLETE")
+        gate.open()
+        assert (await over(client, job_id))["progress"] == 100
+
+
+async def test_deleting_cancels_what_runs_or_waits_and_removes_what_is_finished(settings: Settings) -> None:
+    gate = Gate()
+    model = ToneModel(slots=1, before_step=gate)
+    async with serving(settings, model) as client:
+        running = await submit(client)
+        await asyncio.to_thread(gate.entered.wait, 5)
+        waiting = await submit(client)
+        for job_id in (running, waiting):
+            assert (await client.delete(f"/jobs/{job_id}")).json()["status"] == "cancelled"
+            assert (await job(client, job_id))["status"] == "cancelled"
+        gate.open()
+        done = await submit(client, response_format="flac")
+        assert (await over(client, done))["status"] == "completed"
+        assert len(model.seen) == 2
+
+        assert names(settings) == {f"{done}.flac"}
+        for job_id in (running, waiting, done):
+            assert (await client.delete(f"/jobs/{job_id}")).json()["status"] == "deleted"
+        assert (await client.get("/jobs")).json() == {"jobs": []}
+        assert names(settings) == set()
+
+
+def test_requests_go_before_jobs_and_jobs_still_progress(settings: Settings) -> None:
+    gate = Gate()
+    model = ToneModel(slots=2, before_step=gate)
+    app = create_app(settings, Engine("preview", loader(model), max_waiting=8))
+
+    def wait_for(condition: Callable[[dict[str, Any]], bool], path: str) -> None:
+        deadline = time.monotonic() + 10
+        while not condition(client.get(path).json()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with TestClient(app) as client, ThreadPoolExecutor() as threads:
+        wait_for(lambda health: health["model_loaded"], "/health")
+        for i in range(4):
+            client.post("/generate?async_mode=true", json={"text": f"Job {i}"})
+        assert gate.entered.wait(5)
+        requests = [threads.submit(client.post, "/generate", json={"text": f"Request {i}"}) for i in range(6)]
+        wait_for(lambda health: health["active_jobs"] == 2 + 6, "/health")
+        gate.open()
+        assert {request.result().status_code for request in requests} == {200}
+        wait_for(lambda listed: len(listed["jobs"]) == 4, "/jobs?status=completed")
+
+    order = "".join("J" if "Job" in utterance.text else "r" for utterance in model.seen)
+    # the first request finds the slot that jobs leave free; one slot in five that becomes free is a job's
+    assert order == "JrrrrJrrJJ"
+
+
+async def test_a_failed_job_says_why_and_the_next_is_made(settings: Settings) -> None:
+    luck = iter([RuntimeError("out of luck")])
+
+    def sometimes() -> None:
+        for error in luck:
+            raise error
+
+    async with serving(settings, ToneModel(before_step=sometimes)) as client:
+        failed = await over(client, await submit(client))
+        assert (failed["status"], failed["error"]) == ("failed", "Generation failed: out of luck")
+        answer = await client.get(f"/jobs/{failed['job_id']}/result")
+        assert answer.status_code == 409
+        assert "out of luck" in answer.json()["detail"]
+
+        assert (await over(client, await submit(client)))["status"] == "completed"
+        requests = (await client.get("/stats")).json()["requests"]
+        assert requests == {"total": 2, "successful": 1, "failed": 1, "success_rate": 50.0}
+
+
+async def test_a_job_keeps_the_voice_it_was_accepted_with(settings: Settings) -> None:
+    gate = Gate()
+    model = ToneModel(slots=1, before_step=gate)
+    async with serving(settings, model) as client:
+        await client.post("/voice_mappings", json={"voice_id": "mine", "primary_speaker": "S2"})
+        await submit(client)
+        job_id = await submit(client, voice_id="mine")
+        await client.delete("/voice_mappings/mine")
+        gate.open()
+        assert (await over(client, job_id))["status"] == "completed"
+    assert model.seen[-1].text.startswith("[S2]")
+
+
+async def test_jobs_outlive_a_server_that_stops(settings: Settings) -> None:
+    gate = Gate()
+    async with serving(settings, ToneModel(slots=2, before_step=gate)) as client:
+        jobs = [await submit(client, text=f"Number {i}") for i in range(5)]
+        await asyncio.to_thread(gate.entered.wait, 5)
+        threading.Timer(0.2, gate.open).start()  # the server waits for the step that runs
+
+    assert attempts(settings) == {0}
+    async with serving(settings, ToneModel()) as client:
+        for job_id in jobs:
+            assert (await over(client, job_id))["status"] == "completed"
+        assert (await client.get("/stats")).json()["requests"]["total"] == 5
+    assert attempts(settings) == {1}
+
+
+async def test_a_file_that_was_whole_before_a_crash_is_not_made_again(settings: Settings) -> None:
+    """As after SIGKILL between the last two of the steps that job_worker lists."""
+    async with serving(settings, ToneModel()) as client:
+        job_id = (await over(client, await submit(client)))["job_id"]
+    change(settings, "UPDATE jobs SET status = 'processing', finished_at = NULL")
+    change(settings, "UPDATE totals SET successful = 0")
+
+    model = ToneModel()
+    async with serving(settings, model) as client:
+        assert (await over(client, job_id))["status"] == "completed"
+        assert (await client.get(f"/jobs/{job_id}/result")).status_code == 200
+        assert (await client.get("/stats")).json()["requests"]["total"] == 1
+    assert not model.seen
+
+
+async def test_a_job_that_ends_the_server_each_time_is_given_up(settings: Settings) -> None:
+    async with serving(settings, ToneModel()) as client:
+        job_id = (await over(client, await submit(client)))["job_id"]
+    change(settings, "UPDATE jobs SET status = 'processing', file = NULL, attempts = 25")
+
+    async with serving(settings, ToneModel()) as client:
+        given_up = await job(client, job_id)
+        assert given_up["status"] == "failed"
+        assert "25 times" in given_up["error"]
+
+
+async def test_a_locked_database_is_answered_and_got_over(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(job_worker, "RETRY_S", 0.05)
+    gate = Gate()
+    async with serving(settings, ToneModel(before_step=gate)) as client:
+        job_id = await submit(client)
+        await asyncio.to_thread(gate.entered.wait, 5)
+        other = connect(settings)
+        other.execute("BEGIN IMMEDIATE")
+        gate.open()
+
+        refused = await client.post("/generate?async_mode=true", json=HELLO)
+        assert (refused.status_code, refused.json()["error_code"]) == (503, "STORAGE_UNAVAILABLE")
+        assert "locked" in refused.json()["detail"]
+        assert int(refused.headers["retry-after"]) > 0
+        assert (await client.post("/generate", json=HELLO)).status_code == 200
+        assert (await job(client, job_id))["status"] == "processing"
+        assert (await client.get("/jobs")).status_code == 200
+
+        other.execute("ROLLBACK")
+        other.close()
+        assert (await over(client, job_id))["status"] == "completed"
+        await over(client, await submit(client))
+
+
+async def test_an_outputs_folder_that_takes_nothing_fails_jobs_until_it_does(settings: Settings) -> None:
+    blocked = settings.audio_outputs
+    async with serving(settings, ToneModel()) as client:
+        rmtree(blocked)
+        blocked.write_text("not a folder")
+        failed = await over(client, await submit(client))
+        assert failed["status"] == "failed"
+        assert failed["error"].startswith("The audio could not be saved in audio_outputs/")
+
+        blocked.unlink()
+        assert (await over(client, await submit(client)))["status"] == "completed"
+
+
+async def test_a_full_disk_fails_jobs_and_leaves_no_trace(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with serving(settings, ToneModel()) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", full)
+            failed = await over(client, await submit(client))
+        assert failed["error"] == "The audio could not be saved in audio_outputs/: No space left on device"
+        assert names(settings) == set()
+
+        assert (await over(client, await submit(client)))["status"] == "completed"
+
+
+def names(settings: Settings) -> set[str]:
+    """Of all files in the folder of results, but for its mark."""
+    return {path.name for path in settings.audio_outputs.iterdir()} - {MARK}
+
+
+def connect(settings: Settings) -> sqlite3.Connection:
+    return sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3", isolation_level=None)
+
+
+def attempts(settings: Settings) -> set[int]:
+    with closing(connect(settings)) as connection:
+        return {count for (count,) in connection.execute("SELECT attempts FROM jobs")}
+
+
+def change(settings: Settings, statement: str) -> None:
+    connection = connect(settings)
+    connection.execute(statement)
+    connection.close()
+
+
+async def test_a_row_that_this_version_cannot_read_hides_no_other(settings: Settings) -> None:
+    async with serving(settings, ToneModel()) as client:
+        first, second = await submit(client), await submit(client)
+        for job_id in (first, second):
+            await over(client, job_id)
+        with closing(sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3")) as rows:
+            rows.execute("UPDATE jobs SET request = '{\"text\": 1}' WHERE job_id = ?", [first])
+            rows.commit()
+
+        voices = {line["job_id"]: line["voice_id"] for line in (await client.get("/jobs")).json()["jobs"]}
+
+    assert voices == {first: None, second: "aria"}
+
+
+async def test_a_result_says_how_it_was_made(settings: Settings) -> None:
+    async with serving(settings, ToneModel()) as client:
+        job_id = await submit(client, seed=7)
+        await over(client, job_id)
+        result = await client.get(f"/jobs/{job_id}/result")
+
+    assert (result.headers["x-seed"], result.headers["x-retries"]) == ("7", "0")
+    assert "x-faults" not in result.headers

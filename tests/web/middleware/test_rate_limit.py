@@ -1,0 +1,78 @@
+import time
+
+import msgspec
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from dia_server.app import create_app
+from dia_server.settings import Settings
+from dia_server.web.middleware.client_address import ClientAddress
+
+
+def scope(client: str | None, *forwarded: str) -> object:
+    headers = [(b"x-forwarded-for", line.encode()) for line in forwarded]
+    return {"type": "http", "client": client and (client, 1), "headers": headers}
+
+
+async def test_one_more_than_the_limit_is_refused_with_when_to_return(settings: Settings) -> None:
+    app = create_app(msgspec.structs.replace(settings, rate_limit_generate=2))
+    async with AsyncTestClient(app) as client:
+        answers = [await client.post("/generate", json={"text": "Hi"}) for _ in range(3)]
+        openai = await client.post("/v1/audio/speech", json={"input": "Hi"})
+        voices = await client.get("/voices")
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
+    assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"2"}
+    assert 0 < int(answers[2].headers["x-ratelimit-reset"]) - time.time() <= 60
+    assert 1 <= int(answers[2].headers["retry-after"]) <= 60
+    assert answers[2].json()["error_code"] == "RATE_LIMIT_EXCEEDED"
+    assert (openai.status_code, openai.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert voices.status_code == 200
+    assert "x-ratelimit-limit" not in voices.headers
+
+
+async def test_bad_requests_count_too(settings: Settings) -> None:
+    app = create_app(msgspec.structs.replace(settings, rate_limit_generate=1))
+    async with AsyncTestClient(app) as client:
+        first = await client.post("/generate", json={})
+        second = await client.post("/generate", json={})
+
+    assert (first.status_code, second.status_code) == (422, 429)
+    assert first.headers["x-ratelimit-remaining"] == "0"
+
+
+async def test_zero_is_no_limit(client: AsyncTestClient[Litestar]) -> None:
+    answers = [await client.post("/generate", json={}) for _ in range(50)]
+
+    assert {answer.status_code for answer in answers} == {422}
+    assert "x-ratelimit-limit" not in answers[0].headers
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "address"),
+    [
+        ("203.0.113.9", "", "203.0.113.9"),
+        ("203.0.113.9", "1.2.3.4", "203.0.113.9"),  # not from a proxy: anybody may write that
+        ("10.0.0.1", "1.2.3.4", "1.2.3.4"),
+        ("10.0.0.1", "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # what stands before was sent by the client
+        ("10.0.0.1", "1.2.3.4, 10.0.0.2", "1.2.3.4"),
+        ("10.0.0.1", "nonsense", "nonsense"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "6.6.6.6\n1.2.3.4", "1.2.3.4"),
+        ("10.0.0.1", "6.6.6.6\n1.2.3.4\n10.0.0.2, 10.0.0.3", "1.2.3.4"),
+        ("10.0.0.1", "1.2.3.4:4711, 10.0.0.2:80", "1.2.3.4"),
+        ("::1", "2001:db8::1", "2001:db8::/64"),
+        ("10.0.0.1", "[2001:db8::1:2:3:4]:4711", "2001:db8::/64"),
+        ("10.0.0.1", "[2001:db8:0:1::1]", "2001:db8:0:1::/64"),
+        ("fe80::7%eth0", "", "fe80::/64"),
+        ("::ffff:203.0.113.9", "", "203.0.113.9"),
+        ("::ffff:10.0.0.1", "1.2.3.4", "1.2.3.4"),
+        (None, "1.2.3.4", "unknown"),
+    ],
+)
+def test_the_client_is_who_the_trusted_proxies_say(client: str | None, forwarded: str, address: str) -> None:
+    asked = scope(client, *forwarded.splitlines())
+
+    assert ClientAddress(["10.0.0.0/8", "::1"])(asked) == address  # type: ignore[arg-type]
