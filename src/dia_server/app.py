@@ -45,7 +45,7 @@ from dia_server.services.voices.voice_prompts import VoicePrompts
 from dia_server.services.voices.whisper import Whisper
 from dia_server.serving import NOTICE, is_listening
 from dia_server.settings import Settings
-from dia_server.web.controllers.audio_prompts import MAX_UPLOADS, MAX_UPLOADS_OF_ADDRESS, PromptController
+from dia_server.web.controllers.audio_prompts import MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS, PromptController
 from dia_server.web.controllers.docs import docs_router
 from dia_server.web.controllers.jobs import JobController
 from dia_server.web.controllers.monitoring import MonitoringController
@@ -53,7 +53,7 @@ from dia_server.web.controllers.openai import OpenAIController
 from dia_server.web.controllers.server import ServerController
 from dia_server.web.controllers.speech import SpeechController
 from dia_server.web.controllers.voices import VoiceController
-from dia_server.web.controllers.websocket import MAX_SOCKETS, MAX_SOCKETS_OF_ADDRESS, live
+from dia_server.web.controllers.websocket import MAX_SOCKETS, MAX_SOCKETS_PER_ADDRESS, websocket_generate
 from dia_server.web.controllers.whisper import WhisperController
 from dia_server.web.errors import render_error
 from dia_server.web.middleware.auth import ApiKeys
@@ -61,18 +61,18 @@ from dia_server.web.middleware.body_limits import BodyLimits
 from dia_server.web.middleware.client_address import ClientAddress
 from dia_server.web.middleware.client_name import ClientName
 from dia_server.web.middleware.config_writes import ReadOnlyConfig
-from dia_server.web.middleware.connection_close import EarlyAnswer
+from dia_server.web.middleware.connection_close import CloseUnreadBody
 from dia_server.web.middleware.cross_origin import CrossOrigin
 from dia_server.web.middleware.head import HeadAsGet
 from dia_server.web.middleware.hosts import Hosts
-from dia_server.web.middleware.options import Options
+from dia_server.web.middleware.options import OptionsMiddleware
 from dia_server.web.middleware.origins import Origins
 from dia_server.web.middleware.rate_limit import RateLimit
 from dia_server.web.middleware.request_context import RequestContext
 from dia_server.web.middleware.request_metrics import RequestMetrics
+from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
 from dia_server.web.requests.json_request import MAX_BODY, JSONRequest
 from dia_server.web.requests.nul import NoNulInPath
-from dia_server.web.requests.places import Places
 
 log = structlog.get_logger()
 
@@ -196,7 +196,7 @@ def create_app(
     }
     client_address = ClientAddress(conf.trusted_proxies)
     rate_limit = RateLimit(limits, client_address)
-    middleware = [NoNulInPath(), Options(), ApiKeys(conf.api_keys, client_address), rate_limit]
+    middleware = [NoNulInPath(), OptionsMiddleware(), ApiKeys(conf.api_keys, client_address), rate_limit]
     if not conf.config_writable:
         middleware.append(ReadOnlyConfig())
     dependencies = {
@@ -212,13 +212,17 @@ def create_app(
         "config_service": _provide(config),
         "rate_limit": _provide(rate_limit),
         "client_address": _provide(client_address),
-        "socket_places": _provide(Places("WebSockets", total=MAX_SOCKETS, each=MAX_SOCKETS_OF_ADDRESS)),
-        "upload_places": _provide(Places("uploads", total=MAX_UPLOADS, each=MAX_UPLOADS_OF_ADDRESS)),
+        "socket_limit": _provide(
+            ConcurrencyLimit("WebSockets", total=MAX_SOCKETS, each=MAX_SOCKETS_PER_ADDRESS)
+        ),
+        "upload_limit": _provide(
+            ConcurrencyLimit("uploads", total=MAX_UPLOADS, each=MAX_UPLOADS_PER_ADDRESS)
+        ),
         "stats_service": _provide(stats),
         "metrics_service": _provide(metrics),
     }
     app = Litestar(
-        [*CONTROLLERS, live, docs_router(CONTROLLERS, dependencies, conf.max_characters)],
+        [*CONTROLLERS, websocket_generate, docs_router(CONTROLLERS, dependencies, conf.max_characters)],
         dependencies=dependencies,
         middleware=middleware,
         exception_handlers={Exception: render_error},
@@ -228,7 +232,7 @@ def create_app(
         openapi_config=None,
         logging_config=None,
     )
-    answering = EarlyAnswer(guard_origins(BodyLimits(HeadAsGet(app.asgi_handler), client_address), conf))
+    answering = CloseUnreadBody(guard_origins(BodyLimits(HeadAsGet(app.asgi_handler), client_address), conf))
     app.asgi_handler = RequestContext(RequestMetrics(answering, metrics), engine.name)
     return app
 

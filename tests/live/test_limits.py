@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from benchmarks.load import resident_mb
-from dia_server.web.requests.arrivals import MAX_ARRIVED
+from dia_server.web.requests.message_size import MAX_RECEIVED
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only
@@ -75,9 +75,9 @@ def wait_for_places(server: Server) -> None:
 
 
 def send_without_end(client: WebSocketClient) -> None:
-    client.begin_text(16 * MAX_ARRIVED)
+    client.begin_text(16 * MAX_RECEIVED)
     for _ in range(100):
-        client.go_on(MAX_ARRIVED // 4)
+        client.go_on(MAX_RECEIVED // 4)
         time.sleep(0.02)
 
 

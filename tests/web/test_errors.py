@@ -9,7 +9,7 @@ from dia_server.app import create_app
 from dia_server.engine.engine import Engine
 from dia_server.errors import AudioProcessingError, GpuOutOfMemory, Invalid
 from dia_server.settings import Settings
-from dia_server.web import websocket_messages as live_messages
+from dia_server.web import websocket_messages
 from tests.tones import ToneModel, loader
 
 Client = AsyncTestClient[Litestar]
@@ -190,7 +190,7 @@ async def test_a_value_that_is_none_of_its_choices_is_told_them_on_every_route(c
 )
 def test_messages_are_told_their_choices_too(message: str, choices: str) -> None:
     with pytest.raises(Invalid, match=choices):
-        live_messages.decode(message)
+        websocket_messages.decode(message)
 
 
 async def test_half_a_character_takes_nothing_else_along(client: Client) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 
-def made_headers(seed: int | None, retries: int, faults: Iterable[str]) -> dict[str, str]:
+def generation_headers(seed: int | None, retries: int, faults: Iterable[str]) -> dict[str, str]:
     """`seed` is None where it is not known any more; X-Faults is there only where there are faults."""
     headers = {"X-Retries": str(retries)}
     if seed is not None:

@@ -21,15 +21,14 @@ from litestar.types import ControllerRouterHandler
 
 from dia_server import __version__
 from dia_server.services.speech.service import MEDIA_TYPES
-from dia_server.web import schemas
-from dia_server.web import websocket_messages as live_messages
+from dia_server.web import schemas, websocket_messages
 
 Json = dict[str, Any]
 
 CONFIG = OpenAPIConfig(
     title="dia-server",
     version=__version__,
-    description=f"Text-to-speech with the Dia dialogue model.\n{live_messages.DESCRIPTION}",
+    description=f"Text-to-speech with the Dia dialogue model.\n{websocket_messages.DESCRIPTION}",
 )
 
 

@@ -106,7 +106,7 @@ async def test_unfinished_bodies_share_the_memory() -> None:
 
 
 async def test_an_address_has_only_its_share_of_the_memory() -> None:
-    app: ASGIApp = BodyLimits(read, address_of, max_held_of_address=1000)
+    app: ASGIApp = BodyLimits(read, address_of, max_held_per_address=1000)
     unfinished = asyncio.ensure_future(app(SCOPE, Client(part(600)), ignore))
     await asyncio.sleep(0)
 

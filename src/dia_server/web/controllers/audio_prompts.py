@@ -18,7 +18,7 @@ from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.web.middleware.client_address import ClientAddress
 from dia_server.web.requests import upload
-from dia_server.web.requests.places import Places
+from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
 from dia_server.web.schemas import (
     MAX_TRANSCRIPT,
     AudioPrompt,
@@ -36,7 +36,7 @@ from dia_server.web.schemas import (
 FILE_FIELD = "audio_file"
 MAX_UPLOADS = 64
 """Uploads that are received at the same time: each is a file on the disk, of up to 200 MB."""
-MAX_UPLOADS_OF_ADDRESS = 8
+MAX_UPLOADS_PER_ADDRESS = 8
 DISCOVER = DiscoverRequest()
 """What is meant by no body."""
 
@@ -85,10 +85,10 @@ class PromptController(Controller):
         prompt_service: NamedDependency[PromptService],
         transcript_service: NamedDependency[TranscriptService],
         client_address: NamedDependency[ClientAddress],
-        upload_places: NamedDependency[Places],
+        upload_limit: NamedDependency[ConcurrencyLimit],
     ) -> AudioPromptUploaded:
         """Add a recording, or replace the one of that id; it is made mono, 44.1 kHz, peak 0.95."""
-        with upload_places.take(client_address(request.scope)):
+        with upload_limit.hold(client_address(request.scope)):
             async with upload.receive(request, FILE_FIELD, prompt_folder.spool) as form:
                 if (prompt_id := form.fields.get("prompt_id")) is None:
                     raise Invalid("prompt_id is required", param="prompt_id")

@@ -8,7 +8,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from dia_server.services.jobs.service import Job, JobLine, JobService, JobStatus
-from dia_server.web.audio_headers import made_headers
+from dia_server.web.audio_headers import generation_headers
 from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
 
 MAX_LIMIT = 1000
@@ -43,7 +43,7 @@ class JobController(Controller):
             "Content-Length": str(result.size),
             "Content-Disposition": f'inline; filename="{job.file}"',
         }
-        headers |= made_headers(_seed(job), job.retries, job.faults)
+        headers |= generation_headers(_seed(job), job.retries, job.faults)
         return Stream(result.audio, media_type=result.media_type, headers=headers)
 
     @delete("/{job_id:str}", status_code=200, opt={"errors": (404, 429, 503)})

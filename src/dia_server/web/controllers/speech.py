@@ -14,8 +14,8 @@ from dia_server.services.jobs.service import JobService
 from dia_server.services.speech import service as speech
 from dia_server.services.speech.service import Speech, SpeechService, Streamed
 from dia_server.web import sse
-from dia_server.web.audio_headers import made_headers
-from dia_server.web.requests.disconnect import unless_gone
+from dia_server.web.audio_headers import generation_headers
+from dia_server.web.requests.disconnect import cancel_on_disconnect
 from dia_server.web.schemas import (
     GenerateRequest,
     JobAccepted,
@@ -54,8 +54,8 @@ class SpeechController(Controller):
             job = await job_service.submit(wanted)
             return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
         if data.stream:
-            return _stream(await unless_gone(request, speech_service.stream(wanted, client)))
-        return _whole(await unless_gone(request, speech_service.speak(wanted, client)))
+            return _stream(await cancel_on_disconnect(request, speech_service.stream(wanted, client)))
+        return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client)))
 
     @post("/v1/audio/speech", status_code=200, opt={"events": True})
     async def create_speech(
@@ -80,11 +80,11 @@ class SpeechController(Controller):
         # a WAV file's header holds its length, which is only known at the end
         as_it_comes = audio_format != "wav" if data.stream is None else data.stream
         if data.stream_format == "sse":
-            streamed = await unless_gone(request, speech_service.stream(wanted, client))
+            streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client))
             return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
         if as_it_comes:
-            return _stream(await unless_gone(request, speech_service.stream(wanted, client)))
-        return _whole(await unless_gone(request, speech_service.speak(wanted, client)))
+            return _stream(await cancel_on_disconnect(request, speech_service.stream(wanted, client)))
+        return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client)))
 
     @post(
         "/plan",
@@ -113,7 +113,7 @@ def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
 
 def _whole(spoken: Speech) -> Response[bytes] | Stream:
     made, audio = spoken.made, spoken.audio
-    headers = made_headers(spoken.seed, made.retries, made.faults)
+    headers = generation_headers(spoken.seed, made.retries, made.faults)
     if len(audio) <= SLICE:
         return Response(audio, media_type=spoken.media_type, headers=headers)
     headers["Content-Length"] = str(len(audio))

@@ -23,8 +23,8 @@ from dia_server.web import websocket_messages as messages
 from dia_server.web.errors import classify
 from dia_server.web.middleware.client_address import ClientAddress
 from dia_server.web.middleware.rate_limit import RateLimit
-from dia_server.web.requests.arrivals import limit_arrivals
-from dia_server.web.requests.places import Places
+from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
+from dia_server.web.requests.message_size import limit_message_size
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ MAX_AT_ONCE = 16
 MAX_UNREAD = 64
 """Refusals that may wait for their reader; more messages are only read once it has room for them."""
 MAX_SOCKETS = 1024
-MAX_SOCKETS_OF_ADDRESS = 64
+MAX_SOCKETS_PER_ADDRESS = 64
 TRY_LATER = 4503
 """Close code of a WebSocket for which there is no place."""
 
@@ -41,30 +41,30 @@ Socket = WebSocket[Any, Any, Any]
 
 
 @websocket("/ws/generate")
-async def live(
+async def websocket_generate(
     socket: Socket,
     job_service: NamedDependency[JobService],
     rate_limit: NamedDependency[RateLimit],
     metrics_service: NamedDependency[Metrics],
     client_address: NamedDependency[ClientAddress],
-    socket_places: NamedDependency[Places],
+    socket_limit: NamedDependency[ConcurrencyLimit],
     client: NamedDependency[str],
 ) -> None:
     """Generate speech in conversation with a client."""
     route = socket.scope["path_template"]
-    conversation = Conversation(
+    session = WebSocketSession(
         socket,
         job_service,
         client,
-        count=lambda: rate_limit.take("generate", socket.scope),
+        count=lambda: rate_limit.consume("generate", socket.scope),
         ended=lambda outcome: metrics_service.observe_generation(route, outcome),
     )
-    with _place(socket_places, client_address(socket.scope)), metrics_service.connected(route):
+    with _hold(socket_limit, client_address(socket.scope)), metrics_service.connected(route):
         await socket.accept()
-        await conversation.run()
+        await session.run()
 
 
-class Conversation:
+class WebSocketSession:
     """One socket and what is being generated for it."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Conversation:
 
     async def run(self) -> None:
         try:
-            async with limit_arrivals(self._socket.scope) as message_complete:
+            async with limit_message_size(self._socket.scope) as message_complete:
                 async for text in self._socket.iter_data("text"):
                     message_complete()
                     await self._receive(text)
@@ -127,9 +127,9 @@ class Conversation:
         wanted = msgspec.structs.asdict(message.data)
         stream = wanted.pop("stream")
         request = SpeechRequest(**wanted)
-        telling = Telling(self._send, name)
+        sender = ProgressSender(self._send, name)
         try:
-            running = await self._jobs.begin(request, telling.heard, client=self._client, live=stream)
+            running = await self._jobs.begin(request, sender.on_progress, client=self._client, live=stream)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
             await self._refuse(error, name)
             self._generations -= 1
@@ -141,7 +141,7 @@ class Conversation:
             try:
                 if self._gone:
                     await self._jobs.abandon(job_id)
-                await telling.begin(job_id)
+                await sender.begin(job_id)
                 job = await self._jobs.wait(running)
             finally:
                 self._running.discard(job_id)
@@ -198,7 +198,7 @@ class Conversation:
                 await self._socket.send_bytes(audio)
 
 
-class Telling:
+class ProgressSender:
     """What a client is told of a generation while it is made."""
 
     def __init__(
@@ -217,7 +217,7 @@ class Telling:
         self._begun.set()
         await self._tell(0, "queued")
 
-    async def heard(self, audio: bytes, progress: float) -> None:
+    async def on_progress(self, audio: bytes, progress: float) -> None:
         """Return once the client has been sent all there is to tell: it is made no faster than that."""
         await self._begun.wait()
         if (percent := int(progress * 100)) > self._percent:
@@ -235,11 +235,11 @@ class Telling:
 
 
 @contextmanager
-def _place(places: Places, address: str) -> Iterator[None]:
+def _hold(limit: ConcurrencyLimit, address: str) -> Iterator[None]:
     """Hold a place for a socket, which is closed at once where none is free."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(places.take(address))
+            stack.enter_context(limit.hold(address))
         except Overloaded as error:
             raise WebSocketException(detail=str(error), code=TRY_LATER) from error
         yield

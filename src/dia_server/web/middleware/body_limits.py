@@ -17,7 +17,7 @@ MIN_BYTES = 20_000
 """Bytes that must arrive in a window: 1 kB/s."""
 MAX_HELD = 256 * 1024 * 1024
 """Bytes of all unfinished bodies in memory; uploads go to the disk."""
-MAX_HELD_OF_ADDRESS = 32 * 1024 * 1024
+MAX_HELD_PER_ADDRESS = 32 * 1024 * 1024
 """Bytes of them that are of one address."""
 RETRY_S = 10
 """Seconds after which a client whose body found no memory may try again."""
@@ -40,13 +40,13 @@ class BodyLimits:
         *,
         window_s: float = WINDOW_S,
         max_held: int = MAX_HELD,
-        max_held_of_address: int = MAX_HELD_OF_ADDRESS,
+        max_held_per_address: int = MAX_HELD_PER_ADDRESS,
     ) -> None:
         self._app = app
         self._client_address = client_address
         self._window_s = window_s
         self._max_held = max_held
-        self._max_held_of_address = max_held_of_address
+        self._max_held_of_address = max_held_per_address
         self._held: Counter[str] = Counter()
         """Bytes that are held, by address."""
 

@@ -5,7 +5,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Send
 
 
-class EarlyAnswer:
+class CloseUnreadBody:
     """An ASGI application round Litestar's.
 
     The HTTP server closes such a connection, since what is left of the body stands where the next request

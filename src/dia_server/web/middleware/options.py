@@ -9,7 +9,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from dia_server.web.errors import allow
 
 
-class Options(ASGIMiddleware):
+class OptionsMiddleware(ASGIMiddleware):
     """Answers in place of Litestar, which names the methods of an address's first handler only."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:

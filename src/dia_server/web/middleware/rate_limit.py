@@ -22,7 +22,7 @@ class RateLimit(ASGIMiddleware):
         self._counts = MinuteCounts()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        headers = self.take(scope["route_handler"].opt.get("rate_limit", ""), scope)
+        headers = self.consume(scope["route_handler"].opt.get("rate_limit", ""), scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -31,7 +31,7 @@ class RateLimit(ASGIMiddleware):
 
         await next_app(scope, receive, send_with_headers if headers else send)
 
-    def take(self, name: str, scope: Scope) -> dict[str, str]:
+    def consume(self, name: str, scope: Scope) -> dict[str, str]:
         """Count a request against the limit `name`; returns the headers to answer with.
 
         Raises RateLimitExceeded, with the headers too.

@@ -17,7 +17,7 @@ class ClientGone(ServerError):
     status, code = 499, "CLIENT_GONE"
 
 
-async def unless_gone(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
+async def cancel_on_disconnect(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`, or cancel it when the client goes away (the body must have been read)."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))

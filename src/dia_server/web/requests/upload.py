@@ -76,7 +76,7 @@ class _Form:
                 async for chunk in request.stream():
                     # what comes after the end of the form counts for nothing, but is read
                     for event in parser.parse(chunk) if chunk and not parser.closed else ():
-                        self._take(event)
+                        self._consume(event)
                     if len(self._unwritten) >= WRITE_SIZE:
                         await self._write()
         except MultipartError as error:
@@ -84,7 +84,7 @@ class _Form:
         await self._write()
         await asyncio.to_thread(self._file.seek, 0)
 
-    def _take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
+    def _consume(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
             self._part, self._text = event.name, bytearray()
             if event.name == self._file_field:

@@ -21,7 +21,7 @@ if sys.platform == "linux":
     import fcntl
     import termios
 
-MAX_ARRIVED = 2 * 1024 * 1024
+MAX_RECEIVED = 2 * 1024 * 1024
 """Bytes that a connection may receive for one message, frame headers included."""
 INTERVAL_S = 0.25
 """Seconds between two looks at a connection; 64 MiB take about that long on the same machine."""
@@ -30,7 +30,7 @@ BYTES_RECEIVED = struct.Struct("=128xQ")
 
 
 @asynccontextmanager
-async def limit_arrivals(scope: Scope) -> AsyncIterator[Callable[[], None]]:
+async def limit_message_size(scope: Scope) -> AsyncIterator[Callable[[], None]]:
     """Close the connection of `scope` when too much arrives between two calls of what this yields."""
     connection = await asyncio.to_thread(_find, scope) if sys.platform == "linux" else None
     if connection is None:
@@ -58,7 +58,7 @@ class _Watch:
         self._timer.cancel()
 
     def _look(self) -> None:
-        if self._received() - self._before > MAX_ARRIVED:
+        if self._received() - self._before > MAX_RECEIVED:
             self._connection.shutdown(socket.SHUT_RDWR)
             return
         self._timer = self._loop.call_later(INTERVAL_S, self._look)

@@ -7,28 +7,30 @@ from litestar.testing import TestClient
 from dia_server.app import create_app
 from dia_server.errors import Overloaded
 from dia_server.settings import Settings
-from dia_server.web.controllers import websocket as live
-from dia_server.web.requests.places import Places
+from dia_server.web.controllers import websocket
+from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
 
 
-def test_an_address_has_its_places_and_all_have_theirs() -> None:
-    places = Places("sockets", total=3, each=2)
+def test_an_address_has_a_limit_and_all_together_have_one() -> None:
+    limit = ConcurrencyLimit("sockets", total=3, each=2)
     with ExitStack() as stack:
         for address in ("a", "a", "b"):
-            stack.enter_context(places.take(address))
-        with pytest.raises(Overloaded, match="2 sockets of one address"), places.take("a"):
+            stack.enter_context(limit.hold(address))
+        with pytest.raises(Overloaded, match="2 sockets of one address"), limit.hold("a"):
             pass
-        with pytest.raises(Overloaded, match="3 sockets are"), places.take("c"):
+        with pytest.raises(Overloaded, match="3 sockets are"), limit.hold("c"):
             pass
     for address in ("a", "a", "c"):
-        stack.enter_context(places.take(address))
+        stack.enter_context(limit.hold(address))
 
 
 def test_a_socket_too_many_is_closed_and_one_that_ends_makes_room(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client, ExitStack() as stack:
-        sockets = [client.websocket_connect("/ws/generate") for _ in range(live.MAX_SOCKETS_OF_ADDRESS + 1)]
+        sockets = [
+            client.websocket_connect("/ws/generate") for _ in range(websocket.MAX_SOCKETS_PER_ADDRESS + 1)
+        ]
         for socket in sockets[1:]:
             stack.enter_context(socket)
         with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/ws/generate"):
             pass
-        assert refused.value.code == live.TRY_LATER
+        assert refused.value.code == websocket.TRY_LATER

@@ -1,0 +1,37 @@
+"""Limits on what clients do at the same time."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dia_server.errors import Overloaded
+
+RETRY_S = 10
+"""Seconds after which a refused client may try again."""
+
+
+class ConcurrencyLimit:
+    """Allows `total` holders at a time, `each` of them per client address."""
+
+    def __init__(self, what: str, *, total: int, each: int) -> None:
+        self._what = what
+        self._total = total
+        self._each = each
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, address: str) -> Iterator[None]:
+        """Count as a holder while in the context; raises Overloaded when a limit is reached."""
+        if self._held[address] >= self._each:
+            raise Overloaded(
+                f"{self._each} {self._what} of one address are open already", retry_after=RETRY_S
+            )
+        if self._held.total() >= self._total:
+            raise Overloaded(f"{self._total} {self._what} are open already", retry_after=RETRY_S)
+        self._held[address] += 1
+        try:
+            yield
+        finally:
+            self._held[address] -= 1
+            if not self._held[address]:
+                del self._held[address]
