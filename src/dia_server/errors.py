@@ -31,10 +31,22 @@ class ServerError(Exception):
     status = 500
     code = "INTERNAL_SERVER_ERROR"
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
-        """`param` is the request field at fault; `retry_after` the seconds after which to try again."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        limit: float | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        """Create an error for clients.
+
+        `param` is the request field at fault, `limit` the value that it, or the request, must not exceed
+        (or, for a minimum, fall below), and `retry_after` the seconds to wait before a retry.
+        """
         super().__init__(message)
         self.param = param
+        self.limit = limit
         self.retry_after = retry_after
 
 
