@@ -13,7 +13,7 @@ def tone(seconds: float, hertz: float = 440.0, amplitude: float = 0.3) -> Sample
     return (amplitude * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
 
 
-def silence(seconds: float) -> Samples:
+def silent_samples(seconds: float) -> Samples:
     return np.zeros(round(seconds * RATE), np.float32)
 
 

@@ -39,8 +39,8 @@ def decode(file: bytes, audio_format: AudioFormat) -> Decoded:
         stream = container.streams.audio[0]
         mono = av.AudioResampler(format="flt", layout="mono")
         frames = [*container.decode(audio=0), None]
-        pieces = [made.to_ndarray()[0] for frame in frames for made in mono.resample(frame)]
-        return Decoded(np.concatenate(pieces), stream.rate, stream.channels, stream.codec_context.name)
+        chunks = [made.to_ndarray()[0] for frame in frames for made in mono.resample(frame)]
+        return Decoded(np.concatenate(chunks), stream.rate, stream.channels, stream.codec_context.name)
 
 
 def streamed(

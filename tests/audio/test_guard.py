@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dia_server.audio.guard import judge
-from tests.audio.signals import RATE, Samples, silence, tone
+from tests.audio.signals import RATE, Samples, silent_samples, tone
 
 
 def speech(seconds: float) -> Samples:
@@ -46,13 +46,13 @@ def test_single_peaks_at_full_scale_are_not() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 0.001])
-def test_a_piece_in_which_nobody_speaks_is_silent(level: float) -> None:
+def test_a_segment_in_which_nobody_speaks_is_silent(level: float) -> None:
     assert judge(np.full(5 * RATE, level, np.float32), RATE, estimated_s=5).faults == ("silent",)
 
 
 def test_a_thought_is_not_silence_but_a_lost_one_is() -> None:
     def thinking(seconds: float) -> Samples:
-        return np.concatenate([speech(3), silence(seconds), speech(3)])
+        return np.concatenate([speech(3), silent_samples(seconds), speech(3)])
 
     assert judge(thinking(1), RATE, estimated_s=7).faults == ()
     verdict = judge(thinking(5), RATE, estimated_s=7)

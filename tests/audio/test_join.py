@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from dia_server.audio.join import FADE_OUT_S, MARGIN_S, Join
-from tests.audio.signals import RATE, Samples, silence, tone
+from tests.audio.signals import RATE, Samples, silent_samples, tone
 
-Piece = tuple[float, Samples]
+Segment = tuple[float, Samples]
 """The pause before it and its samples."""
 
 
-def join(pieces: list[Piece], size: int = 512) -> Samples:
+def join(segments: list[Segment], size: int = 512) -> Samples:
     joint, out = Join(RATE), []
-    for pause_s, samples in pieces:
+    for pause_s, samples in segments:
         out.append(joint.begin(pause_s))
         out += [joint.push(samples[start : start + size]) for start in range(0, len(samples), size)]
     return np.concatenate([*out, joint.finish()])
@@ -21,8 +21,8 @@ def longest_silence(samples: Samples) -> float:
     return float(np.diff(sounds).max()) / RATE
 
 
-def test_two_pieces_meet_without_a_click() -> None:
-    """A click is a jump from one sample to the next: these pieces end and begin at full amplitude."""
+def test_two_segments_meet_without_a_click() -> None:
+    """A click is a jump from one sample to the next: these segments end and begin at full amplitude."""
     peak = np.full(RATE // 10, 0.5, np.float32)
 
     joint = join([(0, peak), (0, -peak)])
@@ -31,29 +31,29 @@ def test_two_pieces_meet_without_a_click() -> None:
     assert len(joint) == 2 * len(peak)
 
 
-def test_the_pause_between_pieces_is_exact_where_they_have_no_silence() -> None:
+def test_the_pause_between_segments_is_exact_where_they_have_no_silence() -> None:
     joint = join([(0, tone(0.5)), (0.4, tone(0.5))])
 
     assert len(joint) == round(1.4 * RATE)
     assert longest_silence(joint) == pytest.approx(0.4, abs=0.005)
 
 
-def test_silence_around_the_pieces_adds_only_its_margins_to_the_pause() -> None:
-    piece = np.concatenate([silence(1), tone(0.5), silence(2)])
+def test_silence_around_the_segments_adds_only_its_margins_to_the_pause() -> None:
+    segment = np.concatenate([silent_samples(1), tone(0.5), silent_samples(2)])
 
-    joint = join([(0, piece), (0.4, piece)])
+    joint = join([(0, segment), (0.4, segment)])
 
     assert len(joint) / RATE == pytest.approx(1.0 + 0.4 + 4 * MARGIN_S, abs=0.002)
     assert longest_silence(joint) == pytest.approx(0.4 + 2 * MARGIN_S, abs=0.005)
 
 
-def test_silence_within_a_piece_is_kept() -> None:
-    piece = np.concatenate([tone(0.2), silence(1), tone(0.2)])
+def test_silence_within_a_segment_is_kept() -> None:
+    segment = np.concatenate([tone(0.2), silent_samples(1), tone(0.2)])
 
-    joint = join([(0, piece)])
+    joint = join([(0, segment)])
 
-    assert len(joint) == len(piece)
-    assert np.array_equal(joint[1000:-1000], piece[1000:-1000])
+    assert len(joint) == len(segment)
+    assert np.array_equal(joint[1000:-1000], segment[1000:-1000])
 
 
 def test_a_pause_may_come_first_and_last() -> None:
@@ -68,9 +68,16 @@ def test_a_pause_may_come_first_and_last() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 441, 100_000])
 def test_the_result_does_not_depend_on_the_chunks(size: int) -> None:
-    pieces = [(0.0, np.concatenate([silence(0.1), tone(0.1), silence(0.1), tone(0.1), silence(0.1)]))] * 2
+    segments = [
+        (
+            0.0,
+            np.concatenate(
+                [silent_samples(0.1), tone(0.1), silent_samples(0.1), tone(0.1), silent_samples(0.1)]
+            ),
+        )
+    ] * 2
 
-    assert np.array_equal(join(pieces, size), join(pieces, 512))
+    assert np.array_equal(join(segments, size), join(segments, 512))
 
 
 def test_sound_is_held_for_no_longer_than_its_fade() -> None:
@@ -82,8 +89,8 @@ def test_sound_is_held_for_no_longer_than_its_fade() -> None:
     assert given >= (1 - FADE_OUT_S - 0.001) * RATE
 
 
-def test_a_piece_without_a_sound_leaves_only_its_pause() -> None:
-    joint = join([(0, tone(0.1)), (0.5, silence(3)), (0.1, np.zeros(0, np.float32))])
+def test_a_segment_without_a_sound_leaves_only_its_pause() -> None:
+    joint = join([(0, tone(0.1)), (0.5, silent_samples(3)), (0.1, np.zeros(0, np.float32))])
 
     assert len(joint) == round(0.7 * RATE)
 

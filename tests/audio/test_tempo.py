@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dia_server.audio.tempo import Tempo, change_tempo
-from tests.audio.signals import RATE, Samples, pitch, silence, tone
+from tests.audio.signals import RATE, Samples, pitch, silent_samples, tone
 from tests.memory import linux_only, resident
 
 SPEEDS = [0.25, 0.3, 0.5, 0.8, 1.0, 1.25, 2.0, 3.0, 4.0]
@@ -54,7 +54,7 @@ def test_the_stream_lags_by_less_than_three_tenths_of_a_second(speed: float) -> 
 
 @pytest.mark.parametrize("speed", [0.25, 4.0])
 def test_the_end_is_heard(speed: float) -> None:
-    samples = np.concatenate([silence(1), tone(0.2)])
+    samples = np.concatenate([silent_samples(1), tone(0.2)])
 
     slowed = change_tempo(samples, RATE, speed)
 

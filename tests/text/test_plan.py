@@ -18,7 +18,7 @@ def sentence(number: int) -> str:
     return f"This is sentence number {number} of a story that takes its time to be told."
 
 
-def test_a_short_text_is_one_piece() -> None:
+def test_a_short_text_is_one_segment() -> None:
     (only,) = planned("Hello there. How are you?").utterances
 
     assert only.text == "[S1] Hello there. How are you?"
@@ -33,7 +33,7 @@ def test_a_very_short_text_is_ended_and_cannot_babble() -> None:
     assert only.max_tokens < 4 * 86.13
 
 
-def test_nothing_to_say_is_no_piece() -> None:
+def test_nothing_to_say_is_no_segment() -> None:
     assert planned("").utterances == ()
     assert planned("[S1] [pause:1s] [S2]").utterances == ()
 
@@ -67,7 +67,7 @@ def test_long_turns_are_cut_between_speakers() -> None:
     assert [one.text for one in made.utterances] == [f"[S1] {first}", f"[S2] {second}"]
 
 
-def test_a_long_text_is_cut_between_sentences_into_pieces_of_5_to_20_s() -> None:
+def test_a_long_text_is_cut_between_sentences_into_segments_of_5_to_20_s() -> None:
     plan = planned(" ".join(map(sentence, range(40))))
 
     assert len(plan.utterances) > 10
@@ -80,31 +80,31 @@ def test_a_long_text_is_cut_between_sentences_into_pieces_of_5_to_20_s() -> None
 def test_a_sentence_too_long_is_cut_between_clauses() -> None:
     clause = "and then they walked on through the forest for a while"
 
-    pieces = texts(f"At first they waited, {', '.join([clause] * 12)}.")
+    segments = texts(f"At first they waited, {', '.join([clause] * 12)}.")
 
-    assert len(pieces) > 2
-    assert all(piece.endswith(("while,", "while.")) for piece in pieces)
+    assert len(segments) > 2
+    assert all(segment.endswith(("while,", "while.")) for segment in segments)
 
 
 def test_a_clause_too_long_is_cut_between_words() -> None:
     text = "word " * 200
 
-    pieces = texts(text)
+    segments = texts(text)
 
-    assert " ".join(piece.removeprefix("[S1] ") for piece in pieces) == text.strip()
-    assert len(pieces) < 10
+    assert " ".join(segment.removeprefix("[S1] ") for segment in segments) == text.strip()
+    assert len(segments) < 10
 
 
 def test_a_word_too_long_is_cut_between_characters() -> None:
     family = "👩‍👩‍👧"
 
-    pieces = texts(family * 200)
+    segments = texts(family * 200)
 
-    assert "".join(piece.removeprefix("[S1] ") for piece in pieces) == family * 200
-    assert all(len(piece.removeprefix("[S1] ")) % len(family) == 0 for piece in pieces)
+    assert "".join(segment.removeprefix("[S1] ") for segment in segments) == family * 200
+    assert all(len(segment.removeprefix("[S1] ")) % len(family) == 0 for segment in segments)
 
 
-def test_pauses_lie_between_pieces_and_around_the_whole() -> None:
+def test_pauses_lie_between_segments_and_around_the_whole() -> None:
     plan = planned("[pause:250ms] One. [pause:1.5s] [S2] Two [PAUSE:1s][pause:2s] three. [pause:99s]")
 
     assert [(one.pause_s, one.text + one.ending) for one in plan.utterances] == [
@@ -123,7 +123,7 @@ def test_speed_changes_what_is_said_and_not_the_pauses_that_are_asked_for(speed:
 
     assert plan.pauses_s == 2
     assert sum(one.gap_s for one in plan.utterances) > 0.3
-    assert plan.heard_s(speed) - 2 == pytest.approx((plan.heard_s(1) - 2) / speed)
+    assert plan.duration_s(speed) - 2 == pytest.approx((plan.duration_s(1) - 2) / speed)
 
 
 def test_a_speaker_named_before_a_pause_speaks_after_it() -> None:
@@ -140,14 +140,14 @@ def test_many_short_turns_are_shared_out() -> None:
     assert all(2 <= utterance.text.count("[S") <= 5 for utterance in plan.utterances)
 
 
-def test_without_a_prompt_the_first_piece_leaves_room_for_itself_as_the_prompt_of_the_others() -> None:
+def test_without_a_prompt_the_first_segment_leaves_room_for_itself_as_the_prompt_of_the_others() -> None:
     first, *others = planned(" ".join(map(sentence, range(40)))).utterances
 
     assert 5 <= first.estimated_s <= 10
     assert first.max_tokens + max(other.max_tokens for other in others) <= 3072
 
 
-def test_without_a_prompt_the_first_piece_has_both_speakers_if_it_can() -> None:
+def test_without_a_prompt_the_first_segment_has_both_speakers_if_it_can() -> None:
     plan = planned(f"[S1] {sentence(1)} [S2] {' '.join(map(sentence, range(2, 20)))}")
 
     assert "[S1]" in plan.utterances[0].text
@@ -159,7 +159,7 @@ def dialogue(turns: int) -> str:
 
 
 @pytest.mark.parametrize("transcript", ["[S1] Hello.", "[S2] Hello."])
-def test_who_is_not_in_the_prompt_is_heard_in_a_first_piece_that_the_others_follow(transcript: str) -> None:
+def test_who_is_not_in_the_prompt_is_heard_in_a_first_segment_that_the_others_follow(transcript: str) -> None:
     plan = planned(dialogue(12), transcript, prompt_frames=430)
 
     assert plan.anchored
@@ -177,7 +177,7 @@ def test_who_is_not_in_the_prompt_is_heard_in_a_first_piece_that_the_others_foll
         ("[S1] Hello.", f"{sentence(1) * 5} [S2] I am heard but once. [S1] {sentence(2) * 5}"),
     ],
 )
-def test_pieces_side_by_side_need_no_more_than_a_prompt_that_lets_all_be_heard(
+def test_segments_side_by_side_need_no_more_than_a_prompt_that_lets_all_be_heard(
     transcript: str, text: str
 ) -> None:
     plan = planned(text, transcript, prompt_frames=430)
@@ -186,12 +186,12 @@ def test_pieces_side_by_side_need_no_more_than_a_prompt_that_lets_all_be_heard(
     assert not plan.anchored
 
 
-def test_a_long_prompt_leaves_no_room_for_a_first_piece_that_the_others_follow() -> None:
+def test_a_long_prompt_leaves_no_room_for_a_first_segment_that_the_others_follow() -> None:
     assert planned(dialogue(12), "[S1] Hello.", prompt_frames=1000).anchored
     assert not planned(dialogue(12), "[S1] Hello.", prompt_frames=1600).anchored
 
 
-def test_a_long_prompt_makes_short_pieces() -> None:
+def test_a_long_prompt_makes_short_segments() -> None:
     text = " ".join(map(sentence, range(10)))
 
     plan = planned(text, transcript="[S1] " + "x" * 400, prompt_frames=2584)
@@ -215,11 +215,11 @@ def test_the_longest_text_takes_no_longer_than_its_length(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["[S1] {} [S2] you", "[S2] {}", "[S1] I [S2] {} [S1] you"])
-def test_a_piece_may_be_full_to_the_last_byte_but_no_further(text: str) -> None:
+def test_a_segment_may_be_full_to_the_last_byte_but_no_further(text: str) -> None:
     transcript = "[S1] " + "x" * 957  # 959 bytes and a space leave 64
     most = 0
-    for letters in range(1, 80):
-        for one in planned(text.format("x" * letters), transcript, prompt_frames=43).utterances:
+    for length in range(1, 80):
+        for one in planned(text.format("x" * length), transcript, prompt_frames=43).utterances:
             most = max(most, encoded_length(f"{transcript} {one.text}{one.ending}"))
 
     assert 1021 <= most <= 1024

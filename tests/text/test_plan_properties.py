@@ -1,4 +1,4 @@
-"""What holds for the plan of any text, from what a client sends to the pieces: 10,000 random ones."""
+"""What holds for the plan of any text, from what a client sends to the segments: 10,000 random ones."""
 
 import random
 import re
@@ -59,7 +59,7 @@ def is_said(character: str) -> bool:
     )
 
 
-def spoken(text: str, markup: re.Pattern[str]) -> list[tuple[str, str]]:
+def characters_by_speaker(text: str, markup: re.Pattern[str]) -> list[tuple[str, str]]:
     """Each character with who says it; what is `markup` is not said, and who is not named is S1."""
     said, at, speaker = [], 0, "1"
     for mark in [*markup.finditer(text), None]:
@@ -89,11 +89,13 @@ def check_words(text: str, made: Plan) -> None:
     if not any(is_said(one) and unicodedata.category(one) != "Cf" for one in MARKUP.sub("", text)):
         assert not made.utterances  # a joiner of nothing
         return
-    pieces = [utterance.text for utterance in made.utterances]
-    assert [one for piece in pieces for one in spoken(piece, TAG)] == spoken(text, MARKUP)
+    segments = [utterance.text for utterance in made.utterances]
+    assert [
+        one for segment in segments for one in characters_by_speaker(segment, TAG)
+    ] == characters_by_speaker(text, MARKUP)
     words = "".join(one if is_said(one) else " " for one in MARKUP.sub(" ", text) if one != "*").split()
     if max(map(len, words), default=0) < 8:  # beside any prompt there is room for seven emoji
-        said = " ".join(TAG.sub(" ", piece) for piece in pieces)
+        said = " ".join(TAG.sub(" ", segment) for segment in segments)
         assert CLOSING.sub(r"\g<0> ", said).split() == CLOSING.sub(r"\g<0> ", " ".join(words)).split()
 
 

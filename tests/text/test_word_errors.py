@@ -4,7 +4,7 @@ from dia_server.text.word_errors import word_error_rate
 
 
 @pytest.mark.parametrize(
-    ("said", "heard", "rate"),
+    ("text", "transcript", "rate"),
     [
         ("[S1] Hello, world!", "hello world", 0),
         ("[S1] Did you? [S2] (laughs) I DIDN\u2019T [pause:1.5s] know.", "Did you? I didn't know.", 0),
@@ -21,8 +21,8 @@ from dia_server.text.word_errors import word_error_rate
         ("3 cats", "three cats", 0.5),
     ],
 )
-def test_the_rate_is_that_of_wrong_words(said: str, heard: str, rate: float) -> None:
-    assert word_error_rate(said, heard) == pytest.approx(rate)
+def test_the_rate_is_that_of_wrong_words(text: str, transcript: str, rate: float) -> None:
+    assert word_error_rate(text, transcript) == pytest.approx(rate)
 
 
 def test_a_whole_text_takes_no_time() -> None:

@@ -113,7 +113,7 @@ class Encoder:
         """Return the bytes that are new, the file's header before the first; there may be none."""
         with _failures(self._format):
             self._writer.write(samples)
-        return self._file.take()
+        return self._file.drain()
 
     def finish(self) -> bytes:
         """Return the last bytes, of a whole file all; nothing may be pushed any more."""
@@ -132,17 +132,17 @@ class _Stream:
         self._held += data
         return len(data)
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         taken, self._held = bytes(self._held), bytearray()
         return taken
 
-    end = take
+    end = drain
 
 
 class _Whole(BytesIO):
     """A file that is given out when it is complete."""
 
-    def take(self) -> bytes:
+    def drain(self) -> bytes:
         return b""
 
     def end(self) -> bytes:

@@ -49,16 +49,16 @@ def judge(samples: NDArray[np.float32], sample_rate: int, estimated_s: float) ->
     duration_s = len(samples) / sample_rate
     clipped_share = _clipped_share(samples)
     levels = _levels(samples, round(WINDOW_S * sample_rate))
-    heard = levels[levels > SILENCE]
+    audible = levels[levels > SILENCE]
     longest_silence_s = _longest_run(levels <= SILENCE) * WINDOW_S
     tail = 0.0
-    if len(heard):
-        tail = _rms(samples[-round(TAIL_S * sample_rate) :]) / float(np.sqrt(np.mean(heard**2)))
+    if len(audible):
+        tail = _rms(samples[-round(TAIL_S * sample_rate) :]) / float(np.sqrt(np.mean(audible**2)))
     found: dict[Fault, bool] = {
         "too_short": duration_s < estimated_s * SHORTEST - SLACK_S / 2,
         "too_long": duration_s > estimated_s * LONGEST + SLACK_S,
         "clipped": clipped_share > CLIPPED_SHARE,
-        "silent": not len(heard) or longest_silence_s > LONGEST_SILENCE_S,
+        "silent": not len(audible) or longest_silence_s > LONGEST_SILENCE_S,
         "cut_off": tail > TAIL,
     }
     faults = tuple(fault for fault, is_so in found.items() if is_so)

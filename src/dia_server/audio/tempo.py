@@ -56,9 +56,9 @@ class Tempo:
         if self._graph is None:
             return np.zeros(0, np.float32)
         left = round(self._taken / self._speed) - self._given
-        rest = np.concatenate([self._waiting, np.zeros(round(TAIL_S * self._rate), np.float32)])
-        rest = np.pad(rest, (0, -len(rest) % BLOCK))
-        return self._run(self._graph, rest.reshape(-1, BLOCK))[:left]
+        tail = np.concatenate([self._waiting, np.zeros(round(TAIL_S * self._rate), np.float32)])
+        tail = np.pad(tail, (0, -len(tail) % BLOCK))
+        return self._run(self._graph, tail.reshape(-1, BLOCK))[:left]
 
     def _run(self, graph: av.filter.Graph, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
         made = [np.zeros(0, np.float32)]

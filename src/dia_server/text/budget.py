@@ -49,7 +49,7 @@ class Budget:
         )
 
 
-def beside(transcript_bytes: int, frames: int) -> Budget:
+def remaining_budget(transcript_bytes: int, frames: int) -> Budget:
     """Return what is left beside a voice prompt of `frames` codec frames; both are 0 where there is none.
 
     Raises Invalid where that is no room to speak in.

@@ -11,7 +11,7 @@ LONGEST_S = 10.0
 
 def passages(text: str) -> Iterator[tuple[float, str]]:
     """Split `text` at its pauses into (seconds of pause before, text); the first has a pause of 0."""
-    first, *rest = PAUSE.split(text)
+    first, *parts = PAUSE.split(text)
     yield 0.0, first
-    for number, unit, passage in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+    for number, unit, passage in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         yield min(LONGEST_S, float(number) / (1000 if unit.lower() == "ms" else 1)), passage

@@ -63,7 +63,7 @@ class Plan:
         """Of silence that the text asks for, in all."""
         return self.pause_after_s + sum(one.pause_s for one in self.utterances)
 
-    def heard_s(self, speed: float) -> float:
+    def duration_s(self, speed: float) -> float:
         """Estimate the seconds of the whole."""
         return self.pauses_s + sum(one.gap_s + one.estimated_s for one in self.utterances) / speed
 
@@ -78,48 +78,50 @@ def plan(text: str, *, transcript: str = "", prompt_frames: int = 0) -> Plan:
     no room for speech. The time it takes grows with the length of the text.
     """
     prompt_bytes = budget.encoded_length(transcript)
-    room = budget.beside(prompt_bytes, prompt_frames)
+    room = budget.remaining_budget(prompt_bytes, prompt_frames)
     found, pause_after_s = units(text, room if prompt_frames else ANCHOR)
-    unheard = _speakers(found) - {turn.speaker for turn in turns(transcript, "S1")}
+    missing = _speakers(found) - {turn.speaker for turn in turns(transcript, "S1")}
     if prompt_frames:
-        groups = pack(found, room, room, hear=set())
-        each_alone = sum(not unheard.isdisjoint(_speakers(group)) for group in groups) <= 1
+        groups = pack(found, room, room, include=set())
+        needs_anchor = sum(not missing.isdisjoint(_speakers(group)) for group in groups) > 1
     else:
         groups = [found] if found else []
-        each_alone = _is_one_piece(found, room)
-    cut = None if each_alone else _anchored(text, unheard, prompt_bytes, prompt_frames)
-    groups, first, rest = cut or (groups, room, room)
+        needs_anchor = not _is_one_segment(found, room)
+    cut = _anchored(text, missing, prompt_bytes, prompt_frames) if needs_anchor else None
+    groups, first, others = cut or (groups, room, room)
     ends = [*(group[0].cut for group in groups[1:]), Cut.PAUSE]
     utterances = [
-        _utterance(group, rest if index else first, ends[index]) for index, group in enumerate(groups)
+        _utterance(group, others if index else first, ends[index]) for index, group in enumerate(groups)
     ]
     return Plan(tuple(utterances), pause_after_s, anchored=cut is not None)
 
 
 def _anchored(
-    text: str, unheard: set[Speaker], prompt_bytes: int, prompt_frames: int
+    text: str, missing: set[Speaker], prompt_bytes: int, prompt_frames: int
 ) -> tuple[list[list[Unit]], Budget, Budget] | None:
     """Cut `text` so that the first piece can be the prompt of the others, behind the one that there may be.
 
     Returns the pieces and the budgets of the first and the others; None where it is not worth it.
     """
-    first = budget.beside(prompt_bytes, prompt_frames).within(ANCHOR)
+    first = budget.remaining_budget(prompt_bytes, prompt_frames).within(ANCHOR)
     space = 1 if prompt_bytes else 0
     try:
-        rest = budget.beside(prompt_bytes + space + ANCHOR.max_bytes, prompt_frames + ANCHOR.max_columns)
+        others = budget.remaining_budget(
+            prompt_bytes + space + ANCHOR.max_bytes, prompt_frames + ANCHOR.max_columns
+        )
     except Invalid:
         return None
-    groups = pack(units(text, first.within(rest))[0], first, rest, hear=unheard)
-    if prompt_frames and not unheard <= _speakers(groups[0]):
+    groups = pack(units(text, first.within(others))[0], first, others, include=missing)
+    if prompt_frames and not missing <= _speakers(groups[0]):
         return None
-    return groups, first, rest
+    return groups, first, others
 
 
 def _speakers(units: list[Unit]) -> set[Speaker]:
     return {unit.speaker for unit in units}
 
 
-def _is_one_piece(found: list[Unit], room: Budget) -> bool:
+def _is_one_segment(found: list[Unit], room: Budget) -> bool:
     turn_count = 1 + sum(unit.cut is Cut.TURN for unit in found[1:])
     seconds, size = sum(unit.seconds for unit in found), sum(unit.bytes for unit in found)
     pauses = any(unit.cut is Cut.PAUSE for unit in found[1:])

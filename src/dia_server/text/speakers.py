@@ -24,7 +24,7 @@ class Turn:
     text: str
 
 
-def spoken(text: str) -> str:
+def clean_transcript(text: str) -> str:
     """Return `text` as one line without what nothing says; "" where there is nothing but tags."""
     text = " ".join(UNSPEAKABLE.sub(" ", text).split())
     return text if _has_words(TAG.sub("", text)) else ""

@@ -74,10 +74,10 @@ def fits(seconds: float, size: int, turn_count: int, room: Budget) -> bool:
 
 def _parts(text: str, cut: Cut, room: Budget, splits: Sequence[_Split]) -> Iterator[tuple[Cut, str]]:
     """Cut `text`, which follows `cut`, by the first of `splits`, and what is still too long by the next."""
-    (finer_cut, finer), *rest = splits
+    (finer_cut, finer), *finer_splits = splits
     for part in _runs(finer(text), room):
-        if rest and not fits(speaking_time(part), encoded_length(part), 1, room):
-            yield from _parts(part, cut, room, rest)
+        if finer_splits and not fits(speaking_time(part), encoded_length(part), 1, room):
+            yield from _parts(part, cut, room, finer_splits)
         else:
             yield cut, part
         cut = finer_cut

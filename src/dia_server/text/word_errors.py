@@ -17,13 +17,13 @@ WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff
 """Letters and digits; in Chinese and Japanese, which have no spaces, each character counts as a word."""
 
 
-def word_error_rate(said: str, heard: str) -> float:
-    """Return the words left out, put in or replaced, for each word of `said`, which may have tags.
+def word_error_rate(text: str, transcript: str) -> float:
+    """Return the words left out, put in or replaced, for each word of `text`, which may have tags.
 
     Case and punctuation are no matter, but digits are not the words that they are read as. It is 0 where
-    `said` has no words: nobody can tell how laughter is spelt.
+    `text` has no words: nobody can tell how laughter is spelt.
     """
-    wanted, got = _words(said), _words(heard)
+    wanted, got = _words(text), _words(transcript)
     return _distance(wanted, got) / len(wanted) if wanted else 0.0
 
 

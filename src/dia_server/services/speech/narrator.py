@@ -104,7 +104,7 @@ class Narrator:
         waiting = self.clones and plan.anchored
         running: deque[Piece] = deque()
         join, done_s = Join(SAMPLE_RATE), 0.0
-        whole_s = plan.heard_s(speed) * speed or 1.0  # accents alone are estimated at nothing
+        whole_s = plan.duration_s(speed) * speed or 1.0  # accents alone are estimated at nothing
         progress = 0.0
 
         def begin_more() -> None:

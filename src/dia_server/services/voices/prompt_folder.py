@@ -20,7 +20,7 @@ from dia_server.audio import prompt
 from dia_server.errors import Invalid, PromptNotUsable, UnusableAudio
 from dia_server.services.durable_files import PATTERN
 from dia_server.services.voices import ids
-from dia_server.text.speakers import spoken
+from dia_server.text.speakers import clean_transcript
 
 log = structlog.get_logger()
 
@@ -182,7 +182,7 @@ class PromptFolder:
                     raw = file.read(MAX_TEXT + 1)
                 if len(raw) > MAX_TEXT:
                     raise ValueError(f"it has more than {MAX_TEXT} bytes")
-                text = spoken(raw.decode("utf-8-sig"))
+                text = clean_transcript(raw.decode("utf-8-sig"))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:

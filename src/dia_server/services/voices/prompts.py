@@ -28,7 +28,7 @@ from dia_server.services.voices import prompt_folder
 from dia_server.services.voices.audio_prompt import Prompt, Source
 from dia_server.services.voices.prompt_folder import PromptFolder, Sidecar, Skipped, txt_name, wav_name
 from dia_server.services.voices.service import VoiceService
-from dia_server.text.speakers import spoken
+from dia_server.text.speakers import clean_transcript
 
 log = structlog.get_logger()
 
@@ -270,7 +270,7 @@ def _transcript(same: Prompt | None, beside: list[Sidecar]) -> tuple[str | None,
 
 def _said(text: str) -> str:
     """A transcript as it is kept; raises Invalid where it is none."""
-    if not (text := spoken(text)):
+    if not (text := clean_transcript(text)):
         raise Invalid("transcript holds nothing that is said", param="transcript")
     return text
 

@@ -101,7 +101,7 @@ class SpeechController(Controller):
                 PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
                 for one in planned.utterances
             ],
-            planned.heard_s(data.speed),
+            planned.duration_s(data.speed),
         )
 
 
