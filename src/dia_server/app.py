@@ -172,7 +172,7 @@ def create_app(
             stopping.push_async_callback(recorder.stop)
             engine.start()
             stopping.push_async_callback(asyncio.to_thread, engine.stop)
-            config.settle(
+            config.set_effective(
                 worker_count=engine.worker_count,
                 gpu_mode=config.current.gpu_mode if conf.device == "auto" else "single",
             )

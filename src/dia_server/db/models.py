@@ -96,7 +96,7 @@ class Job(Base):
     request: Mapped[str] = mapped_column(Text)
     """JSON of a `SpeechRequest`, its seed decided."""
     voice: Mapped[str] = mapped_column(Text)
-    """JSON of the `CastVoice`: as it, and the second if there is one, was when the job was accepted."""
+    """JSON of the `VoiceSnapshot`: as it, and the second if there is one, was when the job was accepted."""
     text_preview: Mapped[str] = mapped_column(String(100))
     attempts: Mapped[int] = mapped_column(default=0)
     """How often it was begun; more than once where the server ended in between."""

@@ -106,7 +106,7 @@ class ConfigService:
         self._loaded = self._running = replace(self._defaults, **self._stored)
         self._become(self._running)
 
-    def settle(self, **fields: Any) -> None:
+    def set_effective(self, **fields: Any) -> None:
         """Put what came of `fields`, once the engines are built, in place of what was wished for."""
         self._running = replace(self._running, **fields)
         self._become(self._running)

@@ -17,7 +17,7 @@ PATTERN = ".*.tmp"
 
 
 class FileChange:
-    """`stage` does what takes time or space, `make` renames; then `undo` or `finish`.
+    """`stage` does what takes time or space, `apply` renames; then `rollback` or `cleanup`.
 
     Every file is whole at every moment: the old one or the new. All methods block and raise OSError.
     """
@@ -40,7 +40,7 @@ class FileChange:
                     file.flush()
                     os.fsync(file.fileno())
 
-    def make(self) -> None:
+    def apply(self) -> None:
         for name in self._files:
             self._former[name] = self._keep(self._folder / name)
             if name in self._staged:
@@ -50,16 +50,16 @@ class FileChange:
         if self._files:
             sync_folder(self._folder)
 
-    def undo(self) -> None:
+    def rollback(self) -> None:
         """Leave the folder as it was, however far the change has come."""
         for name, former in self._former.items():
             if former is not None:
                 former.replace(self._folder / name)
             else:
                 (self._folder / name).unlink(missing_ok=True)
-        self.finish()
+        self.cleanup()
 
-    def finish(self) -> None:
+    def cleanup(self) -> None:
         for path in [*self._staged.values(), *self._former.values()]:
             if path is not None:
                 with suppress(OSError):  # what stays goes at the next start

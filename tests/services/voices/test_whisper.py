@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dia_server.errors import WhisperNotAvailable
-from dia_server.services.voices.daemon_thread import OwnThread
+from dia_server.services.voices.daemon_thread import DaemonThread
 from dia_server.services.voices.whisper import Whisper
 from tests.recordings import wav_file
 
@@ -73,7 +73,7 @@ async def test_closing_gives_up_what_is_under_way(whisper_folder: Path) -> None:
 
 
 async def test_calls_run_one_after_the_other_on_one_thread() -> None:
-    thread = OwnThread("test")
+    thread = DaemonThread("test")
     running: list[int] = []
 
     def work() -> int:
@@ -88,7 +88,7 @@ async def test_calls_run_one_after_the_other_on_one_thread() -> None:
 
 
 async def test_nobody_waits_for_a_thread_that_does_not_end() -> None:
-    thread = OwnThread("test")
+    thread = DaemonThread("test")
     gate = threading.Event()
     call = asyncio.ensure_future(thread.call(gate.wait))
     await asyncio.sleep(0)

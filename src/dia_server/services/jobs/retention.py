@@ -94,6 +94,6 @@ class Retention:
                 # one that is still processing may get its file, and be completed, at any moment
                 gone = status == "completed" and file not in files
                 if gone and not await self._outputs.exists(file):
-                    await self._store.lose(job_id)
+                    await self._store.mark_missing(job_id)
         for file in orphans - self._outputs.held:
             await self._outputs.remove(file, unless_before=oldest)

@@ -10,7 +10,7 @@ from dia_server.engine.pool import AnyEngine
 from dia_server.errors import JobNotComplete, NotFound, ServerError
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import Job as Job
-from dia_server.services.jobs.store import JobLine as JobLine
+from dia_server.services.jobs.store import JobListItem as JobListItem
 from dia_server.services.jobs.store import JobStatus as JobStatus
 from dia_server.services.jobs.store import JobStore, format_of
 from dia_server.services.jobs.worker import JobWorker
@@ -80,11 +80,11 @@ class JobService:
         progress = self._worker.progress(job_id)
         return job if progress is None else replace(job, progress=progress)
 
-    async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
+    async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobListItem]:
         """Lines for a list, the newest first, with the progress as it is now."""
-        lines = await self._store.newest(status, limit)
-        now = ((line, self._worker.progress(line.job_id)) for line in lines)
-        return [line if progress is None else replace(line, progress=progress) for line, progress in now]
+        items = await self._store.newest(status, limit)
+        now = ((item, self._worker.progress(item.job_id)) for item in items)
+        return [item if progress is None else replace(item, progress=progress) for item, progress in now]
 
     async def result(self, job_id: str) -> Result:
         """The audio of a completed job; raises NotFound, JobNotComplete, StorageUnavailable."""
@@ -115,7 +115,7 @@ class JobService:
         """Returns False where the job is finished already, or is not there."""
         if not await self._store.cancel(job_id):
             return False
-        await self._worker.drop(job_id)
+        await self._worker.cancel(job_id)
         return True
 
     async def abandon(self, job_id: str) -> None:

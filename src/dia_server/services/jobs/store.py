@@ -24,7 +24,7 @@ from dia_server.db.models import now
 from dia_server.services.jobs import totals
 from dia_server.services.speech.service import AudioFormat, SpeechRequest
 from dia_server.services.speech.usage import Made
-from dia_server.services.voices.service import CastVoice, Voice
+from dia_server.services.voices.service import Voice, VoiceSnapshot
 
 PREVIEW = 100
 """Characters of a job's text that lists show."""
@@ -47,7 +47,7 @@ class Job:
     status: JobStatus
     request: SpeechRequest | None
     """Its seed decided: made again it is the same audio. None where it can't be read."""
-    voice: CastVoice | None
+    voice: VoiceSnapshot | None
     """As it was when the job was accepted."""
     progress: float
     """0 to 1."""
@@ -66,7 +66,7 @@ class Job:
     """True where an earlier attempt was cut short: no other job may run beside it."""
 
 
-class Wanted(Struct, frozen=True):
+class RequestSummary(Struct, frozen=True):
     """The little that lists show of a request."""
 
     voice_id: str
@@ -74,7 +74,7 @@ class Wanted(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class JobLine:
+class JobListItem:
     """A job as lists show it."""
 
     job_id: str
@@ -91,9 +91,9 @@ class JobLine:
     audio_s: float | None
 
     @property
-    def wanted(self) -> Wanted | None:
+    def request_summary(self) -> RequestSummary | None:
         """None where this version can't read it."""
-        return _read(self.request, Wanted)
+        return _read(self.request, RequestSummary)
 
 
 def file_name(job_id: str, request: SpeechRequest) -> str:
@@ -140,7 +140,7 @@ class JobStore:
             row = await session.scalar(select(Row).where(Row.job_id == job_id))
             return None if row is None else _job(row)
 
-    async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobLine]:
+    async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobListItem]:
         about: Sequence[Any] = Row.job_id, Row.status, Row.created_at, Row.text_preview, Row.request
         result: Sequence[Any] = Row.retries, Row.faults, Row.progress, Row.error, Row.audio_s
         query = select(*about, *result)
@@ -148,7 +148,7 @@ class JobStore:
             query = query.where(Row.status == status)
         async with self._reads() as session:
             rows = await session.execute(query.order_by(Row.number.desc()).limit(limit))
-            return [JobLine(*row) for row in rows]
+            return [JobListItem(*row) for row in rows]
 
     async def unfinished(self) -> Mapping[JobStatus, int]:
         """How many jobs are pending and processing; finished ones, however many, cost nothing."""
@@ -231,7 +231,7 @@ class JobStore:
             if await _change(session, job_id, ["processing"], **_failed(error)):
                 await totals.count(session, None)
 
-    async def lose(self, job_id: str) -> None:
+    async def mark_missing(self, job_id: str) -> None:
         """Fail a completed job whose file has gone; it stays counted as what it was."""
         await self._change(job_id, ["completed"], **_failed("The result is gone from the outputs folder"))
 
@@ -363,7 +363,7 @@ def _job(row: Row) -> Job:
         job_id=row.job_id,
         status=row.status,
         request=_read(row.request, SpeechRequest),
-        voice=_read(row.voice, CastVoice),
+        voice=_read(row.voice, VoiceSnapshot),
         progress=row.progress,
         error=row.error,
         file=row.file,

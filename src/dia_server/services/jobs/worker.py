@@ -69,7 +69,7 @@ class JobWorker:
         await self._store.resume(crash)
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._note_progress())]
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Take no more jobs from the queue; what runs goes on."""
         for loop in self._loops:
             loop.cancel()
@@ -79,7 +79,7 @@ class JobWorker:
 
         Returns when nothing is half-way.
         """
-        self.rest()
+        self.pause()
         if self._running:
             await asyncio.wait(self._running.values(), timeout=finish_s)
         self._stopping = True
@@ -123,7 +123,7 @@ class JobWorker:
         task.add_done_callback(lambda _: self._forget(job.job_id))
         return task
 
-    async def drop(self, job_id: str) -> None:
+    async def cancel(self, job_id: str) -> None:
         """Stop a job; nothing of it is left then."""
         if making := self._making.get(job_id):
             making.cancel()
@@ -132,8 +132,8 @@ class JobWorker:
 
     async def abandon(self, job_id: str) -> None:
         """Stop a job that nobody wants any more, and only then see to it that its row says so."""
-        await self.drop(job_id)
-        await self._conclude(job_id, lambda: self._store.cancel(job_id))
+        await self.cancel(job_id)
+        await self._record_end(job_id, lambda: self._store.cancel(job_id))
 
     async def _is_there(self, file: str) -> bool:
         try:
@@ -185,7 +185,7 @@ class JobWorker:
                 return None
             if background and isinstance(error, WorkerDied):
                 cause = str(error)
-                await self._conclude(job.job_id, lambda: self._store.crash(job.job_id, cause))
+                await self._record_end(job.job_id, lambda: self._store.crash(job.job_id, cause))
                 return None
             return await self._fail(job, error)
         finally:
@@ -196,9 +196,9 @@ class JobWorker:
         assert job.request is not None
         file = file_name(job.job_id, job.request)
         try:
-            await self._insist(lambda: self._store.note_made(job.job_id, file, speech.made))
+            await self._retry_write(lambda: self._store.note_made(job.job_id, file, speech.made))
             await self._outputs.write(file, speech.audio)
-            if not await self._insist(lambda: self._store.complete(job.job_id)):
+            if not await self._retry_write(lambda: self._store.complete(job.job_id)):
                 await self._outputs.remove(file)  # cancelled at the last moment
         except Stopping:
             return None
@@ -215,24 +215,24 @@ class JobWorker:
             error = GenerationFailed(str(error))
         cause = str(error)
         log.warning("job failed", job_id=job.job_id, cause=cause)
-        await self._conclude(job.job_id, lambda: self._store.fail(job.job_id, cause))
+        await self._record_end(job.job_id, lambda: self._store.fail(job.job_id, cause))
         return error
 
     async def _put_back(self, job: Job) -> None:
         """Let a job wait for an engine that can take it, or for the next server."""
-        await self._conclude(job.job_id, lambda: self._store.put_back(job.job_id))
+        await self._record_end(job.job_id, lambda: self._store.put_back(job.job_id))
         asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
 
-    async def _conclude(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
+    async def _record_end(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
         """Note how a job has ended; where that can't be, the next server finds it as one that was running."""
         try:
-            await self._insist(write)
+            await self._retry_write(write)
         except Stopping:
             return
         except Exception as error:  # there is nobody left to tell
             log.error("a job's end was not noted", job_id=job_id, exc_info=error)
 
-    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
+    async def _retry_write(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the database, however long it is locked or full: what was made is not made twice."""
         while True:
             try:

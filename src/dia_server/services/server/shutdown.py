@@ -37,7 +37,7 @@ class Shutdown:
             return
         self._deadline = asyncio.get_running_loop().time() + self._timeout_s
         log.info("shutting down", running=self._engine.active, timeout_s=self._timeout_s)
-        self._worker.rest()
+        self._worker.pause()
         self._cut = asyncio.create_task(self._stop_in_time())
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from dia_server.services.config import ConfigService
 from dia_server.services.speech.encoding import EncoderThreads, SpeechFile
 from dia_server.services.speech.narrator import UNLIMITED_S, Narrator
 from dia_server.services.speech.usage import Made, Tally
-from dia_server.services.voices.service import CastVoice, Voice, VoiceService
+from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapshot
 from dia_server.services.voices.voice_prompts import VoicePrompts, combine_prompts
 from dia_server.text.plan import Plan as Plan
 from dia_server.text.plan import plan
@@ -144,7 +144,7 @@ class SpeechService:
         request, voice = self.settle(request)
         return (await self._script(request, voice))[0]
 
-    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, CastVoice]:
+    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, VoiceSnapshot]:
         """Decide what `request` leaves open: with its voice, it makes the same audio at any later time.
 
         Raises InvalidVoiceId, TextTooLong, Invalid.
@@ -158,9 +158,9 @@ class SpeechService:
             voice_id_2=None if second is None else second.voice_id,
             seed=first.seed if request.seed is None else request.seed,
         )
-        return settled, self._prompts.cast(first, second)
+        return settled, self._prompts.snapshot(first, second)
 
-    async def accept(self, request: SpeechRequest) -> tuple[SpeechRequest, CastVoice]:
+    async def accept(self, request: SpeechRequest) -> tuple[SpeechRequest, VoiceSnapshot]:
         """Settle a request that is made later; raises what `speak` would refuse it for."""
         request, voice = self.settle(request)
         await self._script(request, voice)
@@ -169,7 +169,7 @@ class SpeechService:
     async def make(
         self,
         request: SpeechRequest,
-        voice: CastVoice,
+        voice: VoiceSnapshot,
         listener: Listener | None = None,
         *,
         live: bool = False,
@@ -191,7 +191,7 @@ class SpeechService:
         return _speech(request, await whole.finish(), tally)
 
     async def _stream(
-        self, request: SpeechRequest, voice: CastVoice, tally: Tally, client: str
+        self, request: SpeechRequest, voice: VoiceSnapshot, tally: Tally, client: str
     ) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
         whole = self._open(request, whole=True) if self._config.current.save_outputs else None
@@ -215,7 +215,7 @@ class SpeechService:
     async def _take(
         self,
         request: SpeechRequest,
-        voice: CastVoice,
+        voice: VoiceSnapshot,
         tally: Tally,
         sent: SpeechFile | None,
         whole: SpeechFile | None,
@@ -246,7 +246,7 @@ class SpeechService:
         if sent:
             yield await sent.finish(), 1.0
 
-    async def _script(self, request: SpeechRequest, voice: CastVoice) -> tuple[Plan, Utterance]:
+    async def _script(self, request: SpeechRequest, voice: VoiceSnapshot) -> tuple[Plan, Utterance]:
         """What is said, in pieces, and how: the text of the utterance is the whole."""
         prompt, name = await self._prompts.of(voice), voice.voice_id
         if voice.second is not None:

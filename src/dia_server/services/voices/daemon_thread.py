@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class OwnThread:
+class DaemonThread:
     """Does calls one after the other; the thread begins with the first."""
 
     def __init__(self, name: str) -> None:

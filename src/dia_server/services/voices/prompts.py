@@ -243,15 +243,15 @@ class PromptService:
             async with self._sessions.begin() as session:
                 await write(session)
                 await session.flush()
-                await asyncio.to_thread(change.make)
+                await asyncio.to_thread(change.apply)
         except BaseException as error:
-            await asyncio.to_thread(change.undo)
+            await asyncio.to_thread(change.rollback)
             if isinstance(error, OSError):
                 raise StorageUnavailable(f"The audio prompt cannot be written: {error.strerror}") from error
             if isinstance(error, DBAPIError):
                 raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
             raise
-        await asyncio.to_thread(change.finish)
+        await asyncio.to_thread(change.cleanup)
 
 
 async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:

@@ -35,12 +35,12 @@ class Voice:
 
 
 @dataclass(frozen=True, slots=True)
-class CastVoice(Voice):
+class VoiceSnapshot(Voice):
     """A voice as it was when a request was accepted, which is made with it whenever it is made."""
 
     recording: str | None = None
     """Digest of its audio prompt."""
-    second: "CastVoice | None" = None
+    second: "VoiceSnapshot | None" = None
     """Who says [S2], where that is another voice."""
 
 

@@ -12,7 +12,7 @@ from dia_server.engine.types import SAMPLE_RATE, Samples, VoicePrompt
 from dia_server.errors import PromptNotUsable
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
-from dia_server.services.voices.service import CastVoice, Voice
+from dia_server.services.voices.service import Voice, VoiceSnapshot
 from dia_server.text.speakers import TAG, Speaker, tag
 
 CACHE_SIZE = 128 * 1024 * 1024
@@ -31,13 +31,13 @@ class VoicePrompts:
         self._cache: OrderedDict[str, Samples] = OrderedDict()
         """By digest, the one used last at the end."""
 
-    def cast(self, voice: Voice, second: Voice | None = None) -> CastVoice:
+    def snapshot(self, voice: Voice, second: Voice | None = None) -> VoiceSnapshot:
         """Note what `voice`, and `second` for what [S2] says, would be cloned from now."""
         prompt = self._prompts.all.get(voice.audio_prompt or "")
-        return CastVoice(
+        return VoiceSnapshot(
             **asdict(voice),
             recording=None if prompt is None else prompt.digest,
-            second=None if second is None else self.cast(second),
+            second=None if second is None else self.snapshot(second),
         )
 
     async def of(self, voice: Voice) -> VoicePrompt | None:
@@ -56,7 +56,7 @@ class VoicePrompts:
                 "exist; POST /audio_prompts/upload adds it",
                 param="voice_id",
             )
-        if isinstance(voice, CastVoice) and voice.recording not in {None, prompt.digest}:
+        if isinstance(voice, VoiceSnapshot) and voice.recording not in {None, prompt.digest}:
             raise PromptNotUsable(
                 f"The recording of voice {voice.voice_id!r}, audio prompt {prompt.prompt_id!r}, has been "
                 "replaced since this was asked for",

@@ -11,7 +11,7 @@ import structlog
 
 from dia_server.errors import ServerError, UnusableAudio, WhisperNotAvailable
 from dia_server.native import NativeFailure, NativeWorker
-from dia_server.services.voices.daemon_thread import OwnThread
+from dia_server.services.voices.daemon_thread import DaemonThread
 from dia_server.services.voices.transcriber import SIZES as SIZES
 from dia_server.services.voices.transcriber import Transcriber
 
@@ -41,7 +41,7 @@ class Whisper:
         self._idle_s = idle_s
         self._devices = devices
         self._installed = importlib.util.find_spec("faster_whisper") is not None
-        self._thread = OwnThread("whisper")
+        self._thread = DaemonThread("whisper")
         self._calls: set[asyncio.Future[Any]] = set()
         self._idle: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None

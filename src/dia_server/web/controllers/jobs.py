@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from dia_server.services.jobs.service import Job, JobLine, JobService, JobStatus
+from dia_server.services.jobs.service import Job, JobListItem, JobService, JobStatus
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
 
@@ -27,7 +27,7 @@ class JobController(Controller):
         self, job_service: NamedDependency[JobService], status: StatusFilter = None, limit: Limit = 50
     ) -> Jobs:
         """List jobs, the newest first."""
-        return Jobs([_summary(line) for line in await job_service.newest(status, limit)])
+        return Jobs([_summary(item) for item in await job_service.newest(status, limit)])
 
     @get("/{job_id:str}", opt={"errors": (404, 429, 503)})
     async def get_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobDetails:
@@ -53,24 +53,24 @@ class JobController(Controller):
         return JobRemoved(f"Job '{job_id}' {done}", job_id, done)
 
 
-def _summary(line: JobLine) -> JobSummary:
-    wanted = line.wanted
+def _summary(item: JobListItem) -> JobSummary:
+    request = item.request_summary
     return JobSummary(
-        job_id=line.job_id,
-        status=line.status,
-        created_at=line.created_at,
-        text_preview=line.text_preview,
-        duration=_duration(line),
-        progress=int(line.progress * 100),
-        error=line.error,
-        voice_id=None if wanted is None else wanted.voice_id,
-        response_format=None if wanted is None else wanted.response_format,
-        retries=line.retries,
-        faults=list(line.faults),
+        job_id=item.job_id,
+        status=item.status,
+        created_at=item.created_at,
+        text_preview=item.text_preview,
+        duration=_duration(item),
+        progress=int(item.progress * 100),
+        error=item.error,
+        voice_id=None if request is None else request.voice_id,
+        response_format=None if request is None else request.response_format,
+        retries=item.retries,
+        faults=list(item.faults),
     )
 
 
-def _duration(job: Job | JobLine) -> float | None:
+def _duration(job: Job | JobListItem) -> float | None:
     """Seconds of the result; it is known before there is one to be fetched."""
     return round(job.audio_s, 2) if job.status == "completed" and job.audio_s is not None else None
 
