@@ -1,7 +1,7 @@
-"""Make docs/images/*.png from the real page: `python -m docs.screenshots [folder]`.
+"""Make docs/images/*.png from the running studio: `python -m docs.screenshots [folder]`.
 
-A preview server with a few voices, recordings and jobs is started, and every view is photographed, light and
-dark, on a desktop and on a phone. It takes two minutes: the charts of the Server view need one to fill.
+Starts a preview server with a few voices, recordings and jobs, and photographs every view, and Speak on a
+phone too. It takes two minutes: the charts of the Server view need one to fill.
 """
 
 import io
@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,9 +30,8 @@ SCREENS = {
         "has_touch": True,
     },
 }
-LOOKS = [(theme, screen) for theme in ("light", "dark") for screen in SCREENS]
 CHART_S = 64
-"""Seconds that the charts are filled."""
+"""Seconds for which the charts are filled."""
 MEMORIES = "When I was young we had no television. We had a stove, and stories, and a dog who ran the house."
 STORM = "The storm of that winter took the pier, and two boats, and the roof of the chapel. Nobody slept."
 LONG = (
@@ -62,12 +61,14 @@ def main() -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         furnish(client)
-        for look in LOOKS:
-            for view in (speak, voices, jobs):
-                with opened(browser, server.url, view.__name__, *look) as page:
-                    view(page, client)
-                    shoot(page, folder, view.__name__, *look)
-        servers(browser, server.url, folder, client)
+        views = {"speak": speak, "voices": voices, "jobs": jobs, "server": watch}
+        for view, prepare in views.items():
+            with opened(browser, server.url, view, "light", "desktop") as page:
+                prepare(page, client)
+                shoot(page, folder / f"{'studio' if view == 'speak' else view}.png")
+        with opened(browser, server.url, "speak", "dark", "phone") as page:
+            speak(page, client)
+            shoot(page, folder / "phone.png", whole=False)
         browser.close()
 
 
@@ -110,17 +111,16 @@ def opened(browser: Browser, url: str, view: str, theme: str, screen: str) -> It
     context.close()
 
 
-def shoot(page: Page, folder: Path, view: str, theme: str, screen: str) -> None:
+def shoot(page: Page, file: Path, *, whole: bool = True) -> None:
+    """Photograph the `whole` page, or the part of it that the screen shows."""
     page.evaluate("document.activeElement.blur()")
-    page.evaluate("scrollTo(0, 0)")  # or what sticks to the top is in the middle
+    page.evaluate("scrollTo(0, 0)")  # otherwise the sticky header is in the middle
     page.mouse.move(0, 0)
-    # the README's picture is the first of them
-    name = "studio" if (view, theme, screen) == ("speak", "light", "desktop") else f"{view}-{theme}-{screen}"
-    (folder / f"{name}.png").write_bytes(shrunk(page.screenshot(full_page=True)))
+    file.write_bytes(shrunk(page.screenshot(full_page=whole)))
 
 
 def shrunk(png: bytes) -> bytes:
-    """The same picture in the 256 colours that suit it best: a third of the size, and hardly another."""
+    """Return the picture with a palette of 256 colours, which takes a third of the bytes."""
     with av.open(io.BytesIO(png), "r") as file:
         picture = next(file.decode(video=0))
     graph = av.filter.Graph()
@@ -157,10 +157,6 @@ def voices(page: Page, client: httpx.Client) -> None:
 
 
 def jobs(page: Page, client: httpx.Client) -> None:
-    for job in client.get("/jobs?limit=1000").json()["jobs"]:
-        if job["response_format"] == "flac":  # of the look before this one
-            client.delete(f"/jobs/{job['job_id']}")  # cancels it
-            client.delete(f"/jobs/{job['job_id']}")
     for text, voice_id in zip(LONG, ("old_sailor", "grandmother", "nova"), strict=True):
         submit(client, text=text * REPEATS, voice_id=voice_id, response_format="flac")
     while True:
@@ -168,22 +164,18 @@ def jobs(page: Page, client: httpx.Client) -> None:
         if any(job["status"] == "processing" and 40 < job["progress"] < 80 for job in listed["jobs"]):
             break
         time.sleep(0.02)
-    page.route("**/jobs?*", lambda route: route.fulfill(json=listed))  # hold that moment
+    page.route("**/jobs?*", lambda route: route.fulfill(json=listed))  # freeze this state
     page.reload()
     page.get_by_role("button", name="Play “Good evening").click()
     page.wait_for_timeout(1500)
 
 
-def servers(browser: Browser, url: str, folder: Path, client: httpx.Client) -> None:
-    """All looks at once, since the charts take their time."""
-    with ExitStack() as stack:
-        pages = [stack.enter_context(opened(browser, url, "server", *look)) for look in LOOKS]
-        for burst in range(CHART_S // 8):
-            for _ in range(burst % 4):
-                submit(client, text=LONG[burst % 3] * REPEATS)
-            pages[0].wait_for_timeout(8000)
-        for page, look in zip(pages, LOOKS, strict=True):
-            shoot(page, folder, "server", *look)
+def watch(page: Page, client: httpx.Client) -> None:
+    """Fill the charts of the Server view."""
+    for burst in range(CHART_S // 8):
+        for _ in range(burst % 4):
+            submit(client, text=LONG[burst % 3] * REPEATS)
+        page.wait_for_timeout(8000)
 
 
 if __name__ == "__main__":
