@@ -1,5 +1,6 @@
 """The examples of the documentation, as a user would paste them, against a running server."""
 
+import ast
 import json
 import re
 import shutil
@@ -22,6 +23,7 @@ from tests.recordings import wav_file
 
 ROOT = Path(__file__).parents[1]
 API = ROOT / "docs" / "api.md"
+PAGES = sorted(str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *API.parent.glob("*.md")])
 ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):7860")
 CURL = """
 curl() {
@@ -281,9 +283,7 @@ def test_the_examples_of_other_pages_work(server: Server, tmp_path: Path, page: 
     Reader(server, tmp_path).read(examples)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", *sorted(f"docs/{page.name}" for page in API.parent.glob("*.md"))]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_the_pages_lead_somewhere(page: str) -> None:
     file = ROOT / page
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", file.read_text()):
@@ -294,3 +294,56 @@ def test_links_between_the_pages_lead_somewhere(page: str) -> None:
             assert anchor in {
                 re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings
             }
+
+
+PATH = re.compile(
+    r"`((?:[\w.-]+/)+|(?:[\w.-]+/)*[\w-]+\.(?:py|js|html|css|md|toml|yaml|yml|conf|ini|service|txt))`"
+)
+"""A folder or a file of the project in backticks."""
+DATA = {"audio_prompts/", "audio_outputs/"}
+"""Folders that the server makes in its data folder."""
+HOMES = (ROOT, ROOT / "src" / "dia_server", ROOT / "src" / "dia_server" / "web" / "static" / "studio" / "js")
+"""Folders that the paths on the pages start from."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_tests_and_commands_on_a_page_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+
+    files = {*PATH.findall(text), *re.findall(r"\btests/[\w/]+\.py\b", text)} - DATA
+    files |= {
+        module.replace(".", "/") + ".py" for module in re.findall(r"-m ((?:benchmarks|docs)\.\w+)", text)
+    }
+    assert {file for file in files if not any((home / file).exists() for home in HOMES)} == set()
+
+    functions = set(re.findall(r"\btest_\w+\b(?!\.py)", text))
+    assert {name for name in functions if f"def {name}(" not in tests} == set()
+
+    targets = set(re.findall(r"`make ([a-z-]+)`", text))
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_messages_on_the_page_about_troubles_are_the_servers_own() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    firsts = re.findall(r"^\| (.*?) \|", page, re.MULTILINE)
+    said = [span for first in firsts for span in re.findall(r"`([^`]* [^`]*)`", first)]
+    said = [message for message in said if not message.startswith("X-Engine")]
+    texts = list(server_texts())
+
+    assert len(said) > 30
+    for message in said:
+        parts = [part for part in message.split(MORE) if part.strip()]
+        assert any(all(part in text for part in parts) for text in texts), message
+
+
+def server_texts() -> Iterator[str]:
+    """Yield every string of the source; "…" stands for its variable parts."""
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else MORE for part in node.values
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value

@@ -1,7 +1,8 @@
-"""README's "Your own voice in nine steps", followed word by word by somebody who has read nothing else.
+"""Follows "Your own voice in nine steps" of docs/studio.md word by word.
 
 The server is the installed one in an empty folder. With NEWCOMER_MAKE_RUN=1 the first step is followed too,
-which clones this repository and sets everything up: minutes, and gigabytes from the package index.
+with README's commands, which clone this repository and install everything: minutes, and gigabytes from the
+package index.
 """
 
 import os
@@ -23,10 +24,10 @@ SENTENCE = "The ferry leaves at seven, and it does not wait."
 
 
 class Steps:
-    """The steps as README has them: a title each, and in italics the names of what is pressed or filled."""
+    """The steps as the page has them: a title each, and the names of buttons and fields in italics."""
 
     def __init__(self) -> None:
-        section = (ROOT / "README.md").read_text().split(SECTION)[1].split("\n## ")[0]
+        section = (ROOT / "docs" / "studio.md").read_text().split(SECTION)[1].split("\n## ")[0]
         self.left = re.findall(r"^\d+\. (.+(?:\n {3}.+)*)$", section, re.MULTILINE)
         self.number = len(self.left)
         self._step = ""
@@ -35,30 +36,28 @@ class Steps:
         self._step = self.left.pop(0)
         assert self._step.startswith(f"**{title}**")
 
-    def command(self) -> str:
-        (command,) = re.findall("`(git clone .+?)`", self._step)
-        return str(command)
-
     def named(self, label: str) -> str:
         assert f"*{label}*" in self._step
         return label
 
 
-def start(command: str, folder: Path) -> Server:
-    """The server that the README's `command` starts, or, to save that time, the one that is installed."""
-    clone, _, run = command.rpartition(" && ")
+def start(folder: Path) -> Server:
+    """Return the server that README's commands start or, without NEWCOMER_MAKE_RUN, the installed one."""
+    (commands,) = re.findall("^git clone .+\n.*make run.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    clone, run = (line.partition("#")[0].strip() for line in commands.splitlines())
     assert (clone, run) == (f"git clone {ADDRESS} dia-server && cd dia-server", "make run")
     if not MAKE_RUN:
         return Server(folder)
-    return Server(folder, command=("sh", "-c", command.replace(ADDRESS, str(ROOT))), patience_s=SET_UP_S)
+    command = f"{clone} && {run}".replace(ADDRESS, str(ROOT))
+    return Server(folder, command=("sh", "-c", command), patience_s=SET_UP_S)
 
 
 def test_a_newcomer_speaks_with_an_own_voice(tmp_path: Path, open_studio: OpenStudio) -> None:
     steps = Steps()
     assert steps.number < 10
 
-    steps.begin("Get it and start it")
-    with start(steps.command(), tmp_path) as server:
+    steps.begin("Start the server")
+    with start(tmp_path) as server:
         steps.begin("Open the page")
         studio = open_studio(server.url)
         page = studio.page
