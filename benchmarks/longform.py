@@ -29,7 +29,7 @@ from benchmarks.models import FRAME_RATE, TEMPERATURE
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
 from dia_server.services.speech.narrator import Narrator
-from dia_server.services.speech.usage import Tally
+from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.budget import columns
 from dia_server.text.plan import Plan, plan
 
@@ -76,7 +76,7 @@ async def narrate(engine: Engine, wanted: Plan, base: Utterance) -> tuple[float,
     """Seconds until the first audio and until the end."""
     begun, first = time.perf_counter(), 0.0
     narrator = Narrator(engine, retries=0)
-    async with aclosing(narrator.narrate(wanted, base, Tally(), live=True)) as narration:
+    async with aclosing(narrator.narrate(wanted, base, UsageMeter(), live=True)) as narration:
         async for _ in narration:
             first = first or time.perf_counter() - begun
     return first, time.perf_counter() - begun

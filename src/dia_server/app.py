@@ -129,7 +129,9 @@ def create_app(
     recorder = Recorder(store, outputs, config)
     words = WordCheck(whisper.transcribe, conf.guard_word_errors)
     narrator = Narrator(
-        engine, retries=conf.guard_retries, misheard=words.misheard if conf.guard_word_errors else None
+        engine,
+        retries=conf.guard_retries,
+        exceeds_limit=words.exceeds_limit if conf.guard_word_errors else None,
     )
     speech = SpeechService(
         narrator,

@@ -26,7 +26,7 @@ class Usage(Struct):
 class Done(Struct, tag_field="type", tag="speech.audio.done"):
     usage: Usage
     retries: int
-    """How often a piece was made again; OpenAI's clients pass over this and the next."""
+    """How often a segment was made again; OpenAI's clients pass over this and the next."""
     faults: list[str]
     """What is still wrong with it."""
 
@@ -34,12 +34,12 @@ class Done(Struct, tag_field="type", tag="speech.audio.done"):
 async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
     """The audio as events; input tokens are the text's characters, output tokens decoder steps."""
     async with aclosing(streamed):
-        async for piece in streamed:
-            if piece:
-                yield _event(Delta(b64encode(piece).decode()))
-    tally = streamed.tally
-    usage = Usage(characters, tally.tokens, characters + tally.tokens)
-    yield _event(Done(usage, tally.retries, sorted(tally.faults)))
+        async for audio in streamed:
+            if audio:
+                yield _event(Delta(b64encode(audio).decode()))
+    meter = streamed.meter
+    usage = Usage(characters, meter.tokens, characters + meter.tokens)
+    yield _event(Done(usage, meter.retries, sorted(meter.faults)))
 
 
 def _event(data: Struct) -> bytes:

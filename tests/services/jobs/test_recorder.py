@@ -13,12 +13,12 @@ from dia_server.services.jobs.store import JobStore
 from dia_server.services.server.resources import ResourceMonitor
 from dia_server.services.server.stats import StatsService
 from dia_server.services.speech.service import Speech, SpeechRequest
-from dia_server.services.speech.usage import Made
+from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
 
 REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
-MADE = Made(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
+USAGE = Usage(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
 
 
 class World:
@@ -32,7 +32,7 @@ class World:
         self.recorder = Recorder(self.store, Outputs(self.folder), config)
 
     def finish(self, size: int | None) -> None:
-        speech = None if size is None else Speech(b"x" * size, "audio/wav", 1, MADE)
+        speech = None if size is None else Speech(b"x" * size, "audio/wav", 1, USAGE)
         self.recorder.finished(REQUEST, Voice("aria"), speech)
 
     async def write(self) -> list[int]:

@@ -18,13 +18,13 @@ from dia_server.services.jobs.outputs import MARK, Outputs
 from dia_server.services.jobs.retention import Retention
 from dia_server.services.jobs.store import JobStatus, JobStore, file_name
 from dia_server.services.speech.service import SpeechRequest
-from dia_server.services.speech.usage import Made
+from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
 from tests.waiting import until
 
 REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
-MADE = Made(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
+USAGE = Usage(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
 
 
 class World:
@@ -42,7 +42,7 @@ class World:
         """A job with a result; returns its id."""
         job = await self.store.add(REQUEST, Voice("aria"), "processing")
         file = file_name(job.job_id, REQUEST)
-        await self.store.note_made(job.job_id, file, MADE)
+        await self.store.note_made(job.job_id, file, USAGE)
         await self.outputs.write(file, b"audio")
         if status == "completed":
             await self.store.complete(job.job_id)
@@ -146,7 +146,7 @@ async def test_a_file_whose_row_is_on_its_way_stays(world: World) -> None:
     with world.outputs.hold(file_name(job_id, REQUEST)):
         await world.outputs.write(file_name(job_id, REQUEST), b"audio")
         await world.retention.sweep()
-        await world.store.keep(job_id, REQUEST, Voice("aria"), file_name(job_id, REQUEST), MADE)
+        await world.store.keep(job_id, REQUEST, Voice("aria"), file_name(job_id, REQUEST), USAGE)
     await world.retention.sweep()
 
     assert await world.files() == await world.rows() == {job_id}
@@ -250,7 +250,7 @@ async def test_a_job_that_is_completed_during_a_sweep_keeps_its_result(
     """It had noted its file, and not written it yet, when the sweep came by."""
     job = await world.store.add(REQUEST, Voice("aria"), "processing")
     file = file_name(job.job_id, REQUEST)
-    await world.store.note_made(job.job_id, file, MADE)
+    await world.store.note_made(job.job_id, file, USAGE)
     look = world.store.files_after
 
     async def look_and_complete(number: int, limit: int) -> Any:

@@ -37,9 +37,9 @@ from tests.engine.dia.tiny import tiny_dac, tiny_dia
 from tests.recordings import wav_file
 
 SLOTS = 4
-PIECES = 6
-LONG = " [pause:10ms] ".join(f"[S1] This is number {n}. [S2] I see." for n in range(PIECES))
-ALONE = " [pause:10ms] ".join(f"[S1] This is number {n}." for n in range(PIECES))
+SEGMENTS = 6
+LONG = " [pause:10ms] ".join(f"[S1] This is number {n}. [S2] I see." for n in range(SEGMENTS))
+ALONE = " [pause:10ms] ".join(f"[S1] This is number {n}." for n in range(SEGMENTS))
 VOICES = {"high": (1.2, "[S1] Up here."), "low": (1.5, "[S1] Down there.")}
 """Seconds of the recording, and what is said in it."""
 UNLIMITED = 10_000
@@ -214,21 +214,21 @@ async def test_a_long_text_sounds_the_same_alone_and_among_others(
 
 
 @pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
-async def test_pieces_run_side_by_side_and_come_out_in_order(
+async def test_segments_run_side_by_side_and_come_out_in_order(
     tmp_path: Path, weights: Weights, voice: str
 ) -> None:
     async with opened(tmp_path, weights) as studio:
         plan = await studio.speech.plan(ask(voice))
         told = await studio.stream(ask(voice))
-        batches, pieces = list(studio.model.together), sorted(studio.model.seen, key=lambda one: one.text)
+        batches, segments = list(studio.model.together), sorted(studio.model.seen, key=lambda one: one.text)
 
-        assert len(pieces) == len(plan.utterances) == PIECES
+        assert len(segments) == len(plan.utterances) == SEGMENTS
         assert max(map(len, batches)) == SLOTS
         if voice != "high+low":  # the others wait for the first, who lets them hear [S2]
-            assert all(len(batch) == 1 for batch in batches if pieces[0] in batch)
+            assert all(len(batch) == 1 for batch in batches if segments[0] in batch)
 
         join, parts = Join(SAMPLE_RATE), []
-        for planned, utterance in zip(plan.utterances, pieces, strict=True):
+        for planned, utterance in zip(plan.utterances, segments, strict=True):
             parts.append(join.begin(planned.pause_s + planned.gap_s))
             parts.append(join.push(await studio.alone(utterance)))
         parts.append(join.finish())
@@ -240,19 +240,19 @@ async def test_a_voices_recording_is_encoded_once(tmp_path: Path, weights: Weigh
         await studio.stream(ask("high", ALONE))
         await studio.stream(ask("high", ALONE, seed=8))
 
-        assert len(studio.model.seen) == 2 * PIECES
+        assert len(studio.model.seen) == 2 * SEGMENTS
         (encoded,) = studio.model.codec.encoded
         np.testing.assert_array_equal(encoded, await studio.recording("high"))
 
 
 def prompts_of(others: Sequence[Utterance]) -> list[VoicePrompt]:
-    """Of all pieces but the first, each of which has one."""
+    """Of all segments but the first, each of which has one."""
     prompts = [other.prompt for other in others if other.prompt is not None]
-    assert len(prompts) == len(others) == PIECES - 1
+    assert len(prompts) == len(others) == SEGMENTS - 1
     return prompts
 
 
-async def test_a_first_pieces_own_frames_are_the_prompt_of_all_others(
+async def test_a_first_segments_own_frames_are_the_prompt_of_all_others(
     tmp_path: Path, weights: Weights
 ) -> None:
     async with opened(tmp_path, weights) as studio:
@@ -266,7 +266,7 @@ async def test_a_first_pieces_own_frames_are_the_prompt_of_all_others(
             assert prompt.transcript == "[S1] This is number 0. [S2] I see."
 
 
-async def test_a_first_piece_lets_them_hear_who_is_not_in_the_recording(
+async def test_a_first_segment_lets_them_hear_who_is_not_in_the_recording(
     tmp_path: Path, weights: Weights
 ) -> None:
     async with opened(tmp_path, weights) as studio:
@@ -289,8 +289,8 @@ async def test_a_cast_speaks_behind_both_transcripts_and_recordings(tmp_path: Pa
         (encoded,) = studio.model.codec.encoded
         recordings = [await studio.recording("high"), BETWEEN, await studio.recording("low")]
         np.testing.assert_array_equal(encoded, np.concatenate(recordings))
-        pieces = sorted(studio.model.seen, key=lambda one: one.text)
-        for n, utterance in enumerate(pieces):
+        segments = sorted(studio.model.seen, key=lambda one: one.text)
+        for n, utterance in enumerate(segments):
             read = text_bytes(utterance, weights.shape.text.positions).decode()
             said = read.replace("\x01", "[S1]").replace("\x02", "[S2]")
             assert said.startswith(f"[S1] Up here. [S2] Down there. [S1] This is number {n}. [S2] I see.")

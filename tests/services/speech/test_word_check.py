@@ -18,7 +18,7 @@ async def test_more_wrong_words_than_may_be_are_misheard(heard: str, misheard: b
     async def transcribe(recording: bytes) -> str:
         return heard
 
-    assert await WordCheck(transcribe, 0.5).misheard(tone(1), "[S1] Hello, world!") == misheard
+    assert await WordCheck(transcribe, 0.5).exceeds_limit(tone(1), "[S1] Hello, world!") == misheard
 
 
 async def test_what_is_listened_to_is_what_was_made(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ async def test_what_is_listened_to_is_what_was_made(tmp_path: Path) -> None:
         (tmp_path / "heard.wav").write_bytes(recording)
         return "a tone"
 
-    assert not await WordCheck(transcribe, 0.5).misheard(tone(1), "a tone")
+    assert not await WordCheck(transcribe, 0.5).exceeds_limit(tone(1), "a tone")
 
     with (tmp_path / "heard.wav").open("rb") as file:
         assert len(decode(file, SAMPLE_RATE)) == SAMPLE_RATE
@@ -35,7 +35,7 @@ async def test_what_is_listened_to_is_what_was_made(tmp_path: Path) -> None:
 async def test_whisper_hears_in_noise_what_nobody_said(whisper_folder: Path) -> None:
     whisper = Whisper(str(whisper_folder), idle_s=0)
 
-    assert await WordCheck(whisper.transcribe, 0.5).misheard(tone(2), "These words are not there.")
+    assert await WordCheck(whisper.transcribe, 0.5).exceeds_limit(tone(2), "These words are not there.")
     await whisper.close()
 
 
@@ -44,8 +44,8 @@ async def test_without_whisper_all_is_good_and_the_log_says_so_once() -> None:
     check = WordCheck(whisper.transcribe, 0.5)
 
     with capture_logs() as logs:
-        assert not await check.misheard(tone(1), "Hello")
-        assert not await check.misheard(tone(1), "Hello")
+        assert not await check.exceeds_limit(tone(1), "Hello")
+        assert not await check.exceeds_limit(tone(1), "Hello")
     await whisper.close()
 
     (line,) = [line for line in logs if line["event"] == "words are not checked"]

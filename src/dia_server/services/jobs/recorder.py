@@ -14,7 +14,7 @@ from dia_server.services.config import ConfigService
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import JobStore, file_name
 from dia_server.services.speech.service import Speech, SpeechRequest
-from dia_server.services.speech.usage import Made
+from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ RETRY_S = 1.0
 class _Entry:
     request: SpeechRequest
     voice: Voice
-    made: Made | None
+    usage: Usage | None
     audio: bytes
     """To be kept; empty where it is not."""
 
@@ -57,20 +57,20 @@ class Recorder:
 
     def finished(self, request: SpeechRequest, voice: Voice, speech: Speech | None) -> None:
         """Enter a request that was answered with `speech`, or with an error; returns at once."""
-        made, audio = (speech.made, speech.audio) if speech else (None, b"")
+        usage, audio = (speech.usage, speech.audio) if speech else (None, b"")
         if not self._config.current.save_outputs:
             audio = b""
         elif self._waiting and self._waiting + len(audio) > MAX_WAITING:
             log.warning("output not kept: the disk is too slow", waiting=self._waiting)
             audio = b""
         self._waiting += len(audio)
-        self._entries.put_nowait(_Entry(request, voice, made, audio))
+        self._entries.put_nowait(_Entry(request, voice, usage, audio))
 
     async def _run(self) -> None:
         while (entry := await self._entries.get()) is not None:
             try:
                 if not await self._keep(entry):
-                    await self._count(entry.made)
+                    await self._count(entry.usage)
             except Exception as error:  # it is this entry's, and the others are written
                 log.error("a request was not recorded", exc_info=error)
             finally:
@@ -78,25 +78,25 @@ class Recorder:
 
     async def _keep(self, entry: _Entry) -> bool:
         """Returns False where there is no audio to keep, or it could not be kept; it is not tried again."""
-        if entry.made is None or not entry.audio:
+        if entry.usage is None or not entry.audio:
             return False
         job_id = str(uuid4())
         file = file_name(job_id, entry.request)
         with self._outputs.hold(file):  # the file is there before its row is
             try:
                 await self._outputs.write(file, entry.audio)
-                await self._store.keep(job_id, entry.request, entry.voice, file, entry.made)
+                await self._store.keep(job_id, entry.request, entry.voice, file, entry.usage)
             except StorageUnavailable as error:
                 log.warning("output not kept", error=str(error))
                 await self._outputs.remove(file)
                 return False
         return True
 
-    async def _count(self, made: Made | None) -> None:
+    async def _count(self, usage: Usage | None) -> None:
         """Count a request, however long the database is locked or full; not beyond the server's end."""
         while True:
             try:
-                return await self._store.count(made)
+                return await self._store.count(usage)
             except StorageUnavailable as error:
                 log.warning("a request waits to be counted", error=str(error))
                 if self._stopping:

@@ -23,7 +23,7 @@ from dia_server.db.models import JobStatus as JobStatus
 from dia_server.db.models import now
 from dia_server.services.jobs import totals
 from dia_server.services.speech.service import AudioFormat, SpeechRequest
-from dia_server.services.speech.usage import Made
+from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 
 PREVIEW = 100
@@ -192,7 +192,7 @@ class JobStore:
             for job_id, share in progress.items():
                 await _change(session, job_id, ["processing"], progress=share)
 
-    async def note_made(self, job_id: str, file: str, made: Made) -> None:
+    async def note_made(self, job_id: str, file: str, usage: Usage) -> None:
         """Note what a job's result is, before there is a file of that name.
 
         A job that is `processing` and has its file lacks nothing but `complete`.
@@ -201,11 +201,11 @@ class JobStore:
             job_id,
             ["processing"],
             file=file,
-            audio_s=made.audio_s,
-            generation_s=made.generation_s,
-            tokens=made.tokens,
-            retries=made.retries,
-            faults=made.faults,
+            audio_s=usage.audio_s,
+            generation_s=usage.generation_s,
+            tokens=usage.tokens,
+            retries=usage.retries,
+            faults=usage.faults,
         )
 
     async def complete(self, job_id: str) -> bool:
@@ -217,13 +217,13 @@ class JobStore:
             if row.status == "completed":  # by an attempt of which the commit was not confirmed
                 return True
             row.status, row.progress, row.finished_at = "completed", 1.0, now()
-            made = Made(
+            usage = Usage(
                 generation_s=row.generation_s or 0,
                 tokens=row.tokens or 0,
                 audio_s=row.audio_s or 0,
                 retries=row.retries,
             )
-            await totals.count(session, made)
+            await totals.count(session, usage)
         return True
 
     async def fail(self, job_id: str, error: str) -> None:
@@ -248,20 +248,20 @@ class JobStore:
                 delete(Row).where(Row.job_id.in_(job_ids), Row.status.not_in(["pending", "processing"]))
             )
 
-    async def keep(self, job_id: str, request: SpeechRequest, voice: Voice, file: str, made: Made) -> None:
+    async def keep(self, job_id: str, request: SpeechRequest, voice: Voice, file: str, usage: Usage) -> None:
         """Enter what was made without a job as one that is completed; it is counted here too."""
         row = new_job(request, voice, "completed")
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
-        row.audio_s, row.generation_s, row.tokens = made.audio_s, made.generation_s, made.tokens
-        row.retries, row.faults = made.retries, made.faults
+        row.audio_s, row.generation_s, row.tokens = usage.audio_s, usage.generation_s, usage.tokens
+        row.retries, row.faults = usage.retries, usage.faults
         async with self._sessions.begin() as session:
             session.add(row)
-            await totals.count(session, made)
+            await totals.count(session, usage)
 
-    async def count(self, made: Made | None) -> None:
+    async def count(self, usage: Usage | None) -> None:
         """Count a request that leaves no job."""
         async with self._sessions.begin() as session:
-            await totals.count(session, made)
+            await totals.count(session, usage)
 
     async def interrupted(self) -> Mapping[str, str | None]:
         """Jobs that were running when the last server ended, and the files of those that had one."""

@@ -4,23 +4,23 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dia_server.db.models import Totals
-from dia_server.services.speech.usage import Made
+from dia_server.services.speech.usage import Usage
 
 TOTALS_ID = 1
 """Key of the only row."""
 
 
-async def count(session: AsyncSession, made: Made | None) -> None:
+async def count(session: AsyncSession, usage: Usage | None) -> None:
     """Add a finished request to the totals, within the transaction of `session`; None is a failed one."""
     row = update(Totals).where(Totals.id == TOTALS_ID)
-    if made is None:
+    if usage is None:
         await session.execute(row.values(failed=Totals.failed + 1))
         return
     await session.execute(
         row.values(
             successful=Totals.successful + 1,
-            generation_s=Totals.generation_s + made.generation_s,
-            tokens=Totals.tokens + made.tokens,
-            audio_s=Totals.audio_s + made.audio_s,
+            generation_s=Totals.generation_s + usage.generation_s,
+            tokens=Totals.tokens + usage.tokens,
+            audio_s=Totals.audio_s + usage.audio_s,
         )
     )

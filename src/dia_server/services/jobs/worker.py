@@ -196,7 +196,7 @@ class JobWorker:
         assert job.request is not None
         file = file_name(job.job_id, job.request)
         try:
-            await self._retry_write(lambda: self._store.note_made(job.job_id, file, speech.made))
+            await self._retry_write(lambda: self._store.note_made(job.job_id, file, speech.usage))
             await self._outputs.write(file, speech.audio)
             if not await self._retry_write(lambda: self._store.complete(job.job_id)):
                 await self._outputs.remove(file)  # cancelled at the last moment

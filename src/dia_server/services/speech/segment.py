@@ -7,7 +7,7 @@ from dia_server.engine.types import Chunk, Utterance
 from dia_server.text.plan import PlannedUtterance
 
 
-class Piece:
+class Segment:
     """`start` begins it, `next` gives what has come, `cancel` gives its slot back."""
 
     def __init__(
@@ -36,9 +36,9 @@ class Piece:
         self._events: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, making: Coroutine[None, None, None]) -> None:
-        """Run `making`, which calls `put`."""
-        self._task = asyncio.create_task(making)
+    def start(self, running: Coroutine[None, None, None]) -> None:
+        """Run `running`, which calls `put`."""
+        self._task = asyncio.create_task(running)
         self._task.add_done_callback(self._ended)
 
     def put(self, chunk: Chunk) -> None:
@@ -62,7 +62,7 @@ class Piece:
         return self._task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Drop the task: the traceback of its exception refers to this piece, which would keep minutes of
+        """Drop the task: the traceback of its exception refers to this segment, which would keep minutes of
         audio until the garbage collector finds the cycle."""
         self._task = None
         self._events.put_nowait(asyncio.CancelledError() if task.cancelled() else task.exception())

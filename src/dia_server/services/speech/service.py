@@ -16,7 +16,7 @@ from dia_server.errors import Invalid, ServerError, TextTooLong
 from dia_server.services.config import ConfigService
 from dia_server.services.speech.encoding import EncoderThreads, SpeechFile
 from dia_server.services.speech.narrator import UNLIMITED_S, Narrator
-from dia_server.services.speech.usage import Made, Tally
+from dia_server.services.speech.usage import Usage, UsageMeter
 from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapshot
 from dia_server.services.voices.voice_prompts import VoicePrompts, combine_prompts
 from dia_server.text.plan import Plan as Plan
@@ -64,7 +64,7 @@ class Speech:
     audio: bytes
     media_type: str
     seed: int
-    made: Made
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +72,19 @@ class Streamed:
     """Speech that is sent while it is made: iterate over it for the file's bytes, and close it."""
 
     first: bytes
-    rest: AsyncGenerator[bytes]
+    remaining: AsyncGenerator[bytes]
     media_type: str
     seed: int
-    tally: Tally
+    meter: UsageMeter
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         yield self.first
-        async for audio in self.rest:
+        async for audio in self.remaining:
             yield audio
 
     async def aclose(self) -> None:
         """Give the engine's slots back, whether or not anything has been taken."""
-        await self.rest.aclose()
+        await self.remaining.aclose()
 
 
 Listener = Callable[[bytes, float], Awaitable[None]]
@@ -118,7 +118,7 @@ class SpeechService:
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, ModelNotLoaded, Overloaded,
         AudioProcessingError.
         """
-        request, voice = self.settle(request)
+        request, voice = self.resolve(request)
         try:
             speech = await self.make(request, voice, client=client)
         except Exception as error:
@@ -132,19 +132,19 @@ class SpeechService:
 
         What fails later is raised by the iterator.
         """
-        request, voice = self.settle(request)
-        tally = Tally()
-        audio = self._stream(request, voice, tally, client)
+        request, voice = self.resolve(request)
+        meter = UsageMeter()
+        audio = self._stream(request, voice, meter, client)
         first = await anext(audio)
         assert request.seed is not None
-        return Streamed(first, audio, MEDIA_TYPES[request.response_format], request.seed, tally)
+        return Streamed(first, audio, MEDIA_TYPES[request.response_format], request.seed, meter)
 
     async def plan(self, request: SpeechRequest) -> Plan:
-        """Show how `request` would be cut into pieces."""
-        request, voice = self.settle(request)
+        """Show how `request` would be cut into segments."""
+        request, voice = self.resolve(request)
         return (await self._script(request, voice))[0]
 
-    def settle(self, request: SpeechRequest) -> tuple[SpeechRequest, VoiceSnapshot]:
+    def resolve(self, request: SpeechRequest) -> tuple[SpeechRequest, VoiceSnapshot]:
         """Decide what `request` leaves open: with its voice, it makes the same audio at any later time.
 
         Raises InvalidVoiceId, TextTooLong, Invalid.
@@ -162,7 +162,7 @@ class SpeechService:
 
     async def accept(self, request: SpeechRequest) -> tuple[SpeechRequest, VoiceSnapshot]:
         """Settle a request that is made later; raises what `speak` would refuse it for."""
-        request, voice = self.settle(request)
+        request, voice = self.resolve(request)
         await self._script(request, voice)
         return request, voice
 
@@ -180,43 +180,43 @@ class SpeechService:
 
         What is heard `live` goes to `listener` to the last byte, before the whole file is finished.
         """
-        tally = Tally()
+        meter = UsageMeter()
         whole = self._open(request, whole=True)
         sent = self._open(request) if live else None
-        take = self._take(request, voice, tally, sent, whole, background=background, client=client)
-        async with aclosing(take):
-            async for audio, progress in take:
+        rendering = self._render(request, voice, meter, sent, whole, background=background, client=client)
+        async with aclosing(rendering):
+            async for audio, progress in rendering:
                 if listener is not None:
                     await listener(audio, progress)
-        return _speech(request, await whole.finish(), tally)
+        return _speech(request, await whole.finish(), meter)
 
     async def _stream(
-        self, request: SpeechRequest, voice: VoiceSnapshot, tally: Tally, client: str
+        self, request: SpeechRequest, voice: VoiceSnapshot, meter: UsageMeter, client: str
     ) -> AsyncGenerator[bytes]:
         """The file's bytes; a client that leaves counts neither as a success nor as a failure."""
         whole = self._open(request, whole=True) if self._config.current.save_outputs else None
         try:
-            take = self._take(request, voice, tally, self._open(request), whole, client=client)
-            async with aclosing(take):
-                async for audio, _ in take:
+            rendering = self._render(request, voice, meter, self._open(request), whole, client=client)
+            async with aclosing(rendering):
+                async for audio, _ in rendering:
                     if audio:
                         yield audio
             kept = b"" if whole is None else await whole.finish()
         except Exception as error:
             self._failed(request, voice, error)
             raise
-        self._finished(request, voice, _speech(request, kept, tally))
+        self._finished(request, voice, _speech(request, kept, meter))
 
     def _failed(self, request: SpeechRequest, voice: Voice, error: Exception) -> None:
         """Tell of a failure, but for what the client has to mend, whenever that is found."""
         if not (isinstance(error, ServerError) and error.status < 500):
             self._finished(request, voice, None)
 
-    async def _take(
+    async def _render(
         self,
         request: SpeechRequest,
         voice: VoiceSnapshot,
-        tally: Tally,
+        meter: UsageMeter,
         sent: SpeechFile | None,
         whole: SpeechFile | None,
         *,
@@ -234,7 +234,7 @@ class SpeechService:
             log.info("speaking", text=base.text, voice=base.voice)
         ahead_s = AHEAD_S if live else UNLIMITED_S
         narration = self._narrator.narrate(
-            planned, base, tally, speed=request.speed, live=live, background=background, ahead_s=ahead_s
+            planned, base, meter, speed=request.speed, live=live, background=background, ahead_s=ahead_s
         )
         async with aclosing(narration):
             async for narrated in narration:
@@ -247,7 +247,7 @@ class SpeechService:
             yield await sent.finish(), 1.0
 
     async def _script(self, request: SpeechRequest, voice: VoiceSnapshot) -> tuple[Plan, Utterance]:
-        """What is said, in pieces, and how: the text of the utterance is the whole."""
+        """What is said, in segments, and how: the text of the utterance is the whole."""
         prompt, name = await self._prompts.of(voice), voice.voice_id
         if voice.second is not None:
             prompt = combine_prompts(prompt, await self._prompts.of(voice.second))
@@ -302,6 +302,6 @@ def _room(prompt: VoicePrompt | None) -> dict[str, Any]:
     return {"transcript": prompt.transcript, "prompt_frames": -(-len(prompt.samples) // FRAME)}
 
 
-def _speech(request: SpeechRequest, audio: bytes, tally: Tally) -> Speech:
+def _speech(request: SpeechRequest, audio: bytes, meter: UsageMeter) -> Speech:
     assert request.seed is not None
-    return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, tally.made(request.speed))
+    return Speech(audio, MEDIA_TYPES[request.response_format], request.seed, meter.total(request.speed))

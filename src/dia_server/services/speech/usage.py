@@ -9,7 +9,7 @@ from dia_server.engine.types import SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class Usage:
     """What a generation took and gave."""
 
     generation_s: float
@@ -17,40 +17,40 @@ class Made:
     """Decoder steps."""
     audio_s: float
     retries: int
-    """How often the guard had pieces made again."""
+    """How often the guard had segments made again."""
     faults: tuple[str, ...] = ()
-    """What it found in pieces that were put out all the same, in alphabetical order."""
+    """What it found in segments that were put out all the same, in alphabetical order."""
 
 
 @dataclass(slots=True)
-class Tally:
+class UsageMeter:
     tokens: int = 0
     """Decoder steps."""
     samples: int = 0
     retries: int = 0
-    """How often the guard has had pieces made again."""
+    """How often the guard has had segments made again."""
     faults: set[str] = field(default_factory=set)
-    """That the guard has found in pieces which were put out all the same."""
+    """That the guard has found in segments which were put out all the same."""
     _making_s: float = 0.0
-    _pieces: int = 0
+    _segments: int = 0
     _since: float = 0.0
 
     @contextmanager
-    def making(self) -> Iterator[None]:
-        """Count the time that a piece takes; that of several at once counts only once."""
-        if not self._pieces:
+    def measure(self) -> Iterator[None]:
+        """Count the time that a segment takes; that of several at once counts only once."""
+        if not self._segments:
             self._since = time.perf_counter()
-        self._pieces += 1
+        self._segments += 1
         try:
             yield
         finally:
-            self._pieces -= 1
-            if not self._pieces:
+            self._segments -= 1
+            if not self._segments:
                 self._making_s += time.perf_counter() - self._since
 
-    def made(self, speed: float) -> Made:
+    def total(self, speed: float) -> Usage:
         """What it comes to when all is made: the time that the client took to hear it is left out."""
-        return Made(
+        return Usage(
             generation_s=self._making_s,
             tokens=self.tokens,
             audio_s=self.samples / SAMPLE_RATE / speed,

@@ -14,22 +14,22 @@ log = structlog.get_logger()
 
 
 class WordCheck:
-    """Finds pieces misheard in which more than a share of the words is wrong."""
+    """Flags segments whose word error rate exceeds a limit."""
 
     def __init__(self, transcribe: Callable[[bytes], Awaitable[str]], most: float) -> None:
         """`transcribe` returns what is said in an audio file; `most` is the highest word error rate."""
         self._transcribe = transcribe
         self._most = most
-        self._is_deaf = False
+        self._unavailable = False
 
-    async def misheard(self, samples: Samples, text: str) -> bool:
+    async def exceeds_limit(self, samples: Samples, text: str) -> bool:
         """Whether what is heard is not `text`; what can't be listened to counts as good."""
         try:
-            heard = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
+            transcript = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
         except (WhisperNotAvailable, UnusableAudio) as error:
-            if not self._is_deaf:
+            if not self._unavailable:
                 log.warning("words are not checked", cause=str(error))
-            self._is_deaf = True
+            self._unavailable = True
             return False
-        self._is_deaf = False
-        return word_error_rate(text, heard) > self._most
+        self._unavailable = False
+        return word_error_rate(text, transcript) > self._most

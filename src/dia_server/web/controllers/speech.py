@@ -11,7 +11,7 @@ from litestar.params import JSONBody, QueryParameter
 from litestar.response import Stream
 
 from dia_server.services.jobs.service import JobService
-from dia_server.services.speech import service as speech
+from dia_server.services.speech import service
 from dia_server.services.speech.service import Speech, SpeechService, Streamed
 from dia_server.web import sse
 from dia_server.web.audio_headers import generation_headers
@@ -69,7 +69,7 @@ class SpeechController(Controller):
         named = data.voice.id if isinstance(data.voice, VoiceReference) else data.voice or "aria"
         voice, _, voice_2 = named.partition("+")
         audio_format = data.response_format or "wav"
-        wanted = speech.SpeechRequest(
+        wanted = service.SpeechRequest(
             text=data.input,
             voice_id=voice,
             voice_id_2=voice_2 or None,
@@ -94,7 +94,7 @@ class SpeechController(Controller):
     async def plan(
         self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
     ) -> SpeechPlan:
-        """Show how a text would be cut into pieces, and how long it would last, without speaking it."""
+        """Show how a text would be cut into segments, and how long it would last, without speaking it."""
         planned = await speech_service.plan(_wanted(data))
         return SpeechPlan(
             [
@@ -105,19 +105,19 @@ class SpeechController(Controller):
         )
 
 
-def _wanted(data: GenerateRequest) -> speech.SpeechRequest:
+def _wanted(data: GenerateRequest) -> service.SpeechRequest:
     fields = msgspec.structs.asdict(data)
     del fields["stream"]
-    return speech.SpeechRequest(**fields)
+    return service.SpeechRequest(**fields)
 
 
-def _whole(spoken: Speech) -> Response[bytes] | Stream:
-    made, audio = spoken.made, spoken.audio
-    headers = generation_headers(spoken.seed, made.retries, made.faults)
+def _whole(speech: Speech) -> Response[bytes] | Stream:
+    usage, audio = speech.usage, speech.audio
+    headers = generation_headers(speech.seed, usage.retries, usage.faults)
     if len(audio) <= SLICE:
-        return Response(audio, media_type=spoken.media_type, headers=headers)
+        return Response(audio, media_type=speech.media_type, headers=headers)
     headers["Content-Length"] = str(len(audio))
-    return Stream(_slices(audio), media_type=spoken.media_type, headers=headers)
+    return Stream(_slices(audio), media_type=speech.media_type, headers=headers)
 
 
 async def _slices(audio: bytes) -> AsyncIterator[bytes]:
