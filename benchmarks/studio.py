@@ -15,7 +15,7 @@ from statistics import median
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.conftest import CHROMIUM, FLAGS, TAP
+from tests.browser.chromium import CHROMIUM, FLAGS, TAP
 from tests.browser.studio import Studio
 from tests.live.server import Server
 

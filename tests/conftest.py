@@ -1,5 +1,5 @@
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from litestar.testing import AsyncTestClient
 from dia_server.app import create_app
 from dia_server.settings import Settings
 from tests import whisper_model
+from tests.live.server import Server
 from tests.waiting import until
 
 # the models are so small that threads would mostly wait for each other; servers of tests inherit it
@@ -49,3 +50,12 @@ async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Litestar]]
 def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random Whisper, which takes seconds to make and a moment to load."""
     return whisper_model.build(tmp_path_factory.mktemp("whisper"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A preview server in a process of its own, without rate limits, that the tests of a module share."""
+    with Server(
+        tmp_path_factory.mktemp("server"), rate_limit_generate=0, rate_limit_upload=0, rate_limit_jobs=0
+    ) as server:
+        yield server

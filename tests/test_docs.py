@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from dia_server import errors
 from dia_server.web.errors import CODES
+from tests.examples import Block, blocks, run
 from tests.live import slow_server
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
@@ -46,47 +46,6 @@ VARIES = {
     *("requests", "performance", "resources"),
 }
 """Keys of which only the kind is compared."""
-
-
-@dataclass
-class Block:
-    page: Path
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
-    text = page.read_text()
-    return [
-        Block(page, text.count("\n", 0, fence.start()) + 1, fence[1], fence[2])
-        for fence in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    ]
-
-
-def run(language: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program in a folder."""
-    # which from version 22 on needs no flag for WebSocket
-    node = ["node", "--experimental-websocket", "--input-type=module", "--eval", text]
-    commands = {
-        "bash": ["bash", "-e", "-c", text],
-        "python": [sys.executable, "-c", text],
-        "js": node,
-        "javascript": node,
-    }
-    return subprocess.run(
-        commands[language],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=60,
-    )
 
 
 @pytest.fixture(scope="module")

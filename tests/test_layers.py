@@ -1,6 +1,7 @@
 """The package's layers: a module may import its own layer and those to the right of it."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "src" / "dia_server"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "src" / "dia_server"
 ALLOWED = {
     "web": {"web", "services", "errors"},
     "services": {"services", "db", "engine", "audio", "text", "native", "errors"},
@@ -76,6 +78,18 @@ def test_imports_follow_the_order_of_the_rooms(path: Path) -> None:
 
 def _room(order: tuple[str, ...], inner: list[str]) -> int:
     return order.index(inner[0] if inner[0] in order else "") if order else 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in TESTS.rglob("*.py") if "node_modules" not in path.parts),
+    ids=lambda path: str(path.relative_to(TESTS)),
+)
+def test_helpers_of_tests_are_imported_from_helper_modules(path: Path) -> None:
+    """A test module or conftest.py that another module imports can't be changed or run by itself."""
+    modules = {name for name in imports(path) if name.startswith("tests.")}
+
+    assert not {name for name in modules for part in name.split(".") if re.match(r"test_|conftest$", part)}
 
 
 CHILDREN = ["dia_server.engine.espeak", "dia_server.audio.prompt", "dia_server.services.voices.transcriber"]

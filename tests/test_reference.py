@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import requests
 
+from tests.examples import Block, blocks, run
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.recordings import wav_file
-from tests.test_docs import Block, blocks, run
 
 REFERENCE = Path(__file__).with_name("api-reference.md")
 PORT = "7860"

@@ -1,8 +1,7 @@
 """A real Chromium before a real server. Where there is none, every test here is skipped and says so."""
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,30 +9,15 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.browser.studio import Studio
+from tests.browser.chromium import CHROMIUM, FLAGS, TAP
+from tests.browser.content import add_voice
+from tests.browser.studio import OpenStudio, Studio
 from tests.live.server import Server
-from tests.recordings import wav_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PUBLIC_NAME = "evil.example"
-"""Leads to this machine, for the browser only."""
-FLAGS = [
-    f"--host-resolver-rules=MAP {PUBLIC_NAME} 127.0.0.1",
-    "--no-sandbox",  # containers have no user namespaces to make one of
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",  # a microphone that beeps
-    "--use-fake-ui-for-media-stream",
-]
-TAP = Path(__file__).parent / "tap.js"
 STEADY = Path(__file__).parents[1] / "live" / "failing_server.py"
-
-OpenStudio = Callable[..., Studio]
 
 
 @pytest.fixture(scope="package")
@@ -79,12 +63,7 @@ def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) 
 def furnished(server: Server) -> Server:
     """The same server with a recording, a voice and jobs, so that no view is empty."""
     with httpx.Client(base_url=server.url, timeout=30) as client:
-        client.post(
-            "/audio_prompts/upload",
-            data={"prompt_id": "grandmother"},
-            files={"audio_file": ("sample.wav", wav_file(3.0))},
-        ).raise_for_status()
-        client.post("/voice_mappings", json={"voice_id": "grandmother", "audio_prompt": "grandmother"})
+        add_voice(client)
         for text in ("[S1] Chapter one. [S2] Already?", "The second chapter."):
             client.post("/generate?async_mode=true", json={"text": text}).raise_for_status()
     return server

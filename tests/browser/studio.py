@@ -1,6 +1,7 @@
 """The page as its users see it."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,3 +95,6 @@ class Studio:
             for rule in result["violations"]
             for node in rule["nodes"]
         ]
+
+
+OpenStudio = Callable[..., Studio]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import TAP
+from tests.browser.chromium import TAP
 from tests.live.server import Server
 
 if TYPE_CHECKING:

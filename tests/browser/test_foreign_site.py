@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.browser.conftest import PUBLIC_NAME
+from tests.browser.chromium import PUBLIC_NAME
+from tests.browser.content import add_voice
 from tests.browser.pages import site
 from tests.live.server import Server
 from tests.recordings import wav_file
@@ -88,12 +89,7 @@ def furnish(server: Server) -> None:
         client.put("/config", json={"output_retention_hours": 24}).raise_for_status()
         for name in PLANTED:
             client.delete(f"/audio_prompts/{name}")
-        client.post(
-            "/audio_prompts/upload",
-            data={"prompt_id": "grandmother"},
-            files={"audio_file": ("sample.wav", wav_file(3.0))},
-        ).raise_for_status()
-        client.post("/voice_mappings", json={"voice_id": "grandmother", "audio_prompt": "grandmother"})
+        add_voice(client)
         client.post("/generate?async_mode=true", json={"text": "A secret."}).raise_for_status()
     (server.data_dir / "audio_prompts" / "dropped.wav").write_bytes(wav_file(1.0))
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.browser.conftest import OpenStudio
+from tests.browser.studio import OpenStudio
 from tests.live.server import Server
 
 if TYPE_CHECKING:

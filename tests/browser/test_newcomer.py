@@ -11,8 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.browser.conftest import OpenStudio
-from tests.browser.studio import Studio
+from tests.browser.studio import OpenStudio, Studio
 from tests.live.server import Server
 
 ROOT = Path(__file__).parents[2]

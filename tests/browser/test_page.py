@@ -6,8 +6,7 @@ import httpx
 import pytest
 
 from dia_server.web.controllers.docs import PAGES, STATIC
-from tests.browser.conftest import OpenStudio
-from tests.browser.studio import VIEWS, Studio
+from tests.browser.studio import VIEWS, OpenStudio, Studio
 from tests.live.server import Server
 
 WEIGHT = 150_000

@@ -9,8 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.browser.conftest import OpenStudio
-from tests.browser.studio import Studio
+from tests.browser.studio import OpenStudio, Studio
 from tests.live.server import Server
 
 if TYPE_CHECKING:

@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import conftest
 from tests.live.server import Server
-
-server = conftest.server
 
 HERE = Path(__file__).parent
 NODE_MODULES = HERE / "node_modules"

@@ -12,8 +12,8 @@ import pytest
 from openai import DefaultHttpxClient, OpenAI
 
 from tests.clients.audio import seconds
+from tests.live.clients import active, ask
 from tests.live.server import Server
-from tests.live.test_disconnect import active, ask
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import create_engine
 
 from dia_server.db.engine import Database
-from dia_server.db.migrate import script_location
 from dia_server.db.models import AudioPrompt, Base
-
-
-def upgrade_to(connection: Connection, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(script_location()))
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+from tests.db.revisions import upgrade_to
 
 
 async def test_voices_of_an_older_database_are_kept(tmp_path: Path) -> None:

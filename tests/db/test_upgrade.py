@@ -15,9 +15,9 @@ from dia_server.audio import prompt
 from dia_server.db.engine import Database
 from dia_server.db.models import Base
 from dia_server.settings import Settings
-from tests.db.test_revision_0002 import upgrade_to
+from tests.db.revisions import upgrade_to
+from tests.job_client import over
 from tests.recordings import wav_file
-from tests.web.controllers.test_jobs import over
 
 LEFT = Path(__file__).with_name("revision_0003.sql")
 Rows = dict[str, list[dict[str, Any]]]

@@ -1,41 +1,16 @@
 """Background work in the engine: it goes last, leaves room, and still comes to its turn."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from dia_server.engine.engine import Engine
-from dia_server.engine.generation import Generation
 from dia_server.engine.types import Utterance
-from tests.tones import Gate, ToneModel, loader
-
-
-@asynccontextmanager
-async def started(model: ToneModel, max_waiting: int = 64) -> AsyncIterator[Engine]:
-    engine = Engine("preview", loader(model), max_waiting=max_waiting)
-    engine.start()
-    while not engine.ready:
-        await asyncio.sleep(0.01)
-    try:
-        yield engine
-    finally:
-        await asyncio.to_thread(engine.stop)
+from tests.engine.running import finish, order, started
+from tests.tones import Gate, ToneModel
 
 
 def utterance(text: str) -> Utterance:
     return Utterance(text, "aria", seed=1)
-
-
-async def finish(*generations: Generation) -> None:
-    for generation in generations:
-        async with generation:
-            assert [chunk async for chunk in generation][-1].done
-
-
-def order(model: ToneModel) -> str:
-    return "".join(seen.text for seen in model.seen)
 
 
 async def test_background_work_waits_for_the_others_but_not_for_ever() -> None:

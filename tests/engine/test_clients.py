@@ -6,7 +6,7 @@ import pytest
 
 from dia_server.engine.types import Flow, Utterance
 from dia_server.errors import Overloaded
-from tests.engine.test_background import finish, order, started
+from tests.engine.running import finish, order, started
 from tests.tones import Gate, ToneModel
 
 

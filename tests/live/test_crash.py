@@ -13,6 +13,7 @@ import pytest
 from dia_server.audio.wav import pcm16
 from dia_server.engine.types import SAMPLE_RATE
 from tests.live import slow_server
+from tests.live.jobs import submit
 from tests.live.server import Server
 from tests.tones import CHUNK
 
@@ -62,11 +63,6 @@ def test_jobs_and_kills_make_one_result_of_each_job(tmp_path: Path, jobs: int, k
     # every generation that came to its end is counted together with its job's completion, and once
     assert stats == {"total": jobs, "successful": jobs, "failed": 0, "success_rate": 100.0}
     assert counted_audio(tmp_path) == pytest.approx(sum(lengths))
-
-
-def submit(server: Server, text: str) -> str:
-    answer = httpx.post(f"{server.url}/generate?async_mode=true", json={"text": text})
-    return str(answer.json()["job_id"])
 
 
 def results(folder: Path) -> list[Path]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import httpx
 
 from tests.live import crashing_server
+from tests.live.jobs import submit
 from tests.live.server import Server
-from tests.live.test_crash import submit
 
 
 def test_a_job_that_crashes_the_server_is_failed_at_the_third_start(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.engine.dia.tiny import save_dac, save_dia, tiny_dia
+from tests.live.clients import active, ask, wait_for
 from tests.live.server import Server
-from tests.live.test_disconnect import active, ask, wait_for
 
 SLOTS = 4
 TOKENS = 100

@@ -1,35 +1,12 @@
 """Clients that go away while their speech is made."""
 
-import http.client
-import json
 import time
-from typing import Any
 
 import httpx
 import pytest
 
+from tests.live.clients import LONG, ask, wait_for
 from tests.live.server import Server
-
-LONG = ("This sentence takes a little while to say. " * 95)[:4096]
-
-
-def active(server: Server) -> int:
-    return int(httpx.get(f"{server.url}/health").json()["active_jobs"])
-
-
-def wait_for(server: Server, *, busy: bool) -> float:
-    """Wait until there are active utterances, or none; returns how long that took, in seconds."""
-    started = time.monotonic()
-    while (active(server) > 0) != busy:
-        assert time.monotonic() - started < 10
-        time.sleep(0.005)
-    return time.monotonic() - started
-
-
-def ask(server: Server, path: str, body: dict[str, Any]) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port)
-    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-    return connection
 
 
 @pytest.mark.parametrize(("path", "field"), [("/generate", "text"), ("/v1/audio/speech", "input")])

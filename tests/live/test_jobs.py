@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.live.jobs import status
 from tests.live.server import Server, free_port
 from tests.live.websocket import WebSocketClient
 
@@ -22,10 +23,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     with Server(folder, rate_limit_generate=0, rate_limit_jobs=0, max_batch=2) as server:
         yield server
-
-
-def status(server: Server, job_id: str) -> str:
-    return str(httpx.get(f"{server.url}/jobs/{job_id}").json()["status"])
 
 
 @pytest.mark.parametrize(

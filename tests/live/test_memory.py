@@ -4,8 +4,8 @@ import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.live.clients import wait_for
 from tests.live.server import Server
-from tests.live.test_disconnect import wait_for
 from tests.memory import linux_only, resident_of
 
 TEXT = "This takes a little while to say. " * 20

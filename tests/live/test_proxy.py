@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.live.clients import LONG
 from tests.live.server import Server, free_port
-from tests.live.test_disconnect import LONG
 from tests.live.websocket import WebSocketClient
 from tests.recordings import wav_file
 

@@ -1,9 +1,6 @@
 """Speech that is sent while it is made, by a real server."""
 
-import contextlib
-import http.client
 import json
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -14,8 +11,8 @@ import pytest
 from openai import OpenAI
 
 from benchmarks.load import resident_mb
+from tests.live.clients import LONG, Reader, wait_for
 from tests.live.server import Server
-from tests.live.test_disconnect import LONG, wait_for
 from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only
 
@@ -74,35 +71,6 @@ def test_a_failure_on_the_way_is_seen_by_the_client(slow: Server, extra: dict[st
 
 
 FAST = 10_000_000
-
-
-class Reader:
-    """Reads an answer as slowly as it is told, with what buffers a socket has by itself."""
-
-    def __init__(self, server: Server, text: str) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port)
-        self._connection.connect()
-        assert self._connection.sock is not None
-        self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        self.port: int = self._connection.sock.getsockname()[1]
-        body = json.dumps({"text": text, "stream": True, "speed": 0.25})
-        self._connection.request("POST", "/generate", body, {"content-type": "application/json"})
-
-    def __enter__(self) -> "Reader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def read_for(self, seconds: float, *, per_second: int) -> None:
-        answer = self._connection.getresponse()
-        assert answer.status == 200
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            assert answer.read(per_second // 10)
-            time.sleep(0.1)
-        with contextlib.suppress(OSError):
-            answer.close()
 
 
 @linux_only

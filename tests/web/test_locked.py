@@ -13,8 +13,8 @@ from litestar.testing import TestClient
 from dia_server.app import create_app
 from dia_server.db import engine as database
 from dia_server.settings import Settings
+from tests.job_client import connect, names
 from tests.recordings import wav_file
-from tests.web.controllers.test_jobs import connect, names
 
 Client = TestClient[Litestar]
 

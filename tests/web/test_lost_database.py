@@ -8,8 +8,8 @@ import pytest
 
 from dia_server.db import file as database_file
 from dia_server.settings import Settings
+from tests.job_client import HELLO, Client, over, serving, submit
 from tests.tones import ToneModel
-from tests.web.controllers.test_jobs import HELLO, Client, over, serving, submit
 
 
 async def ready(client: Client) -> int:

@@ -11,9 +11,9 @@ from dia_server.services.jobs import worker as job_worker
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import JobStore
 from dia_server.settings import Settings
+from tests.job_client import HELLO, change, job, over, serving, submit
 from tests.tones import Gate, ToneModel
 from tests.waiting import until
-from tests.web.controllers.test_jobs import HELLO, change, job, over, serving, submit
 
 Once = Callable[[type[Any], str, Exception], list[str]]
 

@@ -11,8 +11,8 @@ from dia_server.services.jobs.store import MAX_ATTEMPTS, Job, JobStore
 from dia_server.services.speech.service import SpeechRequest
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
+from tests.job_client import over, serving, submit
 from tests.tones import FatalModel
-from tests.web.controllers.test_jobs import over, serving, submit
 
 
 @pytest.fixture

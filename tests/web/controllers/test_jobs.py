@@ -2,62 +2,23 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
 import pytest
-from litestar import Litestar
-from litestar.testing import AsyncTestClient, TestClient
+from litestar.testing import TestClient
 
 from dia_server.app import create_app
 from dia_server.db import engine as database
 from dia_server.engine.engine import Engine
 from dia_server.services.jobs import worker as job_worker
-from dia_server.services.jobs.outputs import MARK
 from dia_server.settings import Settings
+from tests.job_client import HELLO, Client, change, connect, job, names, over, serving, submit
 from tests.tones import Gate, ToneModel, loader
-from tests.waiting import until
-
-Client = AsyncTestClient[Litestar]
-
-HELLO = {"text": "Hello, async world!", "voice_id": "aria"}
-
-
-@asynccontextmanager
-async def serving(settings: Settings, model: ToneModel) -> AsyncIterator[Client]:
-    app = create_app(settings, Engine("preview", loader(model), max_waiting=8))
-    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
-        await until(lambda: loaded(client))
-        yield client
-
-
-async def loaded(client: Client) -> bool:
-    return bool((await client.get("/health")).json()["model_loaded"])
-
-
-async def submit(client: Client, **fields: Any) -> str:
-    answer = await client.post("/generate?async_mode=true", json=HELLO | fields)
-    assert answer.status_code == 200
-    return str(answer.json()["job_id"])
-
-
-async def job(client: Client, job_id: str) -> dict[str, Any]:
-    details: dict[str, Any] = (await client.get(f"/jobs/{job_id}")).json()
-    return details
-
-
-async def over(client: Client, job_id: str) -> dict[str, Any]:
-    """The job once it is finished."""
-
-    async def finished() -> bool:
-        return (await job(client, job_id))["status"] not in {"pending", "processing"}
-
-    await until(finished)
-    return await job(client, job_id)
 
 
 async def test_a_job_is_as_the_reference_has_it(settings: Settings) -> None:
@@ -318,24 +279,9 @@ async def test_a_full_disk_fails_jobs_and_leaves_no_trace(
         assert (await over(client, await submit(client)))["status"] == "completed"
 
 
-def names(settings: Settings) -> set[str]:
-    """Of all files in the folder of results, but for its mark."""
-    return {path.name for path in settings.audio_outputs.iterdir()} - {MARK}
-
-
-def connect(settings: Settings) -> sqlite3.Connection:
-    return sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3", isolation_level=None)
-
-
 def attempts(settings: Settings) -> set[int]:
     with closing(connect(settings)) as connection:
         return {count for (count,) in connection.execute("SELECT attempts FROM jobs")}
-
-
-def change(settings: Settings, statement: str) -> None:
-    connection = connect(settings)
-    connection.execute(statement)
-    connection.close()
 
 
 async def test_a_row_that_this_version_cannot_read_hides_no_other(settings: Settings) -> None:

@@ -19,8 +19,8 @@ from dia_server.engine.engine import Engine
 from dia_server.engine.types import Model
 from dia_server.services.jobs import worker as job_worker
 from dia_server.settings import Settings
+from tests.job_client import connect
 from tests.tones import Gate, ToneModel, loader
-from tests.web.controllers.test_jobs import connect
 
 MAX_WAITING = 8
 PLACES = 7

@@ -7,8 +7,8 @@ from dia_server.app import create_app
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Flow
 from dia_server.settings import Settings
+from tests.job_client import HELLO, over, serving, submit
 from tests.tones import ToneModel, loader
-from tests.web.controllers.test_jobs import HELLO, over, serving, submit
 
 SPEECH = {"input": "Hello!", "voice": "aria"}
 
