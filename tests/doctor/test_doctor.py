@@ -18,7 +18,7 @@ import pytest
 
 from dia_server.configuration import default_config
 from dia_server.db.engine import Database
-from dia_server.doctor import data, examine, hearing, machine, network, sound, weights
+from dia_server.doctor import audio, data, examine, machine, network, weights, whisper
 from dia_server.doctor.finding import Finding, ok
 from dia_server.engine.devices import Device
 from dia_server.engine.espeak import Espeak
@@ -122,9 +122,9 @@ def test_a_device_that_is_not_there_is_wrong(
 
 
 def test_whisper_is_looked_for(settings: Settings, whisper_folder: Path, tmp_path: Path) -> None:
-    whole = hearing.check_whisper(changed(settings, whisper_model=str(whisper_folder)))
-    broken = hearing.check_whisper(changed(settings, whisper_model=str(tmp_path)))
-    misspelt = hearing.check_whisper(changed(settings, whisper_model="bas"))
+    whole = whisper.check_whisper(changed(settings, whisper_model=str(whisper_folder)))
+    broken = whisper.check_whisper(changed(settings, whisper_model=str(tmp_path)))
+    misspelt = whisper.check_whisper(changed(settings, whisper_model="bas"))
 
     assert [one(findings, "Whisper").grade for findings in (whole, broken, misspelt)] == [
         "ok",
@@ -187,8 +187,8 @@ def test_weights_in_the_hubs_cache_are_found_and_missing_ones_not_downloaded(tmp
 
 
 def test_formats_and_espeak_are_tried(settings: Settings) -> None:
-    assert "opus" in one(sound.check_formats(settings), "Formats").text
-    assert [finding.grade for finding in sound.check_espeak(settings)] == ["ok"]
+    assert "opus" in one(audio.check_formats(settings), "Formats").text
+    assert [finding.grade for finding in audio.check_espeak(settings)] == ["ok"]
 
 
 def test_a_missing_espeak_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_a_missing_espeak_is_wrong(settings: Settings, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(NativeWorker, "wait", refuse)
 
-    (finding,) = sound.check_espeak(settings)
+    (finding,) = audio.check_espeak(settings)
 
     assert finding.grade == "wrong"
     assert "Install espeakng-loader anew" in finding.text

@@ -6,7 +6,7 @@ check is a function from the settings to findings; one that fails unexpectedly i
 
 from collections.abc import Callable, Iterable, Iterator
 
-from dia_server.doctor import data, hearing, machine, network, sound, weights
+from dia_server.doctor import audio, data, machine, network, weights, whisper
 from dia_server.doctor.finding import Finding, wrong
 from dia_server.settings import Settings
 
@@ -16,9 +16,9 @@ CHECKS: tuple[Check, ...] = (
     machine.check_python,
     machine.check_gpu,
     weights.check_weights,
-    sound.check_formats,
-    sound.check_espeak,
-    hearing.check_whisper,
+    audio.check_formats,
+    audio.check_espeak,
+    whisper.check_whisper,
     data.check_folder,
     data.check_database,
     network.check_port,
