@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from litestar.testing import AsyncTestClient
 
-from dia_server import app, engines
+from dia_server import composition, engines
 from dia_server.app import create_app
 from dia_server.engine.devices import Device
 from dia_server.engine.types import LoadModel, Model
@@ -30,7 +30,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
     def here(load: LoadModel) -> LoadModel:
         return load
 
-    monkeypatch.setattr(app, "accelerators", lambda: [Device(f"cuda:{i}", "GPU", 2**34) for i in range(2)])
+    gpus = [Device(f"cuda:{i}", "GPU", 2**34) for i in range(2)]
+    monkeypatch.setattr(composition, "accelerators", lambda: gpus)
     monkeypatch.setattr(engines, "load_dia", load)
     monkeypatch.setattr(engines, "in_worker", here)
     return devices

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from dia_server import app, cli
+from dia_server import cli, composition
 from dia_server.engine.devices import Device
 from dia_server.engine.engine import Engine
 from dia_server.services.config import Config
@@ -27,5 +27,5 @@ def engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config])
 
 
 if __name__ == "__main__":
-    app.choose_engine = engine  # type: ignore[attr-defined]
+    composition.choose_engine = engine  # type: ignore[attr-defined]
     cli.main()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from dia_server import app, cli
+from dia_server import cli, composition
 from dia_server.engine.devices import Device
 from dia_server.engine.engine import Engine
 from dia_server.services.config import Config
@@ -28,5 +28,5 @@ def slow_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Con
 
 
 if __name__ == "__main__":
-    app.choose_engine = slow_engine  # type: ignore[attr-defined]
+    composition.choose_engine = slow_engine  # type: ignore[attr-defined]
     cli.main()

@@ -1,0 +1,113 @@
+"""The services of one server, built from the settings and wired to each other."""
+
+from collections.abc import Collection
+
+from dia_server import __version__, logs
+from dia_server.configuration import default_config, set_variables
+from dia_server.crash_mark import CrashMark
+from dia_server.db.engine import Database
+from dia_server.db.lock import ServerLock
+from dia_server.engine.devices import accelerators
+from dia_server.engine.pool import AnyEngine
+from dia_server.engines import choose_engine
+from dia_server.services.config import Config, ConfigService
+from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.recorder import Recorder
+from dia_server.services.jobs.retention import Retention
+from dia_server.services.jobs.service import JobService
+from dia_server.services.jobs.store import JobStore
+from dia_server.services.jobs.worker import JobWorker
+from dia_server.services.server.announcement import Announcement
+from dia_server.services.server.metrics import Metrics
+from dia_server.services.server.resources import ResourceMonitor
+from dia_server.services.server.shutdown import Shutdown
+from dia_server.services.server.stats import StatsService
+from dia_server.services.server.status import StatusService
+from dia_server.services.speech.narrator import Narrator
+from dia_server.services.speech.service import SpeechService
+from dia_server.services.speech.word_check import WordCheck
+from dia_server.services.voices.prompt_decoder import PromptDecoder
+from dia_server.services.voices.prompt_folder import PromptFolder
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.service import VoiceService
+from dia_server.services.voices.transcripts import TranscriptService
+from dia_server.services.voices.voice_prompts import VoicePrompts
+from dia_server.services.voices.whisper import Whisper
+from dia_server.serving import is_listening
+from dia_server.settings import Settings
+
+
+class Services:
+    """Builds every service; nothing is opened, loaded or started before the lifespan does it."""
+
+    def __init__(self, conf: Settings, given: Collection[str], engine: AnyEngine | None) -> None:
+        self.conf = conf
+        gpus = accelerators()
+        self.lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
+        self.database = Database(conf.sqlalchemy_url)
+        self.config = ConfigService(self.database.sessions, default_config(conf), set_variables(given))
+        self.engine = engine or choose_engine(conf, gpus, lambda: self.config.current)
+        self._build_voices()
+        self._build_speech_and_jobs()
+        self._build_server(gpu_count=len(gpus), monitor=ResourceMonitor(gpus))
+        self.config.subscribe(self._apply)
+
+    def _build_voices(self) -> None:
+        conf = self.conf
+        self.voices = VoiceService(self.database.sessions)
+        self.prompt_decoder = PromptDecoder()
+        self.prompt_folder = PromptFolder(conf.audio_prompts, self.prompt_decoder.make)
+        self.prompts = PromptService(self.database.sessions, self.prompt_folder, self.voices)
+        self.whisper = Whisper(conf.whisper_model, idle_s=conf.whisper_idle)
+        self.transcripts = TranscriptService(
+            self.prompts,
+            self.prompt_folder,
+            self.whisper,
+            auto_transcribe=conf.auto_transcribe,
+            wait_s=conf.transcribe_wait,
+        )
+
+    def _build_speech_and_jobs(self) -> None:
+        conf = self.conf
+        self.job_store = JobStore(self.database)
+        self.outputs = Outputs(conf.audio_outputs)
+        self.recorder = Recorder(self.job_store, self.outputs, self.config)
+        words = WordCheck(self.whisper.transcribe, conf.guard_word_errors)
+        narrator = Narrator(
+            self.engine,
+            retries=conf.guard_retries,
+            exceeds_limit=words.exceeds_limit if conf.guard_word_errors else None,
+        )
+        self.speech = SpeechService(
+            narrator,
+            self.voices,
+            VoicePrompts(self.prompts, self.prompt_folder),
+            self.config,
+            self.recorder.finished,
+            max_characters=conf.max_characters,
+        )
+        self.job_worker = JobWorker(self.engine, self.speech, self.job_store, self.outputs)
+        self.jobs = JobService(self.engine, self.speech, self.job_store, self.job_worker, self.outputs)
+        self.retention = Retention(self.job_store, self.outputs, self.config)
+
+    def _build_server(self, gpu_count: int, monitor: ResourceMonitor) -> None:
+        conf = self.conf
+        self.crash_mark = CrashMark(conf.data_dir)
+        self.stats = StatsService(self.database.reads, monitor)
+        self.metrics = Metrics(__version__, self.engine, self.job_store, monitor)
+        self.shutdown = Shutdown(conf.shutdown_timeout, self.engine, self.job_worker)
+        self.announcement = Announcement(self.engine, conf.url, is_listening)
+        self.status = StatusService(
+            self.engine,
+            self.database,
+            self.shutdown,
+            gpu_count=gpu_count,
+            max_characters=conf.max_characters,
+        )
+
+    def _apply(self, config: Config) -> None:
+        """Hand changed configuration to the parts that keep a copy of it."""
+        level = "info" if self.conf.log_level == "debug" else self.conf.log_level
+        logs.set_level("debug" if config.debug_mode else level)
+        self.transcripts.auto_transcribe = config.auto_transcribe
+        self.whisper.model_size = config.whisper_model_size

@@ -1,0 +1,90 @@
+"""Start and stop of the services, in order."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from dia_server.composition import Services
+from dia_server.errors import StorageUnavailable
+from dia_server.services.server.shutdown import Shutdown
+from dia_server.services.voices.transcripts import TranscriptService
+from dia_server.serving import NOTICE
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def run_services(services: Services) -> AsyncIterator[None]:
+    """Start the services; stop them in reverse order afterwards, also where a start fails."""
+    async with AsyncExitStack() as stack:
+        await _open_data(services, stack)
+        await _start_voices(services, stack)
+        await _open_outputs(services, stack)
+        _start_engine(services, stack)
+        await _start_jobs(services, stack)
+        listen_for_shutdown(services.shutdown)
+        services.announcement.start()
+        stack.push_async_callback(services.announcement.stop)
+        yield
+    log.info("stopped")
+
+
+async def _open_data(services: Services, stack: AsyncExitStack) -> None:
+    """Lock the data against a second server, migrate the database and load what stays in memory."""
+    await asyncio.to_thread(services.lock.acquire)
+    stack.callback(services.lock.release)
+    stack.push_async_callback(services.database.close)
+    await services.database.upgrade()
+    await services.config.load()
+    await services.voices.load()
+    await services.prompts.load()
+
+
+async def _start_voices(services: Services, stack: AsyncExitStack) -> None:
+    stack.push_async_callback(asyncio.to_thread, services.prompt_decoder.close)
+    stack.push_async_callback(services.transcripts.close)
+    stack.push_async_callback(services.whisper.close)
+    if services.config.current.auto_discover_prompts:
+        await discover(services.transcripts)
+
+
+async def _open_outputs(services: Services, stack: AsyncExitStack) -> None:
+    oldest = next((file for *_, file in await services.job_store.files_after(0, 1)), None)
+    await services.outputs.prepare(oldest=oldest)
+    services.recorder.start()
+    stack.push_async_callback(services.recorder.stop)
+
+
+def _start_engine(services: Services, stack: AsyncExitStack) -> None:
+    services.engine.start()
+    stack.push_async_callback(asyncio.to_thread, services.engine.stop)
+    services.config.set_effective(
+        worker_count=services.engine.worker_count,
+        gpu_mode=services.config.current.gpu_mode if services.conf.device == "auto" else "single",
+    )
+
+
+async def _start_jobs(services: Services, stack: AsyncExitStack) -> None:
+    await services.job_worker.start(services.crash_mark.read())
+    services.crash_mark.clear()
+    stack.push_async_callback(lambda: services.job_worker.stop(services.shutdown.left_s))
+    stack.push_async_callback(services.shutdown.close)
+    services.retention.start()
+    stack.push_async_callback(services.retention.stop)
+
+
+async def discover(transcripts: TranscriptService) -> None:
+    """Register new files of `audio_prompts/`; log an unreadable folder, since the server works without."""
+    try:
+        await transcripts.discover(wait=False)
+    except StorageUnavailable as error:
+        log.error("audio prompts not discovered", cause=str(error))
+
+
+def listen_for_shutdown(shutdown: Shutdown) -> None:
+    """Begin the shutdown on the main process's signal; tests run the app on threads, without signals."""
+    if NOTICE is not None and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(NOTICE, shutdown.begin)
