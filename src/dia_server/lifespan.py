@@ -11,7 +11,7 @@ from dia_server.composition import Services
 from dia_server.errors import StorageUnavailable
 from dia_server.services.server.shutdown import Shutdown
 from dia_server.services.voices.transcripts import TranscriptService
-from dia_server.serving import NOTICE
+from dia_server.serving import SHUTDOWN_SIGNAL
 
 log = structlog.get_logger()
 
@@ -86,5 +86,5 @@ async def discover(transcripts: TranscriptService) -> None:
 
 def listen_for_shutdown(shutdown: Shutdown) -> None:
     """Begin the shutdown on the main process's signal; tests run the app on threads, without signals."""
-    if NOTICE is not None and threading.current_thread() is threading.main_thread():
-        asyncio.get_running_loop().add_signal_handler(NOTICE, shutdown.begin)
+    if SHUTDOWN_SIGNAL is not None and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(SHUTDOWN_SIGNAL, shutdown.begin)

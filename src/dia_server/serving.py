@@ -31,7 +31,7 @@ except ImportError:  # Windows has no such limits
 
 log = structlog.get_logger()
 
-NOTICE = getattr(signal, "SIGUSR1", None)
+SHUTDOWN_SIGNAL = getattr(signal, "SIGUSR1", None)
 """What a worker is sent when the server is to end; None where there are no such signals."""
 
 KILL_AFTER_S = 5
@@ -63,7 +63,7 @@ def is_listening() -> bool:
     return all(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for listener in _listeners)
 
 
-class NoticingServer(MPServer):
+class GracefulServer(MPServer):
     _ssp: Any
     _shd: Any
     _sso: Any
@@ -92,10 +92,10 @@ class NoticingServer(MPServer):
         super().shutdown(exit_code)  # type: ignore[no-untyped-call]
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
-        if NOTICE is not None:
+        if SHUTDOWN_SIGNAL is not None:
             for worker in self.wrks:
                 if worker.inner.is_alive():
-                    os.kill(worker.inner.pid, NOTICE)
+                    os.kill(worker.inner.pid, SHUTDOWN_SIGNAL)
         super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
@@ -122,11 +122,13 @@ def _connections() -> int:
 
 def run(conf: Settings) -> None:
     """Serve until a signal comes."""
-    if NOTICE is not None:  # a worker that is not yet listening inherits this, and is not ended by it
-        signal.signal(NOTICE, signal.SIG_IGN)
+    if (
+        SHUTDOWN_SIGNAL is not None
+    ):  # a worker that is not yet listening inherits this, and is not ended by it
+        signal.signal(SHUTDOWN_SIGNAL, signal.SIG_IGN)
     logs.configure(conf.log_format, conf.log_level)
     warn_if_exposed(conf)
-    server = NoticingServer(
+    server = GracefulServer(
         "dia_server.app:create_app",
         address=conf.host,
         port=conf.port,
