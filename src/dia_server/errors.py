@@ -8,6 +8,7 @@ ServerError
 ├── InvalidVoiceId         404  INVALID_VOICE_ID
 ├── Conflict               409  CONFLICT
 ├── JobNotComplete         409  JOB_NOT_COMPLETE
+├── PayloadTooLarge        413  PAYLOAD_TOO_LARGE
 ├── MisdirectedRequest     421  MISDIRECTED_REQUEST
 ├── Invalid                422  VALIDATION_ERROR
 ├── TextTooLong            422  TEXT_TOO_LONG
@@ -78,6 +79,10 @@ class Conflict(ServerError):
 
 class JobNotComplete(ServerError):
     status, code = 409, "JOB_NOT_COMPLETE"
+
+
+class PayloadTooLarge(ServerError):
+    status, code = 413, "PAYLOAD_TOO_LARGE"
 
 
 class MisdirectedRequest(ServerError):

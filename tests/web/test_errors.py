@@ -17,7 +17,7 @@ Body = dict[str, Any]
 
 
 def assert_native(body: Body, code: str) -> None:
-    assert body.keys() == {"detail", "error_code", "timestamp"}
+    assert body.keys() - {"param", "limit"} == {"detail", "error_code", "timestamp"}
     assert body["error_code"] == code
     assert datetime.fromisoformat(body["timestamp"]).tzinfo is not None
 
@@ -25,7 +25,7 @@ def assert_native(body: Body, code: str) -> None:
 def assert_openai(body: Body, code: str, param: str | None = None) -> None:
     assert body.keys() == {"error", "detail", "error_code", "timestamp"}
     assert body["error_code"] == code
-    assert body["error"].keys() == {"message", "type", "param", "code"}
+    assert body["error"].keys() - {"limit"} == {"message", "type", "param", "code"}
     assert (body["error"]["code"], body["error"]["param"]) == (code.lower(), param)
     assert body["error"]["message"] == body["detail"]
 
@@ -70,6 +70,38 @@ async def test_bad_input_is_named_with_its_limit(
     assert answer.status_code == status
     assert_native(answer.json(), code)
     assert field in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param", "limit"),
+    [
+        ({"text": "x" * 4097}, "text", 4096),
+        ({"speed": 0.24}, "speed", 0.25),
+        ({"cfg_scale": 10.1}, "cfg_scale", 10),
+        ({"max_tokens": 99}, "max_tokens", 100),
+        ({"seed": 2**32}, "seed", 2**32 - 1),
+        ({"top_p": -0.1}, "top_p", 0),
+        ({"role": "narrator"}, "role", None),
+        ({"voice_id": "nobody"}, "voice_id", None),
+        ({"text": "x" * 2_000_000}, None, 1024 * 1024),
+    ],
+    ids=str,
+)
+async def test_errors_carry_the_field_and_the_limit(
+    client: Client, wrong: Body, param: str | None, limit: float | None
+) -> None:
+    body = (await client.post("/generate", json={"text": "Hi", **wrong})).json()
+
+    assert (body.get("param"), body.get("limit")) == (param, limit)
+    assert None not in body.values()
+
+
+async def test_openai_errors_and_query_parameters_carry_the_limit_too(client: Client) -> None:
+    speech = await client.post("/v1/audio/speech", json={"input": "x" * 4097})
+    jobs = await client.get("/jobs?limit=1001")
+
+    assert (speech.json()["error"]["param"], speech.json()["error"]["limit"]) == ("input", 4096)
+    assert (jobs.json()["param"], jobs.json()["limit"]) == ("limit", 1000)
 
 
 @pytest.mark.parametrize("edge", [{"top_p": 0}, {"top_p": 1}, {"speed": 4}, {"max_tokens": 100}, {"seed": 0}])

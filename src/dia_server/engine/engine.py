@@ -146,6 +146,7 @@ class Engine:
         if full:
             raise Overloaded(
                 f"{places} requests{whose} are waiting already (DIA_MAX_WAITING)",
+                limit=places,
                 retry_after=OVERLOADED_RETRY_S,
             )
 

@@ -8,10 +8,10 @@ from typing import Any
 import structlog
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from dia_server.errors import ServerError
-from dia_server.web.requests.json_body import name_choices
+from dia_server.web.requests.json_body import bound_in, name_choices
 from dia_server.web.schemas import Error, OpenAIError, OpenAIErrorDetail
 
 log = structlog.get_logger()
@@ -38,12 +38,13 @@ class Failure(Struct):
     code: str
     message: str
     param: str | None = None
+    limit: float | None = None
 
 
 def classify(exc: Exception) -> Failure:
     match exc:
         case ServerError():
-            return Failure(exc.status, exc.code, str(exc), exc.param)
+            return Failure(exc.status, exc.code, str(exc), exc.param, exc.limit)
         case ValidationException():
             return _validation(exc)
         case UnicodeDecodeError():  # Litestar lets this one through
@@ -61,7 +62,7 @@ def _validation(exc: ValidationException) -> Failure:
     if field in {None, "data"}:  # "data" is Litestar's name for the body as a whole
         message = "A request body is required" if message == "'data'" else message
         return Failure(422, "VALIDATION_ERROR", message)
-    return Failure(422, "VALIDATION_ERROR", f"{field}: {message}", field)
+    return Failure(422, "VALIDATION_ERROR", f"{field}: {message}", field, bound_in(message))
 
 
 def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Error | OpenAIError]:
@@ -102,7 +103,13 @@ def allow(methods: Iterable[str]) -> str:
 
 
 def _native(failure: Failure) -> Error:
-    return Error(failure.message, failure.code, datetime.now(UTC))
+    return Error(
+        failure.message,
+        failure.code,
+        datetime.now(UTC),
+        param=UNSET if failure.param is None else failure.param,
+        limit=UNSET if failure.limit is None else failure.limit,
+    )
 
 
 def _openai(failure: Failure) -> OpenAIError:
@@ -112,5 +119,6 @@ def _openai(failure: Failure) -> OpenAIError:
         type=OPENAI_TYPES.get(failure.status, kind),
         param=OPENAI_FIELDS.get(failure.param or "", failure.param),
         code=failure.code.lower(),
+        limit=UNSET if failure.limit is None else failure.limit,
     )
     return OpenAIError(detail, failure.message, failure.code, datetime.now(UTC))

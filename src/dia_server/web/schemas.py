@@ -422,10 +422,15 @@ class Stats(Struct):
     resources: ResourceStats
 
 
+ErrorLimit = Annotated[float, Meta(description="Largest or smallest value allowed, where one was crossed")]
+
+
 class Error(Struct):
     detail: str
     error_code: str
     timestamp: datetime
+    param: Annotated[str, Meta(description="Request field at fault")] | UnsetType = UNSET
+    limit: ErrorLimit | UnsetType = UNSET
 
 
 class OpenAIErrorDetail(Struct):
@@ -433,6 +438,7 @@ class OpenAIErrorDetail(Struct):
     type: str
     param: str | None
     code: str
+    limit: ErrorLimit | UnsetType = UNSET
 
 
 class OpenAIError(Struct):

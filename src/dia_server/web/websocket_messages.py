@@ -6,10 +6,9 @@
 from typing import Annotated, Literal
 
 import msgspec
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from msgspec import Meta, Struct
 
-from dia_server.errors import ServerError
+from dia_server.errors import PayloadTooLarge, ServerError
 from dia_server.web.requests import json_body
 from dia_server.web.schemas import GenerateRequest
 
@@ -99,6 +98,8 @@ class Cancelled(Struct, tag="cancelled", kw_only=True, omit_defaults=True):
 class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
     message: str
     error_code: str
+    param: str | None = None
+    limit: float | None = None
     job_id: str | None = None
     request_id: str | None = None
 
@@ -109,9 +110,9 @@ encode = msgspec.json.Encoder().encode
 
 
 def decode(text: str) -> Generate | Cancel:
-    """Raises BadRequest, Invalid, RequestEntityTooLarge."""
+    """Decode a message; raises BadRequest, Invalid, PayloadTooLarge."""
     if len(text.encode()) > MAX_MESSAGE:
-        raise RequestEntityTooLarge(f"A message may have {MAX_MESSAGE:,} bytes at most")
+        raise PayloadTooLarge(f"A message may have {MAX_MESSAGE:,} bytes at most", limit=MAX_MESSAGE)
     message: Generate | Cancel = json_body.decode(text, Generate | Cancel)
     return message
 

@@ -259,6 +259,7 @@ class SpeechService:
             raise Invalid(
                 f"The text asks for {planned.pauses_s:.0f} s of pauses; the limit is {MAX_PAUSES_S:.0f} s",
                 param="text",
+                limit=MAX_PAUSES_S,
             )
         wishes: dict[str, Any] = {
             "temperature": request.temperature,
@@ -284,6 +285,7 @@ class SpeechService:
             raise TextTooLong(
                 f"The text has {len(request.text)} characters; the limit is {self._max_characters}",
                 param="text",
+                limit=self._max_characters,
             )
         speaker = voice.primary_speaker
         if request.voice_id_2 is not None:

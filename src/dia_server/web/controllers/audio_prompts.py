@@ -94,11 +94,17 @@ class PromptController(Controller):
                     raise Invalid("prompt_id is required", param="prompt_id")
                 transcript = form.fields.get("transcript", "").strip() or None
                 if transcript is not None and len(transcript) > MAX_TRANSCRIPT:
-                    raise Invalid(f"transcript: at most {MAX_TRANSCRIPT:,} characters", param="transcript")
+                    raise Invalid(
+                        f"transcript: at most {MAX_TRANSCRIPT:,} characters",
+                        param="transcript",
+                        limit=MAX_TRANSCRIPT,
+                    )
                 try:
                     prompt = await prompt_service.add(prompt_id.strip(), form.file, transcript)
                 except UnusableAudio as error:
-                    raise UnusableAudio(f"{FILE_FIELD}: {error}", param=FILE_FIELD) from error
+                    raise UnusableAudio(
+                        f"{FILE_FIELD}: {error}", param=FILE_FIELD, limit=error.limit
+                    ) from error
         prompt = await transcript_service.complete(prompt)
         return AudioPromptUploaded(
             message="Audio prompt uploaded successfully",

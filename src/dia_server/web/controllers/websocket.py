@@ -112,7 +112,7 @@ class WebSocketSession:
                 self._spawn(self._cancel(message.job_id))
                 return
             if self._generations >= MAX_AT_ONCE:
-                raise Overloaded(f"{MAX_AT_ONCE} generations run for this socket already")
+                raise Overloaded(f"{MAX_AT_ONCE} generations run for this socket already", limit=MAX_AT_ONCE)
             self._count()
             self._generations += 1
             self._spawn(self._generate(message))
@@ -170,7 +170,14 @@ class WebSocketSession:
         if failure.code == "INTERNAL_SERVER_ERROR":
             log.error("generation failed", exc_info=error)
         await self._send(
-            messages.Error(message=failure.message, error_code=failure.code, job_id=job_id, request_id=name)
+            messages.Error(
+                message=failure.message,
+                error_code=failure.code,
+                param=failure.param,
+                limit=failure.limit,
+                job_id=job_id,
+                request_id=name,
+            )
         )
 
     async def _cancel(self, job_id: str) -> None:

@@ -47,6 +47,7 @@ class ApiKeys(ASGIMiddleware):
             wait = self._wrong.wait_s
             failure = RateLimitExceeded(
                 f"The API key is wrong, as were {MAX_WRONG_KEYS} before; try again in {wait} s",
+                limit=MAX_WRONG_KEYS,
                 retry_after=wait,
             )
             failure.headers = {"x-should-retry": "false"}  # type: ignore[attr-defined]  # it stays wrong

@@ -48,7 +48,7 @@ class RateLimit(ASGIMiddleware):
         if count > limit:
             wait = self._counts.wait_s
             failure = RateLimitExceeded(
-                f"More than {limit} requests a minute; try again in {wait} s", retry_after=wait
+                f"More than {limit} requests a minute; try again in {wait} s", limit=limit, retry_after=wait
             )
             failure.headers = headers  # type: ignore[attr-defined]
             raise failure

@@ -24,10 +24,14 @@ class ConcurrencyLimit:
         """Count as a holder while in the context; raises Overloaded when a limit is reached."""
         if self._held[address] >= self._each:
             raise Overloaded(
-                f"{self._each} {self._what} of one address are open already", retry_after=RETRY_S
+                f"{self._each} {self._what} of one address are open already",
+                limit=self._each,
+                retry_after=RETRY_S,
             )
         if self._held.total() >= self._total:
-            raise Overloaded(f"{self._total} {self._what} are open already", retry_after=RETRY_S)
+            raise Overloaded(
+                f"{self._total} {self._what} are open already", limit=self._total, retry_after=RETRY_S
+            )
         self._held[address] += 1
         try:
             yield

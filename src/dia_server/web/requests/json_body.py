@@ -1,6 +1,7 @@
 """JSON as clients send it, decoded strictly: of the very types that are documented."""
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -9,6 +10,8 @@ from msgspec import inspect
 from dia_server.errors import BadRequest, Invalid
 from dia_server.web.requests import nul
 
+BOUND = re.compile(r"[<>]=? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)$")
+"""The end of a msgspec message about a value, or a length, outside its bounds."""
 ESCAPED_NUL = "\\u0000"
 """The one way in which valid JSON can hold a NUL character."""
 
@@ -20,8 +23,9 @@ def decode(body: bytes | str, expected: Any) -> Any:
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at ")
         field = path.strip("`").removeprefix("$").removeprefix(".")
+        limit = bound_in(message)
         message += name_choices(expected, field)
-        raise Invalid(f"{field}: {message}" if field else message, param=field or None) from None
+        raise Invalid(f"{field}: {message}" if field else message, param=field or None, limit=limit) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise BadRequest(f"Not valid JSON: {error}") from None
     except RecursionError:
@@ -29,6 +33,13 @@ def decode(body: bytes | str, expected: Any) -> Any:
     if (ESCAPED_NUL in body) if isinstance(body, str) else (ESCAPED_NUL.encode() in body):
         nul.check_all(decoded)
     return decoded
+
+
+def bound_in(message: str) -> float | None:
+    """Return the bound that ends a msgspec message such as "Expected `int` <= 10", None if there is none."""
+    if not (match := BOUND.search(message)):
+        return None
+    return int(match[1]) if match[1].lstrip("-").isdigit() else float(match[1])
 
 
 def _decode(body: bytes | str, expected: Any) -> Any:

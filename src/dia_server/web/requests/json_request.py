@@ -8,7 +8,7 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Empty
 
-from dia_server.errors import BadRequest
+from dia_server.errors import BadRequest, PayloadTooLarge
 from dia_server.web.requests.json_body import decode
 
 MAX_BODY = 1024 * 1024
@@ -40,7 +40,7 @@ class JSONRequest(Request[Any, Any, Any]):
                 yield part
         except RequestEntityTooLarge:
             limit = self.route_handler.resolve_request_max_body_size()
-            raise RequestEntityTooLarge(f"The body may have {limit:,} bytes at most") from None
+            raise PayloadTooLarge(f"The body may have {limit:,} bytes at most", limit=limit) from None
         except InternalServerException:  # Litestar's word for the server's http.disconnect
             raise BadRequest("The body broke off before its end, or its chunks are malformed") from None
 

@@ -102,7 +102,9 @@ class _Form:
         else:
             self._text += event
             if len(self._text) > MAX_TEXT:
-                raise Invalid(f"{self._part}: the limit is {MAX_TEXT} bytes", param=self._part)
+                raise Invalid(
+                    f"{self._part}: the limit is {MAX_TEXT} bytes", param=self._part, limit=MAX_TEXT
+                )
 
     async def _write(self) -> None:
         await asyncio.to_thread(self._file.write, self._unwritten)
