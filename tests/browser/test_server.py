@@ -114,6 +114,6 @@ def test_a_value_out_of_its_limits_is_refused_by_name(studio: Studio) -> None:
     page.locator("#save-config").click()
     alert = page.locator(".config .trouble")
     alert.wait_for()
-    assert alert.inner_text() == "Keep it for hours: at most 87600"
+    assert alert.inner_text() == "Keep it for hours: the limit is 87600."
     hours.fill("24")
     assert not alert.is_visible()

@@ -193,7 +193,7 @@ def test_a_voice_that_lacks_a_transcript_says_where_it_is_written(studio: Studio
     studio.button("Speak").click()
     alert = studio.page.locator("#speak-error")
     alert.wait_for()
-    assert alert.inner_text().endswith("cannot be cloned without. Put it right under Voices.")
+    assert alert.inner_text().endswith("has no transcript. Correct it under Voices.")
 
 
 def test_a_recording_that_a_voice_uses_is_not_deleted_and_it_says_why(studio: Studio) -> None:
@@ -225,7 +225,8 @@ def test_a_file_that_is_no_audio_is_refused_in_words(studio: Studio) -> None:
     page.locator("#save-voice").click()
     alert = page.locator(".newvoice .trouble")
     alert.wait_for()
-    assert alert.inner_text().startswith("The file: the file cannot be decoded")
+    assert alert.inner_text().startswith("The recording cannot be used.")
+    assert "the file cannot be decoded" in alert.inner_text()
 
 
 def test_a_microphone_that_is_not_allowed_is_told_in_words(studio: Studio) -> None:

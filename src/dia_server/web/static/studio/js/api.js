@@ -2,7 +2,7 @@
 
 import { change, state } from "./state.js";
 import { askForKey } from "./key.js";
-import { plain } from "./words.js";
+import { explain } from "./words.js";
 
 // the setting that limits what is asked for, by its path
 const LIMITS = [[/^\/(jobs|plan)/, "DIA_RATE_LIMIT_JOBS"], [/\/upload$/, "DIA_RATE_LIMIT_UPLOAD"], [/^/, "DIA_RATE_LIMIT_GENERATE"]];
@@ -51,14 +51,13 @@ export const remove = async (path) => (await send("DELETE", path)).json();
 
 async function refusal(response, path) {
   const body = await response.json().catch(() => ({}));
-  let words = plain(body.detail || `The server answered ${response.status} ${response.statusText}`);
+  let words = explain(body) || `The server answered ${response.status} ${response.statusText}`;
   if (response.headers.has("X-RateLimit-Limit") && response.status === 429) {
     const wait = response.headers.get("Retry-After");
     const [, setting] = LIMITS.find(([paths]) => paths.test(path));
     words = `That is more than this server allows in a minute${wait ? `; try again in ${wait} s` : ""}. `
       + `At home, start it with ${setting}=0.`;
   }
-  if (body.error_code === "AUDIO_PROMPT_NOT_USABLE") words = `${words}. Put it right under Voices.`;
   return new Refusal(words, response.status, body.error_code || "");
 }
 

@@ -7,7 +7,7 @@ import { clock, download, h, icon, notice, trouble } from "./dom.js";
 import { fileName, FORMATS } from "./formats.js";
 import { chips } from "./script.js";
 import { voicelist } from "./voicelist.js";
-import { FAULTS, plain } from "./words.js";
+import { FAULTS } from "./words.js";
 
 const PREVIEW = 100; // characters of a text that the server tells
 const LONGEST_WORD = 30;
@@ -53,7 +53,7 @@ export class JobRow {
     const { open } = this;
     const running = status === "processing";
     if (status !== this.shown) {
-      trouble(this.error, job.error && plain(job.error));
+      trouble(this.error, job.error);
       this.shown = status;
       this.pill.className = `pill ${LOOKS[status] ?? ""}`;
       this.play.hidden = this.save.hidden = status !== "completed";

@@ -1,4 +1,4 @@
-// What the server says to programs, said to people: with the page's names of things, and without routes.
+// The server's field names, faults and errors in words for users.
 
 /** Fields of requests by the names that the page has for them. */
 export const LABELS = {
@@ -29,16 +29,21 @@ export const FAULTS = {
   misheard: "some words are unclear",
 };
 
-const WORDINGS = [
-  [/\s*[;(]\s*(?:GET|POST|PUT|DELETE) \/.*$/, ""], // how to go on with the API
-  [/^(\w+)(?=:| must| holds)/, (name) => LABELS[name] ?? name],
-  [/\baudio prompt\b/g, "recording"],
-  [/^Audio prompt\b/, "The recording"],
-  [/\bvoice prompt\b/g, "recording"],
-  [/\bvoice mappings\b/g, "voices"],
-  [/Expected `int` <= (\d+)/, "at most $1"],
-  [/Expected `int` >= (\d+)/, "at least $1"],
-  [/Expected `int`, got `\w+`/, "a whole number is needed"],
-];
+/** Refusals in the page's words, by error code. Other codes are shown in the server's words. */
+const REFUSALS = {
+  AUDIO_PROMPT_NOT_USABLE: () =>
+    "This voice cannot speak: its recording is missing, has changed or has no transcript. Correct it under Voices.",
+  AUDIO_PROCESSING_ERROR: ({ param, detail }) =>
+    (param === "audio_file" ? `The recording cannot be used. The server says: ${detail}` : detail),
+  INVALID_VOICE_ID: () => "This voice does not exist any more. Choose another one.",
+  PAYLOAD_TOO_LARGE: ({ limit }) => `Too large: the limit is ${limit / 2 ** 20} MiB.`,
+  TEXT_TOO_LONG: ({ limit, detail }) => (limit ? `The text is too long: the limit is ${limit} characters.` : detail),
+  VALIDATION_ERROR: ({ param, limit, detail }) => {
+    if (param === undefined) return detail;
+    const label = LABELS[param] ?? param;
+    return limit === undefined ? `${label} is not valid. The server says: ${detail}` : `${label}: the limit is ${limit}.`;
+  },
+};
 
-export const plain = (detail) => WORDINGS.reduce((words, [wording, better]) => words.replace(wording, better), detail);
+/** The text to show for an error body of the server; undefined where there is none. */
+export const explain = (error) => REFUSALS[error.error_code]?.(error) ?? error.detail;
