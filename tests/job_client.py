@@ -11,7 +11,7 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.engine.engine import Engine
-from dia_server.services.jobs.outputs import MARK
+from dia_server.services.jobs.outputs import MARKER
 from dia_server.settings import Settings
 from tests.tones import ToneModel, loader
 from tests.waiting import until
@@ -57,7 +57,7 @@ async def over(client: Client, job_id: str) -> dict[str, Any]:
 
 def names(settings: Settings) -> set[str]:
     """Return the names of all result files."""
-    return {path.name for path in settings.audio_outputs.iterdir()} - {MARK}
+    return {path.name for path in settings.audio_outputs.iterdir()} - {MARKER}
 
 
 def connect(settings: Settings) -> sqlite3.Connection:

@@ -83,7 +83,7 @@ class Services:
             self.voices,
             VoicePrompts(self.prompts, self.prompt_folder),
             self.config,
-            self.recorder.finished,
+            self.recorder.record,
             max_characters=conf.max_characters,
         )
         self.job_worker = JobWorker(self.engine, self.speech, self.job_store, self.outputs)

@@ -70,7 +70,7 @@ def _start_engine(services: Services, stack: AsyncExitStack) -> None:
 async def _start_jobs(services: Services, stack: AsyncExitStack) -> None:
     await services.job_worker.start(services.crash_mark.read())
     services.crash_mark.clear()
-    stack.push_async_callback(lambda: services.job_worker.stop(services.shutdown.left_s))
+    stack.push_async_callback(lambda: services.job_worker.stop(services.shutdown.remaining_s))
     stack.push_async_callback(services.shutdown.close)
     services.retention.start()
     stack.push_async_callback(services.retention.stop)

@@ -14,10 +14,10 @@ def test_a_database_has_one_server_at_a_time(tmp_path: Path) -> None:
     first, second = ServerLock(url, tmp_path / "a"), ServerLock(url, tmp_path / "b")
     first.acquire()
     with pytest.raises(AlreadyServed, match=r"dia\.sqlite3.*DIA_DATA_DIR"):
-        second.acquire(patience_s=0.1)
+        second.acquire(timeout_s=0.1)
 
     first.release()
-    second.acquire(patience_s=0.1)
+    second.acquire(timeout_s=0.1)
     second.release()
 
 
@@ -28,10 +28,10 @@ def test_so_has_a_folder_of_results_whatever_the_databases_are(tmp_path: Path, n
     second = ServerLock(f"sqlite+aiosqlite:///{name.format(tmp_path)}", outputs)
     first.acquire()
     with pytest.raises(AlreadyServed, match="audio_outputs"):
-        second.acquire(patience_s=0.1)
+        second.acquire(timeout_s=0.1)
 
     first.release()
-    second.acquire(patience_s=0.1)
+    second.acquire(timeout_s=0.1)
     second.release()
 
 
@@ -40,9 +40,9 @@ def test_what_a_refused_server_had_taken_is_free_again(tmp_path: Path) -> None:
     other = ServerLock("postgresql+asyncpg://host/name", outputs)
     other.acquire()
     with pytest.raises(AlreadyServed):
-        ServerLock(url, outputs).acquire(patience_s=0)
+        ServerLock(url, outputs).acquire(timeout_s=0)
 
     third = ServerLock(url, tmp_path / "elsewhere")
-    third.acquire(patience_s=0)
+    third.acquire(timeout_s=0)
     third.release()
     other.release()

@@ -63,7 +63,7 @@ async def test_a_variable_that_has_no_effect_is_logged_at_the_start(database: Da
             "variable": "DIA_SAVE_OUTPUTS",
             "variable_says": False,
             "stored": True,
-            "give_up": "DELETE /config/save_outputs",
+            "reset": "DELETE /config/save_outputs",
         }
     ]
 

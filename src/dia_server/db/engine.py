@@ -22,7 +22,7 @@ from dia_server.errors import StorageUnavailable
 BUSY_TIMEOUT_MS = 5_000
 POOL_TIMEOUT_S = 5.0
 """Seconds to wait for a turn to write, and for a free connection, before StorageUnavailable is raised."""
-SQLITE_TROUBLE = {
+TRANSIENT_ERRORS = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_READONLY,
@@ -43,7 +43,7 @@ class Database:
         self.sessions: async_sessionmaker[AsyncSession] = (
             async_sessionmaker(self._writing, expire_on_commit=False)
             if self._file is None
-            else _WritingInTurn(self._writing, self._file)
+            else _SerializedWrites(self._writing, self._file)
         )
         self.reads: async_sessionmaker[AsyncSession] = async_sessionmaker(
             self._reading, expire_on_commit=False
@@ -76,7 +76,7 @@ class Database:
             self._file.close()
 
 
-class _WritingInTurn(async_sessionmaker[AsyncSession]):
+class _SerializedWrites(async_sessionmaker[AsyncSession]):
     """Transactions on a SQLite file, one at a time and in order; SQLite lets writers race for its lock."""
 
     def __init__(self, engine: AsyncEngine, file: DatabaseFile) -> None:
@@ -86,7 +86,7 @@ class _WritingInTurn(async_sessionmaker[AsyncSession]):
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:  # type: ignore[override]
-        await self._take_turn()
+        await self._acquire()
         try:
             self._file.require_same()
             async with super().begin() as session:
@@ -95,7 +95,7 @@ class _WritingInTurn(async_sessionmaker[AsyncSession]):
         finally:
             self._lock.release()
 
-    async def _take_turn(self) -> None:
+    async def _acquire(self) -> None:
         try:
             async with asyncio.timeout(POOL_TIMEOUT_S):
                 await self._lock.acquire()
@@ -166,7 +166,7 @@ def _on_connect(connection: DBAPIConnection, _: Any) -> None:
 def _on_error(context: ExceptionContext) -> None:
     """Name what is the matter with the disk or the database, rather than with a statement."""
     code: int | None = getattr(context.original_exception, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF not in SQLITE_TROUBLE:
+    if code is not None and code & 0xFF not in TRANSIENT_ERRORS:
         return  # a mistake in a statement of ours
     if isinstance(context.sqlalchemy_exception, OperationalError):
         raise StorageUnavailable(

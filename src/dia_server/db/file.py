@@ -43,9 +43,11 @@ class DatabaseFile:
         try:
             now = self.path.stat()
         except OSError as error:
-            raise self._trouble(f"{self.path.name} can't be found: {error.strerror}; put it back") from error
+            raise self._unavailable(
+                f"{self.path.name} can't be found: {error.strerror}; put it back"
+            ) from error
         if not os.path.samestat(now, os.fstat(self._descriptor)):
-            raise self._trouble(
+            raise self._unavailable(
                 f"{self.path.name} was replaced while the server ran; put the old one back or restart"
             )
 
@@ -53,9 +55,9 @@ class DatabaseFile:
         """Raise StorageUnavailable where the file is gone, read-only, or on a full disk."""
         self.require_same()
         if not os.access(self.path, os.W_OK):
-            raise self._trouble(f"{self.path.name} is read-only")
+            raise self._unavailable(f"{self.path.name} is read-only")
         if shutil.disk_usage(self.path.parent).free < MIN_FREE_BYTES:
-            raise self._trouble("the disk is full")
+            raise self._unavailable("the disk is full")
 
-    def _trouble(self, cause: str) -> StorageUnavailable:
+    def _unavailable(self, cause: str) -> StorageUnavailable:
         return StorageUnavailable(f"The database can't be used at the moment: {cause}", retry_after=RETRY_S)

@@ -14,7 +14,7 @@ from typing import IO
 
 from sqlalchemy.engine import make_url
 
-PATIENCE_S = 3.0
+LOCK_TIMEOUT_S = 3.0
 """How long a predecessor that was just ended may take to be gone."""
 POLL_S = 0.05
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -34,9 +34,9 @@ class ServerLock:
         self._guarded = [Path(parsed.database or ""), outputs] if is_file else [outputs]
         self._held = ExitStack()
 
-    def acquire(self, patience_s: float = PATIENCE_S) -> None:
-        """Take the locks; blocks for up to `patience_s` seconds, then raises AlreadyServed."""
-        deadline = time.monotonic() + patience_s
+    def acquire(self, timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        """Take the locks; blocks for up to `timeout_s` seconds, then raises AlreadyServed."""
+        deadline = time.monotonic() + timeout_s
         with ExitStack() as held:
             for guarded in self._guarded:
                 if (file := _open(guarded)) is None:

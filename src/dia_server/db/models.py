@@ -25,7 +25,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-class Names(TypeDecorator[tuple[str, ...]]):
+class NameList(TypeDecorator[tuple[str, ...]]):
     """A few names, kept with commas between."""
 
     impl = Text
@@ -112,7 +112,7 @@ class Job(Base):
     tokens: Mapped[int | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
     """How often the guard had pieces of the result made again."""
-    faults: Mapped[tuple[str, ...]] = mapped_column(Names, server_default=text("''"))
+    faults: Mapped[tuple[str, ...]] = mapped_column(NameList, server_default=text("''"))
     """What it found in those that stayed bad."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]

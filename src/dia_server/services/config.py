@@ -101,15 +101,15 @@ class ConfigService:
                 variable=variable,
                 variable_says=getattr(self._defaults, name),
                 stored=self._stored[name],
-                give_up=f"DELETE /config/{name}",
+                reset=f"DELETE /config/{name}",
             )
         self._loaded = self._running = replace(self._defaults, **self._stored)
-        self._become(self._running)
+        self._publish(self._running)
 
     def set_effective(self, **fields: Any) -> None:
         """Put what came of `fields`, once the engines are built, in place of what was wished for."""
         self._running = replace(self._running, **fields)
-        self._become(self._running)
+        self._publish(self._running)
 
     async def update(self, changes: Mapping[str, Any]) -> Config:
         """Change the fields named, for now and for later runs; raises Invalid and changes nothing.
@@ -129,10 +129,10 @@ class ConfigService:
                 await session.merge(ConfigValue(name=name, value=msgspec.json.encode(value).decode()))
         log.info("configuration changed", **changes)
         self._stored |= changes
-        self._become(replace(self.current, **changes))
+        self._publish(replace(self.current, **changes))
         return self.current
 
-    async def give_up(self, name: str) -> None:
+    async def reset(self, name: str) -> None:
         """Forget the stored value of field `name`, which goes back to its setting; raises NotFound."""
         if name not in FIELDS:
             raise NotFound(
@@ -148,7 +148,7 @@ class ConfigService:
         # what the setting came to at the start, where it was in effect then
         value = getattr(self._running, name) if getattr(self._loaded, name) == default else default
         log.info("stored configuration given up", **{name: value})
-        self._become(replace(self.current, **{name: value}))
+        self._publish(replace(self.current, **{name: value}))
 
     def subscribe(self, listener: Callable[[Config], None]) -> None:
         """Call `listener` on the event loop with the configuration, now and whenever it has changed."""
@@ -170,7 +170,7 @@ class ConfigService:
         """Fields whose new value is only used after a restart."""
         return [name for name in NEEDS_RESTART if getattr(self.current, name) != getattr(self._running, name)]
 
-    def _become(self, config: Config) -> None:
+    def _publish(self, config: Config) -> None:
         self.current = config
         for listener in self._listeners:
             listener(config)

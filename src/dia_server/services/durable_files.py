@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-CANNOT = {errno.EINVAL, errno.EBADF}
+UNSUPPORTED = {errno.EINVAL, errno.EBADF}
 """What file systems answer that do not sync folders, some of a network among them."""
 READ_SIZE = 32 * 1024
 """Bytes per read of a file that is sent; Granian holds up to eight for a client that does not read."""
-PATTERN = ".*.tmp"
+TEMPORARY_FILES = ".*.tmp"
 """What a power failure in the middle of a change leaves behind."""
 
 
@@ -90,7 +90,7 @@ def sync_folder(folder: Path) -> None:
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if error.errno not in CANNOT:
+            if error.errno not in UNSUPPORTED:
                 raise
         finally:
             os.close(descriptor)

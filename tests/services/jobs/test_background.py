@@ -23,7 +23,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> Once:
     """Have a method raise an error when it is first called; returns a list of those that have."""
     for module in (job_worker, recorder):
         monkeypatch.setattr(module, "RETRY_S", 0.01)
-    monkeypatch.setattr(job_worker, "NOTE_PROGRESS_S", 0.01)
+    monkeypatch.setattr(job_worker, "PROGRESS_INTERVAL_S", 0.01)
     monkeypatch.setattr(retention, "INTERVAL_S", 0.01)
 
     def once(owner: type[Any], name: str, error: Exception) -> list[str]:
@@ -50,13 +50,13 @@ async def test_the_queue(settings: Settings, once: Once) -> None:
 
 
 async def test_the_notes_of_progress(settings: Settings, once: Once) -> None:
-    raised = once(JobStore, "note_progress", RuntimeError("unforeseen"))
+    raised = once(JobStore, "save_progress", RuntimeError("unforeseen"))
     gate = Gate()
     model = ToneModel(before_step=gate)
     async with serving(settings, model) as client:
         await submit(client)
         await asyncio.to_thread(gate.entered.wait, 5)
-        noted = once(JobStore, "note_progress", RuntimeError("unforeseen"))
+        noted = once(JobStore, "save_progress", RuntimeError("unforeseen"))
 
         async def twice() -> bool:
             return bool(raised and noted)

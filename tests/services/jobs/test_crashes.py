@@ -41,7 +41,7 @@ async def found(store: JobStore, job_id: str) -> Job:
 async def test_jobs_that_were_cut_short_run_alone_and_hold_the_others_back(store: JobStore) -> None:
     first, second = await queue(store, 2)
     assert await claim(store) == [first, second]
-    await store.resume("SIGSEGV")
+    await store.requeue_interrupted("SIGSEGV")
     (third,) = await queue(store, 1)
 
     assert await claim(store, idle=False) == []
@@ -55,10 +55,10 @@ async def test_jobs_that_were_cut_short_run_alone_and_hold_the_others_back(store
 async def test_the_second_crash_fails_a_job_with_the_cause(store: JobStore) -> None:
     guilty, innocent = await queue(store, 2)
     await claim(store)
-    await store.resume("SIGSEGV")
+    await store.requeue_interrupted("SIGSEGV")
     await claim(store)
 
-    await store.resume("SIGABRT")
+    await store.requeue_interrupted("SIGABRT")
 
     failed = await found(store, guilty)
     assert failed.status == "failed"
@@ -71,7 +71,7 @@ async def test_an_end_that_was_not_seen_to_be_a_crash_counts_as_an_attempt(store
     killed, beside = await queue(store, 2)
     for _ in range(MAX_ATTEMPTS):
         await claim(store)
-        await store.resume()
+        await store.requeue_interrupted()
 
     assert (await found(store, killed)).status == "failed"
     assert (await found(store, beside)).status == "pending"
@@ -80,8 +80,8 @@ async def test_an_end_that_was_not_seen_to_be_a_crash_counts_as_an_attempt(store
 async def test_a_job_that_was_put_back_runs_beside_others(store: JobStore) -> None:
     first, second = await queue(store, 2)
     await claim(store)
-    await store.put_back(first)
-    await store.put_back(second)
+    await store.requeue(first)
+    await store.requeue(second)
 
     assert await claim(store, idle=False) == [first, second]
 

@@ -33,7 +33,7 @@ class World:
 
     def finish(self, size: int | None) -> None:
         speech = None if size is None else Speech(b"x" * size, "audio/wav", 1, USAGE)
-        self.recorder.finished(REQUEST, Voice("aria"), speech)
+        self.recorder.record(REQUEST, Voice("aria"), speech)
 
     async def write(self) -> list[int]:
         """Let it write all it has; returns the sizes of the files."""

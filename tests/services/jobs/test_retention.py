@@ -14,7 +14,7 @@ from dia_server.db.engine import Database
 from dia_server.db.models import Job, now
 from dia_server.errors import StorageUnavailable
 from dia_server.services.config import ConfigService
-from dia_server.services.jobs.outputs import MARK, Outputs
+from dia_server.services.jobs.outputs import MARKER, Outputs
 from dia_server.services.jobs.retention import Retention
 from dia_server.services.jobs.store import JobStatus, JobStore, file_name
 from dia_server.services.speech.service import SpeechRequest
@@ -42,7 +42,7 @@ class World:
         """A job with a result; returns its id."""
         job = await self.store.add(REQUEST, Voice("aria"), "processing")
         file = file_name(job.job_id, REQUEST)
-        await self.store.note_made(job.job_id, file, USAGE)
+        await self.store.record_result(job.job_id, file, USAGE)
         await self.outputs.write(file, b"audio")
         if status == "completed":
             await self.store.complete(job.job_id)
@@ -146,7 +146,7 @@ async def test_a_file_whose_row_is_on_its_way_stays(world: World) -> None:
     with world.outputs.hold(file_name(job_id, REQUEST)):
         await world.outputs.write(file_name(job_id, REQUEST), b"audio")
         await world.retention.sweep()
-        await world.store.keep(job_id, REQUEST, Voice("aria"), file_name(job_id, REQUEST), USAGE)
+        await world.store.add_completed(job_id, REQUEST, Voice("aria"), file_name(job_id, REQUEST), USAGE)
     await world.retention.sweep()
 
     assert await world.files() == await world.rows() == {job_id}
@@ -198,7 +198,7 @@ async def test_a_disk_that_is_not_mounted_costs_no_job_its_result(
 
 async def test_a_folder_of_an_older_version_is_known_by_its_oldest_result(world: World) -> None:
     old, gone = await world.job("completed"), await world.job("completed")
-    (world.folder / MARK).unlink()
+    (world.folder / MARKER).unlink()
     (world.folder / f"{gone}.wav").unlink()
 
     await world.outputs.prepare(oldest=f"{old}.wav")
@@ -250,7 +250,7 @@ async def test_a_job_that_is_completed_during_a_sweep_keeps_its_result(
     """It had noted its file, and not written it yet, when the sweep came by."""
     job = await world.store.add(REQUEST, Voice("aria"), "processing")
     file = file_name(job.job_id, REQUEST)
-    await world.store.note_made(job.job_id, file, USAGE)
+    await world.store.record_result(job.job_id, file, USAGE)
     look = world.store.files_after
 
     async def look_and_complete(number: int, limit: int) -> Any:

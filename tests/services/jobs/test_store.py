@@ -32,9 +32,9 @@ async def found(store: JobStore, job_id: str) -> Job:
 async def test_progress_is_noted_of_what_runs_and_of_nothing_else(store: JobStore) -> None:
     jobs = {name: await running(store) for name in ("runs", "completed", "put back")}
     await store.complete(jobs["completed"])
-    await store.put_back(jobs["put back"])
+    await store.requeue(jobs["put back"])
 
-    await store.note_progress(dict.fromkeys(jobs.values(), 0.5))
+    await store.save_progress(dict.fromkeys(jobs.values(), 0.5))
 
     progress = {name: (await found(store, job_id)).progress for name, job_id in jobs.items()}
     assert progress == {"runs": 0.5, "completed": 1.0, "put back": 0.0}

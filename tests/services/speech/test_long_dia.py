@@ -30,7 +30,7 @@ from dia_server.services.speech.service import SpeechRequest, SpeechService
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService
-from dia_server.services.voices.voice_prompts import BETWEEN, VoicePrompts
+from dia_server.services.voices.voice_prompts import PAUSE, VoicePrompts
 from dia_server.settings import Settings
 from tests.engine.dia.drive import weights_of
 from tests.engine.dia.tiny import tiny_dac, tiny_dia
@@ -119,7 +119,7 @@ class Studio:
         await self.database.close()
 
     async def recording(self, voice_id: str) -> Samples:
-        prompt = await self.voice_prompts.of(self.voices.resolve(voice_id))
+        prompt = await self.voice_prompts.load(self.voices.resolve(voice_id))
         assert prompt is not None
         return prompt.samples
 
@@ -287,7 +287,7 @@ async def test_a_cast_speaks_behind_both_transcripts_and_recordings(tmp_path: Pa
         await studio.stream(ask("high+low"))
 
         (encoded,) = studio.model.codec.encoded
-        recordings = [await studio.recording("high"), BETWEEN, await studio.recording("low")]
+        recordings = [await studio.recording("high"), PAUSE, await studio.recording("low")]
         np.testing.assert_array_equal(encoded, np.concatenate(recordings))
         segments = sorted(studio.model.seen, key=lambda one: one.text)
         for n, utterance in enumerate(segments):

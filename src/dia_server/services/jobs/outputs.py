@@ -20,7 +20,7 @@ from dia_server.services.durable_files import READ_SIZE, sync_folder
 
 NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:wav|mp3|opus|aac|flac|pcm)")
 """Of our files; whatever else is in the folder is somebody else's and left alone."""
-MARK = ".dia-server"
+MARKER = ".dia-server"
 PART = ".part"
 """Ends the name of a file that is not whole yet."""
 
@@ -30,7 +30,7 @@ class Outputs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._is_theirs = False
+        self._may_mark = False
         self._held: Counter[str] = Counter()
 
     @contextmanager
@@ -109,14 +109,14 @@ class Outputs:
 
     async def _read(self, name: str, file: IO[bytes]) -> AsyncIterator[bytes]:
         with self.hold(name), file:
-            while piece := await asyncio.to_thread(file.read, READ_SIZE):
-                yield piece
+            while chunk := await asyncio.to_thread(file.read, READ_SIZE):
+                yield chunk
 
     def _unreadable(self, error: OSError) -> StorageUnavailable:
         return StorageUnavailable(f"The folder {self._folder.name}/ can't be read: {error.strerror}")
 
     def _write(self, name: str, content: bytes) -> None:
-        self._make()
+        self._create_folder()
         part = self._folder / (name + PART)
         try:
             with part.open("wb") as file:
@@ -137,22 +137,22 @@ class Outputs:
 
     def _names(self) -> set[str]:
         names = {entry.name for entry in os.scandir(self._folder)}
-        if MARK not in names:
+        if MARKER not in names:
             raise StorageUnavailable(
                 f"The folder {self._folder.name}/ is not the one that results were written to: is a disk not "
-                f"mounted? If it is the one, make an empty file {MARK} in it"
+                f"mounted? If it is the one, make an empty file {MARKER} in it"
             )
         return {name for name in names if NAME.fullmatch(name)}
 
     def _prepare(self, oldest: str | None) -> None:
         with suppress(OSError):
-            self._is_theirs = oldest is None or (self._folder / oldest).exists()
-            self._make()
+            self._may_mark = oldest is None or (self._folder / oldest).exists()
+            self._create_folder()
         for part in self._folder.glob(f"*{PART}"):
             if NAME.fullmatch(part.name.removesuffix(PART)):
                 self._remove(part.name)
 
-    def _make(self) -> None:
+    def _create_folder(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        if self._is_theirs:
-            (self._folder / MARK).touch()
+        if self._may_mark:
+            (self._folder / MARKER).touch()

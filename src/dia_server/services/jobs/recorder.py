@@ -55,7 +55,7 @@ class Recorder:
         if self._task is not None:
             await self._task
 
-    def finished(self, request: SpeechRequest, voice: Voice, speech: Speech | None) -> None:
+    def record(self, request: SpeechRequest, voice: Voice, speech: Speech | None) -> None:
         """Enter a request that was answered with `speech`, or with an error; returns at once."""
         usage, audio = (speech.usage, speech.audio) if speech else (None, b"")
         if not self._config.current.save_outputs:
@@ -69,14 +69,14 @@ class Recorder:
     async def _run(self) -> None:
         while (entry := await self._entries.get()) is not None:
             try:
-                if not await self._keep(entry):
+                if not await self._save_output(entry):
                     await self._count(entry.usage)
             except Exception as error:  # it is this entry's, and the others are written
                 log.error("a request was not recorded", exc_info=error)
             finally:
                 self._waiting -= len(entry.audio)
 
-    async def _keep(self, entry: _Entry) -> bool:
+    async def _save_output(self, entry: _Entry) -> bool:
         """Returns False where there is no audio to keep, or it could not be kept; it is not tried again."""
         if entry.usage is None or not entry.audio:
             return False
@@ -85,7 +85,7 @@ class Recorder:
         with self._outputs.hold(file):  # the file is there before its row is
             try:
                 await self._outputs.write(file, entry.audio)
-                await self._store.keep(job_id, entry.request, entry.voice, file, entry.usage)
+                await self._store.add_completed(job_id, entry.request, entry.voice, file, entry.usage)
             except StorageUnavailable as error:
                 log.warning("output not kept", error=str(error))
                 await self._outputs.remove(file)

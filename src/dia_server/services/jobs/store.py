@@ -164,7 +164,7 @@ class JobStore:
         """
         oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
         async with self._sessions.begin() as session:
-            while rows := _together((await session.scalars(oldest)).all(), idle=idle):
+            while rows := _runnable((await session.scalars(oldest)).all(), idle=idle):
                 claimed = []
                 for row in rows:
                     row.status, row.started_at, row.attempts = "processing", now(), row.attempts + 1
@@ -172,27 +172,27 @@ class JobStore:
                     if job.request is not None and job.voice is not None:
                         claimed.append(job)
                     else:
-                        await _change(session, job.job_id, ["processing"], **_failed(UNREADABLE))
+                        await _change(session, job.job_id, ["processing"], **_failure(UNREADABLE))
                         await totals.count(session, None)
                 if claimed:
                     return claimed
         return []
 
-    async def put_back(self, job_id: str) -> None:
+    async def requeue(self, job_id: str) -> None:
         """Make a job that could not be run now pending again; that was no attempt."""
         await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1, progress=0.0)
 
-    async def crash(self, job_id: str, cause: str) -> None:
+    async def record_crash(self, job_id: str, cause: str) -> None:
         """Make a job pending again whose attempt crashed, or fail it after the last crash allowed."""
         async with self._sessions.begin() as session:
-            await _crash(session, cause, Row.job_id == job_id)
+            await _record_crash(session, cause, Row.job_id == job_id)
 
-    async def note_progress(self, progress: Mapping[str, float]) -> None:
+    async def save_progress(self, progress: Mapping[str, float]) -> None:
         async with self._sessions.begin() as session:
             for job_id, share in progress.items():
                 await _change(session, job_id, ["processing"], progress=share)
 
-    async def note_made(self, job_id: str, file: str, usage: Usage) -> None:
+    async def record_result(self, job_id: str, file: str, usage: Usage) -> None:
         """Note what a job's result is, before there is a file of that name.
 
         A job that is `processing` and has its file lacks nothing but `complete`.
@@ -228,12 +228,12 @@ class JobStore:
 
     async def fail(self, job_id: str, error: str) -> None:
         async with self._sessions.begin() as session:
-            if await _change(session, job_id, ["processing"], **_failed(error)):
+            if await _change(session, job_id, ["processing"], **_failure(error)):
                 await totals.count(session, None)
 
     async def mark_missing(self, job_id: str) -> None:
         """Fail a completed job whose file has gone; it stays counted as what it was."""
-        await self._change(job_id, ["completed"], **_failed("The result is gone from the outputs folder"))
+        await self._change(job_id, ["completed"], **_failure("The result is gone from the outputs folder"))
 
     async def cancel(self, job_id: str) -> bool:
         """Returns False where the job was finished already, or is not there."""
@@ -248,7 +248,9 @@ class JobStore:
                 delete(Row).where(Row.job_id.in_(job_ids), Row.status.not_in(["pending", "processing"]))
             )
 
-    async def keep(self, job_id: str, request: SpeechRequest, voice: Voice, file: str, usage: Usage) -> None:
+    async def add_completed(
+        self, job_id: str, request: SpeechRequest, voice: Voice, file: str, usage: Usage
+    ) -> None:
         """Enter what was made without a job as one that is completed; it is counted here too."""
         row = new_job(request, voice, "completed")
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
@@ -269,7 +271,7 @@ class JobStore:
             rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
             return dict(rows.all())
 
-    async def resume(self, crash: str | None = None) -> None:
+    async def requeue_interrupted(self, crash: str | None = None) -> None:
         """Make the jobs that were interrupted pending again, those that always are failed.
 
         `crash` is the cause where the server is known to have crashed.
@@ -277,13 +279,13 @@ class JobStore:
         again = Row.attempts < MAX_ATTEMPTS
         async with self._sessions.begin() as session:
             if crash is not None:
-                await _crash(session, f"the server crashed: {crash}")
+                await _record_crash(session, f"the server crashed: {crash}")
             await session.execute(
                 update(Row).where(Row.status == "processing", again).values(status="pending", progress=0.0)
             )
             for job_id in await session.scalars(select(Row.job_id).where(Row.status == "processing")):
                 error = f"The server ended {MAX_ATTEMPTS} times while this job was running"
-                await _change(session, job_id, ["processing"], **_failed(error))
+                await _change(session, job_id, ["processing"], **_failure(error))
                 await totals.count(session, None)
 
     async def finished_before(self, moment: datetime, limit: int) -> Mapping[str, str | None]:
@@ -327,7 +329,7 @@ async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus
     return result.rowcount == 1
 
 
-def _together(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
+def _runnable(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
     """The first of `rows` that may run side by side, or the one that has to run alone."""
     for count, row in enumerate(rows):
         if row.attempts or row.crashes:
@@ -335,7 +337,7 @@ def _together(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
     return rows
 
 
-async def _crash(session: AsyncSession, cause: str, *which: ColumnElement[bool]) -> None:
+async def _record_crash(session: AsyncSession, cause: str, *which: ColumnElement[bool]) -> None:
     """Count a crash against running jobs instead of an attempt."""
     for row in await session.scalars(select(Row).where(Row.status == "processing", *which)):
         row.crashes, row.attempts = row.crashes + 1, row.attempts - 1
@@ -347,7 +349,7 @@ async def _crash(session: AsyncSession, cause: str, *which: ColumnElement[bool])
             await totals.count(session, None)
 
 
-def _failed(error: str) -> dict[str, Any]:
+def _failure(error: str) -> dict[str, Any]:
     return {"status": "failed", "error": error, "file": None, "finished_at": now()}
 
 

@@ -4,7 +4,7 @@ A job's steps, and what a server that is killed between them finds when it start
 
     claim       pending -> processing           made again, from the same row
     generate                                    made again
-    note_made   what the result is              made again
+    record_result   what the result is              made again
     write       the file, whole or not at all   its file is there: only `complete` is missing
     complete    processing -> completed         nothing to do
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 RETRY_S = 0.5
 """Pause before what can't be done now is tried again: the model is loading, the database is locked."""
-NOTE_PROGRESS_S = 5.0
+PROGRESS_INTERVAL_S = 5.0
 
 
 class Stopping(Exception):
@@ -50,7 +50,7 @@ class JobWorker:
         self._stopping = False
         self._loops: list[asyncio.Task[None]] = []
         self._running: dict[str, asyncio.Task[ServerError | None]] = {}
-        self._making: dict[str, asyncio.Task[Speech]] = {}
+        self._generations: dict[str, asyncio.Task[Speech]] = {}
         """The part of a running job that may be cancelled."""
         self._queued: set[str] = set()
         """Running jobs that came from the queue."""
@@ -64,10 +64,10 @@ class JobWorker:
         `crash` is how that server crashed, where that is known.
         """
         for job_id, file in (await self._store.interrupted()).items():
-            if file is not None and await self._is_there(file):
+            if file is not None and await self._result_exists(file):
                 await self._store.complete(job_id)
-        await self._store.resume(crash)
-        self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._note_progress())]
+        await self._store.requeue_interrupted(crash)
+        self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._save_progress())]
 
     def pause(self) -> None:
         """Take no more jobs from the queue; what runs goes on."""
@@ -83,8 +83,8 @@ class JobWorker:
         if self._running:
             await asyncio.wait(self._running.values(), timeout=finish_s)
         self._stopping = True
-        for making in self._making.values():
-            making.cancel()
+        for generation in self._generations.values():
+            generation.cancel()
         await asyncio.gather(*self._loops, *self._running.values(), return_exceptions=True)
 
     def wake(self) -> None:
@@ -105,18 +105,20 @@ class JobWorker:
     ) -> asyncio.Task[ServerError | None]:
         """Run a job that is `processing`; the task ends with it, raises nothing, and returns what failed."""
 
-        async def heard(audio: bytes, progress: float) -> None:
+        async def on_progress(audio: bytes, progress: float) -> None:
             self._progress[job.job_id] = progress
             if listener is not None:
                 await listener(audio, progress)
 
         assert job.request is not None
         assert job.voice is not None
-        making = asyncio.create_task(
-            self._speech.make(job.request, job.voice, heard, client=client, live=live, background=background)
+        generation = asyncio.create_task(
+            self._speech.make(
+                job.request, job.voice, on_progress, client=client, live=live, background=background
+            )
         )
-        task = asyncio.create_task(self._run(job, making, background))
-        self._making[job.job_id], self._running[job.job_id] = making, task
+        task = asyncio.create_task(self._run(job, generation, background))
+        self._generations[job.job_id], self._running[job.job_id] = generation, task
         self._progress[job.job_id] = 0.0
         if background:
             self._queued.add(job.job_id)
@@ -125,8 +127,8 @@ class JobWorker:
 
     async def cancel(self, job_id: str) -> None:
         """Stop a job; nothing of it is left then."""
-        if making := self._making.get(job_id):
-            making.cancel()
+        if generation := self._generations.get(job_id):
+            generation.cancel()
         if running := self._running.get(job_id):
             await asyncio.wait([running])
 
@@ -135,7 +137,7 @@ class JobWorker:
         await self.cancel(job_id)
         await self._record_end(job_id, lambda: self._store.cancel(job_id))
 
-    async def _is_there(self, file: str) -> bool:
+    async def _result_exists(self, file: str) -> bool:
         try:
             return await self._outputs.exists(file)
         except StorageUnavailable as error:
@@ -153,7 +155,7 @@ class JobWorker:
         while True:
             self._wake.clear()
             try:
-                await self._fill()
+                await self._start_pending()
                 if self._engine.ready:
                     await self._wake.wait()
                     continue
@@ -163,7 +165,7 @@ class JobWorker:
                 log.error("jobs not taken up", exc_info=error)
             await asyncio.sleep(RETRY_S)
 
-    async def _fill(self) -> None:
+    async def _start_pending(self) -> None:
         """Run pending jobs, as many as the engine has slots: it keeps some of those to itself."""
         while self._engine.ready and (free := self._engine.slots - len(self._queued)) > 0:
             if self._alone or not (jobs := await self._store.claim(free, idle=not self._queued)):
@@ -172,31 +174,31 @@ class JobWorker:
                 self._alone = job.job_id if job.alone else None
                 self.begin(job, background=True)
 
-    async def _run(self, job: Job, making: asyncio.Task[Speech], background: bool) -> ServerError | None:
+    async def _run(self, job: Job, generation: asyncio.Task[Speech], background: bool) -> ServerError | None:
         try:
-            speech = await making
+            speech = await generation
         except asyncio.CancelledError:
             if self._stopping:
-                await self._put_back(job)
+                await self._requeue(job)
             return None
         except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
             if background and isinstance(error, ModelNotLoaded | Overloaded):
-                await self._put_back(job)
+                await self._requeue(job)
                 return None
             if background and isinstance(error, WorkerDied):
                 cause = str(error)
-                await self._record_end(job.job_id, lambda: self._store.crash(job.job_id, cause))
+                await self._record_end(job.job_id, lambda: self._store.record_crash(job.job_id, cause))
                 return None
             return await self._fail(job, error)
         finally:
-            del self._making[job.job_id]
+            del self._generations[job.job_id]
         return await self._finish(job, speech)
 
     async def _finish(self, job: Job, speech: Speech) -> ServerError | None:
         assert job.request is not None
         file = file_name(job.job_id, job.request)
         try:
-            await self._retry_write(lambda: self._store.note_made(job.job_id, file, speech.usage))
+            await self._retry_write(lambda: self._store.record_result(job.job_id, file, speech.usage))
             await self._outputs.write(file, speech.audio)
             if not await self._retry_write(lambda: self._store.complete(job.job_id)):
                 await self._outputs.remove(file)  # cancelled at the last moment
@@ -218,9 +220,9 @@ class JobWorker:
         await self._record_end(job.job_id, lambda: self._store.fail(job.job_id, cause))
         return error
 
-    async def _put_back(self, job: Job) -> None:
+    async def _requeue(self, job: Job) -> None:
         """Let a job wait for an engine that can take it, or for the next server."""
-        await self._record_end(job.job_id, lambda: self._store.put_back(job.job_id))
+        await self._record_end(job.job_id, lambda: self._store.requeue(job.job_id))
         asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
 
     async def _record_end(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
@@ -243,13 +245,13 @@ class JobWorker:
                     raise Stopping from error
                 await asyncio.sleep(RETRY_S)
 
-    async def _note_progress(self) -> None:
+    async def _save_progress(self) -> None:
         """Keep the progress of long jobs in the database too, for whoever reads it there."""
         while True:
-            await asyncio.sleep(NOTE_PROGRESS_S)
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
             if self._progress:
                 try:
-                    await self._store.note_progress(dict(self._progress))
+                    await self._store.save_progress(dict(self._progress))
                 except StorageUnavailable as error:
                     log.warning("progress not kept", error=str(error))
                 except Exception as error:  # the next time may do

@@ -104,7 +104,7 @@ class Metrics:
             buckets=BUCKETS_S,
             registry=registry,
         )
-        engine.watch(self._ended)
+        engine.watch(self._on_finished)
 
     def observe(
         self, *, method: str, route: str, status: str, seconds: float, first_audio_s: float | None
@@ -134,7 +134,7 @@ class Metrics:
         self._gpus.resources = await asyncio.to_thread(self._monitor.measure)
         return generate_latest(self._registry)
 
-    def _ended(self, generation: Generation) -> None:
+    def _on_finished(self, generation: Generation) -> None:
         kind = _kind(background=generation.background)
         self._utterances.labels(kind, generation.outcome).inc()
         if generation.first_audio_s is not None:
@@ -191,12 +191,12 @@ class GpuCollector(Collector):
         self.resources: Resources | None = None
 
     def collect(self) -> Iterator[Metric]:
-        memory, busy = ([], []) if self.resources is None else _of(self.resources)
+        memory, busy = ([], []) if self.resources is None else _gpu_values(self.resources)
         yield _per_gpu("dia_gpu_memory_used_bytes", "In use, by whatever process.", memory)
         yield _per_gpu("dia_gpu_busy_ratio", "Share of the last moment in which it computed.", busy)
 
 
-def _of(resources: Resources) -> tuple[Sequence[float | None], Sequence[float | None]]:
+def _gpu_values(resources: Resources) -> tuple[Sequence[float | None], Sequence[float | None]]:
     memory = [None if gib is None else gib * GIB for gib in resources.gpu_memory_gib]
     return memory, [None if percent is None else percent / 100 for percent in resources.gpu_percent]
 

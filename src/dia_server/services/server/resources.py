@@ -58,7 +58,9 @@ class ResourceMonitor:
             )
         try:
             handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-            return [_ask(_usage, handle) for handle in handles], [_ask(_memory, handle) for handle in handles]
+            return [_query(_usage, handle) for handle in handles], [
+                _query(_memory, handle) for handle in handles
+            ]
         except pynvml.NVMLError:
             return [], []
         finally:
@@ -73,7 +75,7 @@ def _memory(device: Any) -> float:
     return float(pynvml.nvmlDeviceGetMemoryInfo(device).used) / GIB
 
 
-def _ask(question: Callable[[Any], float], device: Any) -> float | None:
+def _query(question: Callable[[Any], float], device: Any) -> float | None:
     try:
         return round(question(device), 2)
     except pynvml.NVMLError:

@@ -18,14 +18,14 @@ class Shutdown:
         self._engine = engine
         self._worker = worker
         self._deadline: float | None = None
-        self._cut: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
 
     @property
     def begun(self) -> bool:
         return self._deadline is not None
 
     @property
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Seconds that running work still has; none before the shutdown has begun."""
         if self._deadline is None:
             return 0.0
@@ -38,16 +38,16 @@ class Shutdown:
         self._deadline = asyncio.get_running_loop().time() + self._timeout_s
         log.info("shutting down", running=self._engine.active, timeout_s=self._timeout_s)
         self._worker.pause()
-        self._cut = asyncio.create_task(self._stop_in_time())
+        self._stop_task = asyncio.create_task(self._stop_in_time())
 
     async def close(self) -> None:
         """Forget the time; what ran has ended."""
-        if self._cut is not None:
-            self._cut.cancel()
-            await asyncio.gather(self._cut, return_exceptions=True)
+        if self._stop_task is not None:
+            self._stop_task.cancel()
+            await asyncio.gather(self._stop_task, return_exceptions=True)
 
     async def _stop_in_time(self) -> None:
-        await asyncio.sleep(self.left_s)
+        await asyncio.sleep(self.remaining_s)
         if self._engine.active:
             log.warning("out of time: stopping what still runs", running=self._engine.active)
         await asyncio.to_thread(self._engine.stop)

@@ -248,9 +248,9 @@ class SpeechService:
 
     async def _script(self, request: SpeechRequest, voice: VoiceSnapshot) -> tuple[Plan, Utterance]:
         """What is said, in segments, and how: the text of the utterance is the whole."""
-        prompt, name = await self._prompts.of(voice), voice.voice_id
+        prompt, name = await self._prompts.load(voice), voice.voice_id
         if voice.second is not None:
-            prompt = combine_prompts(prompt, await self._prompts.of(voice.second))
+            prompt = combine_prompts(prompt, await self._prompts.load(voice.second))
             name += f"+{voice.second.voice_id}"
         text = self._tagged(request, voice)
         cut = partial(plan, text, **_room(prompt if self._narrator.clones else None))

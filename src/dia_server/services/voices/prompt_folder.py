@@ -18,7 +18,7 @@ import structlog
 
 from dia_server.audio import prompt
 from dia_server.errors import Invalid, PromptNotUsable, UnusableAudio
-from dia_server.services.durable_files import PATTERN
+from dia_server.services.durable_files import TEMPORARY_FILES
 from dia_server.services.voices import ids
 from dia_server.text.speakers import clean_transcript
 
@@ -81,7 +81,7 @@ class PromptFolder:
     def prepare(self) -> None:
         """Create the folder and clear away what changes that a power failure cut short have left."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob(PATTERN):
+        for leftover in self.path.glob(TEMPORARY_FILES):
             leftover.unlink()
 
     def spool(self) -> BinaryIO:
@@ -116,7 +116,7 @@ class PromptFolder:
             for prompt_id, files in found.items()
         }, skipped
 
-    def belongings(self, prompt_id: str) -> list[str]:
+    def files_of(self, prompt_id: str) -> list[str]:
         """List every file that belongs to a prompt: its audio in whatever format, its transcripts."""
         texts = {prompt_id + suffix for suffix in SIDECARS.values()}
         return [
@@ -157,7 +157,7 @@ class PromptFolder:
             file.seek(0)
             return self.make(file), False
 
-    def stored(self, prompt_id: str, digest: str) -> bytes:
+    def read_stored(self, prompt_id: str, digest: str) -> bytes:
         """Return a prompt's WAV file; raises PromptNotUsable unless its SHA-256 is `digest`."""
         try:
             with self.open(wav_name(prompt_id)) as file:

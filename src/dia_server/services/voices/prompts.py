@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 DECODERS = 2
 """Recordings that are decoded at the same time."""
-OURS = {"manual", "whisper_auto"}
+OWN_SOURCES = {"manual", "whisper_auto"}
 """Sources whose text this server has written to `{id}.txt`."""
 
 
@@ -93,10 +93,10 @@ class PromptService:
         Raises Invalid, UnusableAudio, StorageUnavailable; nothing has changed then.
         """
         prompt_folder.check_id(prompt_id)
-        text = None if transcript is None else _said(transcript)
-        made = await self._decode(self._folder.make, file)
+        text = None if transcript is None else _clean_transcript(transcript)
+        wav = await self._decode(self._folder.make, file)
         async with self._lock:
-            return await self._take(prompt_id, made, is_stored=False, text=text)
+            return await self._store_recording(prompt_id, wav, is_stored=False, text=text)
 
     async def delete(self, prompt_id: str) -> None:
         """Delete a prompt and every file that belongs to it; raises NotFound or Conflict."""
@@ -111,10 +111,10 @@ class PromptService:
                     param="prompt_id",
                 )
             try:
-                names = await asyncio.to_thread(self._folder.belongings, prompt_id)
+                names = await asyncio.to_thread(self._folder.files_of, prompt_id)
             except OSError as error:
                 raise _unreadable(error) from error
-            await self._commit(dict.fromkeys(names), _forget(prompt_id))
+            await self._commit(dict.fromkeys(names), _delete_row(prompt_id))
             del self._prompts[prompt_id]
 
     async def set_transcript(
@@ -125,13 +125,13 @@ class PromptService:
         Raises Conflict where its recording is another by now, or, for Whisper, somebody has written
         the transcript meanwhile; also NotFound, Invalid, StorageUnavailable.
         """
-        text = _said(text)
+        text = _clean_transcript(text)
         async with self._lock:
             now = self.get(prompt.prompt_id)
             if now.digest != prompt.digest or (source == "whisper_auto" and now != prompt):
                 raise Conflict(f"Audio prompt {prompt.prompt_id!r} has changed meanwhile", param="prompt_id")
-            beside = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
-            return await self._save(*_transcribed(now, text, source, beside))
+            sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
+            return await self._save(*_with_transcript(now, text, source, sidecars))
 
     async def discover(self) -> list[Skipped]:
         """Bring what is known into line with the folder; returns the files that cannot be used."""
@@ -144,7 +144,7 @@ class PromptService:
         for prompt_id in self._prompts.keys() - found.keys():
             async with self._lock:  # an upload may have come in between
                 if not await asyncio.to_thread(self._folder.has, wav_name(prompt_id)):
-                    await self._forget(prompt_id)
+                    await self._remove_row(prompt_id)
         for skip in skipped:
             log.warning("audio prompt skipped", file=skip.file_name, cause=skip.reason)
         return skipped
@@ -161,7 +161,7 @@ class PromptService:
                 if isinstance(error, UnusableAudio) and name == wav_name(prompt_id):
                     async with self._lock:
                         if self._prompts.get(prompt_id) == old:
-                            await self._forget(prompt_id)
+                            await self._remove_row(prompt_id)
             else:
                 break
         return skipped
@@ -174,45 +174,47 @@ class PromptService:
             if self._prompts.get(prompt_id) != old:
                 return  # somebody has just uploaded or deleted it: that is newer than what was read
             if read is not None:
-                await self._take(prompt_id, read[0], is_stored=read[1])
+                await self._store_recording(prompt_id, read[0], is_stored=read[1])
             elif old is not None:
-                await self._look_beside(old)
+                await self._refresh_transcript(old)
 
     async def _decode(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
-    async def _take(self, prompt_id: str, made: bytes, *, is_stored: bool, text: str | None = None) -> Prompt:
-        """Make `made` the recording of a prompt; `text` is what somebody says is said in it."""
+    async def _store_recording(
+        self, prompt_id: str, wav: bytes, *, is_stored: bool, text: str | None = None
+    ) -> Prompt:
+        """Make `wav` the recording of a prompt; `text` is what somebody says is said in it."""
         old = self._prompts.get(prompt_id)
-        digest = hashlib.sha256(made).hexdigest()
-        files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): made}
-        beside = await asyncio.to_thread(self._folder.sidecars, prompt_id)
+        digest = hashlib.sha256(wav).hexdigest()
+        files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): wav}
+        sidecars = await asyncio.to_thread(self._folder.sidecars, prompt_id)
         same = old if old is not None and old.digest == digest else None
-        if old is not None and same is None and old.transcript_source in OURS:
+        if old is not None and same is None and old.transcript_source in OWN_SOURCES:
             stale = Sidecar("txt", old.transcript or "")
-            if stale in beside:
-                beside.remove(stale)
+            if stale in sidecars:
+                sidecars.remove(stale)
                 files[txt_name(prompt_id)] = None
-        transcript, source, sidecar_digest = _transcript(same, beside)
+        transcript, source, sidecar_digest = _choose_transcript(same, sidecars)
         prompt = Prompt(
             prompt_id=prompt_id,
             digest=digest,
-            duration=audio.duration(made),
-            file_size=len(made),
+            duration=audio.duration(wav),
+            file_size=len(wav),
             transcript=transcript,
             transcript_source=source,
             sidecar_digest=sidecar_digest,
             created_at=datetime.now(UTC) if old is None else old.created_at,
         )
         if text is not None:
-            prompt, sidecar = _transcribed(prompt, text, "manual", beside)
+            prompt, sidecar = _with_transcript(prompt, text, "manual", sidecars)
             files |= sidecar
         return await self._save(prompt, files)
 
-    async def _look_beside(self, prompt: Prompt) -> None:
+    async def _refresh_transcript(self, prompt: Prompt) -> None:
         """Take over a transcript file that is new or changed since it was last looked at."""
-        beside = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
-        transcript, source, digest = _transcript(prompt, beside)
+        sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
+        transcript, source, digest = _choose_transcript(prompt, sidecars)
         if digest != prompt.sidecar_digest:
             await self._save(
                 replace(prompt, transcript=transcript, transcript_source=source, sidecar_digest=digest), {}
@@ -226,9 +228,9 @@ class PromptService:
         self._prompts[prompt.prompt_id] = prompt
         return prompt
 
-    async def _forget(self, prompt_id: str) -> None:
+    async def _remove_row(self, prompt_id: str) -> None:
         if prompt_id in self._prompts:
-            await self._commit({}, _forget(prompt_id))
+            await self._commit({}, _delete_row(prompt_id))
             del self._prompts[prompt_id]
 
     async def _commit(
@@ -256,35 +258,37 @@ class PromptService:
 
 async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
     with file:
-        while piece := await asyncio.to_thread(file.read, READ_SIZE):
-            yield piece
+        while chunk := await asyncio.to_thread(file.read, READ_SIZE):
+            yield chunk
 
 
-def _transcript(same: Prompt | None, beside: list[Sidecar]) -> tuple[str | None, Source | None, str | None]:
+def _choose_transcript(
+    same: Prompt | None, sidecars: list[Sidecar]
+) -> tuple[str | None, Source | None, str | None]:
     """Decide what is said in a recording, where from, and what sidecar counts; `same` is what is known of
     this very recording."""
-    if same is not None and (not beside or beside[0].digest == same.sidecar_digest):
+    if same is not None and (not sidecars or sidecars[0].digest == same.sidecar_digest):
         return same.transcript, same.transcript_source, same.sidecar_digest
-    return (beside[0].text, beside[0].source, beside[0].digest) if beside else (None, None, None)
+    return (sidecars[0].text, sidecars[0].source, sidecars[0].digest) if sidecars else (None, None, None)
 
 
-def _said(text: str) -> str:
+def _clean_transcript(text: str) -> str:
     """A transcript as it is kept; raises Invalid where it is none."""
     if not (text := clean_transcript(text)):
         raise Invalid("transcript holds nothing that is said", param="transcript")
     return text
 
 
-def _transcribed(
-    prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"], beside: list[Sidecar]
+def _with_transcript(
+    prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"], sidecars: list[Sidecar]
 ) -> tuple[Prompt, dict[str, bytes | None]]:
     """`prompt` with a transcript, and the file that holds it too."""
-    counts = next((sidecar for sidecar in beside if sidecar.source == "reference"), Sidecar("txt", text))
+    counts = next((sidecar for sidecar in sidecars if sidecar.source == "reference"), Sidecar("txt", text))
     prompt = replace(prompt, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
     return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}
 
 
-def _forget(prompt_id: str) -> Callable[[AsyncSession], Coroutine[Any, Any, None]]:
+def _delete_row(prompt_id: str) -> Callable[[AsyncSession], Coroutine[Any, Any, None]]:
     async def write(session: AsyncSession) -> None:
         await session.execute(delete(AudioPrompt).where(AudioPrompt.prompt_id == prompt_id))
 

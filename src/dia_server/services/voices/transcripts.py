@@ -57,7 +57,7 @@ class TranscriptService:
         # shielded: another request may be waiting for the same
         return await asyncio.shield(self._begin(self._prompts.get(prompt_id)))
 
-    async def complete(self, prompt: Prompt) -> Prompt:
+    async def ensure_transcript(self, prompt: Prompt) -> Prompt:
         """Give a prompt without a transcript one, if that is wanted; waits for a set time at most."""
         if prompt.transcript is None and self.auto_transcribe:
             await self._queue_all([prompt], self._wait_s)
@@ -73,8 +73,10 @@ class TranscriptService:
         skipped = await self._prompts.discover()
         if self.auto_transcribe or force_retranscribe:
             sources = {None, "whisper_auto"} if force_retranscribe else {None}
-            wanted = [prompt for prompt in self._prompts.all.values() if prompt.transcript_source in sources]
-            await self._queue_all(wanted, self._wait_s if wait else 0)
+            selected = [
+                prompt for prompt in self._prompts.all.values() if prompt.transcript_source in sources
+            ]
+            await self._queue_all(selected, self._wait_s if wait else 0)
         now = self._prompts.all.values()
         changed = [prompt for prompt in now if before.get(prompt.prompt_id) != prompt]
         return Discovery(len(now), changed, skipped)
@@ -90,11 +92,11 @@ class TranscriptService:
 
     def _queue(self, prompt: Prompt) -> asyncio.Task[None]:
         if (task := self._queued.get(prompt)) is None:
-            task = self._queued[prompt] = asyncio.create_task(self._take_turn(prompt))
+            task = self._queued[prompt] = asyncio.create_task(self._transcribe_in_turn(prompt))
             task.add_done_callback(lambda _: self._queued.pop(prompt))
         return task
 
-    async def _take_turn(self, prompt: Prompt) -> None:
+    async def _transcribe_in_turn(self, prompt: Prompt) -> None:
         async with self._turn:
             if self._prompts.all.get(prompt.prompt_id) == prompt:
                 await asyncio.wait([self._begin(prompt)])
@@ -112,7 +114,7 @@ class TranscriptService:
             log.warning("not transcribed", prompt=prompt.prompt_id, error=str(error), exc_info=cause)
 
     async def _transcribe(self, prompt: Prompt) -> Prompt:
-        recording = await asyncio.to_thread(self._folder.stored, prompt.prompt_id, prompt.digest)
+        recording = await asyncio.to_thread(self._folder.read_stored, prompt.prompt_id, prompt.digest)
         if not (text := await self._whisper.transcribe(recording)):
             raise UnusableAudio(f"Whisper hears no words in audio prompt {prompt.prompt_id!r}")
         return await self._prompts.set_transcript(prompt, text, "whisper_auto")

@@ -17,7 +17,7 @@ from dia_server.text.speakers import TAG, Speaker, tag
 
 CACHE_SIZE = 128 * 1024 * 1024
 """Bytes of samples kept in memory: 12 minutes."""
-BETWEEN = np.zeros(SAMPLE_RATE // 4, np.float32)
+PAUSE = np.zeros(SAMPLE_RATE // 4, np.float32)
 """Of silence between the two recordings."""
 
 
@@ -40,7 +40,7 @@ class VoicePrompts:
             second=None if second is None else self.snapshot(second),
         )
 
-    async def of(self, voice: Voice) -> VoicePrompt | None:
+    async def load(self, voice: Voice) -> VoicePrompt | None:
         """Return what `voice` is cloned from, None where it is not.
 
         Raises PromptNotUsable, for one that was cast also where its recording is another by now.
@@ -83,7 +83,7 @@ class VoicePrompts:
         return samples
 
     def _read(self, prompt_id: str, digest: str) -> Samples:
-        samples = audio.samples(self._folder.stored(prompt_id, digest))
+        samples = audio.samples(self._folder.read_stored(prompt_id, digest))
         samples.flags.writeable = False  # it is shared by all who speak with it
         return samples
 
@@ -91,17 +91,17 @@ class VoicePrompts:
 def combine_prompts(first: VoicePrompt | None, second: VoicePrompt | None) -> VoicePrompt | None:
     """One prompt in which `first` is heard as [S1] and `second` as [S2], as far as there are any."""
     if first is None or second is None:
-        return _as("S1", first) or _as("S2", second)
+        return _retag("S1", first) or _retag("S2", second)
     return VoicePrompt(
-        np.concatenate([first.samples, BETWEEN, second.samples]),
-        f"[S1] {_words(first)} [S2] {_words(second)}",
+        np.concatenate([first.samples, PAUSE, second.samples]),
+        f"[S1] {_untagged(first)} [S2] {_untagged(second)}",
         hashlib.sha256(f"{first.digest} {second.digest}".encode()).hexdigest(),
     )
 
 
-def _as(speaker: Speaker, prompt: VoicePrompt | None) -> VoicePrompt | None:
-    return prompt and VoicePrompt(prompt.samples, f"[{speaker}] {_words(prompt)}", prompt.digest)
+def _retag(speaker: Speaker, prompt: VoicePrompt | None) -> VoicePrompt | None:
+    return prompt and VoicePrompt(prompt.samples, f"[{speaker}] {_untagged(prompt)}", prompt.digest)
 
 
-def _words(prompt: VoicePrompt) -> str:
+def _untagged(prompt: VoicePrompt) -> str:
     return " ".join(TAG.sub(" ", prompt.transcript).split())

@@ -43,7 +43,7 @@ class Whisper:
         self._installed = importlib.util.find_spec("faster_whisper") is not None
         self._thread = DaemonThread("whisper")
         self._calls: set[asyncio.Future[Any]] = set()
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None
         self._closing = False
         self._error: str | None = None
@@ -72,20 +72,20 @@ class Whisper:
 
         Raises WhisperNotAvailable with the cause.
         """
-        return await self._work(self._reload)
+        return await self._call(self._reload)
 
     async def transcribe(self, recording: bytes) -> str:
         """Return what is said in an audio file, "" for nothing.
 
         Raises WhisperNotAvailable, and UnusableAudio where the file is the cause.
         """
-        return await self._work(lambda: self._transcribe(recording))
+        return await self._call(lambda: self._transcribe(recording))
 
     async def close(self) -> None:
         """Give up what is being done, which raises WhisperNotAvailable, and end the thread."""
         self._closing = True
-        if self._idle is not None:
-            self._idle.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         for call in self._calls:
             call.cancel()
         if self._model is not None:
@@ -93,11 +93,11 @@ class Whisper:
         if not await self._thread.end(CLOSE_S):
             log.warning("Whisper was still busy when the server ended")
 
-    async def _work(self, function: Callable[[], T]) -> T:
+    async def _call(self, function: Callable[[], T]) -> T:
         if self._closing:
             raise WhisperNotAvailable("The server is shutting down")
-        if self._idle is not None:
-            self._idle.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         call = asyncio.ensure_future(self._thread.call(function))
         self._calls.add(call)
         try:
@@ -109,9 +109,9 @@ class Whisper:
         finally:
             self._calls.discard(call)
             if self._idle_s and not self._calls and not self._closing:
-                self._idle = asyncio.get_running_loop().call_later(self._idle_s, self._give_back)
+                self._idle_timer = asyncio.get_running_loop().call_later(self._idle_s, self._unload_idle)
 
-    def _give_back(self) -> None:
+    def _unload_idle(self) -> None:
         self._unloading = asyncio.ensure_future(self._thread.call(self._unload))
 
     # Everything below runs on Whisper's thread.

@@ -105,7 +105,7 @@ class PromptController(Controller):
                     raise UnusableAudio(
                         f"{FILE_FIELD}: {error}", param=FILE_FIELD, limit=error.limit
                     ) from error
-        prompt = await transcript_service.complete(prompt)
+        prompt = await transcript_service.ensure_transcript(prompt)
         return AudioPromptUploaded(
             message="Audio prompt uploaded successfully",
             prompt_id=prompt.prompt_id,

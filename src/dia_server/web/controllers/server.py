@@ -57,7 +57,7 @@ class ServerController(Controller):
         self, name: FromPath[str], config_service: NamedDependency[ConfigService]
     ) -> Config:
         """Give up the stored value of a field, which goes back to its setting."""
-        await config_service.give_up(name)
+        await config_service.reset(name)
         return _config(config_service)
 
     @get("/stats", opt={"errors": (503,)})
