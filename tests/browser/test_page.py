@@ -125,12 +125,15 @@ def test_who_asks_too_often_is_told_the_setting(studio: Studio, path: str, setti
         ("Voice 'x' does not exist; GET /voices lists them", "Voice 'x' does not exist"),
         ("audio_file: the audio is silent", "The file: the audio is silent"),
         ("worker_count: Expected `int` <= 64", "Models at the same time: at most 64"),
-        ("transcript holds nothing that is said", "The transcript holds nothing that is said"),
+        ("transcript contains no spoken words", "The transcript contains no spoken words"),
         (
             "Whisper cannot be loaded: no file (POST /whisper/load tries again)",
             "Whisper cannot be loaded: no file",
         ),
-        ("Audio prompt 'a' has changed meanwhile", "The recording 'a' has changed meanwhile"),
+        (
+            "Audio prompt 'a' has changed during the request",
+            "The recording 'a' has changed during the request",
+        ),
         (
             "The text has 5000 characters; the limit is 4096",
             "The text has 5000 characters; the limit is 4096",

@@ -1,4 +1,4 @@
-"""What is known of an audio prompt."""
+"""Metadata of an audio prompt, as stored in the database."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ Source = Literal["reference", "txt", "manual", "whisper_auto"]
 class Prompt:
     prompt_id: str
     digest: str
-    """SHA-256 of the file."""
+    """SHA-256 of the WAV file."""
     duration: float
     """Seconds."""
     file_size: int
@@ -22,7 +22,7 @@ class Prompt:
     transcript: str | None
     transcript_source: Source | None
     sidecar_digest: str | None
-    """Of the transcript file that counted when it was last looked for."""
+    """Digest of the transcript file in effect at the last scan."""
     created_at: datetime
 
     @property

@@ -1,7 +1,7 @@
-"""A thread for work that must not overlap, and that nobody waits for at the end.
+"""A daemon thread that runs calls one at a time.
 
-Unlike an executor's, it doesn't keep the process alive: a model that is being downloaded when the
-server is told to stop would.
+The threads of a ThreadPoolExecutor are joined at interpreter exit, so a model download would delay
+the shutdown; a daemon thread is not joined.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class DaemonThread:
-    """Does calls one after the other; the thread begins with the first."""
+    """Runs calls in order on one daemon thread, which starts with the first call."""
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -32,7 +32,7 @@ class DaemonThread:
                 return
             try:
                 result = function(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - it is the caller's
+            except BaseException as error:  # noqa: BLE001 - raised by the caller's `await`
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -41,7 +41,7 @@ class DaemonThread:
         return await asyncio.wrap_future(future)
 
     async def end(self, timeout_s: float) -> bool:
-        """Let the thread end after the calls that it has; returns whether it did so in time."""
+        """End the thread after its queued calls; return False if it still runs after `timeout_s`."""
         self._calls.put(None)
         if self._thread.ident:
             await asyncio.to_thread(self._thread.join, timeout_s)

@@ -1,4 +1,4 @@
-"""Voice prompts from foreign files, decoded in processes of their own."""
+"""Decodes uploaded recordings into audio prompts, in child processes."""
 
 from typing import BinaryIO
 
@@ -7,15 +7,15 @@ from dia_server.errors import UnusableAudio
 from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
 
 WORKERS = 2
-"""Recordings that are decoded at the same time."""
+"""Maximum recordings decoded at the same time."""
 DEADLINE_S = 30.0
-"""Seconds for one file; a minute of audio takes well under a second."""
+"""Seconds allowed for one file; a minute of audio takes well under a second."""
 MEMORY = 512 * MIB
-"""Bytes for one file; a minute of 192 kHz stereo takes 100 MiB."""
+"""Bytes of memory allowed for one file; a minute of 192 kHz stereo takes 100 MiB."""
 
 
 class PromptDecoder:
-    """`make` starts a process when it first needs it: an upload can wait 0.2 s, and a process takes 50 MB."""
+    """Starts a child process at the first use: a start takes 0.2 s, an idle process 50 MB."""
 
     def __init__(self) -> None:
         self._pool = NativePool(
@@ -26,11 +26,11 @@ class PromptDecoder:
         )
 
     def close(self) -> None:
-        """End what is being decoded, which raises Closed."""
+        """End the child processes; calls in progress raise Closed."""
         self._pool.close()
 
     def make(self, file: BinaryIO) -> bytes:
-        """Bring any audio file into the form of a prompt; blocks, and raises UnusableAudio."""
+        """Convert an audio file of any format to the WAV file of a prompt; blocks. Raises UnusableAudio."""
         try:
             return self._pool.submit(PromptMaker.make, file).result()
         except NativeFailure as failure:

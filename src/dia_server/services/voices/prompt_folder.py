@@ -1,7 +1,7 @@
-"""The folder of audio prompts: `{id}.wav`, and what people put beside it.
+"""The folder of audio prompts: `{id}.wav`, and files that the operator adds (audio, transcripts).
 
-Nothing outside of it is read or written: names come from checked ids or from the folder's own listing,
-and links are not followed. All methods block.
+Nothing outside the folder is read or written: names come from validated ids or from the folder's own
+listing, and symbolic links are not followed. All methods block.
 """
 
 import hashlib
@@ -26,14 +26,15 @@ log = structlog.get_logger()
 
 AUDIO = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm", ".aiff", ".aif"}
 MAX_AUDIO = 200 * 1024 * 1024
+"""Maximum bytes of an audio file in the folder."""
 MAX_TEXT = 16 * 1024
-"""Bytes."""
+"""Maximum bytes of a transcript file."""
 RESERVED = {"discover", "metadata", "upload"}
-"""Ids that would collide with the API's paths."""
+"""Ids that would collide with routes of the API."""
 
 Source = Literal["reference", "txt"]
 SIDECARS: dict[Source, str] = {"reference": ".reference.txt", "txt": ".txt"}
-"""Transcript files, the one that counts first."""
+"""Suffixes of transcript files, in order of precedence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,14 @@ class Sidecar:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that looks like a prompt and cannot be one."""
+    """An audio file in the folder that cannot be used as a prompt."""
 
     file_name: str
     reason: str
 
 
 def check_id(prompt_id: str) -> None:
-    """Raise Invalid where `prompt_id` cannot name a prompt."""
+    """Raise Invalid if `prompt_id` is malformed or reserved."""
     ids.check(prompt_id, "prompt_id")
     lower = prompt_id.lower()
     if lower in RESERVED or lower.endswith(".reference"):
@@ -74,24 +75,26 @@ def txt_name(prompt_id: str) -> str:
 
 class PromptFolder:
     def __init__(self, path: Path, make: Callable[[BinaryIO], bytes]) -> None:
-        """`make` brings any audio file into the form of a prompt; it raises UnusableAudio."""
+        """`make` converts an audio file of any format to a prompt's WAV file, or raises UnusableAudio."""
         self.path = path
         self.make = make
 
     def prepare(self) -> None:
-        """Create the folder and clear away what changes that a power failure cut short have left."""
+        """Create the folder and remove temporary files left by a crash."""
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob(TEMPORARY_FILES):
             leftover.unlink()
 
     def spool(self) -> BinaryIO:
-        """Open a nameless file on the folder's disk, gone when it is closed or the server dies."""
+        """Open a temporary file on the folder's disk; it is removed on close or when the server dies."""
         self.path.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=self.path, prefix=".", suffix=".tmp")
 
     def recordings(self) -> tuple[dict[str, list[str]], list[Skipped]]:
-        """List the audio files of each id, the best first: the one written last, since who drops in
-        an MP3 beside a WAV wants it to be used."""
+        """List the audio files of each id, newest first, and the files that cannot be prompts.
+
+        An MP3 added beside an older WAV file is meant to replace it.
+        """
         found: dict[str, list[tuple[int, bool, str]]] = {}
         skipped = []
         with os.scandir(self.path) as entries:
@@ -99,14 +102,14 @@ class PromptFolder:
                 prompt_id, extension = os.path.splitext(entry.name)
                 if entry.name.startswith(".") or extension.lower() not in AUDIO:
                     continue
-                shown = entry.name.encode(errors="replace").decode()  # a name may be in any encoding
+                shown = entry.name.encode(errors="replace").decode()  # file names may be in any encoding
                 try:
                     check_id(prompt_id)
                 except Invalid as error:
                     skipped.append(Skipped(shown, str(error)))
                     continue
                 if not entry.is_file(follow_symlinks=False):
-                    skipped.append(Skipped(shown, "it is a link or a folder, not a file"))
+                    skipped.append(Skipped(shown, "not a regular file, but a link or a folder"))
                     continue
                 age = entry.stat(follow_symlinks=False).st_mtime_ns
                 is_wav = entry.name == wav_name(prompt_id)
@@ -117,7 +120,7 @@ class PromptFolder:
         }, skipped
 
     def files_of(self, prompt_id: str) -> list[str]:
-        """List every file that belongs to a prompt: its audio in whatever format, its transcripts."""
+        """List every file of a prompt: audio in any format and transcripts."""
         texts = {prompt_id + suffix for suffix in SIDECARS.values()}
         return [
             name
@@ -127,12 +130,12 @@ class PromptFolder:
         ]
 
     def open(self, name: str) -> BufferedReader:
-        """Open a file for reading; raises OSError where it is missing, a link or no plain file."""
-        file = open(self.path / name, "rb", opener=_open_no_link)  # noqa: SIM115 - the caller's to close
+        """Open a file for reading; raises OSError if it is missing, a link or not a regular file."""
+        file = open(self.path / name, "rb", opener=_open_no_link)  # noqa: SIM115 - the caller closes it
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             file.close()
-            raise OSError(f"{name} is not a file")
+            raise OSError(f"{name} is not a regular file")
         return file
 
     def has(self, name: str) -> bool:
@@ -142,13 +145,15 @@ class PromptFolder:
             return False
 
     def recording(self, name: str, known: str | None) -> tuple[bytes, bool] | None:
-        """Read an audio file as a prompt's WAV file, and tell whether it is that already.
+        """Return an audio file as a prompt's WAV bytes, and whether the file on disk already is that.
 
-        Returns None where the file's SHA-256 is `known`. Raises UnusableAudio and OSError.
+        Returns None if the file's SHA-256 equals `known`. Raises UnusableAudio and OSError.
         """
         with self.open(name) as file:
             if (size := os.fstat(file.fileno()).st_size) > MAX_AUDIO:
-                raise UnusableAudio(f"the file has {size:,} bytes; the limit is {MAX_AUDIO:,}")
+                raise UnusableAudio(
+                    f"the file has {size:,} bytes; the limit is {MAX_AUDIO:,}", limit=MAX_AUDIO
+                )
             if known is not None and hashlib.file_digest(file, "sha256").hexdigest() == known:
                 return None
             file.seek(0)
@@ -158,7 +163,7 @@ class PromptFolder:
             return self.make(file), False
 
     def read_stored(self, prompt_id: str, digest: str) -> bytes:
-        """Return a prompt's WAV file; raises PromptNotUsable unless its SHA-256 is `digest`."""
+        """Return a prompt's WAV bytes; raises PromptNotUsable unless their SHA-256 is `digest`."""
         try:
             with self.open(wav_name(prompt_id)) as file:
                 stored = file.read(prompt.MAX_SIZE)
@@ -174,14 +179,14 @@ class PromptFolder:
         return stored
 
     def sidecars(self, prompt_id: str) -> list[Sidecar]:
-        """Read the transcripts that lie beside a prompt, the one that counts first."""
+        """Read the transcript files of a prompt, in order of precedence; skip and log invalid ones."""
         found = []
         for source, suffix in SIDECARS.items():
             try:
                 with self.open(prompt_id + suffix) as file:
                     raw = file.read(MAX_TEXT + 1)
                 if len(raw) > MAX_TEXT:
-                    raise ValueError(f"it has more than {MAX_TEXT} bytes")
+                    raise ValueError(f"more than {MAX_TEXT} bytes")
                 text = clean_transcript(raw.decode("utf-8-sig"))
             except FileNotFoundError:
                 continue
@@ -194,5 +199,5 @@ class PromptFolder:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    # the second flag: opening a pipe would wait for somebody to write
+    # O_NONBLOCK: opening a named pipe would block until a writer connects
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

@@ -1,7 +1,7 @@
-"""Audio prompts: recordings to speak like. The folder holds them, the database what is known of them.
+"""Audio prompts: recordings that voices are cloned from. Files are in a folder, metadata in the database.
 
-A transcript that came through the API or from Whisper belongs to its recording and goes when that is
-replaced; a transcript file that somebody put into the folder stays.
+A transcript from the API or from Whisper is removed when its recording is replaced; a transcript file
+that the operator put into the folder is kept.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 DECODERS = 2
-"""Recordings that are decoded at the same time."""
+"""Maximum recordings decoded at the same time."""
 OWN_SOURCES = {"manual", "whisper_auto"}
-"""Sources whose text this server has written to `{id}.txt`."""
+"""Transcript sources whose text this server writes to `{id}.txt`."""
 
 
 class PromptService:
-    """Reads come from memory, as voices do; changes go to the folder, the database and memory, or to none."""
+    """Reads come from memory; a change is applied to folder, database and memory, or rolled back."""
 
     def __init__(
         self, sessions: async_sessionmaker[AsyncSession], folder: PromptFolder, voices: VoiceService
@@ -51,12 +51,12 @@ class PromptService:
         self._voices = voices
         self._prompts: dict[str, Prompt] = {}
         self._lock = asyncio.Lock()
-        """Held while a prompt changes; never while audio is decoded."""
-        # of its own: a few hours of MP3 must not keep the threads busy that read files and answer
+        """Held while a prompt changes, but not while audio is decoded."""
+        # separate from the default executor: decoding hours of MP3 must not block file reads
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     async def load(self) -> None:
-        """Read what is known of all prompts; before this there are none."""
+        """Load the metadata of all prompts; until then there are none."""
         with suppress(OSError):  # a folder that cannot be written can still be read
             await asyncio.to_thread(self._folder.prepare)
         async with self._sessions() as session:
@@ -77,7 +77,7 @@ class PromptService:
     async def recording(self, prompt_id: str) -> tuple[int, AsyncIterator[bytes]]:
         """Return the size of a prompt's WAV file and its bytes.
 
-        Raises NotFound where there is no such prompt or its file is gone. The iterator must be run or
+        Raises NotFound if the prompt or its file does not exist. The iterator must be exhausted or
         closed: the file is open until then.
         """
         name = wav_name(self.get(prompt_id).prompt_id)
@@ -88,9 +88,9 @@ class PromptService:
         return os.fstat(file.fileno()).st_size, _read(file)
 
     async def add(self, prompt_id: str, file: BinaryIO, transcript: str | None = None) -> Prompt:
-        """Make a recording the prompt `prompt_id`, in place of the one that has the id now.
+        """Create the prompt `prompt_id` from a recording, or replace it.
 
-        Raises Invalid, UnusableAudio, StorageUnavailable; nothing has changed then.
+        Raises Invalid, UnusableAudio or StorageUnavailable, and then changes nothing.
         """
         prompt_folder.check_id(prompt_id)
         text = None if transcript is None else _clean_transcript(transcript)
@@ -99,7 +99,7 @@ class PromptService:
             return await self._store_recording(prompt_id, wav, is_stored=False, text=text)
 
     async def delete(self, prompt_id: str) -> None:
-        """Delete a prompt and every file that belongs to it; raises NotFound or Conflict."""
+        """Delete a prompt and all its files; raises NotFound, or Conflict if a voice uses it."""
         async with self._lock:
             self.get(prompt_id)
             if users := [
@@ -120,21 +120,23 @@ class PromptService:
     async def set_transcript(
         self, prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"]
     ) -> Prompt:
-        """Keep what is said in `prompt`, also as `{id}.txt`.
+        """Store the transcript of `prompt` in the database and as `{id}.txt`.
 
-        Raises Conflict where its recording is another by now, or, for Whisper, somebody has written
-        the transcript meanwhile; also NotFound, Invalid, StorageUnavailable.
+        Raises Conflict if the recording has been replaced since, or, for a transcript by Whisper, if any
+        other field has changed. Also raises NotFound, Invalid and StorageUnavailable.
         """
         text = _clean_transcript(text)
         async with self._lock:
             now = self.get(prompt.prompt_id)
             if now.digest != prompt.digest or (source == "whisper_auto" and now != prompt):
-                raise Conflict(f"Audio prompt {prompt.prompt_id!r} has changed meanwhile", param="prompt_id")
+                raise Conflict(
+                    f"Audio prompt {prompt.prompt_id!r} has changed during the request", param="prompt_id"
+                )
             sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
             return await self._save(*_with_transcript(now, text, source, sidecars))
 
     async def discover(self) -> list[Skipped]:
-        """Bring what is known into line with the folder; returns the files that cannot be used."""
+        """Update the prompts from the folder's files; return the files that cannot be used."""
         try:
             found, skipped = await asyncio.to_thread(self._folder.recordings)
         except OSError as error:
@@ -142,7 +144,7 @@ class PromptService:
         for prompt_id, names in found.items():
             skipped += await self._read_best(prompt_id, names)
         for prompt_id in self._prompts.keys() - found.keys():
-            async with self._lock:  # an upload may have come in between
+            async with self._lock:  # an upload may have finished since the listing
                 if not await asyncio.to_thread(self._folder.has, wav_name(prompt_id)):
                     await self._remove_row(prompt_id)
         for skip in skipped:
@@ -150,7 +152,7 @@ class PromptService:
         return skipped
 
     async def _read_best(self, prompt_id: str, names: list[str]) -> list[Skipped]:
-        """Make the first of `names` that can be used the prompt; returns those before it."""
+        """Load the prompt from the first usable file of `names`; return the unusable files before it."""
         skipped = []
         for name in names:
             old = self._prompts.get(prompt_id)
@@ -172,7 +174,7 @@ class PromptService:
         read = await self._decode(self._folder.recording, name, known)
         async with self._lock:
             if self._prompts.get(prompt_id) != old:
-                return  # somebody has just uploaded or deleted it: that is newer than what was read
+                return  # a concurrent upload or deletion is newer than what was read
             if read is not None:
                 await self._store_recording(prompt_id, read[0], is_stored=read[1])
             elif old is not None:
@@ -184,7 +186,7 @@ class PromptService:
     async def _store_recording(
         self, prompt_id: str, wav: bytes, *, is_stored: bool, text: str | None = None
     ) -> Prompt:
-        """Make `wav` the recording of a prompt; `text` is what somebody says is said in it."""
+        """Store `wav` as the recording of a prompt; `text` is the transcript given by the client."""
         old = self._prompts.get(prompt_id)
         digest = hashlib.sha256(wav).hexdigest()
         files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): wav}
@@ -212,7 +214,7 @@ class PromptService:
         return await self._save(prompt, files)
 
     async def _refresh_transcript(self, prompt: Prompt) -> None:
-        """Take over a transcript file that is new or changed since it was last looked at."""
+        """Store the transcript of a file that is new or changed since the last scan."""
         sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
         transcript, source, digest = _choose_transcript(prompt, sidecars)
         if digest != prompt.sidecar_digest:
@@ -238,7 +240,7 @@ class PromptService:
         files: Mapping[str, bytes | None],
         write: Callable[[AsyncSession], Coroutine[Any, Any, None]],
     ) -> None:
-        """Change the files and the row, or neither."""
+        """Change the files and the database row, or neither."""
         change = FileChange(self._folder.path, files)
         try:
             await asyncio.to_thread(change.stage)
@@ -265,24 +267,26 @@ async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
 def _choose_transcript(
     same: Prompt | None, sidecars: list[Sidecar]
 ) -> tuple[str | None, Source | None, str | None]:
-    """Decide what is said in a recording, where from, and what sidecar counts; `same` is what is known of
-    this very recording."""
+    """Return a recording's transcript, its source, and the digest of the transcript file in effect.
+
+    `same` is the stored metadata if the recording is unchanged; `sidecars` are in order of precedence.
+    """
     if same is not None and (not sidecars or sidecars[0].digest == same.sidecar_digest):
         return same.transcript, same.transcript_source, same.sidecar_digest
     return (sidecars[0].text, sidecars[0].source, sidecars[0].digest) if sidecars else (None, None, None)
 
 
 def _clean_transcript(text: str) -> str:
-    """A transcript as it is kept; raises Invalid where it is none."""
+    """Return the normalised transcript; raises Invalid if nothing in it is spoken."""
     if not (text := clean_transcript(text)):
-        raise Invalid("transcript holds nothing that is said", param="transcript")
+        raise Invalid("transcript contains no spoken words", param="transcript")
     return text
 
 
 def _with_transcript(
     prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"], sidecars: list[Sidecar]
 ) -> tuple[Prompt, dict[str, bytes | None]]:
-    """`prompt` with a transcript, and the file that holds it too."""
+    """Return `prompt` with the transcript, and the transcript file to write."""
     counts = next((sidecar for sidecar in sidecars if sidecar.source == "reference"), Sidecar("txt", text))
     prompt = replace(prompt, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
     return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}

@@ -1,4 +1,4 @@
-"""Voices: what a voice id stands for, kept in the database and, for speech, in memory."""
+"""Voices: mappings from voice ids to their settings, in the database and, for speech, in memory."""
 
 import re
 import zlib
@@ -25,23 +25,23 @@ class Voice:
 
     @property
     def name(self) -> str:
-        """The id as people would write it."""
+        """Display name, derived from the id."""
         return re.sub(r"[_-]+", " ", self.voice_id).strip().title() or self.voice_id
 
     @property
     def seed(self) -> int:
-        """What makes the voice the same every time it speaks the same text."""
+        """Default sampling seed, so that a voice speaks the same text the same way every time."""
         return zlib.crc32(self.voice_id.encode())
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceSnapshot(Voice):
-    """A voice as it was when a request was accepted, which is made with it whenever it is made."""
+    """A voice as it was when a request was accepted; the request uses it whenever it is run."""
 
     recording: str | None = None
-    """Digest of its audio prompt."""
+    """SHA-256 of the audio prompt's WAV file."""
     second: "VoiceSnapshot | None" = None
-    """Who says [S2], where that is another voice."""
+    """Voice of the speaker [S2], if it is a different one."""
 
 
 BUILT_IN = MappingProxyType(
@@ -74,18 +74,18 @@ ALIASES = MappingProxyType(
         "verse": "kai",
     }
 )
-"""OpenAI's names, which unconfigured clients send; its `nova` is one of ours."""
+"""OpenAI's voice names, which clients send by default; its `nova` is also a built-in id."""
 
 
 class VoiceService:
-    """Reads come from memory: speech must not wait for the database. Writes go to both."""
+    """Reads come from memory, because speech must not wait for the database; writes go to both."""
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         self._sessions = sessions
         self._voices: dict[str, Voice] = {}
 
     async def load(self) -> None:
-        """Read all voices; before this there are none."""
+        """Load all voices; until then there are none."""
         async with self._sessions() as session:
             rows = await session.scalars(select(VoiceMapping).order_by(VoiceMapping.created_at))
             self._voices = {row.voice_id: _voice(row) for row in rows}
@@ -95,7 +95,7 @@ class VoiceService:
         return MappingProxyType(self._voices)
 
     def resolve(self, voice_id: str) -> Voice:
-        """Find a voice by its id, or by the name of an OpenAI voice; raises InvalidVoiceId."""
+        """Return the voice with this id or OpenAI alias; raises InvalidVoiceId."""
         voice_id = voice_id.strip()
         voice = self._voices.get(voice_id) or self._voices.get(ALIASES.get(voice_id.lower(), ""))
         if voice is None:
@@ -103,7 +103,7 @@ class VoiceService:
         return voice
 
     async def save(self, voice: Voice) -> None:
-        """Create or replace a voice; raises Invalid where its id cannot be one."""
+        """Create or replace a voice; raises Invalid if its id is malformed."""
         ids.check(voice.voice_id, "voice_id")
         async with self._sessions.begin() as session:
             row = await session.get(VoiceMapping, voice.voice_id) or VoiceMapping(voice_id=voice.voice_id)
@@ -115,7 +115,10 @@ class VoiceService:
         self._voices[voice.voice_id] = voice
 
     async def delete(self, voice_id: str) -> bool:
-        """Delete a voice, or bring a built-in one back to what it was; returns whether it is gone."""
+        """Delete a voice and return True, or reset a built-in one and return False.
+
+        Raises InvalidVoiceId.
+        """
         if voice_id not in self._voices:
             raise _unknown(voice_id)
         if original := BUILT_IN.get(voice_id):
@@ -123,7 +126,7 @@ class VoiceService:
             return False
         async with self._sessions.begin() as session:
             await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
-        self._voices.pop(voice_id, None)  # somebody else may have deleted it meanwhile
+        self._voices.pop(voice_id, None)  # a concurrent request may have deleted it
         return True
 
 

@@ -1,4 +1,4 @@
-"""A Whisper model by faster-whisper, as a child process serves it (native/)."""
+"""Whisper through faster-whisper; runs in a child process (native/)."""
 
 import io
 import sys
@@ -20,14 +20,14 @@ SIZES = (
     *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
     *("distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3", "distil-large-v3.5"),
 )
-"""Names of models that are downloaded when they are first loaded."""
+"""Names of models, which are downloaded at the first load."""
 MEMORY = 8 * 1024**3
-"""Bytes that transcribing may take beside the model, on a CPU; CUDA reserves terabytes of addresses."""
+"""Bytes of memory for transcription besides the model. CPU only: CUDA reserves terabytes of addresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A device that could not be used."""
+    """A device that the model could not be opened on."""
 
     device: str
     number_format: str
@@ -42,9 +42,9 @@ class Opened:
 
 class Transcriber:
     def __init__(self, name: str, devices: Sequence[tuple[str, str]]) -> None:
-        """Open the model `name`, a size or a folder, on the first of `devices` that works.
+        """Open the model `name`, a size or a folder, on the first usable one of `devices`.
 
-        Raises WhisperNotAvailable with the cause.
+        `devices` are pairs of device and number format. Raises WhisperNotAvailable with the cause.
         """
         self._refusals: list[Refusal] = []
         try:
@@ -59,29 +59,29 @@ class Transcriber:
         return Opened(self._device, self._refusals)
 
     def transcribe(self, recording: bytes) -> str:
-        """Return what is said in an audio file; raises WhisperNotAvailable."""
+        """Return the transcript of an audio file; raises WhisperNotAvailable."""
         try:
             segments, _ = self._model.transcribe(io.BytesIO(recording), condition_on_previous_text=False)
             return " ".join(filter(None, (segment.text.strip() for segment in segments)))
-        except (RuntimeError, ValueError) as error:  # CTranslate2's, out of memory among them
+        except (RuntimeError, ValueError) as error:  # raised by CTranslate2, also when out of memory
             raise WhisperNotAvailable(f"Whisper failed: {error}") from error
 
     def _open(self, name: str, devices: Sequence[tuple[str, str]]) -> tuple["WhisperModel", str]:
         is_folder = Path(name).is_dir()
         if not is_folder and name not in SIZES:
-            raise ValueError(f"it is neither a folder nor one of {', '.join(SIZES)}")
-        sys.modules["torch"] = None  # type: ignore[assignment]  # CTranslate2 imports it where it can, for 1 s
+            raise ValueError(f"neither a folder nor one of {', '.join(SIZES)}")
+        sys.modules["torch"] = None  # type: ignore[assignment]  # CTranslate2 would import it, which takes 1 s
         from ctranslate2 import get_cuda_device_count
         from faster_whisper import WhisperModel, download_model
 
         folder = name if is_folder else download_model(name)
-        failure: Exception = RuntimeError("there is no device for it")
+        failure: Exception = RuntimeError("no usable device")
         for device, number_format in devices:
             if device == "cuda" and not get_cuda_device_count():
                 continue
             try:
                 model = WhisperModel(folder, device=device, compute_type=number_format)
-                if device == "cuda":  # that its libraries are missing shows only now
+                if device == "cuda":  # missing CUDA libraries are only noticed at the first use
                     list(model.transcribe(np.zeros(16_000, np.float32), language="en", temperature=0)[0])
             except (RuntimeError, ValueError) as error:
                 self._refusals.append(Refusal(device, number_format, str(error)))

@@ -1,4 +1,4 @@
-"""What Whisper hears in the audio prompts: asked for, or by itself for what has no transcript."""
+"""Transcribes audio prompts with Whisper: on request, or automatically if a transcript is missing."""
 
 import asyncio
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 class Discovery:
     total: int
     changed: list[Prompt]
-    """New, or with another recording or transcript than before."""
+    """Prompts that are new, or whose recording or transcript has changed."""
     skipped: list[Skipped]
 
 
@@ -33,41 +33,44 @@ class TranscriptService:
         auto_transcribe: bool,
         wait_s: float,
     ) -> None:
-        """`wait_s` is how long an answer is held back for a transcript that nobody has asked for."""
+        """`wait_s` is the maximum seconds that a response is delayed for an automatic transcript."""
         self.auto_transcribe = auto_transcribe
-        """Whether prompts without a transcript get one by themselves; may be set at any time."""
+        """Transcribe prompts without a transcript automatically; may be set at any time."""
         self._prompts = prompts
         self._folder = folder
         self._whisper = whisper
         self._wait_s = wait_s
         self._queued: dict[Prompt, asyncio.Task[None]] = {}
-        """What nobody has asked for: one recording of it is in memory at a time, and requests go first."""
+        """Automatic transcriptions. They run one at a time, to bound memory; requests bypass this queue."""
         self._running: dict[Prompt, asyncio.Task[Prompt]] = {}
         self._turn = asyncio.Lock()
 
     def is_pending(self, prompt: Prompt) -> bool:
-        """Tell whether a first transcript is on its way."""
+        """Return whether the prompt's first transcript is queued or running."""
         return prompt.transcript is None and (prompt in self._queued or prompt in self._running)
 
     async def transcribe(self, prompt_id: str) -> Prompt:
-        """Transcribe a prompt now, in place of the transcript that it has.
+        """Transcribe a prompt now, replacing its transcript.
 
         Raises NotFound, PromptNotUsable, UnusableAudio, Conflict, WhisperNotAvailable, StorageUnavailable.
         """
-        # shielded: another request may be waiting for the same
+        # shielded: another request may await the same task
         return await asyncio.shield(self._begin(self._prompts.get(prompt_id)))
 
     async def ensure_transcript(self, prompt: Prompt) -> Prompt:
-        """Give a prompt without a transcript one, if that is wanted; waits for a set time at most."""
+        """Transcribe a prompt without a transcript if `auto_transcribe` is on; wait `wait_s` at most.
+
+        Returns the prompt as it is then: its transcript may still be missing.
+        """
         if prompt.transcript is None and self.auto_transcribe:
             await self._queue_all([prompt], self._wait_s)
         return self._prompts.all.get(prompt.prompt_id, prompt)
 
     async def discover(self, *, force_retranscribe: bool = False, wait: bool = True) -> Discovery:
-        """Read the folder again and transcribe what has no transcript.
+        """Scan the folder and transcribe prompts without a transcript.
 
-        `force_retranscribe` makes Whisper's own transcripts anew too, whether `auto_transcribe` is on
-        or not; what people wrote is kept. Raises StorageUnavailable.
+        `force_retranscribe` also repeats the transcripts made by Whisper, even if `auto_transcribe` is
+        off; manual ones are kept. Raises StorageUnavailable.
         """
         before = dict(self._prompts.all)
         skipped = await self._prompts.discover()
@@ -82,7 +85,7 @@ class TranscriptService:
         return Discovery(len(now), changed, skipped)
 
     async def close(self) -> None:
-        """Wait for what is under way, which fails once Whisper is closed; the next start begins it again."""
+        """Wait for running transcriptions, which fail once Whisper is closed; the next start repeats them."""
         tasks = [*self._queued.values(), *self._running.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -111,10 +114,10 @@ class TranscriptService:
         del self._running[prompt]
         if not task.cancelled() and (error := task.exception()) is not None:
             cause = None if isinstance(error, ServerError) else error
-            log.warning("not transcribed", prompt=prompt.prompt_id, error=str(error), exc_info=cause)
+            log.warning("transcription failed", prompt=prompt.prompt_id, error=str(error), exc_info=cause)
 
     async def _transcribe(self, prompt: Prompt) -> Prompt:
         recording = await asyncio.to_thread(self._folder.read_stored, prompt.prompt_id, prompt.digest)
         if not (text := await self._whisper.transcribe(recording)):
-            raise UnusableAudio(f"Whisper hears no words in audio prompt {prompt.prompt_id!r}")
+            raise UnusableAudio(f"Whisper found no words in audio prompt {prompt.prompt_id!r}")
         return await self._prompts.set_transcript(prompt, text, "whisper_auto")

@@ -1,4 +1,4 @@
-"""The recordings that voices are cloned from, as the engine takes them."""
+"""Loads the audio prompts of voices as samples and transcript for the engine."""
 
 import asyncio
 import hashlib
@@ -16,23 +16,23 @@ from dia_server.services.voices.service import Voice, VoiceSnapshot
 from dia_server.text.speakers import TAG, Speaker, tag
 
 CACHE_SIZE = 128 * 1024 * 1024
-"""Bytes of samples kept in memory: 12 minutes."""
+"""Maximum bytes of samples cached in memory: 12 minutes of audio."""
 PAUSE = np.zeros(SAMPLE_RATE // 4, np.float32)
-"""Of silence between the two recordings."""
+"""Silence between two combined recordings: 0.25 s of samples."""
 
 
 class VoicePrompts:
-    """Keeps the samples used last in memory, so that speech rarely waits for the disk."""
+    """Caches recently used samples, so that speech rarely waits for the disk."""
 
     def __init__(self, prompts: PromptService, folder: PromptFolder, *, cache_size: int = CACHE_SIZE) -> None:
         self._prompts = prompts
         self._folder = folder
         self._cache_size = cache_size
         self._cache: OrderedDict[str, Samples] = OrderedDict()
-        """By digest, the one used last at the end."""
+        """Samples by digest, least recently used first."""
 
     def snapshot(self, voice: Voice, second: Voice | None = None) -> VoiceSnapshot:
-        """Note what `voice`, and `second` for what [S2] says, would be cloned from now."""
+        """Return `voice`, and `second` for the speaker [S2], with the digests of their current recordings."""
         prompt = self._prompts.all.get(voice.audio_prompt or "")
         return VoiceSnapshot(
             **asdict(voice),
@@ -41,33 +41,33 @@ class VoicePrompts:
         )
 
     async def load(self, voice: Voice) -> VoicePrompt | None:
-        """Return what `voice` is cloned from, None where it is not.
+        """Return the audio prompt of `voice`, or None if it has none.
 
-        Raises PromptNotUsable, for one that was cast also where its recording is another by now.
-        The mapping's own transcript wins over the prompt's. What has no speaker tags is said by the
-        voice's primary speaker.
+        The voice's own transcript takes precedence over the prompt's; a transcript without speaker tags
+        gets the voice's primary speaker. Raises PromptNotUsable, for a VoiceSnapshot also if the
+        recording has been replaced since.
         """
         if voice.audio_prompt is None:
             return None
         prompt = self._prompts.all.get(voice.audio_prompt)
         if prompt is None:
             raise PromptNotUsable(
-                f"Voice {voice.voice_id!r} speaks like audio prompt {voice.audio_prompt!r}, which does not "
+                f"Voice {voice.voice_id!r} uses audio prompt {voice.audio_prompt!r}, which does not "
                 "exist; POST /audio_prompts/upload adds it",
                 param="voice_id",
             )
         if isinstance(voice, VoiceSnapshot) and voice.recording not in {None, prompt.digest}:
             raise PromptNotUsable(
                 f"The recording of voice {voice.voice_id!r}, audio prompt {prompt.prompt_id!r}, has been "
-                "replaced since this was asked for",
+                "replaced since the request was accepted",
                 param="voice_id",
             )
         transcript = tag(voice.audio_prompt_transcript or prompt.transcript or "", voice.primary_speaker)
         if not transcript:
             raise PromptNotUsable(
                 f"Audio prompt {prompt.prompt_id!r} of voice {voice.voice_id!r} has no transcript yet, "
-                f"and cannot be cloned without; PUT /audio_prompts/{prompt.prompt_id}/transcript sets it, "
-                f"POST /audio_prompts/{prompt.prompt_id}/transcribe has Whisper make it",
+                f"which cloning needs; PUT /audio_prompts/{prompt.prompt_id}/transcript sets it, "
+                f"POST /audio_prompts/{prompt.prompt_id}/transcribe creates it with Whisper",
                 param="voice_id",
             )
         return VoicePrompt(await self._samples(prompt.prompt_id, prompt.digest), transcript, prompt.digest)
@@ -84,12 +84,12 @@ class VoicePrompts:
 
     def _read(self, prompt_id: str, digest: str) -> Samples:
         samples = audio.samples(self._folder.read_stored(prompt_id, digest))
-        samples.flags.writeable = False  # it is shared by all who speak with it
+        samples.flags.writeable = False  # cached and shared by concurrent requests
         return samples
 
 
 def combine_prompts(first: VoicePrompt | None, second: VoicePrompt | None) -> VoicePrompt | None:
-    """One prompt in which `first` is heard as [S1] and `second` as [S2], as far as there are any."""
+    """Return one prompt with `first` as speaker [S1] and `second` as [S2]; either may be None."""
     if first is None or second is None:
         return _retag("S1", first) or _retag("S2", second)
     return VoicePrompt(

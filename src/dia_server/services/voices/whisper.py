@@ -1,4 +1,4 @@
-"""Whisper: what is said in a recording, by faster-whisper in a process of its own."""
+"""Whisper: transcribes recordings with faster-whisper in a child process."""
 
 import asyncio
 import importlib.util
@@ -20,24 +20,25 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 DEVICES: Final = (("cuda", "float16"), ("cuda", "float32"), ("cpu", "int8"))
-"""What is tried, in this order: a GPU may be there and its libraries not, or be too old for float16."""
+"""Devices and number formats in the order they are tried: a GPU may lack its libraries or float16."""
 RETRY_S = 60.0
-"""Before a model that could not be loaded is tried again without being asked for."""
+"""Seconds before a model that failed to load is retried by a transcription."""
 CLOSE_S = 10.0
+"""Seconds that the shutdown waits for the thread."""
 DEADLINE_S = 600.0
-"""Seconds for one recording; a minute of audio takes the largest model some two minutes on a slow CPU."""
+"""Seconds allowed for one recording; a slow CPU needs two per second of audio with the largest model."""
 
 
 class Whisper:
-    """Loads its model when it is first needed and gives it back after `idle_s` without work (0: never)."""
+    """Loads the model at the first use and unloads it after `idle_s` seconds without work (0: never)."""
 
     def __init__(
         self, model_size: str, *, idle_s: float, devices: Sequence[tuple[str, str]] = DEVICES
     ) -> None:
         self.model_size = model_size
-        """Name or folder of the model that is loaded next; may be set at any time."""
+        """Name or folder of the model to load next; may be set at any time."""
         self.device: str | None = None
-        """Where the loaded model is; None while there is none."""
+        """Device of the loaded model; None if none is loaded."""
         self._idle_s = idle_s
         self._devices = devices
         self._installed = importlib.util.find_spec("faster_whisper") is not None
@@ -54,35 +55,35 @@ class Whisper:
 
     @property
     def available(self) -> bool:
-        """Whether Whisper works as far as is known: what has not been tried counts as working."""
+        """Whether Whisper is installed and the model `model_size` has not failed to load."""
         return self._installed and self.error is None
 
     @property
     def error(self) -> str | None:
-        """Why the model that `model_size` names could not be loaded, last time."""
+        """Why the last load of the model `model_size` failed."""
         return self._error if self._failed == self.model_size else None
 
     @property
     def loaded(self) -> bool:
-        """Whether the model that `model_size` names is the one that is loaded."""
+        """Whether the model `model_size` is loaded."""
         return self.device is not None and self._loaded_size == self.model_size
 
     async def load(self) -> tuple[str, str]:
-        """Load the model, anew where there is one; returns its name and device.
+        """Load or reload the model; return its name and device.
 
         Raises WhisperNotAvailable with the cause.
         """
         return await self._call(self._reload)
 
     async def transcribe(self, recording: bytes) -> str:
-        """Return what is said in an audio file, "" for nothing.
+        """Return the transcript of an audio file, "" if nothing is spoken.
 
-        Raises WhisperNotAvailable, and UnusableAudio where the file is the cause.
+        Raises WhisperNotAvailable, or UnusableAudio if the file is the cause.
         """
         return await self._call(lambda: self._transcribe(recording))
 
     async def close(self) -> None:
-        """Give up what is being done, which raises WhisperNotAvailable, and end the thread."""
+        """Cancel running calls, which then raise WhisperNotAvailable, and end the thread."""
         self._closing = True
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -91,7 +92,7 @@ class Whisper:
         if self._model is not None:
             await asyncio.to_thread(self._model.close)
         if not await self._thread.end(CLOSE_S):
-            log.warning("Whisper was still busy when the server ended")
+            log.warning("Whisper still busy at shutdown", waited_s=CLOSE_S)
 
     async def _call(self, function: Callable[[], T]) -> T:
         if self._closing:
@@ -140,7 +141,7 @@ class Whisper:
             "whisper",
             partial(Transcriber, size, self._devices),
             deadline_s=DEADLINE_S,
-            memory=None,  # the child knows the device, and limits itself
+            memory=None,  # the child limits itself once it knows the device
             start_s=None,  # the model may have to be downloaded
         )
         if self._closing:
@@ -155,7 +156,7 @@ class Whisper:
             raise WhisperNotAvailable(self._error) from error
         for refusal in opened.refusals:
             log.warning(
-                "Whisper cannot use a device",
+                "Whisper device not usable",
                 device=refusal.device,
                 format=refusal.number_format,
                 cause=refusal.cause,
