@@ -111,9 +111,9 @@ class Job(Base):
     generation_s: Mapped[float | None]
     tokens: Mapped[int | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
-    """How often the guard had pieces of the result made again."""
+    """Number of times that the guard had a segment generated again."""
     faults: Mapped[tuple[str, ...]] = mapped_column(NameList, server_default=text("''"))
-    """What it found in those that stayed bad."""
+    """Names of the faults in segments that stayed faulty."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None] = mapped_column(index=True)

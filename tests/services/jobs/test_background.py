@@ -134,7 +134,7 @@ async def test_jobs_that_cannot_be_read_fail_and_the_others_are_made(
         for unreadable in jobs[1:3]:
             details = await job(client, unreadable)
             assert (details["status"], details["voice_id"]) == ("failed", None)
-            assert "can't be read" in details["error"]
+            assert "cannot be read" in details["error"]
             assert (await client.get(f"/jobs/{unreadable}/result")).status_code == 409
             assert (await client.delete(f"/jobs/{unreadable}")).status_code == 200
         requests = (await client.get("/stats")).json()["requests"]

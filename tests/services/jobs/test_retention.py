@@ -160,7 +160,7 @@ async def test_a_completed_job_without_its_file_is_failed(world: World) -> None:
 
     job = await world.store.get(job_id)
     assert job is not None
-    assert (job.status, job.error) == ("failed", "The result is gone from the outputs folder")
+    assert (job.status, job.error) == ("failed", "The result is missing from the outputs folder")
 
 
 async def test_a_folder_that_cannot_be_read_costs_no_job_its_result(world: World) -> None:

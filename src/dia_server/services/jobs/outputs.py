@@ -1,8 +1,8 @@
-"""The folder of results: files that are there whole or not at all.
+"""The outputs folder: result files, written atomically.
 
-A disk that is not mounted leaves an empty folder in its place, in which all results seem to be gone. So the
-folder bears a mark, made when there were no results yet or the oldest was there; without it nobody can tell
-what is gone.
+If the folder's disk is not mounted, the mount point is an empty folder, in which every result seems to be
+missing. A marker file tells the two apart: it is created while there are no results yet, or if the oldest
+result is in the folder. Without it, no result is assumed to be missing.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from dia_server.errors import StorageUnavailable
 from dia_server.services.durable_files import READ_SIZE, sync_folder
 
 NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:wav|mp3|opus|aac|flac|pcm)")
-"""Of our files; whatever else is in the folder is somebody else's and left alone."""
+"""Names of result files; any other file in the folder is left alone."""
 MARKER = ".dia-server"
 PART = ".part"
-"""Ends the name of a file that is not whole yet."""
+"""Suffix of a file that is still being written."""
 
 
 class Outputs:
-    """Every method that touches the disk does so in a thread."""
+    """Reads and writes results; every disk access runs in a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class Outputs:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
-        """Keep retention away from `name` while it is written or read."""
+        """Protect `name` from retention while it is written or read."""
         self._held[name] += 1
         try:
             yield
@@ -49,9 +49,9 @@ class Outputs:
         return set(self._held)
 
     async def write(self, name: str, content: bytes) -> None:
-        """Put a file into the folder, over one of the same name; raises StorageUnavailable.
+        """Create or replace a file; raises StorageUnavailable.
 
-        Cancelling waits until the thread is through: nothing appears in the folder afterwards.
+        Cancellation waits for the thread to end, so that no file appears afterwards.
         """
         with self.hold(name):
             writing = asyncio.ensure_future(asyncio.to_thread(self._write, name, content))
@@ -66,9 +66,9 @@ class Outputs:
                 ) from error
 
     async def open(self, name: str) -> tuple[int, AsyncIterator[bytes]]:
-        """The size of a file and its bytes; raises FileNotFoundError or StorageUnavailable.
+        """Return the size of a file and its bytes; raises FileNotFoundError or StorageUnavailable.
 
-        The iterator must be run or closed: the file is held, and open, until then.
+        The iterator must be exhausted or closed: the file is open and held until then.
         """
         try:
             file = await asyncio.to_thread((self._folder / name).open, "rb")
@@ -79,31 +79,32 @@ class Outputs:
         return os.fstat(file.fileno()).st_size, self._read(name, file)
 
     async def remove(self, name: str, *, unless_before: datetime | None = None) -> None:
-        """Remove a file, if it is there, and was not last written before a certain time.
+        """Remove a file if it exists and was last written at `unless_before` or later.
 
-        One that can't be removed now is found again by retention.
+        Errors are ignored: the next retention sweep tries again.
         """
         await asyncio.to_thread(self._remove, name, unless_before)
 
     async def exists(self, name: str) -> bool:
-        """Raises StorageUnavailable where nobody can tell."""
+        """Return whether the file exists; raises StorageUnavailable if the folder cannot be read."""
         try:
             return await asyncio.to_thread((self._folder / name).is_file)
         except OSError as error:
             raise self._unreadable(error) from error
 
     async def names(self) -> set[str]:
-        """Of all whole files of ours; raises StorageUnavailable where nobody can tell."""
+        """Return the names of all complete results; raises StorageUnavailable if the marker is missing."""
         try:
             return await asyncio.to_thread(self._names)
         except OSError as error:
             raise self._unreadable(error) from error
 
     async def prepare(self, *, oldest: str | None) -> None:
-        """Make the folder, and remove from it what was being written when an earlier server ended.
+        """Create the folder and its marker, and remove files that an earlier server left half-written.
 
-        Only at start, before any `write`. `oldest` is the oldest result, None where there are none yet: if it
-        is there this is their folder. One that can't be made is the matter of each `write`.
+        Call it at the start, before any `write`. `oldest` is the name of the oldest result, None if there
+        are none: the marker is only created if that file exists. If the folder cannot be created, each
+        `write` raises instead.
         """
         await asyncio.to_thread(self._prepare, oldest)
 
@@ -113,7 +114,7 @@ class Outputs:
                 yield chunk
 
     def _unreadable(self, error: OSError) -> StorageUnavailable:
-        return StorageUnavailable(f"The folder {self._folder.name}/ can't be read: {error.strerror}")
+        return StorageUnavailable(f"The folder {self._folder.name}/ cannot be read: {error.strerror}")
 
     def _write(self, name: str, content: bytes) -> None:
         self._create_folder()
@@ -139,8 +140,8 @@ class Outputs:
         names = {entry.name for entry in os.scandir(self._folder)}
         if MARKER not in names:
             raise StorageUnavailable(
-                f"The folder {self._folder.name}/ is not the one that results were written to: is a disk not "
-                f"mounted? If it is the one, make an empty file {MARKER} in it"
+                f"The folder {self._folder.name}/ is not the one that results were written to; is its disk "
+                f"mounted? If it is the right folder, create an empty file {MARKER} in it"
             )
         return {name for name in names if NAME.fullmatch(name)}
 

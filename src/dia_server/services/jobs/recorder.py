@@ -1,6 +1,6 @@
-"""What a request that was answered at once leaves behind: a count, and, if wished, its audio as a file.
+"""Records synchronous requests after the response: updates the totals and optionally saves the audio.
 
-It is written after the answer, which waits for neither the disk nor the database.
+The response waits for neither the disk nor the database.
 """
 
 import asyncio
@@ -20,8 +20,9 @@ from dia_server.services.voices.service import Voice
 log = structlog.get_logger()
 
 MAX_WAITING = 64 * 1024 * 1024
-"""Bytes of audio that may wait for the disk, in memory; what comes then is counted, but not kept."""
+"""Maximum bytes of audio in memory waiting for the disk; above it, requests are counted but not saved."""
 RETRY_S = 1.0
+"""Seconds between attempts to update the totals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,11 @@ class _Entry:
     voice: Voice
     usage: Usage | None
     audio: bytes
-    """To be kept; empty where it is not."""
+    """Audio to save; empty if it is only counted."""
 
 
 class Recorder:
-    """`start` and `stop` with the server; what was entered before `stop` is written by then."""
+    """`start` and `stop` it with the server; `stop` writes what was recorded before."""
 
     def __init__(self, store: JobStore, outputs: Outputs, config: ConfigService) -> None:
         self._store = store
@@ -42,7 +43,7 @@ class Recorder:
         self._config = config
         self._entries: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._waiting = 0
-        """Bytes of audio that wait to be written, or are being."""
+        """Bytes of audio that are queued or being written."""
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -56,12 +57,12 @@ class Recorder:
             await self._task
 
     def record(self, request: SpeechRequest, voice: Voice, speech: Speech | None) -> None:
-        """Enter a request that was answered with `speech`, or with an error; returns at once."""
+        """Queue a request that was answered with `speech`, or, if None, failed; does not block."""
         usage, audio = (speech.usage, speech.audio) if speech else (None, b"")
         if not self._config.current.save_outputs:
             audio = b""
         elif self._waiting and self._waiting + len(audio) > MAX_WAITING:
-            log.warning("output not kept: the disk is too slow", waiting=self._waiting)
+            log.warning("output not saved: disk too slow", waiting_bytes=self._waiting, limit=MAX_WAITING)
             audio = b""
         self._waiting += len(audio)
         self._entries.put_nowait(_Entry(request, voice, usage, audio))
@@ -71,34 +72,34 @@ class Recorder:
             try:
                 if not await self._save_output(entry):
                     await self._count(entry.usage)
-            except Exception as error:  # it is this entry's, and the others are written
-                log.error("a request was not recorded", exc_info=error)
+            except Exception as error:  # must not stop the recording of later requests
+                log.error("request not recorded", exc_info=error)
             finally:
                 self._waiting -= len(entry.audio)
 
     async def _save_output(self, entry: _Entry) -> bool:
-        """Returns False where there is no audio to keep, or it could not be kept; it is not tried again."""
+        """Save the audio as a completed job; return False if there is none or saving failed. No retry."""
         if entry.usage is None or not entry.audio:
             return False
         job_id = str(uuid4())
         file = file_name(job_id, entry.request)
-        with self._outputs.hold(file):  # the file is there before its row is
+        with self._outputs.hold(file):  # the file exists before its row
             try:
                 await self._outputs.write(file, entry.audio)
                 await self._store.add_completed(job_id, entry.request, entry.voice, file, entry.usage)
             except StorageUnavailable as error:
-                log.warning("output not kept", error=str(error))
+                log.warning("output not saved", error=str(error))
                 await self._outputs.remove(file)
                 return False
         return True
 
     async def _count(self, usage: Usage | None) -> None:
-        """Count a request, however long the database is locked or full; not beyond the server's end."""
+        """Add a request to the totals; retry while the database is unavailable, until the server stops."""
         while True:
             try:
                 return await self._store.count(usage)
             except StorageUnavailable as error:
-                log.warning("a request waits to be counted", error=str(error))
+                log.warning("request not counted yet", error=str(error), retry_s=RETRY_S)
                 if self._stopping:
                     return
             await asyncio.sleep(RETRY_S)

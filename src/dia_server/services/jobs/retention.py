@@ -1,4 +1,4 @@
-"""Retention: what is old goes, and afterwards the outputs folder and the table of jobs agree."""
+"""Retention: deletes expired jobs and results, then reconciles the outputs folder with the jobs table."""
 
 import asyncio
 from datetime import timedelta
@@ -14,12 +14,13 @@ from dia_server.services.jobs.store import JobStore
 log = structlog.get_logger()
 
 INTERVAL_S = 3600.0
+"""Seconds between sweeps."""
 BATCH = 1000
-"""Jobs looked at, or deleted, in one transaction: others must get their turn."""
+"""Maximum jobs read or deleted per transaction, so that other writers are not delayed."""
 
 
 class Retention:
-    """Sweeps at start, hourly, and when the time that things are kept has changed."""
+    """Sweeps at the start, hourly, and when `output_retention_hours` changes."""
 
     def __init__(self, store: JobStore, outputs: Outputs, config: ConfigService) -> None:
         self._store = store
@@ -39,7 +40,10 @@ class Retention:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """Raises StorageUnavailable; what was done by then is whole, the next sweep does the rest."""
+        """Delete expired jobs and reconcile files with jobs.
+
+        Raises StorageUnavailable; the state is consistent then, and the next sweep continues.
+        """
         if hours := self._config.current.output_retention_hours:
             await self._expire(hours)
         await self._reconcile()
@@ -55,8 +59,8 @@ class Retention:
             try:
                 await self.sweep()
             except StorageUnavailable as error:
-                log.warning("retention waits for the next time", error=str(error))
-            except Exception as error:  # the next time may do
+                log.warning("retention postponed", error=str(error), retry_s=INTERVAL_S)
+            except Exception as error:  # the next sweep may succeed
                 log.error("retention failed", exc_info=error)
             try:
                 await asyncio.wait_for(self._changed.wait(), INTERVAL_S)
@@ -64,11 +68,11 @@ class Retention:
                 continue
 
     async def _expire(self, hours: int) -> None:
-        """Delete the files of old jobs, then the rows, for which SQLite needs the space on a full disk."""
+        """Delete the files of expired jobs, then the rows: on a full disk, SQLite needs the freed space."""
         moment = now() - timedelta(hours=hours)
         while old := await self._store.finished_before(moment, BATCH):
             free = {job_id: file for job_id, file in old.items() if file not in self._outputs.held}
-            if not free:  # all are being downloaded
+            if not free:  # all are being downloaded; the next sweep deletes them
                 return
             for file in filter(None, free.values()):
                 await self._outputs.remove(file)
@@ -78,10 +82,10 @@ class Retention:
     async def _reconcile(self) -> None:
         """Remove files without a job, and fail completed jobs without a file.
 
-        Files are listed before jobs are: a job notes its file before that is written, so a file on the list
-        without a job has lost it. What is held may have its row a moment later.
+        Files are listed before jobs. A job stores its file's name before the file is written, so a listed
+        file without a job is an orphan, unless it is held: its row may follow.
 
-        What is older than the oldest job may be another database's, that was lost or is to be put back.
+        Files older than the oldest job are kept: they may belong to a database that will be restored.
         """
         files = await self._outputs.names()
         if (oldest := await self._store.oldest()) is None:
@@ -91,7 +95,7 @@ class Retention:
             number = page[-1][0]
             for _, job_id, status, file in page:
                 orphans.discard(file)
-                # one that is still processing may get its file, and be completed, at any moment
+                # the file of a running job may be written at any moment
                 gone = status == "completed" and file not in files
                 if gone and not await self._outputs.exists(file):
                     await self._store.mark_missing(job_id)

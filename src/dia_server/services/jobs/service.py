@@ -1,4 +1,4 @@
-"""Jobs: speech that is made in its own time, and fetched when it is done."""
+"""Jobs: durable generations, whose result is downloaded later."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -43,10 +43,10 @@ class JobService:
         self._outputs = outputs
 
     async def submit(self, request: SpeechRequest) -> Job:
-        """Accept a job; once this returns it is made, whatever happens to the server.
+        """Accept a job; once this returns, the job survives a restart or crash of the server.
 
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, StorageUnavailable, and ModelNotLoaded
-        where it could never be made; a model that is still loading is no hindrance.
+        if the model failed to load (a job is accepted while it is loading).
         """
         job = await self._add(request, "pending")
         self._worker.wake()
@@ -55,16 +55,16 @@ class JobService:
     async def begin(
         self, request: SpeechRequest, listener: Listener, *, client: str, live: bool
     ) -> RunningJob:
-        """Accept a job that is made at once for a `client` that waits; raises what `submit` raises.
+        """Accept a job and run it at once, because `client` waits for it; raises what `submit` raises.
 
-        `live` says whether its audio is heard while it is made.
+        `live`: `listener` receives the audio while it is generated.
         """
 
         async def begin() -> RunningJob:
             job = await self._add(request, "processing")
             return RunningJob(job.job_id, self._worker.begin(job, listener, client=client, live=live))
 
-        # a job that is entered as running must run, even if its caller is cancelled right then
+        # shielded: a job stored as running must run, even if the caller is cancelled
         return await asyncio.shield(begin())
 
     async def _add(self, request: SpeechRequest, status: JobStatus) -> Job:
@@ -73,7 +73,7 @@ class JobService:
         return await self._store.add(*await self._speech.accept(request), status)
 
     async def get(self, job_id: str) -> Job:
-        """Raises NotFound."""
+        """Return a job with its current progress; raises NotFound."""
         job = await self._store.get(job_id)
         if job is None:
             raise NotFound(f"Job {job_id!r} does not exist", param="job_id")
@@ -81,13 +81,13 @@ class JobService:
         return job if progress is None else replace(job, progress=progress)
 
     async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobListItem]:
-        """Lines for a list, the newest first, with the progress as it is now."""
+        """Return up to `limit` jobs, newest first, with their current progress."""
         items = await self._store.newest(status, limit)
         now = ((item, self._worker.progress(item.job_id)) for item in items)
         return [item if progress is None else replace(item, progress=progress) for item, progress in now]
 
     async def result(self, job_id: str) -> Result:
-        """The audio of a completed job; raises NotFound, JobNotComplete, StorageUnavailable."""
+        """Return the audio of a completed job; raises NotFound, JobNotComplete, StorageUnavailable."""
         job = await self.get(job_id)
         if job.status != "completed" or job.file is None:
             cause = f": {job.error}" if job.error else ""
@@ -95,13 +95,15 @@ class JobService:
         try:
             size, audio = await self._outputs.open(job.file)
         except FileNotFoundError:
-            raise NotFound(f"The result of job {job_id!r} is gone", param="job_id") from None
+            raise NotFound(
+                f"The result of job {job_id!r} is missing from the outputs folder", param="job_id"
+            ) from None
         return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job)
 
     async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
-        """Cancel a job that is not finished, delete one that is, with its file; raises NotFound.
+        """Cancel an unfinished job, or delete a finished one with its file; raises NotFound.
 
-        The file goes first: on a full disk, SQLite needs its space to delete the row.
+        The file is deleted first: on a full disk, SQLite needs the freed space to delete the row.
         """
         if await self.cancel(job_id):
             return "cancelled"
@@ -112,18 +114,18 @@ class JobService:
         return "deleted"
 
     async def cancel(self, job_id: str) -> bool:
-        """Returns False where the job is finished already, or is not there."""
+        """Cancel a job; return False if it is finished or does not exist."""
         if not await self._store.cancel(job_id):
             return False
         await self._worker.cancel(job_id)
         return True
 
     async def abandon(self, job_id: str) -> None:
-        """Stop a job whose client has gone, at once, whether or not the database can be told so yet."""
+        """Stop a job whose client has disconnected, at once, even if the database is unavailable."""
         await self._worker.abandon(job_id)
 
     async def wait(self, running: RunningJob) -> Job:
-        """Return a job that was begun once it is over; raises what it has failed of."""
+        """Wait for a running job and return it; raises the error that it failed with."""
         if (error := await asyncio.shield(running.task)) is not None:
             raise error
         return await self.get(running.job_id)

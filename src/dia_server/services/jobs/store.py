@@ -1,9 +1,9 @@
-"""Jobs in the database: each change of status is one statement that says which status it comes from.
+"""Jobs in the database. Each change of status is one statement that is conditional on the old status:
 
-    pending -> processing -> completed | failed        a server that ended: processing -> pending
+    pending -> processing -> completed | failed        after a restart: processing -> pending
     pending | processing -> cancelled
 
-So a job is finished once, whoever races: a crash, a cancellation, the worker.
+So a job finishes exactly once, even if the worker, a cancellation and a crash race.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 
 PREVIEW = 100
-"""Characters of a job's text that lists show."""
+"""Characters of a job's text shown in lists."""
 UNFINISHED: tuple[JobStatus, ...] = ("pending", "processing")
 MAX_ATTEMPTS = 25
-"""Attempts of a job that was running each time the server was killed: it is taken for the cause."""
+"""Maximum attempts: a job that was running at so many ends of the server is assumed to cause them."""
 MAX_CRASHES = 2
-"""Crashes that end attempts of one job; the last one hit it while it was running alone."""
-UNREADABLE = "What was asked for can't be read: it was written by another version, or is damaged"
+"""Maximum crashes during one job. The last one happened while no other job was running."""
+UNREADABLE = "The request cannot be read: it was written by another version, or is damaged"
 
 Row = models.Job
 T = TypeVar("T")
@@ -41,14 +41,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as it is in the database; times are UTC, durations seconds."""
+    """A job as stored in the database; times are in UTC, durations in seconds."""
 
     job_id: str
     status: JobStatus
     request: SpeechRequest | None
-    """Its seed decided: made again it is the same audio. None where it can't be read."""
+    """The request with its seed, so that a retry generates the same audio; None if it cannot be read."""
     voice: VoiceSnapshot | None
-    """As it was when the job was accepted."""
+    """The voice as it was when the job was accepted; None if it cannot be read."""
     progress: float
     """0 to 1."""
     error: str | None
@@ -56,18 +56,18 @@ class Job:
     audio_s: float | None
     generation_s: float | None
     retries: int
-    """How often the guard had pieces of the result made again."""
+    """Number of times that the guard had a segment generated again."""
     faults: tuple[str, ...]
-    """What it found in those that stayed bad."""
+    """Names of the faults in segments that stayed faulty."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     alone: bool
-    """True where an earlier attempt was cut short: no other job may run beside it."""
+    """True if an earlier attempt was interrupted: no other job may run at the same time."""
 
 
 class RequestSummary(Struct, frozen=True):
-    """The little that lists show of a request."""
+    """The fields of a request shown in lists."""
 
     voice_id: str
     response_format: AudioFormat
@@ -75,14 +75,14 @@ class RequestSummary(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class JobListItem:
-    """A job as lists show it."""
+    """A job as shown in lists."""
 
     job_id: str
     status: JobStatus
     created_at: datetime
     text_preview: str
     request: str
-    """JSON."""
+    """JSON of the `SpeechRequest`."""
     retries: int
     faults: tuple[str, ...]
     progress: float
@@ -92,17 +92,17 @@ class JobListItem:
 
     @property
     def request_summary(self) -> RequestSummary | None:
-        """None where this version can't read it."""
+        """The parsed fields of the request; None if this version cannot read it."""
         return _read(self.request, RequestSummary)
 
 
 def file_name(job_id: str, request: SpeechRequest) -> str:
-    """Of a job's result in the outputs folder."""
+    """Return the name of a job's result in the outputs folder."""
     return f"{job_id}.{request.response_format}"
 
 
 def format_of(file: str) -> AudioFormat:
-    """What `file_name` has made a name for."""
+    """Return the audio format of a name made by `file_name`."""
     return cast(AudioFormat, file.rpartition(".")[2])
 
 
@@ -129,7 +129,7 @@ class JobStore:
         self._reads = database.reads
 
     async def add(self, request: SpeechRequest, voice: Voice, status: JobStatus) -> Job:
-        """Take on a job, `pending` or, where it is run at once, `processing`."""
+        """Insert a job, `pending`, or `processing` if it is run at once."""
         row = new_job(request, voice, status)
         async with self._sessions.begin() as session:
             session.add(row)
@@ -151,16 +151,16 @@ class JobStore:
             return [JobListItem(*row) for row in rows]
 
     async def unfinished(self) -> Mapping[JobStatus, int]:
-        """How many jobs are pending and processing; finished ones, however many, cost nothing."""
+        """Count pending and processing jobs; the cost does not depend on the number of finished ones."""
         async with self._reads() as session:
             found = dict((await session.execute(unfinished_jobs())).all())
             return {status: found.get(status, 0) for status in UNFINISHED}
 
     async def claim(self, limit: int, *, idle: bool = True) -> Sequence[Job]:
-        """Make the `limit` oldest pending jobs `processing`, and return them.
+        """Set the oldest pending jobs, up to `limit`, to `processing` and return them.
 
-        One that has to run alone is only claimed where no other job runs (`idle`), and then alone. Those that
-        can't be read are failed: they would be in the way of all others.
+        A job that has to run alone is only claimed if no other job runs (`idle`), and then alone. Jobs that
+        cannot be read are failed, because they would block the queue.
         """
         oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
         async with self._sessions.begin() as session:
@@ -179,11 +179,11 @@ class JobStore:
         return []
 
     async def requeue(self, job_id: str) -> None:
-        """Make a job that could not be run now pending again; that was no attempt."""
+        """Set a job that could not be started back to pending, without counting an attempt."""
         await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1, progress=0.0)
 
     async def record_crash(self, job_id: str, cause: str) -> None:
-        """Make a job pending again whose attempt crashed, or fail it after the last crash allowed."""
+        """Set a job whose attempt crashed back to pending, or fail it after MAX_CRASHES."""
         async with self._sessions.begin() as session:
             await _record_crash(session, cause, Row.job_id == job_id)
 
@@ -193,9 +193,9 @@ class JobStore:
                 await _change(session, job_id, ["processing"], progress=share)
 
     async def record_result(self, job_id: str, file: str, usage: Usage) -> None:
-        """Note what a job's result is, before there is a file of that name.
+        """Store the properties of a job's result, before the file is written.
 
-        A job that is `processing` and has its file lacks nothing but `complete`.
+        A `processing` job whose file exists only needs `complete`.
         """
         await self._change(
             job_id,
@@ -209,12 +209,12 @@ class JobStore:
         )
 
     async def complete(self, job_id: str) -> bool:
-        """Finish and count a job whose file is there; returns False where it was not running any more."""
+        """Complete and count a job whose file is written; return False if it was no longer running."""
         async with self._sessions.begin() as session:
             row = await session.scalar(select(Row).where(Row.job_id == job_id))
             if row is None or row.status not in {"processing", "completed"}:
                 return False
-            if row.status == "completed":  # by an attempt of which the commit was not confirmed
+            if row.status == "completed":  # by an earlier call whose commit was not confirmed
                 return True
             row.status, row.progress, row.finished_at = "completed", 1.0, now()
             usage = Usage(
@@ -232,11 +232,11 @@ class JobStore:
                 await totals.count(session, None)
 
     async def mark_missing(self, job_id: str) -> None:
-        """Fail a completed job whose file has gone; it stays counted as what it was."""
-        await self._change(job_id, ["completed"], **_failure("The result is gone from the outputs folder"))
+        """Fail a completed job whose file is missing; the totals still count it as successful."""
+        await self._change(job_id, ["completed"], **_failure("The result is missing from the outputs folder"))
 
     async def cancel(self, job_id: str) -> bool:
-        """Returns False where the job was finished already, or is not there."""
+        """Cancel a job; return False if it is finished or does not exist."""
         return await self._change(
             job_id, ["pending", "processing"], status="cancelled", file=None, finished_at=now()
         )
@@ -251,7 +251,7 @@ class JobStore:
     async def add_completed(
         self, job_id: str, request: SpeechRequest, voice: Voice, file: str, usage: Usage
     ) -> None:
-        """Enter what was made without a job as one that is completed; it is counted here too."""
+        """Insert a completed job for a synchronous request, and count it."""
         row = new_job(request, voice, "completed")
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
         row.audio_s, row.generation_s, row.tokens = usage.audio_s, usage.generation_s, usage.tokens
@@ -261,20 +261,20 @@ class JobStore:
             await totals.count(session, usage)
 
     async def count(self, usage: Usage | None) -> None:
-        """Count a request that leaves no job."""
+        """Count a request without a job; None counts a failed one."""
         async with self._sessions.begin() as session:
             await totals.count(session, usage)
 
     async def interrupted(self) -> Mapping[str, str | None]:
-        """Jobs that were running when the last server ended, and the files of those that had one."""
+        """Return the jobs that were running when the last server ended, and their files' names, if any."""
         async with self._reads() as session:
             rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
             return dict(rows.all())
 
     async def requeue_interrupted(self, crash: str | None = None) -> None:
-        """Make the jobs that were interrupted pending again, those that always are failed.
+        """Set interrupted jobs back to pending; fail those interrupted MAX_ATTEMPTS times.
 
-        `crash` is the cause where the server is known to have crashed.
+        `crash` is the cause if the server is known to have crashed.
         """
         again = Row.attempts < MAX_ATTEMPTS
         async with self._sessions.begin() as session:
@@ -284,23 +284,23 @@ class JobStore:
                 update(Row).where(Row.status == "processing", again).values(status="pending", progress=0.0)
             )
             for job_id in await session.scalars(select(Row.job_id).where(Row.status == "processing")):
-                error = f"The server ended {MAX_ATTEMPTS} times while this job was running"
+                error = f"The server stopped {MAX_ATTEMPTS} times while this job was running"
                 await _change(session, job_id, ["processing"], **_failure(error))
                 await totals.count(session, None)
 
     async def finished_before(self, moment: datetime, limit: int) -> Mapping[str, str | None]:
-        """The oldest finished jobs and their files."""
+        """Return jobs finished before `moment` and their files, oldest first."""
         query = select(Row.job_id, Row.file).where(Row.finished_at < moment).order_by(Row.finished_at)
         async with self._reads() as session:
             return dict((await session.execute(query.limit(limit))).all())
 
     async def oldest(self) -> datetime | None:
-        """When the oldest job was entered, None where there is none."""
+        """Return the creation time of the oldest job, None if there are no jobs."""
         async with self._reads() as session:
             return await session.scalar(select(Row.created_at).order_by(Row.number).limit(1))
 
     async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, JobStatus, str]]:
-        """(number, job id, status, file) of jobs that have a file, `limit` of them after `number`."""
+        """Return (number, job id, status, file) of the next `limit` jobs after `number` that have a file."""
         query = (
             select(Row.number, Row.job_id, Row.status, Row.file)
             .where(Row.number > number, Row.file.is_not(None))
@@ -316,12 +316,12 @@ class JobStore:
 
 
 def unfinished_jobs() -> Select[JobStatus, int]:
-    """How many there are of each status; an index has all that it takes."""
+    """Return the query that counts pending and processing jobs; the index covers it."""
     return select(Row.status, func.count()).where(Row.status.in_(UNFINISHED)).group_by(Row.status)
 
 
 async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
-    """Change a job if its status is one of `before`; returns whether it was."""
+    """Update a job if its status is one of `before`; return whether it was."""
     result = await session.execute(
         update(Row).where(Row.job_id == job_id, Row.status.in_(before)).values(**values)
     )
@@ -330,7 +330,7 @@ async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus
 
 
 def _runnable(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
-    """The first of `rows` that may run side by side, or the one that has to run alone."""
+    """Return the leading `rows` that may run concurrently, or the first alone if it has to."""
     for count, row in enumerate(rows):
         if row.attempts or row.crashes:
             return rows[: count or int(idle)]
@@ -338,13 +338,13 @@ def _runnable(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
 
 
 async def _record_crash(session: AsyncSession, cause: str, *which: ColumnElement[bool]) -> None:
-    """Count a crash against running jobs instead of an attempt."""
+    """Count a crash, instead of an attempt, for the running jobs that `which` selects."""
     for row in await session.scalars(select(Row).where(Row.status == "processing", *which)):
         row.crashes, row.attempts = row.crashes + 1, row.attempts - 1
         if row.crashes < MAX_CRASHES:
             row.status, row.progress = "pending", 0.0
         else:
-            error = f"The attempts to make it crashed {MAX_CRASHES} times; the last time {cause}"
+            error = f"Generation crashed {MAX_CRASHES} times; the last time {cause}"
             row.status, row.error, row.file, row.finished_at = "failed", error, None, now()
             await totals.count(session, None)
 

@@ -1,4 +1,4 @@
-"""Counts of finished requests since the database was made."""
+"""Totals of finished requests since the database was created."""
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -7,11 +7,11 @@ from dia_server.db.models import Totals
 from dia_server.services.speech.usage import Usage
 
 TOTALS_ID = 1
-"""Key of the only row."""
+"""Primary key of the only row."""
 
 
 async def count(session: AsyncSession, usage: Usage | None) -> None:
-    """Add a finished request to the totals, within the transaction of `session`; None is a failed one."""
+    """Add a finished request, or None for a failed one, to the totals in the transaction of `session`."""
     row = update(Totals).where(Totals.id == TOTALS_ID)
     if usage is None:
         await session.execute(row.values(failed=Totals.failed + 1))

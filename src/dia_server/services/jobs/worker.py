@@ -1,15 +1,15 @@
-"""The worker: runs jobs in the engine's batch, and sees each to its end in the folder and the database.
+"""The worker: runs jobs in the engine's batch, and stores their results and status.
 
-A job's steps, and what a server that is killed between them finds when it starts again:
+A job's steps, and what the next start does if the server is killed after them:
 
-    claim       pending -> processing           made again, from the same row
-    generate                                    made again
-    record_result   what the result is              made again
-    write       the file, whole or not at all   its file is there: only `complete` is missing
-    complete    processing -> completed         nothing to do
+    claim           pending -> processing           generate again from the same row
+    generate                                        generate again
+    record_result   properties of the result        generate again
+    write           the file, atomically            call `complete`: the file exists
+    complete        processing -> completed         nothing
 
-A job whose attempt was cut short may have caused that: it runs alone the next time, so that jobs beside it
-are cut short once, and is failed after two crashes that were noticed.
+A job whose attempt was interrupted may have caused the crash. It runs alone the next time, so that it
+interrupts other jobs only once, and fails after two crashes (store.MAX_CRASHES).
 """
 
 import asyncio
@@ -30,16 +30,17 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 RETRY_S = 0.5
-"""Pause before what can't be done now is tried again: the model is loading, the database is locked."""
+"""Seconds between retries, while the model is loading or the database is unavailable."""
 PROGRESS_INTERVAL_S = 5.0
+"""Seconds between progress writes to the database."""
 
 
 class Stopping(Exception):
-    """The server ends; what is not done is done by the next."""
+    """The server is stopping; the next start resumes the job."""
 
 
 class JobWorker:
-    """`start` and `stop` with the server; `wake` when there may be a pending job."""
+    """`start` and `stop` it with the server; `wake` it after adding a pending job."""
 
     def __init__(self, engine: AnyEngine, speech: SpeechService, store: JobStore, outputs: Outputs) -> None:
         self._engine = engine
@@ -51,17 +52,17 @@ class JobWorker:
         self._loops: list[asyncio.Task[None]] = []
         self._running: dict[str, asyncio.Task[ServerError | None]] = {}
         self._generations: dict[str, asyncio.Task[Speech]] = {}
-        """The part of a running job that may be cancelled."""
+        """The cancellable part of each running job."""
         self._queued: set[str] = set()
-        """Running jobs that came from the queue."""
+        """Ids of running jobs from the queue, as opposed to `begin` for a waiting client."""
         self._alone: str | None = None
-        """The one of them beside which no other may run."""
+        """Id of the queued job that has to run alone."""
         self._progress: dict[str, float] = {}
 
     async def start(self, crash: str | None = None) -> None:
-        """Take up what an earlier server left, then run pending jobs as they come.
+        """Complete or requeue the jobs that an earlier server left running, then run pending jobs.
 
-        `crash` is how that server crashed, where that is known.
+        `crash` is the cause if that server is known to have crashed.
         """
         for job_id, file in (await self._store.interrupted()).items():
             if file is not None and await self._result_exists(file):
@@ -70,14 +71,14 @@ class JobWorker:
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._save_progress())]
 
     def pause(self) -> None:
-        """Take no more jobs from the queue; what runs goes on."""
+        """Claim no more jobs; running ones continue."""
         for loop in self._loops:
             loop.cancel()
 
     async def stop(self, finish_s: float = 0.0) -> None:
-        """Give what runs `finish_s` seconds, and leave to the next server what is not made by then.
+        """Wait `finish_s` seconds for running jobs, then cancel and requeue the rest for the next start.
 
-        Returns when nothing is half-way.
+        Returns when the status of every job is stored.
         """
         self.pause()
         if self._running:
@@ -91,7 +92,7 @@ class JobWorker:
         self._wake.set()
 
     def progress(self, job_id: str) -> float | None:
-        """How much of a job is made, 0 to 1; None where it doesn't run."""
+        """Return the progress of a job, 0 to 1; None if it is not running."""
         return self._progress.get(job_id)
 
     def begin(
@@ -103,7 +104,7 @@ class JobWorker:
         live: bool = False,
         background: bool = False,
     ) -> asyncio.Task[ServerError | None]:
-        """Run a job that is `processing`; the task ends with it, raises nothing, and returns what failed."""
+        """Run a `processing` job; return its task, which never raises and results in the error or None."""
 
         async def on_progress(audio: bytes, progress: float) -> None:
             self._progress[job.job_id] = progress
@@ -126,14 +127,14 @@ class JobWorker:
         return task
 
     async def cancel(self, job_id: str) -> None:
-        """Stop a job; nothing of it is left then."""
+        """Stop a job; return once its task has ended."""
         if generation := self._generations.get(job_id):
             generation.cancel()
         if running := self._running.get(job_id):
             await asyncio.wait([running])
 
     async def abandon(self, job_id: str) -> None:
-        """Stop a job that nobody wants any more, and only then see to it that its row says so."""
+        """Stop a job whose client has disconnected, then store that it was cancelled."""
         await self.cancel(job_id)
         await self._record_end(job_id, lambda: self._store.cancel(job_id))
 
@@ -141,7 +142,7 @@ class JobWorker:
         try:
             return await self._outputs.exists(file)
         except StorageUnavailable as error:
-            log.warning("a result can't be looked for and is made again", file=file, error=str(error))
+            log.warning("result not readable: generating it again", file=file, error=str(error))
             return False
 
     def _forget(self, job_id: str) -> None:
@@ -160,13 +161,13 @@ class JobWorker:
                     await self._wake.wait()
                     continue
             except StorageUnavailable as error:
-                log.warning("jobs wait for the database", error=str(error))
-            except Exception as error:  # whatever it was, other jobs are still to be made
-                log.error("jobs not taken up", exc_info=error)
+                log.warning("jobs waiting for the database", error=str(error), retry_s=RETRY_S)
+            except Exception as error:  # must not stop the queue
+                log.error("jobs not claimed", exc_info=error)
             await asyncio.sleep(RETRY_S)
 
     async def _start_pending(self) -> None:
-        """Run pending jobs, as many as the engine has slots: it keeps some of those to itself."""
+        """Claim and run pending jobs, up to the number of slots; the engine reserves some for requests."""
         while self._engine.ready and (free := self._engine.slots - len(self._queued)) > 0:
             if self._alone or not (jobs := await self._store.claim(free, idle=not self._queued)):
                 return
@@ -181,7 +182,7 @@ class JobWorker:
             if self._stopping:
                 await self._requeue(job)
             return None
-        except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
+        except Exception as error:  # noqa: BLE001 - fails this job only
             if background and isinstance(error, ModelNotLoaded | Overloaded):
                 await self._requeue(job)
                 return None
@@ -204,12 +205,12 @@ class JobWorker:
                 await self._outputs.remove(file)  # cancelled at the last moment
         except Stopping:
             return None
-        except Exception as error:  # noqa: BLE001 - it is this job's, and the others go on
+        except Exception as error:  # noqa: BLE001 - fails this job only
             return await self._fail(job, error)
         return None
 
     async def _fail(self, job: Job, error: Exception) -> ServerError:
-        """Returns the failure as clients are told it."""
+        """Fail a job and return the error for clients; the type of an unexpected error only."""
         if not isinstance(error, ServerError):
             log.error("generation failed", job_id=job.job_id, exc_info=error)
             error = GenerationFailed(f"Generation failed: {type(error).__name__}")
@@ -221,38 +222,38 @@ class JobWorker:
         return error
 
     async def _requeue(self, job: Job) -> None:
-        """Let a job wait for an engine that can take it, or for the next server."""
+        """Set a job back to pending, until the engine accepts work or for the next start."""
         await self._record_end(job.job_id, lambda: self._store.requeue(job.job_id))
         asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
 
     async def _record_end(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
-        """Note how a job has ended; where that can't be, the next server finds it as one that was running."""
+        """Persist the job's final status; if that fails, the next start treats the job as interrupted."""
         try:
             await self._retry_write(write)
         except Stopping:
             return
-        except Exception as error:  # there is nobody left to tell
-            log.error("a job's end was not noted", job_id=job_id, exc_info=error)
+        except Exception as error:  # no caller can handle it
+            log.error("job status not stored", job_id=job_id, exc_info=error)
 
     async def _retry_write(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write to the database, however long it is locked or full: what was made is not made twice."""
+        """Retry a database write until it succeeds, so that finished work is not generated twice."""
         while True:
             try:
                 return await write()
             except StorageUnavailable as error:
-                log.warning("a job waits for the database", error=str(error))
+                log.warning("job waiting for the database", error=str(error), retry_s=RETRY_S)
                 if self._stopping:
                     raise Stopping from error
                 await asyncio.sleep(RETRY_S)
 
     async def _save_progress(self) -> None:
-        """Keep the progress of long jobs in the database too, for whoever reads it there."""
+        """Write the progress of running jobs to the database periodically."""
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL_S)
             if self._progress:
                 try:
                     await self._store.save_progress(dict(self._progress))
                 except StorageUnavailable as error:
-                    log.warning("progress not kept", error=str(error))
-                except Exception as error:  # the next time may do
-                    log.error("progress not kept", exc_info=error)
+                    log.warning("progress not stored", error=str(error))
+                except Exception as error:  # the next write may succeed
+                    log.error("progress not stored", exc_info=error)
