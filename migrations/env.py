@@ -1,5 +1,5 @@
-"""How alembic reaches the database: over the server's own connection, or, from the `alembic`
-command, over one that it opens to the database of the settings."""
+"""Alembic's environment: uses the server's connection, or, for the `alembic` command, opens one to the
+database of the settings (which read environment variables)."""
 
 import asyncio
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from dia_server.db.models import Base, UtcDateTime
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
-    """Write our types as plain SQLAlchemy ones, so that revisions don't depend on the application."""
+    """Render our column types as plain SQLAlchemy types, so that revisions do not import the application."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     return False

@@ -1,4 +1,4 @@
-"""Jobs, the configuration that was changed at run time, and the totals of the statistics."""
+"""Jobs, configuration changed at run time, and totals for statistics."""
 
 from collections.abc import Sequence
 

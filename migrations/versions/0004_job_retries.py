@@ -1,4 +1,4 @@
-"""How often the guard had pieces of a job's result made again."""
+"""Number of times that the guard had a segment of a job generated again."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the guard found in the pieces of a job's result that it could not get better."""
+"""Faults in the segments of a job that stayed faulty after all retries."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How many crashes a job's attempts have ended with."""
+"""Number of a job's attempts that ended with a crash."""
 
 from collections.abc import Sequence
 

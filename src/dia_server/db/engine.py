@@ -1,4 +1,4 @@
-"""The database: connections, short sessions, upgrades."""
+"""The database: connection pools, sessions, upgrades."""
 
 import asyncio
 import sqlite3
@@ -20,8 +20,9 @@ from dia_server.db.migrate import upgrade
 from dia_server.errors import StorageUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
+"""Milliseconds that SQLite waits for a lock held by another process."""
 POOL_TIMEOUT_S = 5.0
-"""Seconds to wait for a turn to write, and for a free connection, before StorageUnavailable is raised."""
+"""Seconds to wait for the write lock or a free pooled connection before StorageUnavailable is raised."""
 TRANSIENT_ERRORS = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -30,7 +31,7 @@ TRANSIENT_ERRORS = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
-"""Failures that are the machine's, and may pass."""
+"""SQLite error codes caused by the machine, which may be temporary."""
 
 
 class Database:
@@ -48,15 +49,15 @@ class Database:
         self.reads: async_sessionmaker[AsyncSession] = async_sessionmaker(
             self._reading, expire_on_commit=False
         )
-        """Sessions that only read: they don't wait for a writer, nor make one wait.
+        """Read-only sessions, which neither wait for a writer nor delay one.
 
-        Their connections are others, which writers that wait for their turn can't use up.
+        They have a connection pool of their own, which waiting writers cannot exhaust.
         """
 
     async def upgrade(self) -> str:
-        """Apply the migrations that are missing; returns the revision that the schema is at.
+        """Apply missing migrations; return the schema's revision.
 
-        From then on a SQLite file is never made: where it is gone, StorageUnavailable is raised.
+        From then on a missing SQLite file is not created again: StorageUnavailable is raised instead.
         """
         async with self._writing.begin() as connection:
             revision = await connection.run_sync(upgrade)
@@ -65,7 +66,7 @@ class Database:
         return revision
 
     async def require_writable(self) -> None:
-        """Raise StorageUnavailable, with the cause, where nothing can be kept now."""
+        """Raise StorageUnavailable, with the cause, if the database cannot be written."""
         if self._file is not None:
             await asyncio.to_thread(self._file.require_writable)
 
@@ -77,7 +78,7 @@ class Database:
 
 
 class _SerializedWrites(async_sessionmaker[AsyncSession]):
-    """Transactions on a SQLite file, one at a time and in order; SQLite lets writers race for its lock."""
+    """Runs transactions on a SQLite file in order of arrival; SQLite alone lets writers race for its lock."""
 
     def __init__(self, engine: AsyncEngine, file: DatabaseFile) -> None:
         super().__init__(engine, expire_on_commit=False)
@@ -91,7 +92,7 @@ class _SerializedWrites(async_sessionmaker[AsyncSession]):
             self._file.require_same()
             async with super().begin() as session:
                 yield session
-            self._file.require_same()  # else what was committed is in a file that is gone
+            self._file.require_same()  # otherwise the commit went to a deleted file
         finally:
             self._lock.release()
 
@@ -107,7 +108,7 @@ class _SerializedWrites(async_sessionmaker[AsyncSession]):
 
 
 class _Pool(AsyncAdaptedQueuePool):
-    """Names the failure where all connections stay in use: SQLAlchemy's own is none of the database."""
+    """Raises StorageUnavailable if no connection becomes free, instead of SQLAlchemy's TimeoutError."""
 
     def connect(self) -> PoolProxiedConnection:
         try:
@@ -120,15 +121,15 @@ class _Pool(AsyncAdaptedQueuePool):
 
 
 def _file(url: URL) -> DatabaseFile | None:
-    """Return the file of a SQLite database that is one."""
+    """Return the file of a SQLite database; None if it is in memory, a URI, or not SQLite."""
     if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"} or "uri" in url.query:
         return None
     return DatabaseFile(Path(url.database or ""))
 
 
 def _engine(url: str, begin: str, file: DatabaseFile | None) -> AsyncEngine:
-    """`begin` is how SQLite begins a transaction."""
-    # parameters hold texts, which have no place in a log
+    """Return an engine; `begin` is the statement that begins a transaction in SQLite."""
+    # parameters contain clients' texts, which must not be logged
     engine = create_async_engine(url, poolclass=_Pool, pool_timeout=POOL_TIMEOUT_S, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         if file is not None:
@@ -151,12 +152,12 @@ def _engine(url: str, begin: str, file: DatabaseFile | None) -> AsyncEngine:
 
 
 def _on_connect(connection: DBAPIConnection, _: Any) -> None:
-    # The driver would begin transactions by itself, late, and never for DDL: a migration that fails
-    # half-way would leave half a table. So it is told not to, and `on_begin` does it.
+    # By default the driver begins transactions late and never for DDL, so that a failed migration would
+    # not be rolled back. `on_begin` begins them instead.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
-    # a job that was accepted is kept through a power failure too: 0.4 ms a write on a good disk
+    # an accepted job survives a power failure; costs 0.4 ms per write on a good disk
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA foreign_keys = ON")
@@ -164,10 +165,10 @@ def _on_connect(connection: DBAPIConnection, _: Any) -> None:
 
 
 def _on_error(context: ExceptionContext) -> None:
-    """Name what is the matter with the disk or the database, rather than with a statement."""
+    """Raise StorageUnavailable for errors of the disk or the database, as opposed to a bad statement."""
     code: int | None = getattr(context.original_exception, "sqlite_errorcode", None)
     if code is not None and code & 0xFF not in TRANSIENT_ERRORS:
-        return  # a mistake in a statement of ours
+        return  # a bug in one of our statements
     if isinstance(context.sqlalchemy_exception, OperationalError):
         raise StorageUnavailable(
             f"The database can't be used at the moment: {context.original_exception}", retry_after=RETRY_S

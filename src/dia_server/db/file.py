@@ -1,6 +1,6 @@
-"""The SQLite file as it was when the server started: whether it is still there, and can still grow.
+"""Checks that the SQLite file is still the one opened at the start, and that it can still grow.
 
-Connections go on working on a file that was deleted or replaced, and what they write is lost.
+Connections to a deleted or replaced file keep working, but what they write is lost.
 """
 
 import os
@@ -10,34 +10,35 @@ from pathlib import Path
 from dia_server.errors import StorageUnavailable
 
 RETRY_S = 5
+"""Seconds for the header Retry-After."""
 MIN_FREE_BYTES = 1024 * 1024
-"""Least free space with which the database counts as able to grow."""
+"""Minimum free bytes on the disk for the database to count as writable."""
 
 
 class DatabaseFile:
-    """Before `open` and after `close` every check passes."""
+    """The identity of a database file; before `open` and after `close`, every check passes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
-        """Kept open, so that its inode's number is not given to another file."""
+        """Kept open, so that the inode number is not reused by another file."""
 
     @property
     def is_open(self) -> bool:
         return self._descriptor is not None
 
     def open(self) -> None:
-        """Remember the file that is there now."""
+        """Remember the current file."""
         self._descriptor = os.open(self.path, os.O_RDONLY)
 
     def close(self) -> None:
-        """Call it after the last connection is closed: it ends this process's locks on the file."""
+        """Forget the file, after all connections are closed: this drops the process's locks on it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def require_same(self) -> None:
-        """Raise StorageUnavailable where the path leads to no file, or to another than at the start."""
+        """Raise StorageUnavailable if the file has been deleted or replaced."""
         if self._descriptor is None:
             return
         try:
@@ -52,7 +53,7 @@ class DatabaseFile:
             )
 
     def require_writable(self) -> None:
-        """Raise StorageUnavailable where the file is gone, read-only, or on a full disk."""
+        """Raise StorageUnavailable if the file is missing, replaced, read-only, or on a full disk."""
         self.require_same()
         if not os.access(self.path, os.W_OK):
             raise self._unavailable(f"{self.path.name} is read-only")

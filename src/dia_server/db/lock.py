@@ -1,8 +1,8 @@
-"""One server per SQLite file and per folder of results: locks of the operating system on files beside them.
+"""Ensures one server per SQLite file and outputs folder, by operating system locks on files beside them.
 
-Two servers on a database would each take the other's running jobs for ones that a crash had left behind; two
-on a folder, with a database each, the other's results for ones that have lost their jobs. A lock ends with
-the process, however that ends.
+Two servers on one database would requeue each other's running jobs; two servers with separate databases on
+one outputs folder would delete each other's results as orphans. The operating system releases the locks
+when the process ends, even after SIGKILL.
 """
 
 import errno
@@ -15,32 +15,34 @@ from typing import IO
 from sqlalchemy.engine import make_url
 
 LOCK_TIMEOUT_S = 3.0
-"""How long a predecessor that was just ended may take to be gone."""
+"""Seconds to wait for a lock, in which a server that is being replaced may exit."""
 POLL_S = 0.05
+"""Seconds between attempts."""
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""errno values of a folder in which files cannot be created."""
 
 
 class AlreadyServed(Exception):
-    """Another server has the database or the folder; the message says which and what to do."""
+    """Another server uses the database or the outputs folder; the message says which and what to do."""
 
 
 class ServerLock:
-    """`acquire`, `release`."""
+    """Locks of one server; `acquire` them before opening the database."""
 
     def __init__(self, url: str, outputs: Path) -> None:
-        """Of the database at `url`, where it is a SQLite file, and of the folder `outputs`."""
+        """Lock the folder `outputs` and, if it is a SQLite file, the database at `url`."""
         parsed = make_url(url)
         is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}
         self._guarded = [Path(parsed.database or ""), outputs] if is_file else [outputs]
         self._held = ExitStack()
 
     def acquire(self, timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        """Take the locks; blocks for up to `timeout_s` seconds, then raises AlreadyServed."""
+        """Acquire all locks or none; blocks up to `timeout_s` seconds, then raises AlreadyServed."""
         deadline = time.monotonic() + timeout_s
         with ExitStack() as held:
             for guarded in self._guarded:
                 if (file := _open(guarded)) is None:
-                    continue  # where nothing can be written, no other server's data can be harmed
+                    continue  # in a read-only folder, no server's data can be harmed
                 held.enter_context(file)
                 while not _try_lock(file):
                     if time.monotonic() > deadline:
@@ -56,7 +58,7 @@ class ServerLock:
 
 
 def _open(guarded: Path) -> IO[str] | None:
-    """The file beside `guarded` that is locked; None where it can't be made, as nothing can there."""
+    """Open the lock file beside `guarded`; return None if the folder is read-only."""
     try:
         guarded.parent.mkdir(parents=True, exist_ok=True)
         return guarded.with_name(guarded.name + ".lock").open("a")

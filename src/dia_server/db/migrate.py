@@ -1,4 +1,4 @@
-"""Schema upgrades with alembic, from a checkout or from an installed wheel."""
+"""Schema upgrades with alembic, from a checkout or an installed wheel."""
 
 from pathlib import Path
 
@@ -17,14 +17,14 @@ def script_location() -> Path:
 
 
 def revisions() -> tuple[set[str], str | None]:
-    """Every revision that this version knows, and the newest of them."""
+    """Return all revisions that this version knows, and the newest one."""
     scripts = ScriptDirectory(str(script_location()))
     return {script.revision for script in scripts.walk_revisions()}, scripts.get_current_head()
 
 
 def upgrade(connection: Connection) -> str:
-    """Apply what is missing within the transaction of `connection`; returns the revision reached."""
-    if connection.dialect.name == "postgresql":  # servers that start at the same time take turns
+    """Apply missing revisions in the transaction of `connection`; return the resulting revision."""
+    if connection.dialect.name == "postgresql":  # serialize servers that start concurrently
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dia-server'))"))
     config = Config()
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))

@@ -1,4 +1,4 @@
-"""The tables."""
+"""The database tables."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment; SQLite keeps no time zone, so it goes in and comes out as UTC."""
+    """A time zone aware datetime, stored and returned in UTC, because SQLite stores no time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -21,12 +21,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         assert isinstance(value, datetime)
-        # PostgreSQL's are in the time zone of the session
+        # PostgreSQL returns the session's time zone
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 class NameList(TypeDecorator[tuple[str, ...]]):
-    """A few names, kept with commas between."""
+    """A tuple of names, stored as comma-separated text."""
 
     impl = Text
     cache_ok = True
@@ -47,7 +47,7 @@ class Base(DeclarativeBase):
 
 
 class VoiceMapping(Base):
-    """What a voice id stands for."""
+    """Settings of a voice."""
 
     __tablename__ = "voice_mappings"
 
@@ -61,13 +61,13 @@ class VoiceMapping(Base):
 
 
 class AudioPrompt(Base):
-    """A recording in the folder of audio prompts, as it was when it was last read."""
+    """A recording in the folder of audio prompts, as of the last scan."""
 
     __tablename__ = "audio_prompts"
 
     prompt_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     digest: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of the file."""
+    """SHA-256 of the WAV file."""
     duration: Mapped[float] = mapped_column(Double)
     file_size: Mapped[int]
     transcript: Mapped[str | None] = mapped_column(Text)
@@ -75,7 +75,7 @@ class AudioPrompt(Base):
         String(16)
     )
     sidecar_digest: Mapped[str | None] = mapped_column(String(64))
-    """SHA-256 of the transcript file that counted, so that one which somebody changes is noticed."""
+    """SHA-256 of the transcript file in effect, to detect changes."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
@@ -84,26 +84,26 @@ JobStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
 
 class Job(Base):
-    """A generation that outlives its request: all that it takes to make it, and how far it is."""
+    """A durable generation: its inputs, status and result."""
 
     __tablename__ = "jobs"
     __table_args__ = (Index("ix_jobs_status_number", "status", "number"),)
 
     number: Mapped[int] = mapped_column(primary_key=True)
-    """The order in which jobs were accepted, and are run."""
+    """Sequence number: jobs run in the order in which they were accepted."""
     job_id: Mapped[str] = mapped_column(String(36), unique=True)
     status: Mapped[JobStatus] = mapped_column(String(16))
     request: Mapped[str] = mapped_column(Text)
-    """JSON of a `SpeechRequest`, its seed decided."""
+    """JSON of a `SpeechRequest` with its seed."""
     voice: Mapped[str] = mapped_column(Text)
-    """JSON of the `VoiceSnapshot`: as it, and the second if there is one, was when the job was accepted."""
+    """JSON of the `VoiceSnapshot` taken when the job was accepted."""
     text_preview: Mapped[str] = mapped_column(String(100))
     attempts: Mapped[int] = mapped_column(default=0)
-    """How often it was begun; more than once where the server ended in between."""
+    """Number of starts; more than one if the server ended during the job."""
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
-    """Attempts that ended with a crash of the server or of an engine's process; they are no `attempts`."""
+    """Starts that ended with a crash of the server or an engine process; not included in `attempts`."""
     progress: Mapped[float] = mapped_column(default=0.0)
-    """0 to 1; newer in the worker's memory while the job runs."""
+    """0 to 1; while the job runs, the worker has a newer value in memory."""
     error: Mapped[str | None] = mapped_column(Text)
     file: Mapped[str | None] = mapped_column(String(64))
     """Name of the result in the outputs folder."""
@@ -120,7 +120,7 @@ class Job(Base):
 
 
 class ConfigValue(Base):
-    """A field of the configuration that was changed while the server ran."""
+    """A configuration field that was changed at run time."""
 
     __tablename__ = "config"
 
@@ -130,7 +130,7 @@ class ConfigValue(Base):
 
 
 class Totals(Base):
-    """One row: sums over every finished request, so that statistics never count rows."""
+    """One row with the sums over all finished requests, so that statistics need not count rows."""
 
     __tablename__ = "totals"
 

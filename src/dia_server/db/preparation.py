@@ -1,4 +1,4 @@
-"""The database before the server starts: made or upgraded, or one line that says why it can't be."""
+"""Creates or upgrades the database before the server starts, or explains in one line why it cannot."""
 
 import sqlite3
 from contextlib import closing
@@ -11,14 +11,15 @@ from dia_server.db.engine import Database
 from dia_server.errors import StorageUnavailable
 
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+"""SQLite error codes of a damaged file."""
 
 
 class DatabaseUnusable(Exception):
-    """The server can't start with this database; the message is one line, with what to do."""
+    """The server cannot start with this database; the message is one line that says what to do."""
 
 
 def check_url(url: str) -> URL:
-    """Return the parsed address, whose driver is installed and asynchronous; raises DatabaseUnusable."""
+    """Return the parsed URL; raises DatabaseUnusable unless its driver is installed and asynchronous."""
     try:
         parsed = make_url(url)
         dialect = parsed.get_dialect()
@@ -34,7 +35,7 @@ def check_url(url: str) -> URL:
 
 
 async def prepare(url: str) -> str:
-    """Make or upgrade the database at `url` and return its revision; raises DatabaseUnusable."""
+    """Create or upgrade the database at `url`; return its revision. Raises DatabaseUnusable."""
     parsed = check_url(url)
     is_file = parsed.get_backend_name() == "sqlite"
     name = parsed.database if is_file else parsed.render_as_string(hide_password=True)
@@ -51,7 +52,7 @@ async def prepare(url: str) -> str:
 
 
 def _open_once(file: str) -> None:
-    """Raise what opening `file` raises: aiosqlite's thread would outlive the event loop where it fails."""
+    """Open `file` once, to raise its errors here: after a failure, aiosqlite's thread outlives the loop."""
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
 
