@@ -1,6 +1,6 @@
-"""The configuration that can be changed while the server runs: read from memory, kept in the database.
+"""Configuration that can be changed at run time: read from memory, stored in the database.
 
-What was changed wins over the settings that the server was started with, also after a restart.
+Stored values take precedence over the settings that the server is started with, also after a restart.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,10 +21,11 @@ log = structlog.get_logger()
 GpuMode = Literal["auto", "single", "multi"]
 
 MAX_RETENTION_HOURS = 87_600
+"""Maximum hours that results are kept: ten years."""
 MAX_WORKERS = 64
 
 NEEDS_RESTART = ("gpu_mode", "worker_count", "torch_compile_enabled")
-"""Fields that are read once, when the engines are built."""
+"""Fields that only take effect at the start, when the engines are built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +34,13 @@ class Config:
     save_outputs: bool
     show_prompts: bool
     output_retention_hours: int
-    """0 is for ever."""
+    """Hours that finished jobs are kept; 0: for ever."""
     auto_discover_prompts: bool
     auto_transcribe: bool
     whisper_model_size: str
     gpu_mode: GpuMode
     worker_count: int
-    """0 is one for each GPU."""
+    """Number of engines; 0: one per GPU."""
     torch_compile_enabled: bool
 
 
@@ -47,21 +48,21 @@ FIELDS = [field.name for field in fields(Config)]
 
 
 def decode_stored(rows: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return the values of `rows` (name, JSON), without those that this version can't use."""
+    """Return the values of `rows` (name, JSON); skip and log values that this version cannot use."""
     types = get_type_hints(Config)
     stored: dict[str, Any] = {}
     for name, value in rows:
         try:
             stored[name] = msgspec.json.decode(value, type=types[name])
         except (KeyError, msgspec.MsgspecError):
-            log.warning("configuration value left out", name=name)
+            log.warning("configuration value ignored", name=name)
     return {name: stored[name] for name in FIELDS if name in stored}
 
 
 def find_overridden(
     stored: Mapping[str, Any], defaults: Config, variables: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return those of `variables` (field to set variable) whose field is stored with another value."""
+    """Return the `variables` (by field) whose field has a different stored value."""
     return {
         name: variables[name]
         for name, value in stored.items()
@@ -70,7 +71,7 @@ def find_overridden(
 
 
 class ConfigService:
-    """`current` is the configuration at this moment; `subscribe` tells of every change."""
+    """Holds the `current` configuration; `subscribe` reports every change."""
 
     def __init__(
         self,
@@ -78,20 +79,20 @@ class ConfigService:
         defaults: Config,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`variables` has the variable of each field that is set for this server."""
+        """`variables` maps fields to the environment variables that are set for them."""
         self._sessions = sessions
         self._defaults = defaults
         self._variables = variables or {}
         self._stored: dict[str, Any] = {}
         self._loaded = defaults
-        """The configuration that was asked for at the start."""
+        """The configuration requested at the start."""
         self._running = defaults
-        """What the server runs with; `current` is ahead of it where a change needs a restart."""
+        """The configuration in effect; it differs from `current` if a change needs a restart."""
         self._listeners: list[Callable[[Config], None]] = []
         self.current = defaults
 
     async def load(self) -> None:
-        """Read what was changed in earlier runs, and log each variable that has no effect therefore."""
+        """Load the stored values, and log each environment variable that they override."""
         async with self._sessions() as session:
             rows = (await session.scalars(select(ConfigValue))).all()
         self._stored = decode_stored((row.name, row.value) for row in rows)
@@ -107,20 +108,20 @@ class ConfigService:
         self._publish(self._running)
 
     def set_effective(self, **fields: Any) -> None:
-        """Put what came of `fields`, once the engines are built, in place of what was wished for."""
+        """Replace requested values with the effective ones once the engines are built."""
         self._running = replace(self._running, **fields)
         self._publish(self._running)
 
     async def update(self, changes: Mapping[str, Any]) -> Config:
-        """Change the fields named, for now and for later runs; raises Invalid and changes nothing.
+        """Change and store the given fields; raises Invalid, and then changes nothing.
 
-        Values that are current already are not stored: a client that sends back what GET returned pins none.
+        Values that equal the current ones are not stored, so that a GET/PUT round trip does not pin them.
         """
         size = changes.get("whisper_model_size")
-        # a folder may be named by who starts the server, not by who may call it
+        # only the operator (through settings) may name a model folder, not API clients
         if size is not None and size not in {*SIZES, self._defaults.whisper_model_size}:
             raise Invalid(
-                f"whisper_model_size: {size!r} is none of {', '.join(SIZES)}",
+                f"whisper_model_size: {size!r} is not one of {', '.join(SIZES)}",
                 param="whisper_model_size",
             )
         changes = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
@@ -133,7 +134,7 @@ class ConfigService:
         return self.current
 
     async def reset(self, name: str) -> None:
-        """Forget the stored value of field `name`, which goes back to its setting; raises NotFound."""
+        """Delete the stored value of the field `name`, so that its setting applies again; raises NotFound."""
         if name not in FIELDS:
             raise NotFound(
                 f"The configuration has no field {name!r}; it must be one of {', '.join(FIELDS)}",
@@ -145,29 +146,29 @@ class ConfigService:
             return
         del self._stored[name]
         default = getattr(self._defaults, name)
-        # what the setting came to at the start, where it was in effect then
+        # if the setting was in effect at the start, use the value that it resolved to
         value = getattr(self._running, name) if getattr(self._loaded, name) == default else default
-        log.info("stored configuration given up", **{name: value})
+        log.info("stored configuration reset", **{name: value})
         self._publish(replace(self.current, **{name: value}))
 
     def subscribe(self, listener: Callable[[Config], None]) -> None:
-        """Call `listener` on the event loop with the configuration, now and whenever it has changed."""
+        """Call `listener` on the event loop with the configuration, now and after each change."""
         self._listeners.append(listener)
         listener(self.current)
 
     @property
     def stored(self) -> list[str]:
-        """Fields whose value is kept in the database."""
+        """Names of the fields that have a stored value."""
         return [name for name in FIELDS if name in self._stored]
 
     @property
     def overridden(self) -> dict[str, str]:
-        """Fields whose stored value wins over a variable that is set to another one, and that variable."""
+        """Fields whose stored value overrides a differing environment variable, and that variable."""
         return find_overridden(self._stored, self._defaults, self._variables)
 
     @property
     def restart_required(self) -> list[str]:
-        """Fields whose new value is only used after a restart."""
+        """Fields whose current value only takes effect after a restart."""
         return [name for name in NEEDS_RESTART if getattr(self.current, name) != getattr(self._running, name)]
 
     def _publish(self, config: Config) -> None:

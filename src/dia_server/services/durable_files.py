@@ -1,4 +1,4 @@
-"""Files that survive a power failure, and that change together with a row in the database."""
+"""File changes that survive a power failure and can be committed together with a database row."""
 
 import errno
 import os
@@ -9,29 +9,29 @@ from pathlib import Path
 from uuid import uuid4
 
 UNSUPPORTED = {errno.EINVAL, errno.EBADF}
-"""What file systems answer that do not sync folders, some of a network among them."""
+"""errno values of file systems (some network mounts) that cannot fsync a directory."""
 READ_SIZE = 32 * 1024
-"""Bytes per read of a file that is sent; Granian holds up to eight for a client that does not read."""
+"""Bytes per read of a file sent to a client; Granian buffers up to eight reads for a client that stalls."""
 TEMPORARY_FILES = ".*.tmp"
-"""What a power failure in the middle of a change leaves behind."""
+"""Pattern of temporary files, which a crash during a change leaves behind."""
 
 
 class FileChange:
-    """`stage` does what takes time or space, `apply` renames; then `rollback` or `cleanup`.
+    """A set of file writes and removals in one folder: `stage`, `apply`, then `rollback` or `cleanup`.
 
-    Every file is whole at every moment: the old one or the new. All methods block and raise OSError.
+    At every moment, each file has its complete old or new content. All methods block and raise OSError.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, bytes | None]) -> None:
-        """`files` maps names to their new content, None removing the file."""
+        """`files` maps names to their new content; None removes the file."""
         self._folder = folder
         self._files = files
         self._staged: dict[str, Path] = {}
         self._former: dict[str, Path | None] = {}
-        """What had each name before; only names whose change has begun."""
+        """Backup of each file whose change has begun; None if there was no file."""
 
     def stage(self) -> None:
-        """Write the new content to the disk, under other names."""
+        """Write the new content to temporary files and fsync them: the slow part, which may fill the disk."""
         for name, content in self._files.items():
             if content is not None:
                 self._staged[name] = path = self._temporary()
@@ -41,6 +41,7 @@ class FileChange:
                     os.fsync(file.fileno())
 
     def apply(self) -> None:
+        """Rename the staged files to their names, and remove files."""
         for name in self._files:
             self._former[name] = self._keep(self._folder / name)
             if name in self._staged:
@@ -51,7 +52,7 @@ class FileChange:
             sync_folder(self._folder)
 
     def rollback(self) -> None:
-        """Leave the folder as it was, however far the change has come."""
+        """Restore the folder, however far the change has come."""
         for name, former in self._former.items():
             if former is not None:
                 former.replace(self._folder / name)
@@ -60,16 +61,17 @@ class FileChange:
         self.cleanup()
 
     def cleanup(self) -> None:
+        """Remove backups and temporary files."""
         for path in [*self._staged.values(), *self._former.values()]:
             if path is not None:
-                with suppress(OSError):  # what stays goes at the next start
+                with suppress(OSError):  # the next start removes what is left
                     path.unlink(missing_ok=True)
 
     def _temporary(self) -> Path:
         return self._folder / f".{uuid4().hex}.tmp"
 
     def _keep(self, path: Path) -> Path | None:
-        """Give a file a second name, or a copy where the file system cannot; None where there is none."""
+        """Return a backup of a file: a hard link, or a copy where links fail; None if it is missing."""
         kept = self._temporary()
         try:
             os.link(path, kept, follow_symlinks=False)
@@ -81,9 +83,10 @@ class FileChange:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable; raises OSError.
+    """Fsync the directory `folder`, so that its entries survive a power failure; raises OSError.
 
-    Windows does that by itself and cannot open folders; nor can who may write to one and not read it.
+    PermissionError is ignored: Windows cannot open folders (and needs no fsync), and a folder may be writable
+    but not readable.
     """
     with suppress(PermissionError):
         descriptor = os.open(folder, os.O_RDONLY)

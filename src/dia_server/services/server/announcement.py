@@ -1,4 +1,4 @@
-"""Tells the log when the server can be used, and where."""
+"""Logs when the server is ready, and its URL."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,11 +10,13 @@ from dia_server.engine.pool import AnyEngine
 log = structlog.get_logger()
 
 LISTENING_POLL_S = 0.01
+"""Seconds between checks for the listening socket."""
 ENGINE_POLL_S = 0.1
+"""Seconds between checks of the engine."""
 
 
 class Announcement:
-    """Logs `started` once connections are accepted and the engine is ready; until then `loading`."""
+    """Logs `loading` once connections are accepted, and `started` once the engine is ready."""
 
     def __init__(self, engine: AnyEngine, url: str, is_listening: Callable[[], bool]) -> None:
         self._engine = engine
@@ -31,11 +33,11 @@ class Announcement:
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        while not self._is_listening():  # noqa: ASYNC110 - the kernel tells of it only when asked
+        while not self._is_listening():  # noqa: ASYNC110 - the kernel sends no event
             await asyncio.sleep(LISTENING_POLL_S)
         engine = self._engine
         if not engine.ready:
             log.info("loading", engine=engine.name, url=self._url)
-        while not engine.ready:  # noqa: ASYNC110 - a thread's attribute, which may take minutes
+        while not engine.ready:  # noqa: ASYNC110 - loading takes minutes; polling is cheap
             await asyncio.sleep(ENGINE_POLL_S)
         log.info("started", engine=engine.name, url=self._url)

@@ -1,6 +1,6 @@
-"""What a monitoring system may know of the server, as Prometheus reads it.
+"""Prometheus metrics.
 
-Nothing here names a text, a client, a job or a file: labels have few values, whatever is sent.
+Labels never contain texts, clients, job ids or file names: their cardinality is bounded.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from dia_server.services.server.resources import GIB, ResourceMonitor, Resources
 log = structlog.get_logger()
 
 MEDIA_TYPE = "text/plain; version=0.0.4"
-"""Of the page, which is in UTF-8."""
+"""Content-Type of the metrics page (UTF-8)."""
 
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80, 160)
-"""First audio within a tenth of a second and long texts of minutes are told apart alike."""
+"""Upper bounds of the histograms' buckets, in seconds: from first audio (0.1 s) to long texts (minutes)."""
 
 SocketOutcome = Literal["completed", "failed", "cancelled", "refused"]
 
@@ -117,18 +117,20 @@ class Metrics:
             self._first_audio.labels(route).observe(first_audio_s)
 
     def connected(self, route: str) -> AbstractContextManager[None]:
-        """Count a WebSocket as open within."""
+        """Return a context manager that counts a WebSocket as open."""
         return self._sockets.labels(route).track_inprogress()
 
     def observe_generation(self, route: str, outcome: SocketOutcome) -> None:
-        """Count what a WebSocket's message came to."""
+        """Count the outcome of a generation over a WebSocket."""
         self._socket_generations.labels(route, outcome).inc()
 
     async def render(self) -> bytes:
-        """The page; GPUs are asked on another thread."""
+        """Return the metrics page; GPUs are measured in a thread."""
         try:
             self._jobs.unfinished = await self._store.unfinished()
-        except StorageUnavailable as error:  # what a page is read for then, and needs no database
+        except (
+            StorageUnavailable
+        ) as error:  # the page matters most then, and its other metrics need no database
             log.warning("jobs not counted", error=str(error))
             self._jobs.unfinished = {}
         self._gpus.resources = await asyncio.to_thread(self._monitor.measure)
@@ -144,7 +146,7 @@ class Metrics:
 
 
 class EngineCollector(Collector):
-    """Reads the engine's own numbers when the page is asked for."""
+    """Reads the engine's counters when the page is rendered."""
 
     def __init__(self, version: str, engine: AnyEngine) -> None:
         self._version = version
@@ -170,7 +172,7 @@ class EngineCollector(Collector):
 
 
 class JobCollector(Collector):
-    """Tells the last count; where the database could not be asked there are no series."""
+    """Reports the last count of jobs; no series if the database is unavailable."""
 
     def __init__(self) -> None:
         self.unfinished: Mapping[JobStatus, int] = {}
@@ -185,7 +187,7 @@ class JobCollector(Collector):
 
 
 class GpuCollector(Collector):
-    """Tells the last measurement; a device whose driver doesn't say has no series."""
+    """Reports the last measurement; a device whose driver reports nothing has no series."""
 
     def __init__(self) -> None:
         self.resources: Resources | None = None

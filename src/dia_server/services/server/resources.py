@@ -1,7 +1,7 @@
-"""How busy the machine is: processor, memory, and every GPU whose driver tells.
+"""Utilization of processor, memory and GPUs.
 
-NVIDIA's tells without torch, and of GPUs that other programs have too; AMD's are asked through torch, which
-needs AMD's `amdsmi`.
+NVIDIA GPUs are measured through NVML, without torch and including GPUs used by other programs; AMD GPUs
+through torch, which needs AMD's `amdsmi`.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,24 +20,24 @@ GIB = 2**30
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     cpu_percent: float
-    """Of all cores, since the previous measurement."""
+    """Average of all cores since the previous measurement."""
     memory_percent: float
     gpu_percent: list[float | None]
-    """Per device; None where the driver doesn't tell, as with a part of a GPU (MIG)."""
+    """Utilization per device in percent; None if the driver does not report it, as for MIG instances."""
     gpu_memory_gib: list[float | None]
-    """In use per device, by whatever process."""
+    """Memory used per device, by all processes."""
 
 
 class ResourceMonitor:
     def __init__(self, devices: Sequence[Device] = ()) -> None:
-        """`devices` are those of the engines."""
-        self._devices = [device for device in devices if device.torch_name != "mps"]  # where nobody counts
+        """`devices` are the engines' devices, measured through torch if NVML is not available."""
+        self._devices = [device for device in devices if device.torch_name != "mps"]  # MPS reports no load
         self._lock = Lock()
-        """NVML is started and ended for each measurement; two at once would end each other's."""
-        psutil.cpu_percent()  # the first call only notes where the counters stand
+        """Serializes measurements: each one initializes and shuts down NVML for the whole process."""
+        psutil.cpu_percent()  # the first call only sets the reference
 
     def measure(self) -> Resources:
-        """Takes a millisecond, with GPUs some more: not for the event loop."""
+        """Measure all resources. Blocks a millisecond, longer with GPUs: not for the event loop."""
         with self._lock:
             usage, memory = self._gpus()
         return Resources(
@@ -50,7 +50,7 @@ class ResourceMonitor:
     def _gpus(self) -> tuple[list[float | None], list[float | None]]:
         try:
             pynvml.nvmlInit()
-        except pynvml.NVMLError:  # not NVIDIA's
+        except pynvml.NVMLError:  # no NVIDIA driver
             loads = [measure_load(device) for device in self._devices]
             return (
                 [None if load is None else load.busy for load in loads],

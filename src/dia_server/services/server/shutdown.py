@@ -1,4 +1,4 @@
-"""The end of the server: what runs has a set time, and what is not done then is told so."""
+"""Graceful shutdown: running work gets `timeout_s` to finish and is then failed."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ log = structlog.get_logger()
 
 
 class Shutdown:
-    """`begin` when the server is told to end; the web server goes on with what it has accepted."""
+    """`begin` it on the shutdown signal; the web server still completes accepted requests."""
 
     def __init__(self, timeout_s: float, engine: AnyEngine, worker: JobWorker) -> None:
         self._timeout_s = timeout_s
@@ -26,13 +26,13 @@ class Shutdown:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds that running work still has; none before the shutdown has begun."""
+        """Seconds until the deadline for running work; 0 before the shutdown has begun."""
         if self._deadline is None:
             return 0.0
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     def begin(self) -> None:
-        """Take no more jobs up, and stop the engine when the time is over."""
+        """Stop claiming jobs, and stop the engine at the deadline."""
         if self.begun:
             return
         self._deadline = asyncio.get_running_loop().time() + self._timeout_s
@@ -41,7 +41,7 @@ class Shutdown:
         self._stop_task = asyncio.create_task(self._stop_in_time())
 
     async def close(self) -> None:
-        """Forget the time; what ran has ended."""
+        """Cancel the deadline, once all work has ended."""
         if self._stop_task is not None:
             self._stop_task.cancel()
             await asyncio.gather(self._stop_task, return_exceptions=True)
@@ -49,5 +49,5 @@ class Shutdown:
     async def _stop_in_time(self) -> None:
         await asyncio.sleep(self.remaining_s)
         if self._engine.active:
-            log.warning("out of time: stopping what still runs", running=self._engine.active)
+            log.warning("shutdown deadline reached: stopping running work", running=self._engine.active)
         await asyncio.to_thread(self._engine.stop)

@@ -1,4 +1,4 @@
-"""What the server has done since its database was made, and how its machine is now."""
+"""Statistics: totals since the database was created, and current resource usage."""
 
 import asyncio
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Stats:
 
     @property
     def success_rate(self) -> float:
-        """Percent; 100 as long as nothing has failed."""
+        """Share of successful requests in percent; 100 if there were none."""
         return 100 * self.successful / self.total if self.total else 100.0
 
     @property

@@ -1,4 +1,4 @@
-"""How the server is."""
+"""Health and status of the server."""
 
 import time
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Status:
     engine: EngineName
     loading: int
     max_characters: int
-    """Limit for the text of one request."""
+    """Maximum characters of a request's text."""
     error: str | None
     may_load: bool
-    """True where `load` would try again."""
+    """True if `load` would retry loading the model."""
     notes: tuple[str, ...]
 
 
@@ -68,12 +68,12 @@ class StatusService:
         )
 
     def load(self) -> None:
-        """Begin to load the model again where that has failed; raises ModelNotLoaded during the shutdown."""
+        """Retry loading the model after a failure; raises ModelNotLoaded during shutdown."""
         self._require_service()
         self._engine.load()
 
     async def require_ready(self) -> None:
-        """Raise ModelNotLoaded where no speech can be made, StorageUnavailable where nothing can be kept."""
+        """Raise ModelNotLoaded if no speech can be generated, StorageUnavailable if jobs cannot be stored."""
         self._require_service()
         if (error := self._engine.error) is not None:
             raise load_failure(self._engine.name, error)
