@@ -13,11 +13,11 @@ from transformers import DacConfig, DacModel
 
 from benchmarks.models import FRAME_RATE, TEMPERATURE, random_dia
 from dia_server.engine.dia.assemble import assemble
-from dia_server.engine.dia.beside import take
+from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.codec import CODEBOOKS, HOP, SAMPLE_RATE, Codec, Window
 from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.model import AudioCodec, DiaModel
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import LoadModel, Samples, Utterance
 
@@ -44,11 +44,11 @@ def random_loader(size: str, device: str, slots: int, *, codec: bool) -> LoadMod
     def load(report: Callable[[float], None]) -> DiaModel:
         dtype = pick_dtype("auto", torch.device(device))
         if device.startswith("cuda"):
-            take(torch.device(device))
+            use_device(torch.device(device))
         dia = random_dia(size, device, dtype)
         audio: AudioCodec = random_codec(device) if codec else Hum()
         weights = assemble(
-            Shape.of(dia.config),
+            ModelConfig.of(dia.config),
             dia.state_dict().__getitem__,
             device=dia.device,
             dtype=dtype,

@@ -30,8 +30,8 @@ from benchmarks.implementations import Implementation, Original, Ours, Transform
 from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, synchronize
 from benchmarks.models import FRAME_RATE, SIZES, Workload, random_dia, workload
 from dia_server.engine.dia.loader import pick_dtype
-from dia_server.engine.dia.shape import Shape
-from dia_server.engine.dia.weights import computed_in
+from dia_server.engine.dia.model_config import ModelConfig
+from dia_server.engine.dia.weights import compute_dtype
 
 
 @dataclass(slots=True)
@@ -61,12 +61,12 @@ def main() -> None:
     ours = Ours(dia, slots, own, compiled=on_cuda)
     peers: list[Implementation] = [Transformers(dia, cache) for cache in options.caches]
     if own != dtype:
-        wide = random_dia(options.size, options.device, computed_in(own, dia.device))
+        wide = random_dia(options.size, options.device, compute_dtype(own, dia.device))
         peers += [Transformers(wide, cache) for cache in options.caches]
     if options.original:
         peers.append(Original(options.original, dia, compiled=on_cuda))
 
-    shape, rows = Shape.of(dia.config), []
+    shape, rows = ModelConfig.of(dia.config), []
     cases = [(batch, 0) for batch in options.batches] + [
         (batch, options.prompt) for batch in options.prompted
     ]

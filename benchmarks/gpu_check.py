@@ -25,10 +25,10 @@ from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, sync
 from benchmarks.models import FRAME_RATE, SIZES, Workload, random_dia, workload
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.attention import fused_attention, plain_attention
-from dia_server.engine.dia.beside import take
+from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.codec import HOP, SAMPLE_RATE, Window, plan_chunk
 from dia_server.engine.dia.model import DiaModel
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.engine import ADMITTED_AT_ONCE
 from dia_server.engine.types import Utterance, VoicePrompt
 
@@ -67,7 +67,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("gpu-check needs a GPU that torch can use (CUDA or ROCm); there is none here.")
     device, size = options.device, options.size
-    take(torch.device(device))
+    use_device(torch.device(device))
     bandwidth = read_bandwidth(device, 8 << 30)
     print(" ".join(f"{key}={value}" for key, value in describe_machine(device).items()))
     print(f"reads {bandwidth / 1e12:.2f} TB/s")
@@ -139,7 +139,7 @@ def check_steps(
         work = workload(batch, steps)
         ours.generate(work)
         seconds = statistics.median(timed(lambda: ours.generate(work), device) for _ in range(3))  # noqa: B023
-        limit = step_bytes(Shape.of(dia.config), dtype, device, batch, steps / 2, 200) / bandwidth
+        limit = step_bytes(ModelConfig.of(dia.config), dtype, device, batch, steps / 2, 200) / bandwidth
         name = f"batch {batch}: {steps / seconds:.0f} steps/s, x{steps / seconds / FRAME_RATE:.1f} each"
         results.append(Result(f"{name}; of the byte limit", 100 * limit * steps / seconds, "%", share))
         if peer is not None and batch in BEYOND_ORIGINAL:
@@ -154,7 +154,9 @@ def check_steps(
 def check_stall(device: str, size: str, dtype: torch.dtype) -> Result:
     """How much longer than usual 28 streams wait while four join with new prompts of 860 frames."""
     dia = random_dia(size, device, dtype)
-    weights = assemble(Shape.of(dia.config), dia.state_dict().__getitem__, device=dia.device, dtype=dtype)
+    weights = assemble(
+        ModelConfig.of(dia.config), dia.state_dict().__getitem__, device=dia.device, dtype=dtype
+    )
     model = DiaModel(weights, random_codec(device), 32, compiled=True)
     model.warm_up()
     noise = np.random.default_rng(0).normal(0, 0.1, 860 * HOP).astype(np.float32)

@@ -15,7 +15,7 @@ from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.delay import UNKNOWN, delayed, undelayed
 from dia_server.engine.dia.model import DiaModel
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.types import Chunk, Samples, Utterance, VoicePrompt
 
 BOS, PAD = 1026, 1025
@@ -48,7 +48,7 @@ class Ours:
         weights, self.dtype = dia.state_dict(), dtype
         self.model = DiaModel(
             assemble(
-                Shape.of(dia.config),
+                ModelConfig.of(dia.config),
                 weights.__getitem__,
                 device=dia.device,
                 dtype=dtype,

@@ -10,21 +10,21 @@ from pathlib import Path
 import torch
 import transformers
 
-from dia_server.engine.dia.shape import Shape
-from dia_server.engine.dia.weights import computed_in
+from dia_server.engine.dia.model_config import ModelConfig
+from dia_server.engine.dia.weights import compute_dtype
 
 
 def step_bytes(
-    shape: Shape, dtype: torch.dtype, device: str, batch: int, columns: float, letters: float
+    config: ModelConfig, dtype: torch.dtype, device: str, batch: int, columns: float, letters: float
 ) -> float:
     """Decoder weights once; keys and values of both rows' `columns`, and of one row's `letters`."""
-    audio, cross = shape.audio, shape.cross_heads * shape.cross_head_dim
+    audio, cross = config.decoder, config.cross_heads * config.cross_head_dim
     attention = audio.hidden * audio.head_dim * 2 * (audio.heads + audio.kv_heads)
     layer = attention + 2 * audio.hidden * cross + 3 * audio.hidden * audio.mlp
-    weights = audio.layers * layer + shape.channels * audio.vocabulary * audio.hidden
+    weights = audio.layers * layer + config.channels * audio.vocabulary * audio.hidden
     own = audio.layers * 2 * audio.kv_heads * audio.head_dim
-    text = audio.layers * 2 * shape.cross_kv_heads * shape.cross_head_dim
-    cached = computed_in(dtype, torch.device(device))
+    text = audio.layers * 2 * config.cross_kv_heads * config.cross_head_dim
+    cached = compute_dtype(dtype, torch.device(device))
     return dtype.itemsize * weights + cached.itemsize * batch * (2 * columns * own + letters * text)
 
 

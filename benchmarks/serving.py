@@ -25,7 +25,7 @@ from granian.server.embed import Server
 
 from benchmarks.arrivals import random_loader
 from dia_server.app import create_app
-from dia_server.engine.dia.model import POLL
+from dia_server.engine.dia.model import STEPS_PER_POLL
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Chunk, Model
 from dia_server.settings import Settings
@@ -110,7 +110,7 @@ def main() -> int:
     arguments.add_argument("--clients", type=int, default=16)
     arguments.add_argument("--requests", type=int, default=48)
     meter, own_s, times = asyncio.run(run(arguments.parse_args()))
-    steps = meter.polls * POLL
+    steps = meter.polls * STEPS_PER_POLL
     share, occupancy = own_s / meter.step_s, statistics.mean(meter.occupied)
     print(f"requests       {len(times)}, median {statistics.median(times):.2f} s")
     print(f"a step         {meter.step_s / steps * 1000:.2f} ms of processor time")

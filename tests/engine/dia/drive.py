@@ -10,7 +10,7 @@ from transformers import DiaForConditionalGeneration
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.model import AudioCodec
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Chunk, Model, Samples, Utterance, VoicePrompt
 
@@ -27,7 +27,7 @@ class CodesAsAudio(AudioCodec):
 
 def weights_of(dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.float32) -> Weights:
     source = dia.state_dict().__getitem__
-    return assemble(Shape.of(dia.config), source, device=torch.device("cpu"), dtype=dtype)
+    return assemble(ModelConfig.of(dia.config), source, device=torch.device("cpu"), dtype=dtype)
 
 
 def prompt_of(frames: Tensor, transcript: str = "") -> VoicePrompt:

@@ -43,9 +43,9 @@ async def test_dia_serves_is_cancelled_unloads_and_returns(tmp_path: Path) -> No
 
     async with engine.submit(Utterance("[S1] On and on.", "", seed=2)) as endless:
         await anext(endless)
-        beside = await speak(engine, seed=1)
+        together = await speak(engine, seed=1)
     after = await speak(engine, seed=1)
-    assert (beside == first).all()
+    assert (together == first).all()
     assert (after == first).all()
     assert engine.active == 0
 

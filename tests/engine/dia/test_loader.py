@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.loader import count_slots, dia_loader, pick_device, pick_dtype
 from dia_server.engine.dia.model import DiaModel
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.types import Utterance
 from dia_server.errors import ModelNotLoaded
 
@@ -46,7 +46,7 @@ def test_files_and_memory_give_the_same_weights(folders: tuple[Path, Path]) -> N
     load = dia_loader(str(folders[0]), str(folders[1]), device="cpu", dtype="float32", max_batch=1)
     from_files = load(ignore)
     assert isinstance(from_files, DiaModel)
-    from_files._decoding._codec = CodesAsAudio()
+    from_files._audio_decoder._codec = CodesAsAudio()
     in_memory = DiaModel(weights_of(tiny_dia()), CodesAsAudio(), slots=1)
     assert (audio_of(drive(from_files, [asked])[0]) == audio_of(drive(in_memory, [asked])[0])).all()
 
@@ -126,7 +126,7 @@ def test_memory_that_runs_out_while_reading_is_told(
 def test_slots_are_what_memory_holds_up_to_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     def slots(available: int) -> int:
         monkeypatch.setattr("dia_server.engine.dia.loader.available_bytes", lambda device: available)
-        shape = Shape.of(tiny_dia().config)
+        shape = ModelConfig.of(tiny_dia().config)
         return count_slots(shape, torch.device("cpu"), torch.float32, max_batch=8, prompt_bytes=1000)
 
     cache = 2 * 2 * 2 * 2 * 3072 * 16 * 4

@@ -11,12 +11,12 @@ import torch
 
 from dia_server.engine.dia import model as model_module
 from dia_server.engine.dia.codec import Codec, Window
-from dia_server.engine.dia.decoder import ON_DEVICE, PLAIN
-from dia_server.engine.dia.graphs import NOT_CAPTURED, NOT_FUSED, Eager, Step, capturable_steps
-from dia_server.engine.dia.model import POLL, AudioCodec, DiaModel
+from dia_server.engine.dia.decoder import DEVICE_ATTENTION, PLAIN_ATTENTION
+from dia_server.engine.dia.model import STEPS_PER_POLL, AudioCodec, DiaModel
 from dia_server.engine.dia.prefill import prefill
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
+from dia_server.engine.dia.step_runners import NOT_CAPTURED, NOT_FUSED, EagerRunner, Step, capturable_steps
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Chunk, Samples, Utterance
 from dia_server.errors import GpuOutOfMemory, Invalid, ServerError, TextTooLong
@@ -51,8 +51,8 @@ def test_audio_does_not_depend_on_mates_slot_order_or_poll(weights: Weights, pro
     asked = [utterance(seed, tokens=30 + 5 * seed, prompt=prompt) for seed in range(6)]
     alone = [frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
     assert len({tuple(frames.flatten().tolist()) for frames in alone}) == len(asked)
-    for slots, poll, arrivals in [(6, 4, None), (3, 1, [0, 1, 5, 9, 9, 20]), (4, 7, [5, 4, 3, 2, 1, 0])]:
-        together = drive(DiaModel(weights, CodesAsAudio(), slots, poll=poll), asked, arrivals)
+    for slots, steps, arrivals in [(6, 4, None), (3, 1, [0, 1, 5, 9, 9, 20]), (4, 7, [5, 4, 3, 2, 1, 0])]:
+        together = drive(DiaModel(weights, CodesAsAudio(), slots, steps_per_poll=steps), asked, arrivals)
         for chunks, frames in zip(together, alone, strict=True):
             assert torch.equal(frames_of(chunks), frames)
 
@@ -87,7 +87,7 @@ def test_streamed_audio_equals_the_whole_decode(weights: Weights, dtype: torch.d
 
 
 def test_the_first_chunk_comes_after_29_steps(weights: Weights) -> None:
-    model = DiaModel(weights, CodesAsAudio(), 1, poll=1)
+    model = DiaModel(weights, CodesAsAudio(), 1, steps_per_poll=1)
     model.admit(0, utterance(0, tokens=60))
     assert steps(model, 28) == []
     (chunk,) = steps(model, 1)
@@ -127,7 +127,7 @@ def test_a_released_slot_is_free_at_once_and_the_others_hear_nothing_of_it(weigh
 def test_a_voice_is_encoded_once_and_its_silent_half_prefilled_once(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, both = 0, []
+    encoded, prefill_uncond = 0, []
 
     class Counting(CodesAsAudio):
         def encode(self, samples: Samples) -> torch.LongTensor:
@@ -136,7 +136,7 @@ def test_a_voice_is_encoded_once_and_its_silent_half_prefilled_once(
             return super().encode(samples)
 
     def watched(*args: object, **kwargs: bool) -> None:
-        both.append(kwargs["both"])
+        prefill_uncond.append(kwargs["prefill_uncond"])
         prefill(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dia_server.engine.dia.admission.prefill", watched)
@@ -145,7 +145,7 @@ def test_a_voice_is_encoded_once_and_its_silent_half_prefilled_once(
     model = DiaModel(weights, Counting(), 1)
     made = drive(model, [first, second])
     assert encoded == 1
-    assert both == [True] * 3 + [False] * 3
+    assert prefill_uncond == [True] * 3 + [False] * 3
     for asked, chunks in zip([first, second], made, strict=True):
         alone = drive(DiaModel(weights, CodesAsAudio(), 1), [asked])[0]
         assert torch.equal(frames_of(chunks), frames_of(alone))
@@ -154,7 +154,7 @@ def test_a_voice_is_encoded_once_and_its_silent_half_prefilled_once(
 def test_kept_voices_are_bounded(weights: Weights) -> None:
     model = DiaModel(weights, CodesAsAudio(), 2, prompt_bytes=100_000)
     drive(model, [utterance(seed, prompt=50) for seed in range(5)])
-    assert 0 < model._prompts.bytes <= 100_000
+    assert 0 < model._prompt_cache.bytes <= 100_000
 
 
 def test_texts_and_prompts_that_do_not_fit_are_refused(weights: Weights) -> None:
@@ -197,10 +197,12 @@ def test_memory_that_is_short_at_admission_fails_that_request_alone(weights: Wei
 def test_prefill_shrinks_to_the_memory_there_is(
     weights: Weights, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    def narrow(w: Weights, s: object, slot: int, start: int, stop: int, n: int, *, both: bool) -> None:
+    def narrow(
+        w: Weights, s: object, slot: int, start: int, stop: int, n: int, *, prefill_uncond: bool
+    ) -> None:
         if stop - start > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        prefill(w, s, slot, start, stop, n, both=both)  # type: ignore[arg-type]
+        prefill(w, s, slot, start, stop, n, prefill_uncond=prefill_uncond)  # type: ignore[arg-type]
 
     alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(0, prompt=150)])[0]
     monkeypatch.setattr("dia_server.engine.dia.admission.prefill", narrow)
@@ -265,7 +267,7 @@ def test_a_prompt_is_encoded_while_others_run(weights: Weights) -> None:
     model.admit(0, asked[0])
     model.admit(1, asked[1])
     chunks: list[list[Chunk]] = [[], []]
-    while len(model._runs) + len(model._admission._joining):
+    while len(model._runs) + len(model._admission._pending):
         for slot, outcome in model.step().items():
             assert isinstance(outcome, Chunk)
             chunks[slot].append(outcome)
@@ -321,7 +323,7 @@ def test_the_old_arenas_are_gone_before_new_ones_are_made(
 
     monkeypatch.setattr(model, "_prepare", watched)
     with monkeypatch.context() as patch:
-        patch.setattr("dia_server.engine.dia.graphs.step", fail)
+        patch.setattr("dia_server.engine.dia.step_runners.step", fail)
         with pytest.raises(GpuOutOfMemory):
             drive(model, [utterance(0)])
     model.release(0)
@@ -332,12 +334,12 @@ def test_the_old_arenas_are_gone_before_new_ones_are_made(
 def test_warming_up_leaves_nothing_behind(weights: Weights) -> None:
     model = DiaModel(weights, Codec(tiny_dac()), 1)
     model.warm_up()
-    assert model._prompts.bytes == 0
+    assert model._prompt_cache.bytes == 0
     alone = audio_of(drive(DiaModel(weights, Codec(tiny_dac()), 1), [utterance(0)])[0])
     assert (audio_of(drive(model, [utterance(0)])[0]) == alone).all()
 
 
-class Recorded(Eager):
+class Recorded(EagerRunner):
     """In place of graphs, which take CUDA."""
 
     def __init__(self, weights: Weights, state: State) -> None:
@@ -357,7 +359,9 @@ def test_all_are_stepped_eagerly_while_one_wants_to_be(weights: Weights) -> None
     mixed = drive(model, asked)
 
     assert set(fused.batches) == {2}
-    assert len(fused.batches) * POLL <= 20 + POLL  # of 40 steps, in 20 of which the other one ran too
+    assert (
+        len(fused.batches) * STEPS_PER_POLL <= 20 + STEPS_PER_POLL
+    )  # of 40 steps, in 20 of which the other one ran too
     alone = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
     for chunks, expected in zip(mixed, alone, strict=True):
         assert torch.equal(frames_of(chunks), frames_of(expected))
@@ -366,7 +370,7 @@ def test_all_are_stepped_eagerly_while_one_wants_to_be(weights: Weights) -> None
 def test_plain_attention_makes_the_same_tokens(weights: Weights) -> None:
     asked = [utterance(1), utterance(2, prompt=30), utterance(3)]
     model = DiaModel(weights, CodesAsAudio(), 3)
-    model._eager = Eager(weights, model._state, PLAIN)
+    model._eager = EagerRunner(weights, model._state, PLAIN_ATTENTION)
 
     made = drive(model, asked)
 
@@ -394,16 +398,16 @@ def test_the_fastest_step_that_can_be_captured_is(
 ) -> None:
     tried: list[Step] = []
 
-    def graphs(weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> Eager:
+    def graphs(weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> EagerRunner:
         if step not in tried:
             tried.append(step)
         if len(tried) <= failing:
             raise RuntimeError("failed\nwith details")
-        return Eager(weights, state, None)
+        return EagerRunner(weights, state, None)
 
-    monkeypatch.setattr(model_module, "Graphs", graphs)
+    monkeypatch.setattr(model_module, "CudaGraphRunner", graphs)
     model = DiaModel(weights, CodesAsAudio(), 1)
-    model._to_capture = capturable_steps(ON_DEVICE, fused=True)
+    model._to_capture = capturable_steps(DEVICE_ATTENTION, fused=True)
     model.reset()
     model.reset()  # does not try again what failed
 

@@ -11,15 +11,15 @@ from transformers.generation.logits_process import (
     DiaEOSChannelFilterLogitsProcessor,
 )
 
-from dia_server.engine.dia.sampling import Knobs, sample, uniform
+from dia_server.engine.dia.sampling import SamplingParams, sample, uniform
 
 CHANNELS, VOCABULARY, EOS = 9, 1028, 1024
 
 
-def knobs(
+def params(
     count: int, *, temperature: float, top_p: float, top_k: int, cfg_scale: float = 3.0, first_seed: int = 0
-) -> Knobs:
-    return Knobs(
+) -> SamplingParams:
+    return SamplingParams(
         temperature=torch.full((count,), temperature),
         cfg_scale=torch.full((count,), cfg_scale),
         top_p=torch.full((count,), top_p),
@@ -61,7 +61,7 @@ def test_draws_are_distributed_as_transformers(temperature: float, top_p: float,
         cond.expand(count, -1, -1),
         uncond.expand(count, -1, -1),
         torch.full((count,), 7),
-        knobs(count, temperature=temperature, top_p=top_p, top_k=top_k),
+        params(count, temperature=temperature, top_p=top_p, top_k=top_k),
         EOS,
     )
     shares = expected_shares(cond, uncond, temperature=temperature, top_p=top_p, top_k=top_k)
@@ -83,7 +83,7 @@ def test_eos_is_taken_where_it_is_likeliest_in_channel_0_only(temperature: float
     cond[..., 5] = 4.0
     cond[0, :, EOS] = 5.0
     cond[1, :, EOS] = 3.9
-    settings = knobs(2, temperature=temperature, top_p=1.0, top_k=2)
+    settings = params(2, temperature=temperature, top_p=1.0, top_k=2)
     tokens = sample(cond, uncond, torch.zeros(2, dtype=torch.long), settings, EOS)
     assert tokens[0].tolist() == [EOS] + [5] * 8
     assert tokens[1].tolist() == [5] * 9
@@ -93,7 +93,7 @@ def test_no_guidance_is_the_conditional_distribution_alone() -> None:
     torch.manual_seed(0)
     cond, uncond = torch.randn(2, 1, CHANNELS, VOCABULARY)
     cond[..., EOS:] = -10.0
-    settings = knobs(1, temperature=0.0, top_p=1.0, top_k=45, cfg_scale=0.0)
+    settings = params(1, temperature=0.0, top_p=1.0, top_k=45, cfg_scale=0.0)
     tokens = sample(cond, uncond, torch.zeros(1, dtype=torch.long), settings, EOS)
     assert torch.equal(tokens, cond.argmax(-1))
 
@@ -101,7 +101,7 @@ def test_no_guidance_is_the_conditional_distribution_alone() -> None:
 def test_specials_alone_give_token_0_as_in_transformers() -> None:
     cond, uncond = torch.zeros(2, 1, CHANNELS, VOCABULARY)
     cond[..., EOS + 1] = 9.0
-    settings = knobs(1, temperature=1.2, top_p=1.0, top_k=1)
+    settings = params(1, temperature=1.2, top_p=1.0, top_k=1)
     assert not sample(cond, uncond, torch.zeros(1, dtype=torch.long), settings, EOS).any()
 
 

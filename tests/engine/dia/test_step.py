@@ -15,9 +15,9 @@ from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.decoder import step
 from dia_server.engine.dia.delay import delayed
 from dia_server.engine.dia.encoder import text_keys_values
-from dia_server.engine.dia.graphs import any_size, compiled_step
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.state import State, new_state
+from dia_server.engine.dia.step_runners import any_size, compiled_step
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Utterance
 
@@ -64,9 +64,9 @@ def begun(device: str, *, layers: int = 2) -> tuple[Weights, State]:
     dia = tiny_dia(layers=layers)
     where = torch.device(device)
     source = dia.state_dict().__getitem__
-    weights = assemble(Shape.of(dia.config), source, device=where, dtype=torch.float32)
-    state = new_state(weights.shape, SLOTS, where, torch.float32)
-    columns = delayed(torch.empty(0, 9, dtype=torch.long), weights.shape.delay, weights.shape.bos)
+    weights = assemble(ModelConfig.of(dia.config), source, device=where, dtype=torch.float32)
+    state = new_state(weights.config, SLOTS, where, torch.float32)
+    columns = delayed(torch.empty(0, 9, dtype=torch.long), weights.config.delay, weights.config.bos)
     for slot in range(SLOTS):
         state.begin(slot, Utterance("x", "", seed=slot), columns, 0, 40)
         text = torch.arange(3, 20 + slot)

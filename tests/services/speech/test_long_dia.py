@@ -19,7 +19,7 @@ from dia_server.audio.prompt import make
 from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.engine.dia.codec import CONTEXT, FIRST_CHUNK, Codec
-from dia_server.engine.dia.model import POLL, DiaModel
+from dia_server.engine.dia.model import STEPS_PER_POLL, DiaModel
 from dia_server.engine.dia.text import text_bytes
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.engine import Engine
@@ -177,10 +177,10 @@ async def test_the_first_audio_leaves_when_its_frames_are_made(
     FFmpeg gives LAME frames of 1,152 samples, and LAME looks 1,904 ahead before the first leaves: two frames,
     2,304. Its AAC encoder keeps a frame of 1,024 until it has the next. No option changes either.
     """
-    steps = chunks * FIRST_CHUNK + CONTEXT + weights.shape.tail
+    steps = chunks * FIRST_CHUNK + CONTEXT + weights.config.tail
     header = Encoder(audio_format, SAMPLE_RATE).push(np.zeros(0, np.float32))
     async with opened(tmp_path, weights) as studio:
-        studio.model.permits = threading.Semaphore(-(-steps // POLL))
+        studio.model.permits = threading.Semaphore(-(-steps // STEPS_PER_POLL))
 
         async with asyncio.timeout(20):
             streamed = await studio.speech.stream(ask(voice, audio_format=audio_format), "")
@@ -190,7 +190,7 @@ async def test_the_first_audio_leaves_when_its_frames_are_made(
                 if len(made) > len(header):
                     break
 
-        assert studio.engine.work.steps <= -(-steps // POLL)
+        assert studio.engine.work.steps <= -(-steps // STEPS_PER_POLL)
         await streamed.aclose()
 
 
@@ -291,6 +291,6 @@ async def test_a_cast_speaks_behind_both_transcripts_and_recordings(tmp_path: Pa
         np.testing.assert_array_equal(encoded, np.concatenate(recordings))
         segments = sorted(studio.model.seen, key=lambda one: one.text)
         for n, utterance in enumerate(segments):
-            read = text_bytes(utterance, weights.shape.text.positions).decode()
+            read = text_bytes(utterance, weights.config.encoder.positions).decode()
             said = read.replace("\x01", "[S1]").replace("\x02", "[S2]")
             assert said.startswith(f"[S1] Up here. [S2] Down there. [S1] This is number {n}. [S2] I see.")

@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dia_server.engine.dia.encoder import silent_states
-from dia_server.engine.dia.shape import Shape, Tower
+from dia_server.engine.dia.encoder import uncond_states
+from dia_server.engine.dia.model_config import ModelConfig, StackConfig
 from dia_server.engine.dia.weights import (
     Block,
     DecoderLayer,
     Encoder,
     Linear,
     Weights,
-    computed_in,
+    compute_dtype,
     rotation,
 )
 from dia_server.errors import ModelNotLoaded
@@ -27,8 +27,8 @@ class Assembly:
     """Takes tensors from `source` one at a time, so that never more than one of them exists twice."""
 
     def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
-        self.source, self.device, self.dtype = source, device, computed_in(dtype, device)
-        self.halved = self.dtype != dtype
+        self.source, self.device, self.dtype = source, device, compute_dtype(dtype, device)
+        self.as_fp16 = self.dtype != dtype
         self.bytes = 0
 
     def tensor(self, shape: tuple[int, ...], *names: str) -> Tensor:
@@ -48,53 +48,53 @@ class Assembly:
         return self.packed(self.tensor(shape, *names))
 
     def packed(self, weight: Tensor) -> Linear:
-        if self.halved:
+        if self.as_fp16:
             self.bytes -= weight.nbytes // 2
-        return Linear(weight, halved=self.halved)
+        return Linear(weight, as_fp16=self.as_fp16)
 
-    def block(self, prefix: str, tower: Tower, mlp_norm: str) -> Block:
-        q_width, kv_width = tower.heads * tower.head_dim, tower.kv_heads * tower.head_dim
+    def block(self, prefix: str, stack: StackConfig, mlp_norm: str) -> Block:
+        q_width, kv_width = stack.heads * stack.head_dim, stack.kv_heads * stack.head_dim
         attention = f"{prefix}self_attention."
-        q = self.tensor((q_width, tower.hidden), f"{attention}q_proj.weight")
-        kv = self.tensor((kv_width, tower.hidden), f"{attention}k_proj.weight", f"{attention}v_proj.weight")
+        q = self.tensor((q_width, stack.hidden), f"{attention}q_proj.weight")
+        kv = self.tensor((kv_width, stack.hidden), f"{attention}k_proj.weight", f"{attention}v_proj.weight")
         return Block(
-            attention_norm=self.tensor((tower.hidden,), f"{prefix}pre_sa_norm.weight"),
+            attention_norm=self.tensor((stack.hidden,), f"{prefix}pre_sa_norm.weight"),
             qkv=self.packed(torch.cat([q, kv])),
-            out=self.linear((tower.hidden, q_width), f"{attention}o_proj.weight"),
-            mlp_norm=self.tensor((tower.hidden,), f"{prefix}{mlp_norm}.weight"),
-            gate_up=self.linear((2 * tower.mlp, tower.hidden), f"{prefix}mlp.gate_up_proj.weight"),
-            down=self.linear((tower.hidden, tower.mlp), f"{prefix}mlp.down_proj.weight"),
-            eps=tower.eps,
+            out=self.linear((stack.hidden, q_width), f"{attention}o_proj.weight"),
+            mlp_norm=self.tensor((stack.hidden,), f"{prefix}{mlp_norm}.weight"),
+            gate_up=self.linear((2 * stack.mlp, stack.hidden), f"{prefix}mlp.gate_up_proj.weight"),
+            down=self.linear((stack.hidden, stack.mlp), f"{prefix}mlp.down_proj.weight"),
+            eps=stack.eps,
         )
 
-    def encoder(self, tower: Tower) -> Encoder:
+    def encoder(self, stack: StackConfig) -> Encoder:
         prefix = "model.encoder."
-        if tower.kv_heads != tower.heads:
+        if stack.kv_heads != stack.heads:
             raise ModelNotLoaded("Grouped-query attention in the encoder is not supported")
         return Encoder(
-            embedding=self.tensor((tower.vocabulary, tower.hidden), f"{prefix}embedding.weight"),
-            blocks=[self.block(f"{prefix}layers.{i}.", tower, "post_sa_norm") for i in range(tower.layers)],
-            norm=self.tensor((tower.hidden,), f"{prefix}norm.weight"),
-            rotation=rotation(tower.positions, tower.head_dim, tower.theta, self.device),
-            heads=tower.heads,
-            head_dim=tower.head_dim,
-            eps=tower.eps,
+            embedding=self.tensor((stack.vocabulary, stack.hidden), f"{prefix}embedding.weight"),
+            blocks=[self.block(f"{prefix}layers.{i}.", stack, "post_sa_norm") for i in range(stack.layers)],
+            norm=self.tensor((stack.hidden,), f"{prefix}norm.weight"),
+            rotation=rotation(stack.positions, stack.head_dim, stack.theta, self.device),
+            heads=stack.heads,
+            head_dim=stack.head_dim,
+            eps=stack.eps,
         )
 
-    def layer(self, prefix: str, shape: Shape, silent_value: Tensor) -> DecoderLayer:
-        width, hidden = shape.cross_heads * shape.cross_head_dim, shape.audio.hidden
+    def layer(self, prefix: str, config: ModelConfig, uncond_value: Tensor) -> DecoderLayer:
+        width, hidden = config.cross_heads * config.cross_head_dim, config.decoder.hidden
         text_out = self.tensor((hidden, width), f"{prefix}cross_attention.o_proj.weight")
         return DecoderLayer(
-            block=self.block(prefix, shape.audio, "pre_mlp_norm"),
+            block=self.block(prefix, config.decoder, "pre_mlp_norm"),
             text_norm=self.tensor((hidden,), f"{prefix}pre_ca_norm.weight"),
             text_q=self.linear((width, hidden), f"{prefix}cross_attention.q_proj.weight"),
-            silence=F.linear(silent_value, text_out),
+            uncond_cross_attention=F.linear(uncond_value, text_out),
             text_out=self.packed(text_out),
         )
 
 
 def assemble(
-    shape: Shape,
+    config: ModelConfig,
     source: Source,
     *,
     device: torch.device,
@@ -105,33 +105,35 @@ def assemble(
 
     Raises ModelNotLoaded with the cause.
     """
-    assembly, audio = Assembly(source, device, dtype), shape.audio
-    encoder = assembly.encoder(shape.text)
-    prefixes = [f"model.decoder.layers.{i}." for i in range(audio.layers)]
+    assembly, decoder = Assembly(source, device, dtype), config.decoder
+    encoder = assembly.encoder(config.encoder)
+    prefixes = [f"model.decoder.layers.{i}." for i in range(decoder.layers)]
     text_kv = assembly.tensor(
-        (shape.cross_kv_heads * shape.cross_head_dim, shape.text.hidden),
+        (config.cross_kv_heads * config.cross_head_dim, config.encoder.hidden),
         *(f"{prefix}cross_attention.{part}_proj.weight" for prefix in prefixes for part in "kv"),
     )
-    silent = F.linear(silent_states(encoder), text_kv).view(audio.layers, 2, -1, shape.cross_head_dim)[:, 1]
+    uncond = F.linear(uncond_states(encoder), text_kv).view(decoder.layers, 2, -1, config.cross_head_dim)[
+        :, 1
+    ]
     # grouped queries share a value head, which then stands in the place of each of them
-    silent = silent.repeat_interleave(shape.cross_heads // shape.cross_kv_heads, 1).flatten(1)
+    uncond = uncond.repeat_interleave(config.cross_heads // config.cross_kv_heads, 1).flatten(1)
     layers = []
     for i, prefix in enumerate(prefixes):
-        layers.append(assembly.layer(prefix, shape, silent[i : i + 1]))
-        report((i + 1) / audio.layers)
-    table = (shape.channels * audio.vocabulary, audio.hidden)
+        layers.append(assembly.layer(prefix, config, uncond[i : i + 1]))
+        report((i + 1) / decoder.layers)
+    table = (config.channels * decoder.vocabulary, decoder.hidden)
     return Weights(
-        shape=shape,
+        config=config,
         device=device,
         dtype=assembly.dtype,
         encoder=encoder,
         text_kv=assembly.packed(text_kv),
         embedding=assembly.tensor(table, "model.decoder.embeddings.embed.weight"),
-        channel_offset=torch.arange(shape.channels, device=device) * audio.vocabulary,
+        channel_offset=torch.arange(config.channels, device=device) * decoder.vocabulary,
         layers=layers,
-        norm=assembly.tensor((audio.hidden,), "model.decoder.norm.weight"),
+        norm=assembly.tensor((decoder.hidden,), "model.decoder.norm.weight"),
         head=assembly.linear(table, "logits_dense.weight"),
-        delay=torch.tensor(shape.delay, device=device),
-        rotation=rotation(audio.positions, audio.head_dim, audio.theta, device),
+        delay=torch.tensor(config.delay, device=device),
+        rotation=rotation(decoder.positions, decoder.head_dim, decoder.theta, device),
         bytes=assembly.bytes,
     )

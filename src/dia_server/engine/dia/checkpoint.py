@@ -14,16 +14,16 @@ from torch import Tensor
 from transformers import DiaConfig
 
 from dia_server.engine.dia.hub import INDEX, SINGLE
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.errors import ModelNotLoaded
 
 
 class Checkpoint:
-    """The shape and tensors of one folder; raises ModelNotLoaded where they cannot be read."""
+    """The config and tensors of one folder; raises ModelNotLoaded where they cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.shape = _read_shape(folder)
+        self.config = _read_config(folder)
         self._files: dict[str, Any] = {}
         if (folder / INDEX).exists():
             names: dict[str, str] = _read_json(folder / INDEX)["weight_map"]
@@ -54,14 +54,14 @@ class Checkpoint:
         return self._files[file]
 
 
-def _read_shape(folder: Path) -> Shape:
+def _read_config(folder: Path) -> ModelConfig:
     if not (folder / "config.json").exists():
         raise ModelNotLoaded(f"{folder} lacks config.json")
     values = _read_json(folder / "config.json")
     if values.get("model_type") != "dia":
         raise ModelNotLoaded(f"{folder} holds a model of type {values.get('model_type')!r}; expected 'dia'")
     try:
-        return Shape.of(DiaConfig.from_dict(values))
+        return ModelConfig.of(DiaConfig.from_dict(values))
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise ModelNotLoaded(f"{folder / 'config.json'} is no config of Dia: {error}") from error
 

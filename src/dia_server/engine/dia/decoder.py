@@ -22,24 +22,26 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Attention(NamedTuple):
-    own: Attend
+    self_attention: Attend
     """Over the columns so far."""
-    text: Attend
+    cross_attention: Attend
     """Over the text."""
 
 
-ON_DEVICE = Attention(decode_attention, decode_attention)
+DEVICE_ATTENTION = Attention(decode_attention, decode_attention)
 """Attention whose lengths only the device knows."""
-PLAIN = Attention(plain_attention, plain_attention)
+PLAIN_ATTENTION = Attention(plain_attention, plain_attention)
 """The same without Triton's kernels, for CUDA where they do not work."""
 
 
-def known_lengths(slots: Sequence[int], columns: Sequence[int], letters: Sequence[int]) -> Attention:
+def cpu_attention(slots: Sequence[int], columns: Sequence[int], text_lengths: Sequence[int]) -> Attention:
     """Attention for the CPU, where the host knows all lengths: no masks, no copies, nothing read in vain."""
-    return Attention(partial(_over_columns, slots, columns), partial(_over_letters, slots, letters))
+    return Attention(
+        partial(_self_attention_cpu, slots, columns), partial(_cross_attention_cpu, slots, text_lengths)
+    )
 
 
-def _over_columns(
+def _self_attention_cpu(
     slots: Sequence[int], columns: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
 ) -> Tensor:
     """Both rows of each slot, q [2B, heads, D]."""
@@ -53,26 +55,26 @@ def _over_columns(
     return torch.stack(attended, dim=1).view(q.shape)
 
 
-def _over_letters(
-    slots: Sequence[int], letters: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
+def _cross_attention_cpu(
+    slots: Sequence[int], text_lengths: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
 ) -> Tensor:
     """One row of each slot, q [B, heads, D]; matrices by vectors take half the time of the fused kernel."""
     grouped = q.view(len(slots), keys.shape[1], -1, q.shape[-1]).transpose(2, 3)
     attended = []
-    for i, (slot, length) in enumerate(zip(slots, letters, strict=True)):
+    for i, (slot, length) in enumerate(zip(slots, text_lengths, strict=True)):
         scores = torch.bmm(keys[slot, :, :length], grouped[i]).transpose(1, 2)
         attended.append(torch.bmm(scores.softmax(-1), values[slot, :, :length]))
     return torch.stack(attended).view(q.shape)
 
 
-def step(weights: Weights, state: State, slots: Tensor, attention: Attention = ON_DEVICE) -> None:
+def step(weights: Weights, state: State, slots: Tensor, attention: Attention = DEVICE_ATTENTION) -> None:
     """Sample the next column of every live slot among `slots` [B]; the others are left as they are."""
-    shape, position = weights.shape, state.position[slots]
+    config, position = weights.config, state.position[slots]
     x = embed(weights, state.grid[slots, position].clamp_min(0)).repeat(2, 1)
     x = _layers(weights, state, x, slots, position, attention)
-    logits = weights.head(rms_norm(x, weights.norm, shape.audio.eps)).float()
-    cond, uncond = logits.view(2, len(slots), shape.channels, shape.audio.vocabulary)
-    tokens = sample(cond, uncond, position, state.knobs(slots), shape.eos)
+    logits = weights.head(rms_norm(x, weights.norm, config.decoder.eps)).float()
+    cond, uncond = logits.view(2, len(slots), config.channels, config.decoder.vocabulary)
+    tokens = sample(cond, uncond, position, state.sampling_params(slots), config.eos)
     finite = (cond + uncond).sum((1, 2)).isfinite()
     _commit(weights, state, slots, position, tokens, finite)
 
@@ -86,25 +88,25 @@ def _layers(
     weights: Weights, state: State, x: Tensor, slots: Tensor, position: Tensor, attention: Attention
 ) -> Tensor:
     """Both rows of each slot [2B, hidden], those with the text first, through all layers."""
-    batch, shape, audio = len(slots), weights.shape, weights.shape.audio
+    batch, config, decoder = len(slots), weights.config, weights.config.decoder
     rows = torch.cat([2 * slots, 2 * slots + 1])
     # a slot that has ended may stand behind the last column that can be an input
-    column = position.clamp_max(audio.positions - 1).repeat(2)
+    column = position.clamp_max(decoder.positions - 1).repeat(2)
     cos, sin = (angle[column][:, None] for angle in weights.rotation)
-    lengths, letters = column + 1, state.text_length[slots]
-    turned = audio.heads + audio.kv_heads
+    lengths, text_lengths = column + 1, state.text_length[slots]
+    rotated = decoder.heads + decoder.kv_heads
     for i, layer in enumerate(weights.layers):
         cache, block = state.cache[i], layer.block
-        qkv = block.norm_qkv(x).view(2 * batch, -1, audio.head_dim)
-        q, k = rotate(qkv[:, :turned], cos, sin).tensor_split([audio.heads], 1)
-        cache[rows, :, column] = torch.cat([k, qkv[:, turned:]], 1)
+        qkv = block.norm_qkv(x).view(2 * batch, -1, decoder.head_dim)
+        q, k = rotate(qkv[:, :rotated], cos, sin).tensor_split([decoder.heads], 1)
+        cache[rows, :, column] = torch.cat([k, qkv[:, rotated:]], 1)
         keys, values = cache.chunk(2, 1)
-        x = x + block.out(attention.own(q, keys, values, lengths, rows).flatten(1))
+        x = x + block.out(attention.self_attention(q, keys, values, lengths, rows).flatten(1))
         q = layer.text_q(rms_norm(x[:batch], layer.text_norm, block.eps))
         keys, values = state.text[i].chunk(2, 1)
-        q = q.view(batch, -1, shape.cross_head_dim).to(keys.dtype)
-        heard = attention.text(q, keys, values, letters, slots).flatten(1).to(x.dtype)
-        x = x + torch.cat([layer.text_out(heard), layer.silence.expand(batch, -1)])
+        q = q.view(batch, -1, config.cross_head_dim).to(keys.dtype)
+        attended = attention.cross_attention(q, keys, values, text_lengths, slots).flatten(1).to(x.dtype)
+        x = x + torch.cat([layer.text_out(attended), layer.uncond_cross_attention.expand(batch, -1)])
         x = block.mlp(x)
     return x
 
@@ -113,17 +115,17 @@ def _commit(
     weights: Weights, state: State, slots: Tensor, position: Tensor, tokens: Tensor, finite: Tensor
 ) -> None:
     """Write the column after `position`: forced tokens over sampled ones, the tail after EOS over both."""
-    shape, live = weights.shape, state.live[slots]
-    column = (position + 1).clamp_max(shape.audio.positions)
+    config, live = weights.config, state.live[slots]
+    column = (position + 1).clamp_max(config.decoder.positions)
     forced = state.grid[slots, column]
     tokens = torch.where(forced >= 0, forced, tokens)
-    ends = (tokens[:, 0] == shape.eos) | (column >= state.end[slots])
+    ends = (tokens[:, 0] == config.eos) | (column >= state.end[slots])
     eos_at = state.eos_at[slots]
     eos_at = torch.where(live & ends, torch.minimum(eos_at, column), eos_at)
     due, at = eos_at[:, None] + weights.delay, column[:, None]
-    tokens = torch.where(at == due, shape.eos, torch.where(at > due, shape.pad, tokens))
+    tokens = torch.where(at == due, config.eos, torch.where(at > due, config.pad, tokens))
     state.eos_at[slots] = eos_at
     state.grid[slots, column] = torch.where(live[:, None], tokens, forced)
     state.position[slots] = torch.where(live, column, position)
     state.broken[slots] |= live & ~finite
-    state.live[slots] = live & finite & (column < eos_at + shape.tail)
+    state.live[slots] = live & finite & (column < eos_at + config.tail)

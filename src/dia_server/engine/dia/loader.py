@@ -6,16 +6,16 @@ from collections.abc import Callable
 import torch
 
 from dia_server.engine.dia.assemble import assemble
-from dia_server.engine.dia.beside import take
+from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.codec import load_codec
 from dia_server.engine.dia.hub import locate
 from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, release_cached
 from dia_server.engine.dia.model import PROMPT_BYTES, DiaModel
+from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.probe import kernel_fault
-from dia_server.engine.dia.shape import Shape
 from dia_server.engine.dia.state import slot_bytes
-from dia_server.engine.dia.weights import FBGEMM, computed_in
+from dia_server.engine.dia.weights import FBGEMM, compute_dtype
 from dia_server.engine.types import LoadModel
 from dia_server.errors import ModelNotLoaded
 
@@ -48,7 +48,7 @@ def dia_loader(
         where = pick_device(device)
         kind = pick_dtype(dtype, where)
         if where.type == "cuda":
-            take(where)
+            use_device(where)
         try:
             checkpoint = Checkpoint(locate(model, "DIA_MODEL", lambda share: report(FOUND * share)))
             codec_folder = locate(
@@ -56,7 +56,7 @@ def dia_loader(
             )  # before minutes are spent on reading
             _check_memory(checkpoint, where, kind)
             weights = assemble(
-                checkpoint.shape,
+                checkpoint.config,
                 checkpoint.tensor,
                 device=where,
                 dtype=kind,
@@ -64,8 +64,8 @@ def dia_loader(
             )
             fault = kernel_fault(where, weights.dtype) if where.type == "cuda" else None
             audio = load_codec(codec_folder, where, kernels=fault is None)
-            slots = count_slots(checkpoint.shape, where, weights.dtype, max_batch, prompt_bytes)
-            _log_memory(weights.bytes, audio.bytes, prompt_bytes, checkpoint.shape, kind, where, slots)
+            slots = count_slots(checkpoint.config, where, weights.dtype, max_batch, prompt_bytes)
+            _log_memory(weights.bytes, audio.bytes, prompt_bytes, checkpoint.config, kind, where, slots)
             loaded = DiaModel(
                 weights,
                 audio,
@@ -116,14 +116,14 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def count_slots(
-    shape: Shape, device: torch.device, dtype: torch.dtype, max_batch: int, prompt_bytes: int
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, max_batch: int, prompt_bytes: int
 ) -> int:
     """As many slots as the memory that is left holds beside what is kept of prompts, at most `max_batch`.
 
     `dtype` is that of the caches. Raises ModelNotLoaded where there is room for no slot.
     """
     available = available_bytes(device) - prompt_bytes
-    each = sum(slot_bytes(shape, device, dtype).values())
+    each = sum(slot_bytes(config, device, dtype).values())
     if available < each:
         raise ModelNotLoaded(
             f"Too little memory: one request takes {_mib(each)} MiB, "
@@ -135,7 +135,7 @@ def count_slots(
 def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
     """Say so before minutes are spent on reading what cannot fit."""
     needed = checkpoint.elements() * dtype.itemsize + sum(
-        slot_bytes(checkpoint.shape, device, computed_in(dtype, device)).values()
+        slot_bytes(checkpoint.config, device, compute_dtype(dtype, device)).values()
     )
     available = available_bytes(device)
     if needed > available:
@@ -149,12 +149,12 @@ def _log_memory(
     weights: int,
     codec: int,
     prompts: int,
-    shape: Shape,
+    config: ModelConfig,
     dtype: torch.dtype,
     device: torch.device,
     slots: int,
 ) -> None:
-    parts = slot_bytes(shape, device, computed_in(dtype, device))
+    parts = slot_bytes(config, device, compute_dtype(dtype, device))
     sizes = {
         "weights": weights,
         "codec": codec,

@@ -57,7 +57,7 @@ def release_cached() -> None:
 
 
 @contextmanager
-def named_shortage(failure: str, spare: Callable[[], None]) -> Iterator[None]:
+def translate_oom(failure: str, spare: Callable[[], None]) -> Iterator[None]:
     """Raise a lack of memory as GpuOutOfMemory, in the words `failure`; `spare` gives back what can be."""
     try:
         yield

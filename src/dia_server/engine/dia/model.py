@@ -1,8 +1,8 @@
 """Dia behind the engine's `Model` protocol: admits utterances, steps them as one batch, hands out audio.
 
-A call of `step` is one poll: a piece of a waiting prompt's prefill, then `POLL` decoder steps of everything
-that runs, then one copy of what came of them. On CUDA the copy is read a poll later, while the device works
-on the next one; limits and ends are on the device, so the steps in between do no harm.
+A call of `step` is one poll: one chunk of a pending prompt's prefill, then `STEPS_PER_POLL` decoder steps of
+every running slot, then one copy of the results to the host. On CUDA the copy is read one poll later, while
+the device runs the next steps: limits and ends are tensors on the device, so no step waits for the host.
 """
 
 import gc
@@ -15,22 +15,22 @@ import numpy as np
 import torch
 
 from dia_server.engine.dia.admission import Admission
-from dia_server.engine.dia.decoder import ON_DEVICE, PLAIN
-from dia_server.engine.dia.decoding import Decoder, Decoding, Piece
-from dia_server.engine.dia.graphs import Eager, Graphs, Launcher, capturable_steps
-from dia_server.engine.dia.memory import is_out_of_memory, named_shortage, release_cached
+from dia_server.engine.dia.audio_decoder import AudioDecoder, CodecDecoder, DecodeTask
+from dia_server.engine.dia.decoder import DEVICE_ATTENTION, PLAIN_ATTENTION
+from dia_server.engine.dia.memory import is_out_of_memory, release_cached, translate_oom
 from dia_server.engine.dia.poll import Poll
 from dia_server.engine.dia.probe import cause_of
-from dia_server.engine.dia.prompts import Encoder, Prompts
+from dia_server.engine.dia.prompt_cache import CodecEncoder, PromptCache
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import new_state
+from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner, capturable_steps
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Utterance, VoicePrompt
 from dia_server.errors import ServerError
 
 log = logging.getLogger(__name__)
 
-POLL = 4
+STEPS_PER_POLL = 4
 """Steps between two looks of the host: what a cancellation waits for."""
 WARM_UP_STEPS = 100
 """Enough for chunks of several lengths."""
@@ -42,7 +42,7 @@ PROMPT_BYTES = 512 << 20
 """Kept of voice prompts: about 16 of ten seconds."""
 
 
-class AudioCodec(Encoder, Decoder, Protocol):
+class AudioCodec(CodecEncoder, CodecDecoder, Protocol):
     """What the model asks of a codec."""
 
 
@@ -55,7 +55,7 @@ class DiaModel:
         *,
         compiled: bool = False,
         kernel_fault: str | None = None,
-        poll: int = POLL,
+        steps_per_poll: int = STEPS_PER_POLL,
         prompt_bytes: int = PROMPT_BYTES,
         report: Callable[[float], None] = lambda share: None,
     ) -> None:
@@ -65,35 +65,35 @@ class DiaModel:
         """
         self.slots = slots
         self.notes: tuple[str, ...] = ()
-        self._weights, self._codec, self._steps = weights, codec, poll
+        self._weights, self._codec, self._steps_per_poll = weights, codec, steps_per_poll
         on_cuda = weights.device.type == "cuda"
         if kernel_fault:
             self._note(NO_KERNELS, kernel_fault)
-        attention = PLAIN if kernel_fault else ON_DEVICE
+        attention = PLAIN_ATTENTION if kernel_fault else DEVICE_ATTENTION
         self._attention = None if weights.device.type == "cpu" else attention
         self._to_capture = capturable_steps(attention, fused=not kernel_fault)
         if not (compiled and on_cuda):
             self._to_capture.clear()
         self._depth = 1 if on_cuda else 0
-        self._prompts = Prompts(codec, weights.device, prompt_bytes)
-        self._decoding = Decoding(codec, weights.device)
+        self._prompt_cache = PromptCache(codec, weights.device, prompt_bytes)
+        self._audio_decoder = AudioDecoder(codec, weights.device)
         self._runs: dict[int, Run] = {}
         self._polls: deque[Poll] = deque()
         self._prepare(report)
 
     def _prepare(self, report: Callable[[float], None]) -> None:
         weights = self._weights
-        self._state = new_state(weights.shape, self.slots, weights.device, weights.dtype)
-        self._admission = Admission(weights, self._state, self._prompts)
-        self._eager: Launcher = Eager(weights, self._state, self._attention)
-        self._graphs: Launcher | None = self._capture(report)
+        self._state = new_state(weights.config, self.slots, weights.device, weights.dtype)
+        self._admission = Admission(weights, self._state, self._prompt_cache)
+        self._eager: StepRunner = EagerRunner(weights, self._state, self._attention)
+        self._graphs: StepRunner | None = self._capture(report)
 
-    def _capture(self, report: Callable[[float], None]) -> Launcher | None:
+    def _capture(self, report: Callable[[float], None]) -> StepRunner | None:
         """Capture the fastest step that works; None where there is none."""
         while self._to_capture:
             step, failure = self._to_capture[0]
             try:
-                return Graphs(self._weights, self._state, step, report)
+                return CudaGraphRunner(self._weights, self._state, step, report)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
@@ -116,13 +116,13 @@ class DiaModel:
 
     @torch.inference_mode()
     def step(self) -> Mapping[int, Chunk | Exception]:
-        with named_shortage("Memory ran out in the middle of the batch", self._prompts.clear):
+        with translate_oom("Memory ran out in the middle of the batch", self._prompt_cache.clear):
             return self._poll()
 
     @torch.inference_mode()
     def release(self, slot: int) -> None:
         self._state.live[slot].fill_(False)
-        self._admission.leave(slot)
+        self._admission.cancel(slot)
         run = self._runs.pop(slot, None)
         if run is not None and run.broken:
             self._state.scrub(slot)
@@ -131,15 +131,15 @@ class DiaModel:
         """Begin anew with empty arenas: nobody knows what a failed step has left in the old ones."""
         self._runs.clear()
         self._polls.clear()
-        self._decoding.abandon()
-        self._prompts.clear()
-        self._drop()
+        self._audio_decoder.abandon()
+        self._prompt_cache.clear()
+        self._free_arenas()
         self._prepare(lambda share: None)
 
     def close(self) -> None:
-        self._decoding.close()
-        self._prompts.close()
-        self._drop()
+        self._audio_decoder.close()
+        self._prompt_cache.close()
+        self._free_arenas()
         del self._weights, self._codec
         release_cached()
 
@@ -151,13 +151,13 @@ class DiaModel:
         while not isinstance(outcome := self.step().get(0), Exception) and not (outcome and outcome.done):
             pass
         self.release(0)
-        self._prompts.clear()
+        self._prompt_cache.clear()
         if isinstance(outcome, Exception):
             raise outcome
 
     # What follows is how.
 
-    def _drop(self) -> None:
+    def _free_arenas(self) -> None:
         """Give back arenas and graphs; a failure's frames may still be in cycles that hold them."""
         for name in ("_graphs", "_eager", "_admission", "_state"):
             vars(self).pop(name, None)
@@ -171,12 +171,12 @@ class DiaModel:
             poll = self._polls.popleft()
             for slot, run, outcome in poll.outcomes():
                 if self._runs.get(slot) is run:  # it may have left meanwhile
-                    run.take(outcome)
+                    run.apply(outcome)
         for slot, run in self._runs.items():
             if run.broken:
                 outcomes[slot] = ServerError("The model produced numbers that are not finite")
-        self._hand_out(self._decoding.finished(wait=not queued), outcomes)
-        if not self._decoding.busy:
+        self._emit(self._audio_decoder.finished(wait=not queued), outcomes)
+        if not self._audio_decoder.busy:
             self._decode(outcomes)
         return outcomes
 
@@ -185,7 +185,7 @@ class DiaModel:
         running = {slot: run for slot, run in self._runs.items() if run.running}
         if not running:
             return False
-        state, count = self._state, self._steps
+        state, count = self._state, self._steps_per_poll
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
         # one way for all: a graph's spare places may be any slot's that is not live
@@ -196,20 +196,20 @@ class DiaModel:
 
     def _decode(self, outcomes: dict[int, Chunk | Exception]) -> None:
         """Give the codec the next window of each utterance that has one; end those that have no more."""
-        pieces = []
+        tasks = []
         for slot, run in self._runs.items():
             window = None if run.broken else run.next_window()
             if window is not None:
-                pieces.append(Piece(slot, run, window, run.count_tokens(), run.progress, run.finished))
+                tasks.append(DecodeTask(slot, run, window, run.count_tokens(), run.progress, run.finished))
             elif run.finished and slot not in outcomes:
                 nothing = np.empty(0, np.float32)
                 outcomes[slot] = Chunk(nothing, run.count_tokens(), 1.0, done=True, frames=run.frames())
-        if pieces:
-            self._hand_out(self._decoding.start(pieces), outcomes)
+        if tasks:
+            self._emit(self._audio_decoder.start(tasks), outcomes)
 
-    def _hand_out(
-        self, chunks: Sequence[tuple[Piece, Chunk]], outcomes: dict[int, Chunk | Exception]
+    def _emit(
+        self, chunks: Sequence[tuple[DecodeTask, Chunk]], outcomes: dict[int, Chunk | Exception]
     ) -> None:
-        for piece, chunk in chunks:
-            if self._runs.get(piece.slot) is piece.run:  # as above
-                outcomes.setdefault(piece.slot, chunk)
+        for task, chunk in chunks:
+            if self._runs.get(task.slot) is task.run:  # as above
+                outcomes.setdefault(task.slot, chunk)

@@ -10,33 +10,40 @@ from dia_server.engine.dia.weights import DecoderLayer, Weights, rms_norm, rotat
 
 
 def prefill(
-    weights: Weights, state: State, slot: int, start: int, stop: int, letters: int, *, both: bool
+    weights: Weights,
+    state: State,
+    slot: int,
+    start: int,
+    stop: int,
+    text_length: int,
+    *,
+    prefill_uncond: bool,
 ) -> None:
     """Fill the cache with columns [start, stop) of a slot's grid, those before `start` being there already.
 
-    `letters` is the length of the slot's text; `both` asks for the row without the text too, which need
-    not be computed where it is known from another utterance of the same voice.
+    `text_length` is the slot's text in bytes. With `prefill_uncond` the unconditional row is filled
+    too: it is skipped where the prompt cache has it from an earlier utterance of the same voice.
     """
-    audio, rows = weights.shape.audio, slice(2 * slot, 2 * slot + 1 + both)
-    x = embed(weights, state.grid[slot, start:stop]).expand(1 + both, -1, -1)
+    decoder, rows = weights.config.decoder, slice(2 * slot, 2 * slot + 1 + prefill_uncond)
+    x = embed(weights, state.grid[slot, start:stop]).expand(1 + prefill_uncond, -1, -1)
     cos, sin = (angle[start:stop, None] for angle in weights.rotation)
     column = torch.arange(stop, device=x.device)
     causal = column <= column[start:, None]
-    turned = audio.heads + audio.kv_heads
+    rotated = decoder.heads + decoder.kv_heads
     for i, layer in enumerate(weights.layers):
-        cache, text = state.cache[i][rows], state.text[i, slot : slot + 1, :, :letters]
-        qkv = layer.block.norm_qkv(x).view(1 + both, stop - start, -1, audio.head_dim)
-        q, k = rotate(qkv[:, :, :turned], cos, sin).tensor_split([audio.heads], 2)
-        cache[:, :, start:stop] = torch.cat([k, qkv[:, :, turned:]], 2).transpose(1, 2)
+        cache, text = state.cache[i][rows], state.text[i, slot : slot + 1, :, :text_length]
+        qkv = layer.block.norm_qkv(x).view(1 + prefill_uncond, stop - start, -1, decoder.head_dim)
+        q, k = rotate(qkv[:, :, :rotated], cos, sin).tensor_split([decoder.heads], 2)
+        cache[:, :, start:stop] = torch.cat([k, qkv[:, :, rotated:]], 2).transpose(1, 2)
         x = x + layer.block.out(_attend(q, cache[:, :, :stop], causal))
-        x = layer.block.mlp(x + _hear(layer, x, text, weights.shape.cross_head_dim))
+        x = layer.block.mlp(x + _cross_attend(layer, x, text, weights.config.cross_head_dim))
 
 
-def _hear(layer: DecoderLayer, x: Tensor, text: Tensor, head_dim: int) -> Tensor:
+def _cross_attend(layer: DecoderLayer, x: Tensor, text: Tensor, head_dim: int) -> Tensor:
     """The cross-attention's part for one row with the text and, perhaps, one without."""
     q = layer.text_q(rms_norm(x[:1], layer.text_norm, layer.block.eps)).view(1, x.shape[1], -1, head_dim)
-    heard = layer.text_out(_attend(q.to(text.dtype), text, None).to(x.dtype))
-    return torch.cat([heard, layer.silence.expand(len(x) - 1, x.shape[1], -1)])
+    conditional = layer.text_out(_attend(q.to(text.dtype), text, None).to(x.dtype))
+    return torch.cat([conditional, layer.uncond_cross_attention.expand(len(x) - 1, x.shape[1], -1)])
 
 
 def _attend(q: Tensor, cache: Tensor, mask: Tensor | None) -> Tensor:

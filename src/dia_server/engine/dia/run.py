@@ -29,9 +29,9 @@ class Outcome(NamedTuple):
 @dataclass(slots=True, eq=False)
 class Run:
     utterance: Utterance
-    letters: int
+    text_length: int
     """Bytes of the text, its prompt's transcript included."""
-    spoken: int
+    utterance_bytes: int
     """Bytes of the text alone."""
     prompt: int
     """Frames of the voice prompt, which are also the columns to be prefilled."""
@@ -40,7 +40,7 @@ class Run:
     delay: tuple[int, ...]
     columns: Tensor
     """[prompt + limit + 1, channels], on the host: the grid as far as it is known."""
-    both: bool
+    prefill_uncond: bool
     """Whether the row without a text must be prefilled as well."""
     prefilled: int = 0
     position: int = field(init=False)
@@ -74,11 +74,11 @@ class Run:
         if self.eos_at < NEVER:
             total = self.eos_at + max(self.delay) - self.prompt
         else:
-            usual = int(self.spoken * FRAMES_A_BYTE) + max(self.delay) + 1
+            usual = int(self.utterance_bytes * FRAMES_A_BYTE) + max(self.delay) + 1
             total = min(self.limit, max(usual, made + made // 8 + 1))
         return min(1.0, made / max(1, total))
 
-    def take(self, outcome: Outcome) -> None:
+    def apply(self, outcome: Outcome) -> None:
         """Take over what the device has made since `position`."""
         made = outcome.position - self.position
         self.columns[self.position + 1 : outcome.position + 1] = outcome.columns[:made]

@@ -18,7 +18,7 @@ TOP_K_LIMIT = 64
 _MASK = 0xFFFF_FFFF
 
 
-class Knobs(NamedTuple):
+class SamplingParams(NamedTuple):
     """Each request's settings, [B]."""
 
     temperature: Tensor
@@ -29,9 +29,9 @@ class Knobs(NamedTuple):
     seed: Tensor
 
 
-def sample(cond: Tensor, uncond: Tensor, column: Tensor, knobs: Knobs, eos: int) -> Tensor:
+def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams, eos: int) -> Tensor:
     """Logits [B, channels, vocabulary] in fp32 to the tokens [B, channels] of `column` [B]."""
-    temperature, cfg_scale, top_p, top_k, seed = (knob[:, None, None] for knob in knobs)
+    temperature, cfg_scale, top_p, top_k, seed = (value[:, None, None] for value in params)
     guided = cond + (cond - uncond) * cfg_scale
     tokens = _highest(guided, TOP_K_LIMIT)
     ranks = torch.arange(TOP_K_LIMIT, device=cond.device)

@@ -12,8 +12,8 @@ import torch
 from torch import LongTensor, Tensor
 
 from dia_server.engine.dia.delay import UNKNOWN
-from dia_server.engine.dia.sampling import Knobs
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
+from dia_server.engine.dia.sampling import SamplingParams
 from dia_server.engine.types import Utterance
 
 NEVER = 1 << 30
@@ -68,8 +68,8 @@ class State:
         self.eos_at[slot].fill_(NEVER)
         self.live[slot].fill_(False)
         self.broken[slot].fill_(False)
-        for knob in Knobs._fields:
-            getattr(self, knob)[slot].fill_(getattr(utterance, knob))
+        for name in SamplingParams._fields:
+            getattr(self, name)[slot].fill_(getattr(utterance, name))
 
     def set_text(self, slot: int, keys_values: Tensor) -> None:
         """Take what `text_keys_values` made of the slot's text."""
@@ -77,16 +77,16 @@ class State:
         self.text[:, slot, :, :length] = keys_values
         self.text_length[slot].fill_(length)
 
-    def silent_cache(self, slot: int, columns: int) -> Tensor:
+    def uncond_cache(self, slot: int, columns: int) -> Tensor:
         """A copy of the row without a text: [layers, 2 * kv_heads, columns, head_dim]."""
         return torch.stack([layer[2 * slot + 1, :, :columns] for layer in self.cache])
 
-    def set_silent_cache(self, slot: int, copy: Tensor) -> None:
+    def set_uncond_cache(self, slot: int, copy: Tensor) -> None:
         for layer, columns in zip(self.cache, copy, strict=True):
             layer[2 * slot + 1, :, : columns.shape[1]] = columns
 
-    def knobs(self, slots: Tensor) -> Knobs:
-        return Knobs(*(getattr(self, knob)[slots] for knob in Knobs._fields))
+    def sampling_params(self, slots: Tensor) -> SamplingParams:
+        return SamplingParams(*(getattr(self, name)[slots] for name in SamplingParams._fields))
 
     def scrub(self, slot: int) -> None:
         """Remove what a broken utterance has left: masked attention multiplies it by 0; NaN survives."""
@@ -107,10 +107,10 @@ def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else dtype
 
 
-def slot_bytes(shape: Shape, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
+def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
     """What one slot takes, by arena; the vectors do not count."""
-    cache, text = _arenas(shape, 1)
-    grid = (shape.audio.positions + 1) * shape.channels
+    cache, text = _arenas(config, 1)
+    grid = (config.decoder.positions + 1) * config.channels
     return {
         "cache": prod(cache) * dtype.itemsize,
         "text": prod(text) * text_dtype(device, dtype).itemsize,
@@ -118,18 +118,18 @@ def slot_bytes(shape: Shape, device: torch.device, dtype: torch.dtype) -> dict[s
     }
 
 
-def new_state(shape: Shape, slots: int, device: torch.device, dtype: torch.dtype) -> State:
+def new_state(config: ModelConfig, slots: int, device: torch.device, dtype: torch.dtype) -> State:
     """All slots idle; raises torch.OutOfMemoryError where they do not fit."""
 
     def vector(kind: torch.dtype, value: float = 0) -> Tensor:
         return torch.full((slots,), value, dtype=kind, device=device)
 
     # zeros rather than whatever was there: masked attention multiplies it by 0
-    cache_size, text_size = _arenas(shape, slots)
+    cache_size, text_size = _arenas(config, slots)
     cache = tuple(torch.zeros(cache_size[1:], dtype=dtype, device=device) for _ in range(cache_size[0]))
     text = torch.zeros(text_size, dtype=text_dtype(device, dtype), device=device)
     return State(
-        grid=torch.full((slots, shape.audio.positions + 1, shape.channels), UNKNOWN, device=device),
+        grid=torch.full((slots, config.decoder.positions + 1, config.channels), UNKNOWN, device=device),
         position=vector(torch.long),
         end=vector(torch.long),
         eos_at=vector(torch.long, NEVER),
@@ -146,9 +146,9 @@ def new_state(shape: Shape, slots: int, device: torch.device, dtype: torch.dtype
     )
 
 
-def _arenas(shape: Shape, slots: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    audio = shape.audio
+def _arenas(config: ModelConfig, slots: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    decoder = config.decoder
     return (
-        (audio.layers, 2 * slots, 2 * audio.kv_heads, audio.positions, audio.head_dim),
-        (audio.layers, slots, 2 * shape.cross_kv_heads, shape.text.positions, shape.cross_head_dim),
+        (decoder.layers, 2 * slots, 2 * decoder.kv_heads, decoder.positions, decoder.head_dim),
+        (decoder.layers, slots, 2 * config.cross_kv_heads, config.encoder.positions, config.cross_head_dim),
     )

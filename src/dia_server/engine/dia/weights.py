@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dia_server.engine.dia.shape import Shape
+from dia_server.engine.dia.model_config import ModelConfig
 
-PACKED_FOR = 16
+PACK_ROWS = 16
 """Rows that oneDNN chooses its blocked layout for; any other number runs on it too."""
 FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
 """Whether this is an x86 CPU whose AVX2 multiplies fp32 by weights that lie in memory in fp16."""
@@ -18,7 +18,7 @@ Rotation = tuple[Tensor, Tensor]
 """RoPE's cosines and signed sines [positions, head_dim], in fp32."""
 
 
-def computed_in(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """What activations and caches are in, where the weights are in `dtype`."""
     return torch.float32 if device.type == "cpu" and dtype == torch.float16 and FBGEMM else dtype
 
@@ -32,16 +32,16 @@ class Linear:
 
     __slots__ = ("_multiply", "_weight")
 
-    def __init__(self, weight: Tensor, *, halved: bool = False) -> None:
-        """`halved` keeps an fp32 `weight` in fp16; x is in fp32 all the same."""
+    def __init__(self, weight: Tensor, *, as_fp16: bool = False) -> None:
+        """`as_fp16` keeps an fp32 `weight` in fp16; x is in fp32 all the same."""
         self._multiply: Callable[[Tensor, Tensor], Tensor] = F.linear
         self._weight = weight
-        if halved:
+        if as_fp16:
             self._multiply = torch.ops.quantized.linear_dynamic_fp16
             self._weight = torch.ops.quantized.linear_prepack_fp16(weight, None)
         elif _multiplied_by_onednn(weight):
             self._multiply = _onednn
-            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._multiply(x, self._weight)
@@ -96,7 +96,7 @@ class DecoderLayer:
     text_norm: Tensor
     text_q: Linear
     text_out: Linear
-    silence: Tensor
+    uncond_cross_attention: Tensor
     """[1, hidden]: what the cross-attention adds to a row without a text.
 
     That text is all zeros, so its keys and values are the same everywhere, and any softmax over them
@@ -106,7 +106,7 @@ class DecoderLayer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    shape: Shape
+    config: ModelConfig
     device: torch.device
     dtype: torch.dtype
     """Of activations and caches."""

@@ -10,7 +10,7 @@ from dia_server.errors import ModelNotLoaded
 
 
 @dataclass(frozen=True, slots=True)
-class Tower:
+class StackConfig:
     """What encoder and decoder have in common."""
 
     layers: int
@@ -45,9 +45,9 @@ class Tower:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    text: Tower
-    audio: Tower
+class ModelConfig:
+    encoder: StackConfig
+    decoder: StackConfig
     cross_heads: int
     cross_kv_heads: int
     cross_head_dim: int
@@ -68,8 +68,8 @@ class Shape:
         if not isinstance(eos, int) or pad is None or bos is None:
             raise ModelNotLoaded(f"The config must name EOS, PAD and BOS; it has {eos}, {pad} and {bos}")
         return cls(
-            text=Tower.of(encoder),
-            audio=Tower.of(decoder),
+            encoder=StackConfig.of(encoder),
+            decoder=StackConfig.of(decoder),
             cross_heads=decoder.cross_num_attention_heads,
             cross_kv_heads=decoder.cross_num_key_value_heads,
             cross_head_dim=decoder.cross_head_dim,

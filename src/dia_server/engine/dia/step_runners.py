@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dia_server.engine.dia.beside import steps_stream
-from dia_server.engine.dia.decoder import Attention, known_lengths, step
+from dia_server.engine.dia.background_stream import steps_stream
+from dia_server.engine.dia.decoder import Attention, cpu_attention, step
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
@@ -27,12 +27,12 @@ NOT_CAPTURED = "the steps cannot be captured as CUDA graphs, so they run eagerly
 BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 
 
-class Launcher(Protocol):
+class StepRunner(Protocol):
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
         """Queue `steps` steps of `slots`, whose host side is `runs`."""
 
 
-class Eager(Launcher):
+class EagerRunner(StepRunner):
     """Launches a step kernel by kernel."""
 
     def __init__(self, weights: Weights, state: State, attention: Attention | None) -> None:
@@ -41,14 +41,14 @@ class Eager(Launcher):
 
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
         index = self._state.upload(torch.tensor(slots))
-        letters = [run.letters for run in runs]
+        text_lengths = [run.text_length for run in runs]
         for i in range(steps):
             columns = [min(run.position + 1 + i, self._state.columns) for run in runs]
-            attention = self._attention or known_lengths(slots, columns, letters)
+            attention = self._attention or cpu_attention(slots, columns, text_lengths)
             step(self._weights, self._state, index, attention)
 
 
-class Graphs(Launcher):
+class CudaGraphRunner(StepRunner):
     """One captured step for each bucket of batch sizes, over a vector of slots that is filled in before."""
 
     def __init__(self, weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> None:

@@ -18,7 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def take(device: torch.device) -> None:
+def use_device(device: torch.device) -> None:
     """Make a CUDA `device` this thread's, with a stream whose work goes before that of the codec."""
     torch.cuda.set_device(device)
     torch.cuda.set_stream(steps_stream(device))
@@ -30,13 +30,13 @@ def steps_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device, priority=HIGH_PRIORITY)  # type: ignore[no-untyped-call]
 
 
-class Beside:
+class BackgroundStream:
     """One call at a time, in the order they were submitted."""
 
     def __init__(self, device: torch.device, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, name)
         self._stream: torch.cuda.Stream | None = None
-        self._at_once = device.type == "mps"
+        self._inline = device.type == "mps"
         """Metal takes commands from one thread only."""
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ class Beside:
             with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
                 return work(*args, **kwargs)
 
-        if not self._at_once:
+        if not self._inline:
             return self._thread.submit(run)
         done: Future[T] = Future()
         try:

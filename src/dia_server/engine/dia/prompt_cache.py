@@ -11,26 +11,26 @@ from typing import Protocol
 import torch
 from torch import LongTensor, Tensor
 
-from dia_server.engine.dia.beside import Beside
+from dia_server.engine.dia.background_stream import BackgroundStream
 from dia_server.engine.dia.codec import CODEBOOKS
 from dia_server.engine.types import Samples, VoicePrompt
 
 Key = tuple[str, str]
 
-NOTHING = torch.empty(0, CODEBOOKS, dtype=torch.long)
+NO_FRAMES = torch.empty(0, CODEBOOKS, dtype=torch.long)
 
 
-class Encoder(Protocol):
+class CodecEncoder(Protocol):
     def encode(self, samples: Samples) -> LongTensor:
         """44.1 kHz to codes [T, channels]."""
 
 
-class Prompts:
+class PromptCache:
     """Caches, and then codes, are given up once `limit` bytes are exceeded: the least recently used first."""
 
-    def __init__(self, codec: Encoder, device: torch.device, limit: int) -> None:
+    def __init__(self, codec: CodecEncoder, device: torch.device, limit: int) -> None:
         self._codec, self._limit = codec, limit
-        self._beside = Beside(device, "prompts")
+        self._background = BackgroundStream(device, "prompts")
         self._encoding: dict[str, Future[Tensor]] = {}
         self._kept: OrderedDict[Key, Tensor] = OrderedDict()
         self.bytes = 0
@@ -38,20 +38,20 @@ class Prompts:
     def codes(self, prompt: VoicePrompt) -> Future[Tensor]:
         """Its recording's frames [T, channels], on the CPU, once they are known."""
         self._keep_encoded()
-        known = self._find((prompt.digest, "codes")) if len(prompt.samples) else NOTHING
+        known = self._find((prompt.digest, "codes")) if len(prompt.samples) else NO_FRAMES
         if known is not None:
             codes: Future[Tensor] = Future()
             codes.set_result(known)
             return codes
         if prompt.digest not in self._encoding:
-            self._encoding[prompt.digest] = self._beside.submit(self._encode, prompt.samples)
+            self._encoding[prompt.digest] = self._background.submit(self._encode, prompt.samples)
         return self._encoding[prompt.digest]
 
-    def silent_cache(self, prompt: VoicePrompt) -> Tensor | None:
+    def uncond_cache(self, prompt: VoicePrompt) -> Tensor | None:
         """[layers, 2 * kv_heads, T, head_dim] of the row without a text, if it is known."""
         return self._find((prompt.key, "cache"))
 
-    def keep_silent_cache(self, prompt: VoicePrompt, cache: Tensor) -> None:
+    def keep_uncond_cache(self, prompt: VoicePrompt, cache: Tensor) -> None:
         """Keep `cache`, if it fits at all."""
         if cache.nbytes <= self._limit:
             self._keep((prompt.key, "cache"), cache)
@@ -61,7 +61,7 @@ class Prompts:
         self.bytes = 0
 
     def close(self) -> None:
-        self._beside.close()
+        self._background.close()
         self.clear()
 
     def _encode(self, samples: Samples) -> Tensor:

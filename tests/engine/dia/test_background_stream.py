@@ -4,13 +4,13 @@ from concurrent.futures import Future
 import pytest
 import torch
 
-from dia_server.engine.dia.beside import Beside
+from dia_server.engine.dia.background_stream import BackgroundStream
 
 
 def where(device: str) -> Future[int]:
-    beside = Beside(torch.device(device), "test")
-    done = beside.submit(threading.get_ident)
-    beside.close()
+    background = BackgroundStream(torch.device(device), "test")
+    done = background.submit(threading.get_ident)
+    background.close()
     return done
 
 
@@ -23,5 +23,5 @@ def test_work_is_done_on_another_thread_and_asks_nothing_of_cuda(monkeypatch: py
 def test_metal_is_used_from_one_thread_only() -> None:
     assert where("mps").result() == threading.get_ident()
 
-    failed = Beside(torch.device("mps"), "test").submit(int, "no number")
+    failed = BackgroundStream(torch.device("mps"), "test").submit(int, "no number")
     assert isinstance(failed.exception(), ValueError)

@@ -6,7 +6,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from dia_server.engine.dia.codec import CODEBOOKS
-from dia_server.engine.dia.prompts import Prompts
+from dia_server.engine.dia.prompt_cache import PromptCache
 from dia_server.engine.types import Samples, VoicePrompt
 
 CACHE = torch.zeros(1, 8, 100, 16)
@@ -28,8 +28,8 @@ def encoder() -> CountingEncoder:
 
 
 @pytest.fixture
-def prompts(encoder: CountingEncoder) -> Iterator[Prompts]:
-    made = Prompts(encoder, torch.device("cpu"), LIMIT)
+def prompts(encoder: CountingEncoder) -> Iterator[PromptCache]:
+    made = PromptCache(encoder, torch.device("cpu"), LIMIT)
     yield made
     made.close()
 
@@ -38,17 +38,19 @@ def voice(name: str) -> VoicePrompt:
     return VoicePrompt(np.zeros(10, np.float32), "[S1] So.", name)
 
 
-def kept(prompts: Prompts, *names: str) -> list[Tensor | None]:
-    return [prompts.silent_cache(voice(name)) for name in names]
+def kept(prompts: PromptCache, *names: str) -> list[Tensor | None]:
+    return [prompts.uncond_cache(voice(name)) for name in names]
 
 
-def test_caches_go_before_codes_and_those_used_last_stay(prompts: Prompts, encoder: CountingEncoder) -> None:
+def test_caches_go_before_codes_and_those_used_last_stay(
+    prompts: PromptCache, encoder: CountingEncoder
+) -> None:
     prompts.codes(voice("a")).result()
     assert len(prompts.codes(voice("a")).result()) == 10
 
     for name in "abcd":
-        prompts.keep_silent_cache(voice(name), CACHE)
-        prompts.silent_cache(voice("a"))
+        prompts.keep_uncond_cache(voice(name), CACHE)
+        prompts.uncond_cache(voice("a"))
 
     assert [cache is not None for cache in kept(prompts, *"abcd")] == [True, False, False, True]
     assert prompts.bytes <= LIMIT
@@ -56,8 +58,8 @@ def test_caches_go_before_codes_and_those_used_last_stay(prompts: Prompts, encod
     assert encoder.calls == 1
 
 
-def test_a_cache_that_never_fits_drives_nothing_out(prompts: Prompts) -> None:
-    prompts.keep_silent_cache(voice("a"), CACHE)
-    prompts.keep_silent_cache(voice("b"), torch.zeros(LIMIT // 4 + 1))
+def test_a_cache_that_never_fits_drives_nothing_out(prompts: PromptCache) -> None:
+    prompts.keep_uncond_cache(voice("a"), CACHE)
+    prompts.keep_uncond_cache(voice("b"), torch.zeros(LIMIT // 4 + 1))
 
     assert [cache is not None for cache in kept(prompts, "a", "b")] == [True, False]
