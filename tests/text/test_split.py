@@ -3,6 +3,8 @@
 # ruff: noqa: RUF001 - quotes and punctuation of other scripts are meant
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dia_server.text.split import characters, clauses, sentences, words
 
@@ -55,6 +57,25 @@ def test_words_keep_the_space_behind_them() -> None:
     assert words("one two  three ") == ["one ", "two  ", "three "]
 
 
+CLUSTERS = [
+    *("a", "字", "e\u0301", "n\u0303"),
+    *("👩‍👩‍👧‍👦", "👨🏽‍🚀", "👍🏽", "❤️", "1️⃣"),
+    *("🇫🇷", "🇩🇪", "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"),
+    *("각", "\u1112\u1161\u11ab", "\ua960\u1161\ud7cb"),  # Korean: a syllable, its jamo, old jamo
+    *("क्षि", "न्दी", "त्रि"),  # Hindi conjuncts
+    *("น้ำ", "กำ", "ที่"),  # Thai; SARA AM is a letter by its category
+    *("ຄຳ", "မာ", "ខ្មែ", "ক্ষ", "ന്‍റെ"),  # Lao, Burmese, Khmer, Bengali, Malayalam
+    *("ی\u200c", "ｶﾞ", "שָׁ"),  # Persian with a non-joiner, halfwidth katakana, Hebrew
+]  # fmt: skip
+"""Grapheme clusters that stay separate beside each other, whatever their order."""
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(st.lists(st.sampled_from(CLUSTERS)))
+def test_real_clusters_are_never_cut(clusters: list[str]) -> None:
+    assert characters("".join(clusters)) == clusters
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -65,6 +86,8 @@ def test_words_keep_the_space_behind_them() -> None:
         "👍🏽|👍",
         "각|나|\u1112\u1161\u11ab",
         "क्षि|न",
+        "กำ|ลั|ง|น้ำ|ใ|จ",
+        "မြ|န်|မာ|ဘာ|သာ",
     ],
 )
 def test_characters_as_readers_see_them(text: str) -> None:

@@ -7,9 +7,10 @@ space to be single spaces.
 # ruff: noqa: RUF001 - quotes and punctuation of other scripts are meant
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from itertools import pairwise
+
+import regex
 
 CLOSERS = "\"'”’»›)\\]}」』）】》"
 STOPS = ".!?…‼⁇⁈⁉؟۔।॥"
@@ -33,7 +34,10 @@ REFERENCES = re.compile("art|ch|figs?|nos?|nr|pp?|sec|vols?")
 """Abbreviations before a number, some of which are words without one."""
 
 LONGEST_CHARACTER = 14
-"""Code points kept together, 56 bytes at most: enough for any emoji, and less than the least room."""
+"""Maximum code points of a grapheme cluster (56 bytes): holds any emoji, and fits beside any voice prompt."""
+CLUSTER = regex.compile(r"\X\p{M}*+ *+")
+"""Grapheme cluster with its spaces. UAX 29 leaves some vowel signs apart (Burmese), so marks are added."""
+CLUSTER_PART = re.compile(rf".{{1,{LONGEST_CHARACTER}}} *", re.DOTALL)
 
 
 def sentences(text: str) -> list[str]:
@@ -52,20 +56,12 @@ def words(text: str) -> list[str]:
 
 
 def characters(text: str) -> list[str]:
-    """Cut between what a reader takes for characters: letters with their marks, joined emoji, flags.
+    """Cut between grapheme clusters (UAX 29): letters with their marks, joined emoji, flags.
 
-    This is Unicode's segmentation (UAX 29) but for rare cases, in which a mark may stand alone. A space
-    is none, since nothing would be said in it: it goes with the character before.
+    A cluster longer than LONGEST_CHARACTER is cut inside. A space belongs to the cluster before it: alone
+    it would be a segment without speech.
     """
-    found: list[str] = []
-    for character in text:
-        if found and (
-            character == " " or (len(found[-1]) < LONGEST_CHARACTER and _continues(found[-1], character))
-        ):
-            found[-1] += character
-        else:
-            found.append(character)
-    return found
+    return [part for cluster in CLUSTER.findall(text) for part in CLUSTER_PART.findall(cluster)]
 
 
 def _cut(text: str, ends: Iterable[int]) -> list[str]:
@@ -89,17 +85,3 @@ def _ends_sentence(text: str, end: re.Match[str]) -> bool:
         return not (following and following[1].isdecimal())
     is_initials = INITIALS.fullmatch(word[0]) and word[0] != "I"
     return not (TITLES.fullmatch(name) or is_initials or NUMBERING.search(before))
-
-
-def _continues(before: str, character: str) -> bool:
-    last = before[-1]
-    if unicodedata.category(character)[0] == "M" or last == "\u200d" or character == "\u200d":
-        return True  # accents, vowel signs and variation selectors; emoji joined by U+200D
-    if "\U0001f3fb" <= character <= "\U0001f3ff" or "\U000e0020" <= character <= "\U000e007f":
-        return True  # the colour of a skin; the letters of a regional flag
-    if "\u1160" <= character <= "\u11ff":
-        return True  # the second and third letter of a Hangul syllable
-    if unicodedata.combining(last) == 9:
-        return True  # a virama joins Indic letters
-    flags = "\U0001f1e6", "\U0001f1ff"
-    return flags[0] <= character <= flags[1] and flags[0] <= last <= flags[1] and len(before) % 2 == 1
