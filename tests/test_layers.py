@@ -12,12 +12,12 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "dia_server"
 ALLOWED = {
-    "web": {"web", "services", "errors"},
+    "web": {"web", "services", "errors", "vocabulary"},
     "services": {"services", "db", "engine", "audio", "text", "native", "errors"},
     "db": {"db", "errors"},
-    "engine": {"engine", "native", "errors"},
+    "engine": {"engine", "native", "errors", "vocabulary"},
     "audio": {"audio", "errors"},
-    "text": {"text", "errors"},
+    "text": {"text", "errors", "vocabulary"},
 }
 FOREIGN = {
     "web": {"sqlalchemy", "torch", "transformers", "av"},

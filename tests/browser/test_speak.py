@@ -143,12 +143,12 @@ def test_the_request_bears_what_was_chosen(studio: Studio) -> None:
 
 def test_tags_that_are_pasted_become_turns(studio: Studio) -> None:
     studio.button("Clear").click()
-    studio.page.keyboard.insert_text("[S1] Are you there? [S2] (sighs) Where else. [S1] Good.")
+    studio.page.keyboard.insert_text("[S1] Are you there? [S2] (sighs) Where else. [S1] Good. (laugh)")
 
     turns = studio.page.locator(".turn")
     assert turns.count() == 3
     assert [turn.get_attribute("class") for turn in turns.all()] == ["turn s1", "turn s2", "turn s1"]
-    assert studio.page.locator(".turn mark.sound").inner_text() == "(sighs)"
+    assert studio.page.locator(".turn mark.sound").all_inner_texts() == ["(sighs)", "(laugh)"]
 
 
 def test_sounds_are_put_at_the_cursor(studio: Studio) -> None:

@@ -150,6 +150,13 @@ def test_what_cannot_be_pronounced_is_a_pause(preview: Preview, text: str) -> No
     assert len(samples) >= SAMPLE_RATE // 4
 
 
+@pytest.mark.parametrize("sound", ["(laughs)", "(laugh)", "(Clearing throat)", "( SIGHS )"])
+def test_sounds_are_left_out_in_any_form(sound: str) -> None:
+    (only,) = clauses(f"[S1] Well {sound} yes.", "aria")
+
+    assert only[1].split() == ["Well", "yes."]
+
+
 def test_max_tokens_ends_it(preview: Preview) -> None:
     samples, chunks = speak(preview, "[S1] " + "One two three. " * 20, max_tokens=100)
 

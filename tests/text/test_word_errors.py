@@ -15,6 +15,7 @@ from dia_server.text.word_errors import word_error_rate
         ("one two", "and so on and so on and so on", 4.5),
         ("He said (quietly) yes.", "He said yes.", 0.25),
         ("(clears throat) (sighs)", "Thank you for watching.", 0),
+        ("Well (laugh) yes. (Clearing throat)", "Well yes.", 0),
         ("", "anything", 0),
         ("Straße, café", "STRASSE cafe\u0301", 0),
         ("你好世界", "你好\u3002世間", 0.25),

@@ -23,6 +23,7 @@ from dia_server.engine.turns import Turns
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
 from dia_server.errors import AudioProcessingError, ModelNotLoaded, ServerError, UnspeakableText
 from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
+from dia_server.vocabulary import SOUND
 
 FRAME = 512
 """Samples of one codec frame of Dia: tokens are counted as the model would."""
@@ -51,11 +52,6 @@ SECOND = {"luna", "zara"}
 """Voices whose own person is the one that says [S2]."""
 
 SPEAKER = re.compile(r"\[S([12])\]")
-NONVERBAL = re.compile(
-    r"\((?:applause|beep|burps|chuckles?|claps|clears throat|coughs?|exhales|gasps?|groans|humming|inhales"
-    r"|laughs|mumbles|screams|sighs?|singing|sings|sneezes|sniffs|whistles)\)"
-)
-"""Sounds that Dia makes and espeak-ng would read out."""
 SENTENCE_END = re.compile(r"(?<=[.!?;:…])\s+|\n+")
 
 
@@ -166,7 +162,7 @@ def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
     found = []
     for number, said in zip(parts[::2], parts[1::2], strict=True):
         person = people[int(number) - 1]
-        heard = NONVERBAL.sub(" ", said)
+        heard = SOUND.sub(" ", said)
         found += [(person, piece) for piece in chain.from_iterable(map(_pieces, SENTENCE_END.split(heard)))]
     return found or [(people[0], "")]
 

@@ -5,13 +5,8 @@ import unicodedata
 
 from dia_server.text.pauses import PAUSE
 from dia_server.text.speakers import TAG
+from dia_server.vocabulary import SOUND
 
-SOUND = re.compile(
-    r"\((?:applause|beep|burps|chuckles?|claps|clears throat|coughs?|exhales|gasps?|groans|humming|inhales"
-    r"|laughs?|mumbles|screams|sighs?|singing|sings|sneezes|sniffs|whistles)\)",
-    re.IGNORECASE,
-)
-"""What Dia makes a sound of, and no words."""
 APOSTROPHES = re.compile("['\u2019]")
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 """Letters and digits; in Chinese and Japanese, which have no spaces, each character counts as a word."""

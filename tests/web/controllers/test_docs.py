@@ -7,6 +7,7 @@ import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
+from dia_server.vocabulary import SOUND_PATTERN, SOUNDS
 from dia_server.web.controllers.docs import PAGES, STATIC
 from dia_server.web.websocket_messages import Cancel, Generate, Outgoing
 
@@ -29,7 +30,10 @@ def test_no_asset_names_a_host_to_load_from(host: str) -> None:
         assert host.encode() not in path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize("address", ["/", "/static/studio/js/main.js", "/static/docs/swagger-ui.css"])
+@pytest.mark.parametrize(
+    "address",
+    ["/", "/static/studio/js/main.js", "/static/studio/js/vocabulary.js", "/static/docs/swagger-ui.css"],
+)
 async def test_what_the_browser_has_already_is_not_sent_again(client: Client, address: str) -> None:
     first = await client.get(address)
     again = await client.get(address, headers={"If-None-Match": f'"other", W/{first.headers["etag"]}'})
@@ -37,6 +41,15 @@ async def test_what_the_browser_has_already_is_not_sent_again(client: Client, ad
 
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
     assert (changed.status_code, changed.content) == (200, first.content)
+
+
+async def test_the_page_gets_the_names_of_sounds_from_the_server(client: Client) -> None:
+    script = await client.get("/static/studio/js/vocabulary.js")
+
+    assert script.headers["content-type"].startswith("text/javascript")
+    constants = dict(re.findall(r"export const (\w+) = (.+);", script.text))
+    assert json.loads(constants["SOUNDS"]) == [*SOUNDS]
+    assert json.loads(constants["SOUND_PATTERN"]) == SOUND_PATTERN
 
 
 async def test_the_studio_is_sent_with_its_policy_or_not_at_all(client: Client) -> None:

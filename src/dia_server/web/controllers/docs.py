@@ -1,5 +1,7 @@
 """The studio at `/` and the pages that describe the API; everything they load is served from here."""
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache
@@ -14,6 +16,7 @@ from litestar.params import FromPath
 from litestar.response import File
 from litestar.types import ControllerRouterHandler
 
+from dia_server.vocabulary import SOUND_PATTERN, SOUNDS
 from dia_server.web import openapi
 from dia_server.web.content_security import policy
 from dia_server.web.middleware.not_modified import NotModified
@@ -36,6 +39,12 @@ REDOC_POLICY = {
 FRESH = CacheControlHeader(no_cache=True)
 """Browsers may keep the studio's files, but ask before they mix those of two versions."""
 
+VOCABULARY = f"""\
+export const SOUNDS = {json.dumps(SOUNDS)};
+export const SOUND_PATTERN = {json.dumps(SOUND_PATTERN)};
+""".encode()
+"""JavaScript module that gives the studio's page the names of non-verbal sounds."""
+
 
 def docs_router(
     handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], max_characters: int
@@ -54,7 +63,7 @@ def docs_router(
 
     return Router(
         "/",
-        route_handlers=[studio, swagger, redoc, openapi_json, asset],
+        route_handlers=[studio, swagger, redoc, openapi_json, vocabulary, asset],
         include_in_schema=False,
         middleware=[NotModified()],
         opt={"public": True},
@@ -74,6 +83,12 @@ def swagger() -> File:
 @get("/redoc", sync_to_thread=False, media_type=MediaType.HTML, response_headers=REDOC_POLICY)
 def redoc() -> File:
     return File(PAGES / "redoc.html", content_disposition_type="inline")
+
+
+@get("/static/studio/js/vocabulary.js", sync_to_thread=False, cache_control=FRESH)
+def vocabulary() -> Response[bytes]:
+    etag = f'"{zlib.crc32(VOCABULARY)}"'
+    return Response(VOCABULARY, media_type="text/javascript", headers={"ETag": etag})
 
 
 @get("/static/{file_path:path}", sync_to_thread=False)

@@ -1,18 +1,14 @@
 // The text of a dialogue: turns to tagged text and back, and what in it is not words.
 
 import { h } from "./dom.js";
+import { SOUND_PATTERN } from "./vocabulary.js";
 
 const TAG = /\[S([12])\]/gi;
 
-export const SOUNDS = [
-  "laughs", "chuckle", "sighs", "gasps", "clears throat", "coughs", "whistles",
-  "inhales", "exhales", "sniffs", "groans", "mumbles", "humming", "singing", "screams", "sneezes", "burps",
-  "claps", "applause", "beep",
-];
 /** How many of the sounds are at hand; the others are behind "More". */
 export const AT_HAND = 6;
 
-const MARKS = new RegExp(`\\[S[12]\\]|\\((?:${SOUNDS.join("|")}|sings|chuckles)\\)|\\[pause:\\s*[\\d.]+\\s*m?s\\]`, "gi");
+const MARKS = new RegExp(`\\[S[12]\\]|${SOUND_PATTERN}|\\[pause:\\s*[\\d.]+\\s*m?s\\]`, "gi");
 
 /** Split tagged text into turns; what comes before the first tag is said by `first`. */
 export function parse(text, first = 1) {

@@ -11,9 +11,10 @@ import { health } from "./health.js";
 import { Plan } from "./plan.js";
 import { audio, silence } from "./player.js";
 import { stopSample } from "./sample.js";
-import { AT_HAND, guessSeconds, SOUNDS, tagged } from "./script.js";
+import { AT_HAND, guessSeconds, tagged } from "./script.js";
 import { change, onChange, state } from "./state.js";
 import { Take } from "./take.js";
+import { SOUNDS } from "./vocabulary.js";
 
 let editor;
 let take;

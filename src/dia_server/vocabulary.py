@@ -1,0 +1,39 @@
+"""Names of the non-verbal sounds that Dia makes, such as "(laughs)"; the only list of them.
+
+The preview engine leaves these sounds out, the word check does not count them as words, and the studio offers
+and highlights them (web/controllers/docs.py serves the list to its page).
+"""
+
+import re
+
+_FORMS = {
+    "laughs": "laugh(?:s|ing|ter)?",
+    "chuckle": "chuckl(?:es?|ing)",
+    "sighs": "sigh(?:s|ing)?",
+    "gasps": "gasp(?:s|ing)?",
+    "clears throat": r"clear(?:s|ing)?\s+throat",
+    "coughs": "cough(?:s|ing)?",
+    "whistles": "whistl(?:es?|ing)",
+    "inhales": "inhal(?:es?|ing)",
+    "exhales": "exhal(?:es?|ing)",
+    "sniffs": "sniff(?:s|ing)?",
+    "groans": "groan(?:s|ing)?",
+    "mumbles": "mumbl(?:es?|ing)",
+    "humming": "hum(?:s|ming)?",
+    "singing": "sing(?:s|ing)?",
+    "screams": "scream(?:s|ing)?",
+    "sneezes": "sneez(?:es?|ing)",
+    "burps": "burp(?:s|ing)?",
+    "claps": "clap(?:s|ping)?",
+    "applause": "applause",
+    "beep": "beep(?:s|ing)?",
+}
+"""Spelling that Dia's README lists, and a pattern for the other forms of the word that people write."""
+
+SOUNDS = tuple(_FORMS)
+"""Names in the order in which the studio offers them, the most reliable first."""
+
+SOUND_PATTERN = rf"\(\s*(?:{'|'.join(_FORMS.values())})\s*\)"
+"""Pattern of a sound in a text, in the syntax that Python and JavaScript share; case is to be ignored."""
+
+SOUND = re.compile(SOUND_PATTERN, re.IGNORECASE)
