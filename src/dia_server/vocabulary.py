@@ -28,12 +28,12 @@ _FORMS = {
     "applause": "applause",
     "beep": "beep(?:s|ing)?",
 }
-"""Spelling that Dia's README lists, and a pattern for the other forms of the word that people write."""
+"""Usual spelling of each sound, and a pattern for all forms of the word."""
 
 SOUNDS = tuple(_FORMS)
-"""Names in the order in which the studio offers them, the most reliable first."""
+"""Names in the order in which the studio offers them."""
 
 SOUND_PATTERN = rf"\(\s*(?:{'|'.join(_FORMS.values())})\s*\)"
-"""Pattern of a sound in a text, in the syntax that Python and JavaScript share; case is to be ignored."""
+"""Pattern of a sound in a text, in syntax that Python and JavaScript share; match it without case."""
 
 SOUND = re.compile(SOUND_PATTERN, re.IGNORECASE)

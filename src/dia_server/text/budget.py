@@ -1,4 +1,4 @@
-"""What of a text fits into one piece: bytes for the model's encoder, columns for its decoder."""
+"""Limits of one segment: bytes of text for the model's encoder, columns of codec frames for its decoder."""
 
 import math
 import re
@@ -10,38 +10,38 @@ from dia_server.errors import Invalid
 from dia_server.text.speakers import TAG
 
 MAX_BYTES = 1024
-"""Of text that Dia's encoder reads, a voice prompt's transcript included."""
+"""Maximum bytes of text for Dia's encoder, including the voice prompt's transcript."""
 MAX_COLUMNS = 3072
-"""Of codec frames that its decoder counts, a voice prompt's included."""
+"""Maximum codec frames for Dia's decoder, including the voice prompt's."""
 DELAY = 16
-"""Columns from a frame's first code to its last."""
+"""Columns between a frame's first and last code: Dia delays each codebook by a different amount."""
 FRAMES_PER_S = 44_100 / 512
 
 LONGEST_S = 20.0
-"""Of one piece: beyond it Dia speaks faster and faster."""
+"""Maximum seconds of speech in a segment. Dia speaks faster and faster in longer ones."""
 CONFIDENCE = 0.8
-"""Share of the columns that a piece may fill by its estimate, so that slower speech ends in time."""
+"""Share of the free columns that the estimated speech may fill; the rest is a reserve for slow speech."""
 FEWEST_S, FEWEST_BYTES = 3.0, 64
-"""Less than these beside a voice prompt is no room to speak in."""
+"""Minimum seconds and bytes that a voice prompt must leave for speech."""
 
 CHARACTERS_PER_S = 15.0
 _REPEATED = re.compile(r"([^\w\s])\1+")
-"""Rules and rows of marks or emoji: nobody says each of them."""
+"""Repeated symbol (a rule of dashes, a row of emoji), which is read once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that one piece may hold."""
+    """Limits of one segment."""
 
     max_bytes: int
-    """Of its text, the tags included."""
+    """Maximum bytes of text, including the speaker tags."""
     max_s: float
-    """By estimate."""
+    """Maximum seconds of speech, by estimate."""
     max_columns: int
-    """Of its frames and the delay after the last."""
+    """Maximum decoder columns: frames plus DELAY."""
 
     def within(self, other: "Budget") -> "Budget":
-        """What both allow."""
+        """Return the smaller limit of each kind."""
         return Budget(
             min(self.max_bytes, other.max_bytes),
             min(self.max_s, other.max_s),
@@ -50,13 +50,14 @@ class Budget:
 
 
 def remaining_budget(transcript_bytes: int, frames: int) -> Budget:
-    """Return what is left beside a voice prompt of `frames` codec frames; both are 0 where there is none.
+    """Return the limits of a segment that follows a voice prompt of `frames` codec frames.
 
-    Raises Invalid where that is no room to speak in.
+    Both arguments are 0 without a prompt. Raises Invalid if the prompt leaves less than FEWEST_S or
+    FEWEST_BYTES.
     """
     columns_left = MAX_COLUMNS - frames
     left = Budget(
-        MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # a space follows it
+        MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # and the space after it
         min(LONGEST_S, CONFIDENCE * (columns_left - DELAY) / FRAMES_PER_S),
         columns_left,
     )
@@ -70,30 +71,30 @@ def remaining_budget(transcript_bytes: int, frames: int) -> Budget:
 
 
 def encoded_length(text: str) -> int:
-    """Bytes that Dia reads: UTF-8, where a speaker tag is one."""
+    """Return the bytes of `text` for Dia's encoder: UTF-8, with each speaker tag as one byte."""
     return len(TAG.sub("#", text).encode())
 
 
 def speaking_time(text: str) -> float:
-    """Estimate the seconds that it takes to say `text`, which holds no tags."""
+    """Estimate the seconds of speech in `text`, which has no tags, at CHARACTERS_PER_S."""
     return sum(map(_weight, _REPEATED.sub(r"\1", text))) / CHARACTERS_PER_S
 
 
 def columns(seconds: float) -> int:
-    """Return the decoder's columns for that much speech, the delay after it included."""
+    """Return the decoder columns of `seconds` of speech, including DELAY."""
     return math.ceil(seconds * FRAMES_PER_S) + DELAY
 
 
 @lru_cache(4096)
 def _weight(character: str) -> int:
-    """How many letters take as long."""
+    """Return how many Latin letters take as long to say as `character`."""
     if "A" <= character <= "z" or character in " .,'\"!?-":
         return 1
     kind = unicodedata.category(character)
     if kind[0] in "MC" or kind == "Sk":
-        return 0  # belongs to the character before, or is not seen at all
+        return 0  # a combining mark or an invisible character
     if kind[0] == "N":
-        return 4  # is a word
+        return 4  # a digit is read as a word
     if kind[0] == "S":
-        return 6  # is a word or two, as currencies and emoji
-    return 3 if unicodedata.east_asian_width(character) in "WF" else 1  # a syllable, or a letter
+        return 6  # a currency sign or an emoji is read as one or two words
+    return 3 if unicodedata.east_asian_width(character) in "WF" else 1  # a CJK syllable, or a letter

@@ -1,17 +1,19 @@
-"""Which units go together into a piece: the cheapest of all ways to cut, by dynamic programming."""
+"""Groups units into segments: the cheapest of all ways to cut, found by dynamic programming."""
 
 from dia_server.text.budget import Budget
 from dia_server.text.speakers import Speaker
 from dia_server.text.units import Cut, Unit, fits
 
 IDEAL_S = 12.0
+"""Seconds of speech at which a segment costs least."""
 SHORTEST_S = 5.0
-"""Of a piece that sounds natural."""
+"""Seconds below which a segment sounds unnatural."""
 GOOD_TURNS, MOST_TURNS = 4, 8
+"""Turns in a segment without extra cost, and maximum turns."""
 
 SEGMENT_COST = 0.15
-"""Of each piece for itself: what lasts up to 19 s is not cut, and of a long text no piece is much longer
-than the others, which it is made beside and would end after."""
+"""Cost of each segment. At 0.15, text of up to 19 s stays whole, and the segments of a long text, which are
+generated side by side, are about equally long."""
 CUT_COST = {
     Cut.PAUSE: 0.0,
     Cut.TURN: 0.0,
@@ -20,15 +22,17 @@ CUT_COST = {
     Cut.WORD: 1.5,
     Cut.CHARACTER: 3.0,
 }
+"""Cost of starting a segment at each kind of cut."""
 SHORT_COST, TURN_COST, MISSING_SPEAKER_COST = 2.0, 0.5, 1.0
-"""Of a piece with next to nothing in it; of each turn too many; of a speaker whom the first piece, which
-the others take their voices from, does not let hear."""
+"""Cost of an almost empty segment, of each turn beyond GOOD_TURNS, and of each required speaker that the
+first segment lacks."""
 
 
 def pack(units: list[Unit], first: Budget, others: Budget, *, include: set[Speaker]) -> list[list[Unit]]:
-    """Group `units`, each of which fits alone, into pieces within the budgets of the first and the others.
+    """Group `units` into segments within the budgets of the first segment and of the others.
 
-    A pause is always a cut. The first piece is to have all those in it whom it must let `hear`, if it can.
+    Each unit must fit into either budget alone. A pause always starts a segment. The first segment includes
+    the speakers in `include` if possible.
     """
     best = [0.0] + [float("inf")] * len(units)
     starts = [0] * (len(units) + 1)

@@ -1,4 +1,4 @@
-"""Pauses that a text asks for: "One moment [pause:1.5s] there it is", or "[pause:300ms]"."""
+"""Pause markup in a text: "One moment [pause:1.5s] there it is", or "[pause:300ms]"."""
 
 import re
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 PAUSE = re.compile(r"\[pause:\s?([0-9]{1,6}(?:\.[0-9]{1,6})?)\s?(ms|s)\]", re.IGNORECASE)
 
 LONGEST_S = 10.0
-"""Of silence in one place; what asks for more gets this."""
+"""Maximum seconds of silence in one place; longer pauses are shortened to it."""
 
 
 def passages(text: str) -> Iterator[tuple[float, str]]:
-    """Split `text` at its pauses into (seconds of pause before, text); the first has a pause of 0."""
+    """Split `text` at its pauses into (seconds of pause before it, text); the first pause is 0 s."""
     first, *parts = PAUSE.split(text)
     yield 0.0, first
     for number, unit, passage in zip(parts[::3], parts[1::3], parts[2::3], strict=True):

@@ -1,8 +1,8 @@
-"""The plan of a text: pieces that Dia can speak well, and the silence between them.
+"""Plans a text: cuts it into segments that Dia speaks well, with the silence between them.
 
-Pieces keep the tags of the text. One that [S2] speaks alone begins with [S2], although Dia likes to
-begin with [S1]: the tags say which of a prompt's voices is meant, a prompt's transcript stands before
-them, and to call [S2] another name in some pieces would change the voice from piece to piece.
+Segments keep the speaker tags of the text. A segment that only [S2] speaks begins with [S2], although Dia
+prefers [S1] first: a tag selects one of the prompt's voices, so renaming it in some segments would change the
+voice between segments.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from dia_server.text.speakers import Speaker, turns
 from dia_server.text.units import Cut, Unit, fits, units
 
 ANCHOR = Budget(max_bytes=384, max_s=10.0, max_columns=budget.columns(15.0))
-"""Of the first piece where the others are to take their voices from it: it is then their prompt, and
-what it may take at most is left free in their budgets."""
+"""Limits of an anchor: a first segment whose audio becomes the prompt of the others. Their budgets leave room
+for an anchor of this size."""
 
 GAPS_S = {
     Cut.PAUSE: 0.0,
@@ -26,56 +26,56 @@ GAPS_S = {
     Cut.WORD: 0.0,
     Cut.CHARACTER: 0.0,
 }
-"""Between pieces where the text does not ask for a pause: about what a reader makes there."""
+"""Seconds of silence between segments without pause markup: about what a human reader leaves."""
 
 LONGEST, SLACK_S = 2.5, 3.0
-"""Times its estimate, and seconds on top, that a piece may last: Dia may babble after a short text."""
+"""Maximum duration of a segment: a multiple of its estimate, plus seconds. Dia babbles after short texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedUtterance:
     text: str
-    """What is said, with speaker tags: "[S1] Hello. [S2] Hi!". It begins with one, and they alternate."""
+    """Text with speaker tags: "[S1] Hello. [S2] Hi!". It begins with a tag, and tags alternate."""
     ending: str
-    """To be put behind `text` for the model, so that the last word is not cut: a full stop where a
-    sentence has none, and after a dialogue the tag of who would be next. No word."""
+    """Suffix that keeps the model from cutting the last word: a full stop if the sentence has none, and the
+    next speaker's tag after a dialogue. It holds no words."""
     pause_s: float
-    """Of silence before it that the text asks for: as long whatever the speed."""
+    """Seconds of silence before it by pause markup, the same at any speed."""
     gap_s: float
-    """Of silence before it that the text does not ask for, and a speaker makes: sooner over at a higher
-    speed, as the speech is."""
+    """Seconds of natural silence before it, at speed 1: divided by the speed, as speech is."""
     estimated_s: float
-    """Of speech, the silence before it apart."""
+    """Estimated seconds of speech, without the silence before it."""
     max_tokens: int
-    """Decoder steps within which it ends."""
+    """Maximum decoder steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     utterances: tuple[PlannedUtterance, ...]
-    """In order; none where the text holds nothing to say."""
+    """One utterance for each segment, in order; empty if the text has no words."""
     pause_after_s: float
+    """Seconds of silence after the last segment, by pause markup."""
     anchored: bool = False
-    """Whether the first piece is to be the prompt of the others, behind the voice's own if there is one."""
+    """Whether the first segment's audio extends the prompt of the others (after the voice's own prompt)."""
 
     @property
     def pauses_s(self) -> float:
-        """Of silence that the text asks for, in all."""
+        """Total seconds of silence by pause markup."""
         return self.pause_after_s + sum(one.pause_s for one in self.utterances)
 
     def duration_s(self, speed: float) -> float:
-        """Estimate the seconds of the whole."""
+        """Estimate the seconds of the whole recording at `speed`."""
         return self.pauses_s + sum(one.gap_s + one.estimated_s for one in self.utterances) / speed
 
 
 def plan(text: str, *, transcript: str = "", prompt_frames: int = 0) -> Plan:
-    """Cut `text`, as `speakers.tag` returns it, into pieces beside a voice prompt.
+    """Cut `text`, as `speakers.tag` returns it, into segments that follow a voice prompt.
 
-    Without a prompt (`prompt_frames` 0) the first of several pieces is planned to be the prompt of the
-    others: within ANCHOR, and with both speakers in it where that is possible. So it is, behind the voice's
-    own prompt, where that one lets somebody not be heard who speaks in several pieces, if both leave room
-    for the others and the first piece can have all who are missing. Raises Invalid where the prompt leaves
-    no room for speech. The time it takes grows with the length of the text.
+    Without a prompt (`prompt_frames` 0), the first of several segments becomes an anchor: the prompt of the
+    others, within ANCHOR, with both speakers if possible. With a prompt, the first segment becomes an anchor
+    too if a speaker of several segments is missing from the prompt, the anchor can include every missing
+    speaker, and prompt and anchor leave room for the other segments. Raises Invalid if the prompt leaves no
+    room for speech. Runs in time linear in the length of `text`.
     """
     prompt_bytes = budget.encoded_length(transcript)
     room = budget.remaining_budget(prompt_bytes, prompt_frames)
@@ -99,9 +99,10 @@ def plan(text: str, *, transcript: str = "", prompt_frames: int = 0) -> Plan:
 def _anchored(
     text: str, missing: set[Speaker], prompt_bytes: int, prompt_frames: int
 ) -> tuple[list[list[Unit]], Budget, Budget] | None:
-    """Cut `text` so that the first piece can be the prompt of the others, behind the one that there may be.
+    """Cut `text` so that the first segment can be the anchor of the others.
 
-    Returns the pieces and the budgets of the first and the others; None where it is not worth it.
+    Returns the segments and the budgets of the first and of the others; None if an anchor does not fit or
+    lacks a missing speaker.
     """
     first = budget.remaining_budget(prompt_bytes, prompt_frames).within(ANCHOR)
     space = 1 if prompt_bytes else 0
@@ -129,7 +130,7 @@ def _is_one_segment(found: list[Unit], room: Budget) -> bool:
 
 
 def _utterance(group: list[Unit], room: Budget, end: Cut) -> PlannedUtterance:
-    """Put a piece together; `end` is what follows it."""
+    """Build the utterance of a segment; `end` is the kind of cut after it."""
     parts: list[str] = []
     speaker: Speaker | None = None
     turn_count = 0

@@ -1,4 +1,4 @@
-"""From a client's text to the tagged text that a model speaks, and from that to who says what."""
+"""Turns a client's text into tagged text for the model, and tagged text into speaker turns."""
 
 import re
 import unicodedata
@@ -11,30 +11,31 @@ Speaker = Literal["S1", "S2"]
 
 TAG = re.compile(r"\[s([12])\]", re.IGNORECASE)
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]+")
-"""Control characters and halves of surrogate pairs: nothing says them, and some end a C string."""
+"""Control characters and lone surrogates: they have no sound, and NUL would end a C string."""
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
+"""Unicode categories of invisible characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a speaker says until the other one does: stripped and not empty."""
+    """Text of one speaker up to the next change of speaker: stripped, never empty."""
 
     speaker: Speaker
     text: str
 
 
 def clean_transcript(text: str) -> str:
-    """Return `text` as one line without what nothing says; "" where there is nothing but tags."""
+    """Return `text` as one line without unspeakable characters; "" if it has nothing but tags."""
     text = " ".join(UNSPEAKABLE.sub(" ", text).split())
     return text if _has_words(TAG.sub("", text)) else ""
 
 
 def tag(text: str, speaker: Speaker) -> str:
-    """Return `text` with speaker tags, what has none being said by `speaker`.
+    """Return `text` with upper-case speaker tags; text before the first tag is given to `speaker`.
 
-    Asterisks, which chat clients put around actions, go; white space is collapsed. Returns "" where
-    nothing is left to say.
+    Removes asterisks, which chat clients put around actions, and collapses white space. Returns "" if no
+    visible text is left.
     """
     text = " ".join(UNSPEAKABLE.sub(" ", text.replace("*", "")).split())
     text = TAG.sub(lambda match: f"[S{match[1]}]", text)
@@ -44,9 +45,9 @@ def tag(text: str, speaker: Speaker) -> str:
 
 
 def turns(text: str, speaker: Speaker) -> list[Turn]:
-    """Split tagged text at its tags; what is said before the first is said by `speaker`.
+    """Split tagged text into turns; text before the first tag belongs to `speaker`.
 
-    A tag that does not change the speaker is no turn, and neither is one with nothing behind it.
+    A tag that repeats the current speaker starts no turn, and neither does one without text after it.
     """
     found: list[Turn] = []
     before, *tagged = TAG.split(text)
@@ -62,13 +63,13 @@ def turns(text: str, speaker: Speaker) -> list[Turn]:
 
 
 def last_speaker(text: str, speaker: Speaker) -> Speaker:
-    """Return who speaks at the end of tagged `text`, which `speaker` begins."""
+    """Return the speaker at the end of tagged `text`; `speaker` if it has no tags."""
     numbers = TAG.findall(text)
     return _speaker(numbers[-1]) if numbers else speaker
 
 
 def _has_words(text: str) -> bool:
-    """Whether anything in it is seen, and so may be said."""
+    """Return whether `text` contains a visible character."""
     return any(unicodedata.category(character) not in UNSEEN for character in text)
 
 

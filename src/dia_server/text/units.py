@@ -1,4 +1,4 @@
-"""The smallest parts that a plan is made of: pieces are cut between units, never within one."""
+"""Cuts a text into units, the smallest parts of a plan: segments are cut between units, never within one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from dia_server.text.pauses import LONGEST_S, passages
 from dia_server.text.speakers import Speaker, last_speaker, turns
 
 GRAIN_S = 2.0
-"""Parts are put together up to this: cutting more finely gains nothing."""
+"""Seconds up to which short parts are merged into one unit: finer cuts improve no plan."""
 TURN_BYTES = 3
-"""A tag and the spaces around it."""
+"""Bytes of a tag and the spaces around it."""
 ENDING_BYTES = 3
-"""A full stop, a space and a tag, which may be put behind a piece."""
+"""Maximum bytes of a segment's ending: a full stop, a space and a tag."""
 
 
 class Cut(Enum):
-    """What lies between a unit and the one before, by how well a piece may end there."""
+    """Kind of boundary before a unit, best place to end a segment first."""
 
     PAUSE = "pause"
     TURN = "turn"
@@ -32,10 +32,10 @@ class Cut(Enum):
 class Unit:
     speaker: Speaker
     text: str
-    """Without tags; the space behind it, where there is one, included."""
+    """Text without tags, including the space after it."""
     cut: Cut
     pause_s: float
-    """That the text asks for before it; 0 but where `cut` is PAUSE."""
+    """Seconds of silence before it by pause markup; 0 unless `cut` is PAUSE."""
     seconds: float
     bytes: int
 
@@ -50,13 +50,13 @@ _SPLITS: tuple[_Split, ...] = (
 
 
 def units(text: str, room: Budget) -> tuple[list[Unit], float]:
-    """Cut tagged `text` into units that fit into `room`; also return the pause after the last."""
+    """Cut tagged `text` into units that fit into `room`; also return the pause after the last, in seconds."""
     found: list[Unit] = []
     speaker: Speaker = "S1"
     pause_s = 0.0
     for asked_s, passage in passages(text):
         pause_s = min(LONGEST_S, pause_s + asked_s)
-        cut = Cut.PAUSE  # as is the start of the text
+        cut = Cut.PAUSE  # the start of the text counts as one
         for turn in turns(passage, speaker):
             for part_cut, part in _parts(turn.text, cut, room, _SPLITS):
                 seconds, size = speaking_time(part), encoded_length(part)
@@ -68,12 +68,12 @@ def units(text: str, room: Budget) -> tuple[list[Unit], float]:
 
 
 def fits(seconds: float, size: int, turn_count: int, room: Budget) -> bool:
-    """Whether `size` bytes of text in that many turns, with their tags and an ending, fit."""
+    """Return whether speech of `seconds` and `size` bytes fits into `room`, including tags and ending."""
     return seconds <= room.max_s and size + turn_count * TURN_BYTES + ENDING_BYTES <= room.max_bytes
 
 
 def _parts(text: str, cut: Cut, room: Budget, splits: Sequence[_Split]) -> Iterator[tuple[Cut, str]]:
-    """Cut `text`, which follows `cut`, by the first of `splits`, and what is still too long by the next."""
+    """Cut `text`, which follows `cut`, by the first of `splits`; cut parts that are too long by the next."""
     (finer_cut, finer), *finer_splits = splits
     for part in _runs(finer(text), room):
         if finer_splits and not fits(speaking_time(part), encoded_length(part), 1, room):
@@ -84,7 +84,7 @@ def _parts(text: str, cut: Cut, room: Budget, splits: Sequence[_Split]) -> Itera
 
 
 def _runs(parts: list[str], room: Budget) -> Iterator[str]:
-    """Put short neighbours together."""
+    """Merge neighbouring parts up to GRAIN_S."""
     run, run_s, run_bytes = "", 0.0, 0
     for part in parts:
         seconds, size = speaking_time(part), encoded_length(part)

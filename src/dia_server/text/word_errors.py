@@ -1,4 +1,7 @@
-"""How far what is heard in a recording is from what was to be said in it."""
+"""Word error rate of a transcript against the text that should have been spoken.
+
+Hand-written because libraries such as jiwer know neither speaker tags nor scripts without spaces.
+"""
 
 import re
 import unicodedata
@@ -9,14 +12,14 @@ from dia_server.vocabulary import SOUND
 
 APOSTROPHES = re.compile("['\u2019]")
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
-"""Letters and digits; in Chinese and Japanese, which have no spaces, each character counts as a word."""
+"""Run of letters and digits, or one Chinese or Japanese character: those scripts have no spaces."""
 
 
 def word_error_rate(text: str, transcript: str) -> float:
-    """Return the words left out, put in or replaced, for each word of `text`, which may have tags.
+    """Return the word error rate: (deletions + insertions + substitutions) / words of `text`.
 
-    Case and punctuation are no matter, but digits are not the words that they are read as. It is 0 where
-    `text` has no words: nobody can tell how laughter is spelt.
+    Ignores case, punctuation, speaker tags, pauses and non-verbal sounds. Digits differ from number words
+    ("3", "three"). Returns 0 if `text` has no words, since Whisper transcribes sounds unpredictably.
     """
     wanted, got = _words(text), _words(transcript)
     return _distance(wanted, got) / len(wanted) if wanted else 0.0
@@ -29,7 +32,7 @@ def _words(text: str) -> list[str]:
 
 
 def _distance(wanted: list[str], got: list[str]) -> int:
-    """Levenshtein's, row by row."""
+    """Return the Levenshtein distance, keeping one row of the table."""
     row = list(range(len(got) + 1))
     for i, word in enumerate(wanted, 1):
         before, row[0] = row[0], i
