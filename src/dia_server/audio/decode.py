@@ -1,8 +1,7 @@
-"""Voice prompts from whatever file people have: decoded, made mono, limited, levelled.
+"""Decodes any audio file to a voice prompt: mono, of limited length, with a fixed peak.
 
-What a file says of itself - its name, its type, its length - is not believed: it is read until it ends
-or is too long, and no further. FFmpeg is written in C, and runs in a process of its own (native/), which also
-limits time and memory.
+A file's own name, type and length are not trusted: decoding stops at its end or at the limit. FFmpeg is
+native code, so it runs in a process of its own (native/), which also limits time and memory.
 """
 
 from collections.abc import Iterator
@@ -16,22 +15,25 @@ from numpy.typing import NDArray
 from dia_server.errors import UnusableAudio
 
 MIN_S, MAX_S = 0.5, 60.0
+"""Minimum and maximum seconds of a voice prompt."""
 SLACK_S = 0.1
-"""Codecs fill up their last frame: so much past MAX_S is cut off instead of refused."""
+"""Seconds beyond MAX_S that are cut off instead of refused, because codecs pad their last frame."""
 PEAK = 0.95
+"""Amplitude of the loudest sample after levelling."""
 SILENCE = 0.001
-"""A peak below which there is nothing to level (-60 dB)."""
+"""Peak amplitude (-60 dBFS) below which a recording counts as silent."""
 RATES = (8_000, 192_000)
-"""Hz. One hertz would make a minute out of 60 samples, and gigabytes out of a small file."""
+"""Minimum and maximum sample rate in Hz. At 1 Hz, a small file would be resampled to gigabytes."""
 MAX_CHANNELS = 8
+"""Maximum channels of a file."""
 MAX_STREAMS = 32
-"""Streams of one file: a film has a sound for each language, and subtitles."""
+"""Maximum streams of a file: a film has a soundtrack for each language, and subtitles."""
 MAX_CLAIMED_S = 3600.0
-"""Seconds that a file may claim to last; what it really lasts is found out while it is decoded."""
+"""Maximum seconds in a file's header; its actual duration is measured while decoding."""
 
 CONTAINERS = "wav,w64,mp3,flac,ogg,aac,aiff,caf,mov,matroska"
-"""FFmpeg's names; mov is also M4A and MP4, matroska is also WebM. Others, playlists above all, could
-make it open further files or addresses."""
+"""FFmpeg's names of allowed formats; mov includes M4A and MP4, matroska includes WebM. Others, such as
+playlists, could make FFmpeg open further files or addresses."""
 CODECS = ",".join(
     (
         *(
@@ -52,14 +54,14 @@ CODECS = ",".join(
         *("adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "gsm_ms", "amrnb", "amrwb", "ac3", "eac3"),
     )
 )
-"""FFmpeg's names of the decoders that may run. While probing, FFmpeg would decode pictures too: a PNG cover
-of 1 MB takes a gigabyte."""
+"""FFmpeg's names of allowed decoders. Picture decoders are not allowed: FFmpeg would decode covers while
+probing, and a PNG cover of 1 MB takes a gigabyte."""
 
 
 def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
-    """Return the audio in `file` as mono samples at `sample_rate`, its peak at PEAK.
+    """Return the audio in `file` as mono samples (n,) at `sample_rate` Hz with their peak at PEAK.
 
-    Raises UnusableAudio where that is not 0.5 to 60 s of sound.
+    Raises UnusableAudio if the file is not 0.5 to 60 s of audible sound.
     """
     try:
         options = {
@@ -79,14 +81,14 @@ def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
 
 
 def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
-    """Decode the first audio stream until it is too long; damaged frames are skipped, as players do."""
+    """Decode the first audio stream up to MAX_S + SLACK_S; skip damaged frames, as players do."""
     if not container.streams.audio:
         raise UnusableAudio("the file holds no audio")
     stream = container.streams.audio[0]
-    if (context := stream.codec_context) is None:  # FFmpeg has no decoder for it
+    if (context := stream.codec_context) is None:  # no decoder for this codec
         raise ValueError(stream.type)
     _check_claims(container, context)
-    context.options = {"codec_whitelist": CODECS}  # the container's options bind probing only
+    context.options = {"codec_whitelist": CODECS}  # the container's options apply only to probing
     context.thread_count = 1
     seconds = 0.0
     for packet in container.demux(stream):
@@ -104,8 +106,8 @@ def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
 
 
 def _check_claims(container: InputContainer, context: av.AudioCodecContext) -> None:
-    """Refuse before decoding what would be refused, or take too much, later."""
-    if context.sample_rate:  # else only the frames know
+    """Raise UnusableAudio if the header already exceeds a limit, before anything is decoded."""
+    if context.sample_rate:  # some codecs tell it only in their frames
         _check_rate(context.sample_rate)
     if (container.duration or 0) / av.time_base > MAX_CLAIMED_S:
         raise UnusableAudio(f"the audio lasts longer than {MAX_S:.0f} s; {_limits()}")

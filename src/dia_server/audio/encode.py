@@ -1,7 +1,7 @@
-"""Audio files from samples as they come, in each format that the API offers.
+"""Incremental audio encoders for each format of the API.
 
-A file is either sent while it grows, to a client who cannot be told later what is already sent, or it is
-whole: wound back at its end to complete its headers.
+A streamed file is sent while it is encoded, so its header cannot be changed afterwards. A whole file is
+returned at the end, with its length in the header.
 """
 
 import weakref
@@ -22,7 +22,7 @@ from dia_server.errors import AudioProcessingError
 AudioFormat = Literal["wav", "mp3", "opus", "aac", "flac", "pcm"]
 
 PCM_RATE = 24_000
-"""Of headerless PCM, as OpenAI's clients assume it."""
+"""Sample rate in Hz of headerless PCM; OpenAI's clients assume 24 kHz."""
 
 MEDIA_TYPES: dict[AudioFormat, str] = {
     "wav": "audio/wav",
@@ -36,7 +36,7 @@ MEDIA_TYPES: dict[AudioFormat, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    """How FFmpeg makes a format; the `streamed` options are for a file that is sent as it grows."""
+    """FFmpeg's settings for a format; the `streamed_` options apply only to streamed files."""
 
     container: str
     name: str
@@ -54,12 +54,12 @@ _CODECS: dict[AudioFormat, _Codec] = {
         44_100,
         "s16p",
         128_000,
-        # a Xing frame holds the length, and without a bit reservoir no frame waits for a later one
+        # no Xing frame, which holds the length; without a bit reservoir no frame waits for a later one
         streamed_container={"write_xing": "0", "id3v2_version": "0"},
         streamed_codec={"reservoir": "0"},
     ),
-    # a page for each packet, where FFmpeg's hold a second; and since it sends a page only when it has the
-    # next, packets of 10 ms in place of 20: a sixth more bytes, and the first leave after 20 ms
+    # one packet per page, not a second of them; a page leaves when the next is full, so packets of 10 ms
+    # (17 % more bytes than with 20 ms) send the first audio after 20 ms
     "opus": _Codec(
         "ogg",
         "libopus",
@@ -70,7 +70,7 @@ _CODECS: dict[AudioFormat, _Codec] = {
         streamed_codec={"frame_duration": "10"},
     ),
     "aac": _Codec("adts", "aac", 44_100, "fltp", 128_000),
-    # no room for tags that nobody will add, and frames of 23 instead of 104 ms
+    # no padding for tags; frames of 23 instead of 104 ms
     "flac": _Codec(
         "flac",
         "flac",
@@ -84,19 +84,19 @@ _CODECS: dict[AudioFormat, _Codec] = {
 
 
 def encode(samples: NDArray[np.float32], sample_rate: int, audio_format: AudioFormat) -> bytes:
-    """Return mono `samples` as a whole file; raises AudioProcessingError."""
+    """Return mono `samples` (n,) at `sample_rate` Hz as a whole file; raises AudioProcessingError."""
     encoder = Encoder(audio_format, sample_rate, whole=True)
     encoder.push(samples)
     return encoder.finish()
 
 
 class Encoder:
-    """Mono samples at `sample_rate` in, the bytes of one file out.
+    """Encodes mono samples at `sample_rate` Hz into the bytes of one file.
 
-    They come as soon as the codec has them, 0.1 s after their samples at most; or, of a `whole` file, all
-    at the end: its headers hold its length, and of the samples nothing is kept. Each call takes processor
-    time and belongs in a worker thread; calls may come from different threads, but not at the same time.
-    An encoder that is no longer wanted can be dropped unfinished. All calls raise AudioProcessingError.
+    A streamed file's bytes are returned at most 0.1 s of audio after their samples; a `whole` file's bytes
+    are returned by `finish`. No samples are kept in either case. Calls use CPU time, so make them in a worker
+    thread; they may come from different threads, but must not overlap. An unfinished encoder can be dropped.
+    All calls raise AudioProcessingError.
     """
 
     def __init__(self, audio_format: AudioFormat, sample_rate: int, *, whole: bool = False) -> None:
@@ -110,20 +110,20 @@ class Encoder:
                 self._writer = _CodecWriter(self._file, _CODECS[audio_format], sample_rate)
 
     def push(self, samples: NDArray[np.float32]) -> bytes:
-        """Return the bytes that are new, the file's header before the first; there may be none."""
+        """Return the new bytes, which may be empty; the first of them are the file's header."""
         with _failures(self._format):
             self._writer.write(samples)
         return self._file.drain()
 
     def finish(self) -> bytes:
-        """Return the last bytes, of a whole file all; nothing may be pushed any more."""
+        """Return the remaining bytes (all bytes of a whole file). Call `push` no more afterwards."""
         with _failures(self._format):
             self._writer.close()
         return self._file.end()
 
 
 class _Stream:
-    """A file that cannot be wound back; what is taken from it is forgotten."""
+    """Write-only buffer of a streamed file, emptied by each `drain`."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -140,7 +140,7 @@ class _Stream:
 
 
 class _Whole(BytesIO):
-    """A file that is given out when it is complete."""
+    """Seekable buffer of a whole file, returned by `end`."""
 
     def drain(self) -> bytes:
         return b""
@@ -172,17 +172,17 @@ class _WavWriter:
 
 
 class _CodecWriter:
-    """A codec of FFmpeg's and its container, writing into a file."""
+    """Encodes with FFmpeg's codec and container."""
 
     def __init__(self, file: _Stream | _Whole, codec: _Codec, sample_rate: int) -> None:
         self._rate = sample_rate
         self._written = 0
         streamed = isinstance(file, _Stream)
-        options = {"fflags": "+bitexact"}  # equal samples, equal file: no random serial number in Ogg
+        options = {"fflags": "+bitexact"}  # reproducible files: no random serial number in Ogg
         if streamed:
             options |= {"flush_packets": "1"} | codec.streamed_container
         self._container = av.open(file, "w", format=codec.container, container_options=options)
-        # the container and its stream refer to each other, and hold a codec, until one is closed
+        # container and stream form a reference cycle that holds the codec until the container is closed
         weakref.finalize(self, self._container.close).atexit = False
         stream = self._container.add_stream(
             codec.name, rate=codec.sample_rate, options=codec.streamed_codec if streamed else None
@@ -193,7 +193,7 @@ class _CodecWriter:
         if codec.bit_rate is not None:
             stream.bit_rate = codec.bit_rate
         self._stream = stream
-        self._container.start_encoding()  # a file without samples has its header, too
+        self._container.start_encoding()  # writes the header even if no samples follow
 
     def write(self, samples: NDArray[np.float32]) -> None:
         if not len(samples):

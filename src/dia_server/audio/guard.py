@@ -1,4 +1,4 @@
-"""What is wrong with a finished piece of speech, as far as its samples show it."""
+"""Detects faults of a generated segment from its samples alone."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,25 +9,27 @@ from numpy.typing import NDArray
 Fault = Literal["too_short", "too_long", "clipped", "silent", "cut_off"]
 
 SHORTEST, LONGEST = 0.4, 2.5
-"""Times the estimated duration. The estimate is right within a third for plain English; what falls
-outside has lost words, or babbles after them."""
+"""Minimum and maximum ratio of duration to estimated duration. The estimate is right within a third for plain
+English; shorter speech has lost words, longer speech babbles."""
 SLACK_S = 1.5
-"""On top, since a word alone may be drawn out, laughed or followed by a breath."""
+"""Seconds of tolerance beyond those ratios: a single word may be drawn out or followed by a breath."""
 
 CLIPPED_SHARE = 0.002
-"""Of all samples. Single peaks at full scale are not heard, runs of them are."""
+"""Maximum share of clipped samples. Only runs count: single peaks at full scale are inaudible."""
 FULL_SCALE, CLIPPED_RUN = 0.999, 3
+"""Amplitude of a clipped sample, and minimum samples of a run."""
 
 WINDOW_S = 0.02
+"""Seconds of a window for RMS levels."""
 SILENCE = 10 ** (-45 / 20)
-"""RMS of a window in which nobody speaks."""
+"""Maximum RMS (-45 dBFS) of a window without speech."""
 LONGEST_SILENCE_S = 3.0
-"""Within a piece: a speaker's longest thought, which the model's lost ones exceed."""
+"""Maximum seconds of silence within a segment: longer than any natural pause."""
 
 TAIL_S = 0.02
+"""Seconds at the end that are compared with the speech."""
 TAIL = 0.7
-"""RMS at the very end against that of the speech: a word that ends has fallen below, one that is cut
-off is as loud as any."""
+"""Maximum ratio of the RMS at the end to that of the speech: a finished word fades, a cut one does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,16 @@ class Verdict:
     faults: tuple[Fault, ...]
     duration_s: float
     clipped_share: float
-    """Of the samples, those in runs at full scale."""
+    """Share of samples that are in runs at full scale."""
     longest_silence_s: float
     tail: float
-    """RMS of the last TAIL_S against that of the speech, 1 being as loud; 0 where nothing is heard."""
+    """Ratio of the RMS of the last TAIL_S to that of the speech; 0 if there is no speech."""
 
 
 def judge(samples: NDArray[np.float32], sample_rate: int, estimated_s: float) -> Verdict:
-    """Judge one piece of mono speech in [-1, 1], before its tempo is changed or its ends are cut.
+    """Judge a segment: mono samples (n,) in [-1, 1], before its tempo is changed or its ends are trimmed.
 
-    `estimated_s` is what its text should take.
+    `estimated_s` is the estimated duration of its text in seconds.
     """
     duration_s = len(samples) / sample_rate
     clipped_share = _clipped_share(samples)
@@ -70,14 +72,14 @@ def _rms(samples: NDArray[np.float32]) -> float:
 
 
 def _levels(samples: NDArray[np.float32], window: int) -> NDArray[np.float64]:
-    """RMS of each whole window."""
+    """Return the RMS of each full window, shape (len(samples) // window,)."""
     windows = samples[: len(samples) // window * window].reshape(-1, window)
     levels: NDArray[np.float64] = np.sqrt(np.mean(windows.astype(np.float64) ** 2, axis=1))
     return levels
 
 
 def _runs(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Lengths of the runs of True."""
+    """Return the lengths of the runs of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return edges[1::2] - edges[::2]
 

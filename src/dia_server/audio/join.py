@@ -1,4 +1,4 @@
-"""One recording from pieces that were made apart: no click where they meet, and set pauses."""
+"""Joins separately generated segments into one recording, without clicks and with set pauses."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,20 +6,20 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float32]
 
 SILENCE = 0.003
-"""Amplitude (-50 dBFS) that a sound exceeds."""
+"""Maximum amplitude (-50 dBFS) of silence."""
 MARGIN_S = 0.03
-"""Kept of the silence around a piece: breath, and the end of a soft consonant."""
+"""Seconds of silence kept at both ends of a segment, for breath and soft consonants."""
 FADE_IN_S, FADE_OUT_S = 0.003, 0.010
+"""Seconds of the fades at a segment's ends."""
 
 
 class Join:
-    """Pieces in, chunk by chunk as they are made, one recording out, at a fraction of a millisecond each.
+    """Joins segments, pushed in chunks, into one recording; a call takes a fraction of a millisecond.
 
-    `begin` starts each piece, `push` takes its mono samples, `finish` ends the last. A piece is heard
-    from MARGIN_S before its first sound to MARGIN_S after its last, faded at both ends: the silence
-    between two pieces is the set pause and those margins, however much silence was made around them.
-    Since the last sound is known only at the end, silence within a piece waits for the sound after it;
-    held are FADE_OUT_S and the current silence, never more than one piece. Calls must not overlap.
+    `begin` starts a segment, `push` adds its mono samples, `finish` ends the last segment. Each segment is
+    trimmed to MARGIN_S around its sound and faded at both ends, so the silence between two segments is the
+    set pause plus those margins. Silence is held back until the next sound shows that it is not the end of
+    the segment; so at most the current silence and FADE_OUT_S are held. Calls must not overlap.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -32,15 +32,15 @@ class Join:
     def _start_over(self) -> None:
         self._held = np.zeros(0, np.float32)
         self._sounding = False
-        self._faded_in = 0  # samples of the piece that are past the fade
-        self._sound_end = 0  # in `_held`, where its last sound ends
+        self._faded_in = 0  # samples of the segment that have passed the fade-in
+        self._sound_end = 0  # index in `_held` after the last sound
 
     def begin(self, pause_s: float) -> Samples:
-        """Return the end of the piece before, if there was one, and the pause after it."""
+        """Start a segment; return the end of the previous segment, if any, and the pause after it."""
         return np.concatenate([self.finish(), np.zeros(round(pause_s * self._rate), np.float32)])
 
     def push(self, samples: Samples) -> Samples:
-        """Return what of the current piece is known not to be its end."""
+        """Return the samples that cannot belong to the faded end of the current segment."""
         if not self._sounding:
             samples = np.concatenate([self._held, samples])
         sounds = np.flatnonzero(np.abs(samples) > SILENCE)
@@ -62,7 +62,7 @@ class Join:
         return out
 
     def finish(self) -> Samples:
-        """Return the end of the current piece; one without any sound has been left out."""
+        """Return the end of the current segment, which is empty if the segment has no sound."""
         end = self._held[: self._sound_end + self._margin] if self._sounding else self._held[:0]
         fade = self._fade_out[max(0, len(self._fade_out) - len(end)) :]
         end = np.concatenate([end[: len(end) - len(fade)], end[len(end) - len(fade) :] * fade])

@@ -1,4 +1,4 @@
-"""The form in which a voice prompt is kept: a WAV file of mono 16-bit PCM, its peak at 0.95."""
+"""Storage format of voice prompts: WAV, mono, 16-bit PCM, 44.1 kHz, peak at 0.95."""
 
 from typing import BinaryIO
 
@@ -10,25 +10,25 @@ from dia_server.audio.decode import MAX_S, MIN_S, PEAK, decode
 from dia_server.audio.encode import encode
 
 SAMPLE_RATE = 44_100
-"""What the model takes."""
+"""Sample rate of the model in Hz."""
 MAX_SIZE = wav.HEADER_LENGTH + 2 * round(MAX_S * SAMPLE_RATE)
-"""Bytes."""
+"""Maximum bytes of a stored voice prompt."""
 
 
 def make(file: BinaryIO) -> bytes:
-    """Bring any audio file into this form; raises UnusableAudio."""
+    """Convert any audio file to the storage format; raises UnusableAudio."""
     return encode(decode(file, SAMPLE_RATE), SAMPLE_RATE, "wav")
 
 
 class PromptMaker:
-    """`make` as a `NativeWorker` serves it."""
+    """`make` as a method, for a `NativeWorker`."""
 
     def make(self, file: BinaryIO) -> bytes:
         return make(file)
 
 
 def is_made(file: bytes) -> bool:
-    """Tell whether a file has this form already: making it again would cost it a little quality."""
+    """Return whether `file` is in the storage format; converting it again would lose a little quality."""
     pcm = file[wav.HEADER_LENGTH :]
     if len(pcm) % 2 or file[: wav.HEADER_LENGTH] != wav.header(SAMPLE_RATE, len(pcm)):
         return False
@@ -36,7 +36,7 @@ def is_made(file: bytes) -> bool:
 
 
 def duration(made: bytes) -> float:
-    """Seconds."""
+    """Return the duration in seconds of a stored voice prompt."""
     return (len(made) - wav.HEADER_LENGTH) / 2 / SAMPLE_RATE
 
 

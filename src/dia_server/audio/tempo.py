@@ -1,4 +1,7 @@
-"""Speech faster or slower at the same pitch: whole, or as it comes."""
+"""Changes the tempo of speech and keeps its pitch, for whole recordings and streams.
+
+FFmpeg's atempo does the work; the blocks and counts here make its output independent of the chunk sizes.
+"""
 
 from collections.abc import Iterator
 
@@ -10,37 +13,36 @@ from numpy.typing import NDArray
 from dia_server.errors import AudioProcessingError
 
 MAX_STAGE = 2.0
-"""FFmpeg's atempo takes 0.5 to 100, but beyond 2 it drops samples instead of blending them."""
+"""Maximum speed of one atempo filter. It accepts up to 100, but above 2 it drops samples."""
 BLOCK = 1024
-"""Samples given to the filter at once. Always the same, so that the result does not depend on how the
-input was cut; small, because a stage gives out what it made of one block only when it gets the next."""
+"""Samples per filter call. Fixed, so that the output does not depend on the chunk sizes; small, because a
+filter returns a block's output only after the next block."""
 TAIL_S = 0.5
-"""Of silence put behind the input: more than two stages hold back at its end."""
+"""Seconds of silence appended to flush the filters: more than two of them hold back."""
 
 
 def change_tempo(samples: NDArray[np.float32], sample_rate: int, speed: float) -> NDArray[np.float32]:
-    """Return mono `samples` `speed` times as fast, in `round(len(samples) / speed)` samples."""
+    """Return mono `samples` (n,) at `speed` times the tempo: `round(n / speed)` samples."""
     tempo = Tempo(speed, sample_rate)
     return np.concatenate([tempo.push(samples), tempo.finish()])
 
 
 class Tempo:
-    """Mono samples in, the same `speed` times as fast (0.25 to 4) out, the pitch kept (WSOLA).
+    """Streams mono samples at `speed` times their tempo (0.25 to 4) with their pitch unchanged (WSOLA).
 
-    What comes out lags what went in by 0.3 s of input at most; n samples in are `round(n / speed)` out
-    in the end. Calls may come from different threads, but not at the same time; they raise
-    AudioProcessingError.
+    The output lags the input by at most 0.3 s of input; in total, n samples become `round(n / speed)`.
+    Calls may come from different threads, but must not overlap; they raise AudioProcessingError.
     """
 
     def __init__(self, speed: float, sample_rate: int) -> None:
         self._speed = speed
         self._rate = sample_rate
         self._graph = None if speed == 1.0 else _graph(sample_rate, speed)
-        self._waiting = np.zeros(0, np.float32)  # less than a block
+        self._waiting = np.zeros(0, np.float32)  # input short of a full block
         self._taken = self._given = 0
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what is ready; it may be nothing."""
+        """Return the samples that are ready, possibly none."""
         if self._graph is None:
             return samples
         self._taken += len(samples)
@@ -52,7 +54,7 @@ class Tempo:
         return made
 
     def finish(self) -> NDArray[np.float32]:
-        """Return the rest; nothing may be pushed any more."""
+        """Return the remaining samples. Call `push` no more afterwards."""
         if self._graph is None:
             return np.zeros(0, np.float32)
         left = round(self._taken / self._speed) - self._given
