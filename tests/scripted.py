@@ -28,11 +28,19 @@ def frames_of(utterance: Utterance) -> Frames:
 
 
 class ScriptedModel:
-    def __init__(self, script: Script, slots: int = 4, step_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        script: Script,
+        slots: int = 4,
+        step_s: float = 0.0,
+        is_held: Callable[[Utterance], bool] = lambda _: False,
+    ) -> None:
+        """`step_s` is how long a step takes; an utterance makes no audio while `is_held`."""
         self.script = script
         self.slots = slots
         self.notes = ()
         self.step_s = step_s
+        self.is_held = is_held
         self.seen: list[Utterance] = []
         self.most = 0
         """Utterances that ran at the same time, at most."""
@@ -50,7 +58,7 @@ class ScriptedModel:
 
     def step(self) -> dict[int, Chunk | Exception]:
         time.sleep(self.step_s)
-        return {slot: self._advance(slot) for slot in self._parts}
+        return {slot: self._advance(slot) for slot in self._parts if not self.is_held(self._running[slot])}
 
     def _advance(self, slot: int) -> Chunk | Exception:
         part = self._parts[slot].popleft()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.browser.chromium import CHROMIUM, FLAGS, TAP
 from tests.browser.content import add_voice
-from tests.browser.studio import OpenStudio, Studio
+from tests.browser.studio import PATIENCE_MS, OpenStudio, Studio
 from tests.live.server import Server
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def open_studio(browser: "Browser") -> Iterator[OpenStudio]:
 
         def open_page(url: str, view: str = "speak", **context: Any) -> Studio:
             page = browser.new_context(permissions=["microphone"], **context).new_page()
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(PATIENCE_MS)
             page.add_init_script(path=TAP)
             errors: list[str] = []
             requests: list[str] = []

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 VENDOR = Path(__file__).parent / "vendor"
 VIEWS = ("speak", "voices", "jobs", "server")
+PATIENCE_MS = 60_000
+"""Milliseconds that a test waits for the page; far more than it needs on a busy machine."""
 
 
 class Studio:
@@ -43,17 +45,20 @@ class Studio:
             self.page.reload()
 
     def speak(self) -> None:
-        """Press Speak, which may be Stop by now, and wait until everything is made."""
-        if self.text("#say") == "Stop":
-            self.page.locator("#say").click()
-        self.page.locator("#say").click()
+        """Stop what plays, press Speak, and wait until all audio is made."""
+        self.page.keyboard.press("Escape")
+        self.button("Speak").click()
         self.until("document.getElementById('facts').textContent.includes('First sound')")
 
-    def until(self, condition: str, within_s: float = 15) -> None:
+    def until(self, condition: str) -> None:
         """Wait until a JavaScript expression holds; Playwright's own way to wait breaks the page's policy."""
-        deadline = time.monotonic() + within_s
-        while not self.page.evaluate(condition):
-            assert time.monotonic() < deadline, f"still not: {condition}"
+        self.wait_until(lambda: self.page.evaluate(condition), condition)
+
+    def wait_until(self, condition: Callable[[], object], name: str = "") -> None:
+        """Wait until `condition` returns something true, while the page's events are handled."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not condition():
+            assert time.monotonic() < deadline, f"still not: {name or condition}"
             self.page.wait_for_timeout(30)
 
     def button(self, name: str) -> "Locator":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.chromium import TAP
+from tests.browser.studio import PATIENCE_MS
 from tests.live.server import Server
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def test_the_page_shows_the_api_and_keeps_to_its_policy(
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.add_init_script(path=TAP)
     page.goto(server.url + path)
-    page.get_by_text(words).first.wait_for(timeout=15_000)
+    page.set_default_timeout(PATIENCE_MS)
+    page.get_by_text(words).first.wait_for()
     if path == "/docs":
         page.locator("#operations-Speech-generate .opblock-summary-control").click()
         page.get_by_role("button", name="Try it out").click()

@@ -1,6 +1,8 @@
+import re
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 
 from tests.browser.studio import Studio
 
@@ -15,23 +17,23 @@ def test_health_and_statistics_are_shown(studio: Studio) -> None:
     studio.wait_for_text("Speech made")
     assert studio.page.locator(".chart").count() >= 3
     first = studio.page.locator(".chart path").nth(1).get_attribute("d")
-    # the charts go on by themselves
-    studio.page.wait_for_timeout(2500)
-    assert studio.page.locator(".chart path").nth(1).get_attribute("d") != first
+    studio.wait_until(lambda: studio.page.locator(".chart path").nth(1).get_attribute("d") != first)
 
 
 def test_few_points_fill_a_chart_and_its_time_is_told(studio: Studio) -> None:
     studio.open("server")
     chart = studio.page.locator(".chart").first
-    chart.get_by_text("4 s ago").wait_for()
-    # read at once: the next point changes both
-    width, line = chart.evaluate(
+    chart.get_by_text(re.compile(r"^[1-9]\d* s ago$")).wait_for()
+    # read in one step: the next point changes all three
+    width, line, told = chart.evaluate(
         """chart => [chart.querySelector("svg").viewBox.baseVal.width,
-        chart.querySelectorAll("path")[1].getAttribute("d")]"""
+        chart.querySelectorAll("path")[1].getAttribute("d"), chart.querySelector(".axis").textContent]"""
     )
 
     assert line.startswith("M0 ")
-    assert line.split("L")[-1].startswith(f"{width:.0f} ")
+    # the page rounds halves up, and SVG keeps 32-bit floats
+    assert float(line.split("L")[-1].split()[0]) == pytest.approx(width, abs=1)
+    assert float(told.split(" s ago")[0]) == pytest.approx(width / 1000, abs=0.51)
 
 
 def test_a_model_that_left_the_memory_is_told_in_words(studio: Studio) -> None:

@@ -1,8 +1,10 @@
 """`dia-server` with tones for speech at twice real time, where a text with "fail" in it fails on its way.
 
-A text with "on and on" in it takes two minutes: no test waits for its end.
+A text with "on and on" in it takes two minutes: no test waits for its end. One with "hold NAME" in it makes
+no audio until the file NAME is in the data folder, and then a second of it.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,17 +20,25 @@ from dia_server.services.config import Config
 from dia_server.settings import Settings
 from tests.scripted import Part, ScriptedModel, speech
 
+HOLD = re.compile(r"[Hh]old (\w+)")
+
 
 def script(utterance: Utterance) -> list[Part]:
     if "fail" in utterance.text:
         return [*speech(1), ServerError("The model has failed")]
     if "on and on" in utterance.text:
         return speech(240)
+    if HOLD.search(utterance.text):
+        return speech(1)
     return speech(10 if "Short" in utterance.text else 20)
 
 
 def engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> Engine:
-    model = ScriptedModel(script, conf.max_batch, step_s=0.05)
+    def is_held(utterance: Utterance) -> bool:
+        held = HOLD.search(utterance.text)
+        return held is not None and not (Path(conf.data_dir) / held[1]).exists()
+
+    model = ScriptedModel(script, conf.max_batch, step_s=0.05, is_held=is_held)
     return Engine("preview", lambda _: model, max_waiting=conf.max_waiting)
 
 
