@@ -1,4 +1,4 @@
-"""Small files that take gigabytes or minutes if they are decoded as they ask for."""
+"""Decompression bombs: small files that take gigabytes or minutes to decode."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ from tests.recordings import RATE
 
 
 def png(side: int) -> bytes:
-    """A black square whose pixels take `side` * `side` * 4 bytes, and its file a thousandth of that."""
+    """Return a black square: its pixels take `side`² * 4 bytes, its file a thousandth of that."""
     squeeze = zlib.compressobj(9)
     row = bytes(1 + 4 * side)
     data = b"".join([squeeze.compress(row) for _ in range(side)]) + squeeze.flush()
@@ -19,7 +19,7 @@ def png(side: int) -> bytes:
 
 
 def mp3_with_cover(side: int) -> bytes:
-    """A second of MP3 with a PNG as its cover in an ID3 tag."""
+    """Return a second of MP3 with a PNG of `side`² pixels as its ID3 cover."""
     frame = b"\x00image/png\x00\x03\x00" + png(side)
     body = b"APIC" + struct.pack(">I", len(frame)) + b"\x00\x00" + frame
     size = len(body)

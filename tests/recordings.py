@@ -1,4 +1,4 @@
-"""Recordings for tests: something like a voice, in any container."""
+"""Voice-like recordings for tests, in any container."""
 
 import io
 
@@ -14,7 +14,7 @@ RATE = 44_100
 def sound(
     seconds: float, loudness: float = 0.5, rate: int = RATE, pitch: float = 150.0
 ) -> NDArray[np.float32]:
-    """A hum whose loudness comes and goes four times a second, as syllables do."""
+    """Return a hum whose loudness rises and falls four times a second, as syllables do."""
     time = np.arange(round(seconds * rate)) / rate
     hum = np.sin(2 * np.pi * pitch * time) + 0.5 * np.sin(2 * np.pi * 3 * pitch * time)
     shape = np.sin(2 * np.pi * 2 * time) ** 2
@@ -34,7 +34,7 @@ def wav_file(
 
 
 def container(samples: NDArray[np.float32], format_name: str, codec: str) -> bytes:
-    """Mono `samples` at RATE in any of FFmpeg's containers and codecs."""
+    """Encode mono `samples` at RATE in one of FFmpeg's containers and codecs."""
     file = io.BytesIO()
     with av.open(file, "w", format=format_name) as out:
         stream = out.add_stream(codec, rate=48_000 if codec == "libopus" else RATE)

@@ -1,4 +1,4 @@
-"""A model without weights for tests: each utterance is a tone, one chunk a step, a character a chunk."""
+"""Fake models for tests: each utterance is a tone, with one chunk per decode step and per character."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ CHUNK = (0.1 * np.sin(2 * np.pi * 441 * np.arange(SAMPLE_RATE // 100) / SAMPLE_R
 
 
 class ToneModel:
-    """`before_step` runs in each step: it may block, to hold the batch where it is, or raise."""
+    """Speaks a tone; `before_step` runs in each step and may block, to hold the batch, or raise."""
 
     def __init__(self, slots: int = 4, before_step: Callable[[], object] = lambda: None) -> None:
         self.slots = slots
@@ -21,7 +21,7 @@ class ToneModel:
         self.resets = 0
         self.closed = False
         self.most = 0
-        """Utterances that were running at the same time, at most."""
+        """Maximum number of utterances that ran at the same time."""
         self.left: dict[int, int] = {}
         self.seen: list[Utterance] = []
 
@@ -56,7 +56,7 @@ def loader(model: ToneModel) -> LoadModel:
 
 
 class Gate:
-    """Called in a step, it waits until it is opened."""
+    """Blocks a step, as `before_step`, until `open` is called."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -71,7 +71,7 @@ class Gate:
 
 
 class FatalModel(ToneModel):
-    """Calls `fault` in a step of a text with "crash" in it, once everything that runs has begun."""
+    """Calls `fault` in every eighth step while a text with "crash" in it runs."""
 
     def __init__(self, fault: Callable[[], object], slots: int = 4) -> None:
         super().__init__(slots)

@@ -1,4 +1,4 @@
-"""Samples to test with, and what is heard in them."""
+"""Test signals, and the measurement of their pitch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ def silent_samples(seconds: float) -> Samples:
 
 
 def pitch(samples: Samples, rate: int = RATE) -> float:
-    """The strongest frequency in hertz, between the bins of the spectrum."""
+    """Return the strongest frequency in Hz, interpolated between the bins of the spectrum."""
     spectrum = np.log(np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) + 1e-12)
     peak = int(spectrum.argmax())
     left, middle, right = spectrum[peak - 1 : peak + 2]

@@ -46,7 +46,7 @@ def decode(file: bytes, audio_format: AudioFormat) -> Decoded:
 def streamed(
     samples: Samples, audio_format: AudioFormat, sizes: list[int], *, whole: bool = False
 ) -> Iterator[bytes]:
-    """The bytes of each push, then those of the end."""
+    """Yield the bytes of each push, then those of `finish`."""
     encoder, start, pushes = Encoder(audio_format, RATE, whole=whole), 0, 0
     while start < len(samples):
         size = sizes[pushes % len(sizes)]
@@ -64,13 +64,13 @@ def is_the_tone(decoded: Decoded, audio_format: AudioFormat, seconds: float, her
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_a_whole_file_decodes_to_what_went_in(audio_format: AudioFormat) -> None:
+def test_a_whole_file_decodes_to_its_input(audio_format: AudioFormat) -> None:
     is_the_tone(decode(encode(tone(3), RATE, audio_format), audio_format), audio_format, 3, 440)
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("sizes", [[512], [997, 0, 1, 4410], [100_000]], ids=str)
-def test_a_stream_decodes_to_what_went_in(audio_format: AudioFormat, sizes: list[int]) -> None:
+def test_a_stream_decodes_to_its_input(audio_format: AudioFormat, sizes: list[int]) -> None:
     file = b"".join(streamed(tone(3), audio_format, sizes))
 
     is_the_tone(decode(file, audio_format), audio_format, 3, 440)
@@ -94,7 +94,7 @@ def test_a_whole_file_is_the_same_however_its_samples_come(
         ("flac", lambda file: int.from_bytes(file[18:26], "big") & 0xF_FFFF_FFFF),  # of STREAMINFO
     ],
 )
-def test_the_header_of_a_whole_file_knows_its_length(
+def test_the_header_of_a_whole_file_holds_its_length(
     audio_format: AudioFormat, length: Callable[[bytes], int]
 ) -> None:
     *_, file = streamed(tone(1), audio_format, [512], whole=True)
@@ -109,7 +109,7 @@ def test_equal_samples_make_equal_files(audio_format: AudioFormat) -> None:
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_single_samples_are_enough(audio_format: AudioFormat) -> None:
+def test_samples_may_be_pushed_one_by_one(audio_format: AudioFormat) -> None:
     samples = tone(0.2)
 
     file = b"".join(streamed(samples, audio_format, [1]))
@@ -128,14 +128,12 @@ DECODERS: dict[AudioFormat, list[str]] = {
         *("--encoding", "signed-integer", "--bits", "16", "{file}", "{decoded}"),
     ],
 }
-"""Programs that have nothing of FFmpeg's, and write a WAV file. FAAD makes two equal channels of one."""
+"""Decoders independent of FFmpeg that write a WAV file. FAAD writes mono as two equal channels."""
 
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_decoders_that_are_not_the_encoders_own_agree(
-    audio_format: AudioFormat, whole: bool, tmp_path: Path
-) -> None:
+def test_independent_decoders_agree(audio_format: AudioFormat, whole: bool, tmp_path: Path) -> None:
     program, *arguments = DECODERS[audio_format]
     if shutil.which(program) is None:
         pytest.skip(f"needs {program}")
@@ -161,7 +159,7 @@ def test_decoders_that_are_not_the_encoders_own_agree(
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_bytes_come_while_samples_are_pushed(audio_format: AudioFormat) -> None:
+def test_bytes_come_within_100_ms_of_audio(audio_format: AudioFormat) -> None:
     *pushes, end = streamed(tone(3), audio_format, [441])
     sizes = np.array([len(push) for push in pushes])
 
@@ -176,7 +174,7 @@ def test_bytes_come_while_samples_are_pushed(audio_format: AudioFormat) -> None:
     ("audio_format", "samples"),
     [("wav", 1), ("pcm", 100), ("flac", 1024), ("opus", 1024), ("aac", 2048), ("mp3", 2304)],
 )
-def test_so_many_samples_make_the_first_bytes(audio_format: AudioFormat, samples: int) -> None:
+def test_the_first_bytes_need_few_samples(audio_format: AudioFormat, samples: int) -> None:
     encoder = Encoder(audio_format, RATE)
     encoder.push(np.zeros(0, np.float32))  # the header
 
@@ -184,7 +182,7 @@ def test_so_many_samples_make_the_first_bytes(audio_format: AudioFormat, samples
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_what_is_not_yet_out_is_less_than_a_tenth_of_a_second(audio_format: AudioFormat) -> None:
+def test_the_encoder_holds_back_less_than_100_ms(audio_format: AudioFormat) -> None:
     encoder = Encoder(audio_format, RATE)
     sent = encoder.push(tone(2))
 
@@ -192,7 +190,7 @@ def test_what_is_not_yet_out_is_less_than_a_tenth_of_a_second(audio_format: Audi
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_the_codec_is_the_format_s(audio_format: AudioFormat) -> None:
+def test_each_format_has_its_codec(audio_format: AudioFormat) -> None:
     codecs = {"wav": "pcm_s16le", "mp3": "mp3float", "opus": "opus", "aac": "aac", "flac": "flac",
               "pcm": "pcm_s16le"}  # fmt: skip
 
@@ -207,7 +205,7 @@ def test_a_streamed_wav_is_a_header_and_the_samples() -> None:
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_nothing_said_is_a_file_too(audio_format: AudioFormat) -> None:
+def test_a_stream_without_samples_is_a_valid_file(audio_format: AudioFormat) -> None:
     encoder = Encoder(audio_format, RATE)
 
     file = encoder.push(np.zeros(0, np.float32)) + encoder.finish()
@@ -216,14 +214,14 @@ def test_nothing_said_is_a_file_too(audio_format: AudioFormat) -> None:
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_what_is_too_loud_is_clipped_not_wrapped(audio_format: AudioFormat) -> None:
+def test_samples_beyond_full_scale_are_clipped_not_wrapped(audio_format: AudioFormat) -> None:
     decoded = decode(encode(tone(1, amplitude=3.0), RATE, audio_format), audio_format)
 
     assert pitch(decoded.samples, decoded.rate) == pytest.approx(440, rel=0.005)
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_an_encoder_that_is_dropped_unfinished_needs_no_garbage_collector(audio_format: AudioFormat) -> None:
+def test_dropping_an_unfinished_encoder_needs_no_garbage_collector(audio_format: AudioFormat) -> None:
     gc.collect()
     gc.disable()
     try:
@@ -239,8 +237,8 @@ def test_an_encoder_that_is_dropped_unfinished_needs_no_garbage_collector(audio_
 @linux_only
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_of_the_samples_nothing_is_kept(audio_format: AudioFormat, whole: bool) -> None:
-    """A minute and a half, as floats, is 16 MB."""
+def test_the_encoder_keeps_no_samples(audio_format: AudioFormat, whole: bool) -> None:
+    """90 s of float samples take 16 MB."""
     encoder, second = Encoder(audio_format, RATE, whole=whole), tone(1)
     for _ in range(3):
         encoder.push(second)

@@ -6,13 +6,13 @@ from tests.audio.signals import RATE, Samples, silent_samples, tone
 
 
 def speech(seconds: float) -> Samples:
-    """A tone in syllables, a quarter of a second each, which dies away as a voice does."""
+    """Return a tone in syllables of 0.25 s that fades at its end, as a voice does."""
     times = np.arange(round(seconds * RATE)) / RATE
     loudness = np.sin(np.pi * times * 4) ** 2 * np.minimum(1, (seconds - times) / 0.2)
     return tone(seconds) * loudness.astype(np.float32)
 
 
-def test_speech_as_long_as_its_text_is_good() -> None:
+def test_speech_of_the_estimated_duration_has_no_faults() -> None:
     verdict = judge(speech(5), RATE, estimated_s=5)
 
     assert verdict.faults == ()
@@ -21,12 +21,12 @@ def test_speech_as_long_as_its_text_is_good() -> None:
 
 
 @pytest.mark.parametrize(("estimated_s", "faults"), [(4, ()), (8, ()), (25, ("too_short",))])
-def test_speech_too_short_for_its_text_has_lost_words(estimated_s: float, faults: tuple[str, ...]) -> None:
+def test_speech_shorter_than_its_text_is_too_short(estimated_s: float, faults: tuple[str, ...]) -> None:
     assert judge(speech(5), RATE, estimated_s).faults == faults
 
 
 @pytest.mark.parametrize(("seconds", "faults"), [(0.4, ()), (1.5, ()), (12, ("too_long",))])
-def test_a_short_word_may_take_its_time_but_not_babble(seconds: float, faults: tuple[str, ...]) -> None:
+def test_a_single_word_may_be_slow_but_not_babble(seconds: float, faults: tuple[str, ...]) -> None:
     assert judge(speech(seconds), RATE, estimated_s=0.3).faults == faults
 
 
@@ -37,7 +37,7 @@ def test_runs_at_full_scale_are_clipping() -> None:
     assert verdict.clipped_share > 0.1
 
 
-def test_single_peaks_at_full_scale_are_not() -> None:
+def test_single_peaks_at_full_scale_are_not_clipping() -> None:
     samples = speech(5)
     samples[::100] = 1.0
     samples[-RATE:] = speech(1)
@@ -46,11 +46,11 @@ def test_single_peaks_at_full_scale_are_not() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 0.001])
-def test_a_segment_in_which_nobody_speaks_is_silent(level: float) -> None:
+def test_a_segment_without_speech_is_silent(level: float) -> None:
     assert judge(np.full(5 * RATE, level, np.float32), RATE, estimated_s=5).faults == ("silent",)
 
 
-def test_a_thought_is_not_silence_but_a_lost_one_is() -> None:
+def test_a_pause_of_1_s_is_accepted_and_one_of_5_s_is_silence() -> None:
     def thinking(seconds: float) -> Samples:
         return np.concatenate([speech(3), silent_samples(seconds), speech(3)])
 
@@ -60,7 +60,7 @@ def test_a_thought_is_not_silence_but_a_lost_one_is() -> None:
     assert verdict.longest_silence_s == pytest.approx(5, abs=0.2)
 
 
-def test_a_word_that_stops_in_the_middle_is_cut_off() -> None:
+def test_speech_that_ends_at_full_level_is_cut_off() -> None:
     assert judge(tone(5), RATE, estimated_s=5).faults == ("cut_off",)
 
 

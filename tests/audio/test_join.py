@@ -5,7 +5,7 @@ from dia_server.audio.join import FADE_OUT_S, MARGIN_S, Join
 from tests.audio.signals import RATE, Samples, silent_samples, tone
 
 Segment = tuple[float, Samples]
-"""The pause before it and its samples."""
+"""Pause before a segment in seconds, and its samples."""
 
 
 def join(segments: list[Segment], size: int = 512) -> Samples:
@@ -22,7 +22,7 @@ def longest_silence(samples: Samples) -> float:
 
 
 def test_two_segments_meet_without_a_click() -> None:
-    """A click is a jump from one sample to the next: these segments end and begin at full amplitude."""
+    """These segments end and begin at a high amplitude: a click would be a jump between two samples."""
     peak = np.full(RATE // 10, 0.5, np.float32)
 
     joint = join([(0, peak), (0, -peak)])
@@ -31,14 +31,14 @@ def test_two_segments_meet_without_a_click() -> None:
     assert len(joint) == 2 * len(peak)
 
 
-def test_the_pause_between_segments_is_exact_where_they_have_no_silence() -> None:
+def test_the_pause_between_segments_without_silence_is_exact() -> None:
     joint = join([(0, tone(0.5)), (0.4, tone(0.5))])
 
     assert len(joint) == round(1.4 * RATE)
     assert longest_silence(joint) == pytest.approx(0.4, abs=0.005)
 
 
-def test_silence_around_the_segments_adds_only_its_margins_to_the_pause() -> None:
+def test_silence_around_segments_is_trimmed_to_its_margins() -> None:
     segment = np.concatenate([silent_samples(1), tone(0.5), silent_samples(2)])
 
     joint = join([(0, segment), (0.4, segment)])
@@ -80,7 +80,7 @@ def test_the_result_does_not_depend_on_the_chunks(size: int) -> None:
     assert np.array_equal(join(segments, size), join(segments, 512))
 
 
-def test_sound_is_held_for_no_longer_than_its_fade() -> None:
+def test_sound_is_held_back_only_for_the_fade() -> None:
     joint = Join(RATE)
     joint.begin(0)
 
@@ -95,5 +95,5 @@ def test_a_segment_without_a_sound_leaves_only_its_pause() -> None:
     assert len(joint) == round(0.7 * RATE)
 
 
-def test_nothing_joined_is_nothing() -> None:
+def test_joining_no_segments_is_empty() -> None:
     assert len(Join(RATE).finish()) == 0

@@ -20,7 +20,7 @@ def in_chunks(samples: Samples, speed: float, sizes: list[int]) -> Samples:
 
 @pytest.mark.parametrize("speed", SPEEDS)
 @pytest.mark.parametrize("hertz", [110.0, 440.0, 1000.0])
-def test_the_pitch_stays(speed: float, hertz: float) -> None:
+def test_the_pitch_is_unchanged(speed: float, hertz: float) -> None:
     assert pitch(change_tempo(tone(3, hertz), RATE, speed)) == pytest.approx(hertz, rel=0.01)
 
 
@@ -32,20 +32,20 @@ def test_the_length_is_exact(speed: float, length: int) -> None:
 
 @pytest.mark.parametrize("speed", SPEEDS)
 @pytest.mark.parametrize("sizes", [[512], [997, 0, 3], [20_000]], ids=str)
-def test_a_stream_is_the_whole_however_it_is_cut(speed: float, sizes: list[int]) -> None:
+def test_a_stream_equals_the_whole_whatever_its_chunks(speed: float, sizes: list[int]) -> None:
     samples = tone(1.5)
 
     assert np.array_equal(in_chunks(samples, speed, sizes), change_tempo(samples, RATE, speed))
 
 
-def test_single_samples_are_enough() -> None:
+def test_samples_may_be_pushed_one_by_one() -> None:
     samples = tone(0.2)
 
     assert np.array_equal(in_chunks(samples, 1.5, [1]), change_tempo(samples, RATE, 1.5))
 
 
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_the_stream_lags_by_less_than_three_tenths_of_a_second(speed: float) -> None:
+def test_the_stream_lags_by_less_than_300_ms(speed: float) -> None:
     samples, tempo, given = tone(5), Tempo(speed, RATE), 0
     for start in range(0, len(samples), 441):
         given += len(tempo.push(samples[start : start + 441]))
@@ -53,7 +53,7 @@ def test_the_stream_lags_by_less_than_three_tenths_of_a_second(speed: float) -> 
 
 
 @pytest.mark.parametrize("speed", [0.25, 4.0])
-def test_the_end_is_heard(speed: float) -> None:
+def test_the_end_is_kept(speed: float) -> None:
     samples = np.concatenate([silent_samples(1), tone(0.2)])
 
     slowed = change_tempo(samples, RATE, speed)
@@ -62,7 +62,7 @@ def test_the_end_is_heard(speed: float) -> None:
     assert np.sqrt(np.mean(last**2)) > 0.1
 
 
-def test_speed_one_leaves_every_sample() -> None:
+def test_speed_1_changes_no_sample() -> None:
     samples = tone(0.1)
 
     assert np.array_equal(change_tempo(samples, RATE, 1.0), samples)
@@ -71,7 +71,7 @@ def test_speed_one_leaves_every_sample() -> None:
 @linux_only
 @pytest.mark.parametrize("speed", [0.25, 1.5, 4.0])
 def test_a_long_stream_is_not_kept(speed: float) -> None:
-    """A minute and a half, as floats, is 16 MB."""
+    """90 s of float samples take 16 MB."""
     tempo, second = Tempo(speed, RATE), tone(1)
     for _ in range(3):
         tempo.push(second)

@@ -17,7 +17,7 @@ def test_a_whole_file_has_exact_sizes() -> None:
         assert opened.getnframes() == 100
 
 
-def test_a_stream_has_the_greatest_sizes_in_a_header_of_44_bytes() -> None:
+def test_the_header_of_a_stream_has_maximum_sizes() -> None:
     header = wav.header(24_000)
 
     assert len(header) == 44
@@ -25,7 +25,7 @@ def test_a_stream_has_the_greatest_sizes_in_a_header_of_44_bytes() -> None:
     assert header[36:40] == b"data"
 
 
-def test_samples_become_little_endian_16_bits_and_what_is_too_loud_is_clipped() -> None:
+def test_samples_become_clipped_little_endian_16_bit_pcm() -> None:
     pcm = wav.pcm16(np.array([0.0, 1.0, -1.0, 2.0, -2.0, 0.5], np.float32))
 
     assert struct.unpack("<6h", pcm) == (0, 32767, -32767, 32767, -32767, 16383)

@@ -14,5 +14,5 @@ from dia_server.text.pauses import passages
         ("[pause:-1s][pause:1][pause:s]", [(0, "[pause:-1s][pause:1][pause:s]")]),
     ],
 )
-def test_pauses_are_read_and_bounded(text: str, expected: list[tuple[float, str]]) -> None:
+def test_pauses_are_parsed_and_limited(text: str, expected: list[tuple[float, str]]) -> None:
     assert list(passages(text)) == expected

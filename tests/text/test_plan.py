@@ -26,33 +26,33 @@ def test_a_short_text_is_one_segment() -> None:
     assert only.estimated_s == pytest.approx(25 / 15, abs=0.1)
 
 
-def test_a_very_short_text_is_ended_and_cannot_babble() -> None:
+def test_a_very_short_text_gets_a_full_stop_and_a_low_limit() -> None:
     (only,) = planned("Hi").utterances
 
     assert (only.text, only.ending) == ("[S1] Hi", ".")
     assert only.max_tokens < 4 * 86.13
 
 
-def test_nothing_to_say_is_no_segment() -> None:
+def test_a_text_without_words_has_no_segments() -> None:
     assert planned("").utterances == ()
     assert planned("[S1] [pause:1s] [S2]").utterances == ()
 
 
-def test_a_dialogue_stays_together_and_ends_with_the_tag_of_who_is_next() -> None:
+def test_a_dialogue_stays_together_and_ends_with_the_next_speaker_s_tag() -> None:
     (only,) = planned("[S1] How are you? [S2] Fine. (laughs) [S1] Good.").utterances
 
     assert only.text + only.ending == "[S1] How are you? [S2] Fine. (laughs) [S1] Good. [S2]"
 
 
-def test_a_monologue_gets_no_second_speaker() -> None:
+def test_a_monologue_ends_without_a_tag() -> None:
     assert planned("[S2] I talk to myself.").utterances[0].ending == ""
 
 
-def test_a_tag_that_changes_nothing_goes() -> None:
+def test_a_tag_that_repeats_the_speaker_is_dropped() -> None:
     assert texts("[S1] One. [S1] Two. [S2] [S1] Three. [S2]") == ["[S1] One. Two. Three."]
 
 
-def test_what_s2_says_alone_stays_with_s2() -> None:
+def test_segments_of_s2_alone_keep_the_tag_s2() -> None:
     assert texts("[S2] I am the second. [pause:1s] Still I am.") == [
         "[S2] I am the second.",
         "[S2] Still I am.",
@@ -67,7 +67,7 @@ def test_long_turns_are_cut_between_speakers() -> None:
     assert [one.text for one in made.utterances] == [f"[S1] {first}", f"[S2] {second}"]
 
 
-def test_a_long_text_is_cut_between_sentences_into_segments_of_5_to_20_s() -> None:
+def test_a_long_text_is_cut_after_sentences_into_segments_of_5_to_20_s() -> None:
     plan = planned(" ".join(map(sentence, range(40))))
 
     assert len(plan.utterances) > 10
@@ -77,7 +77,7 @@ def test_a_long_text_is_cut_between_sentences_into_segments_of_5_to_20_s() -> No
         assert utterance.gap_s == (0 if utterance is plan.utterances[0] else 0.3)
 
 
-def test_a_sentence_too_long_is_cut_between_clauses() -> None:
+def test_a_sentence_that_is_too_long_is_cut_between_clauses() -> None:
     clause = "and then they walked on through the forest for a while"
 
     segments = texts(f"At first they waited, {', '.join([clause] * 12)}.")
@@ -86,7 +86,7 @@ def test_a_sentence_too_long_is_cut_between_clauses() -> None:
     assert all(segment.endswith(("while,", "while.")) for segment in segments)
 
 
-def test_a_clause_too_long_is_cut_between_words() -> None:
+def test_a_clause_that_is_too_long_is_cut_between_words() -> None:
     text = "word " * 200
 
     segments = texts(text)
@@ -95,7 +95,7 @@ def test_a_clause_too_long_is_cut_between_words() -> None:
     assert len(segments) < 10
 
 
-def test_a_word_too_long_is_cut_between_characters() -> None:
+def test_a_word_that_is_too_long_is_cut_between_characters() -> None:
     family = "👩‍👩‍👧"
 
     segments = texts(family * 200)
@@ -118,7 +118,7 @@ def test_pauses_lie_between_segments_and_around_the_whole() -> None:
 
 
 @pytest.mark.parametrize("speed", [0.5, 1.0, 4.0])
-def test_speed_changes_what_is_said_and_not_the_pauses_that_are_asked_for(speed: float) -> None:
+def test_speed_changes_speech_and_gaps_but_not_pause_markup(speed: float) -> None:
     plan = planned(f"{' '.join(map(sentence, range(10)))} [pause:2s] The end.")
 
     assert plan.pauses_s == 2
@@ -130,24 +130,24 @@ def test_a_speaker_named_before_a_pause_speaks_after_it() -> None:
     assert texts("[S1] One. [S2] [pause:1s] Two.") == ["[S1] One.", "[S2] Two."]
 
 
-def test_what_is_no_pause_is_read() -> None:
+def test_malformed_pause_markup_is_spoken() -> None:
     assert texts("[pause:soon] [pause:1]") == ["[S1] [pause:soon] [pause:1]"]
 
 
-def test_many_short_turns_are_shared_out() -> None:
+def test_many_short_turns_are_spread_over_the_segments() -> None:
     plan = planned(" ".join(f"[S{1 + n % 2}] Is this a turn of about two seconds?" for n in range(20)))
 
     assert all(2 <= utterance.text.count("[S") <= 5 for utterance in plan.utterances)
 
 
-def test_without_a_prompt_the_first_segment_leaves_room_for_itself_as_the_prompt_of_the_others() -> None:
+def test_without_a_prompt_the_other_segments_leave_room_for_the_anchor() -> None:
     first, *others = planned(" ".join(map(sentence, range(40)))).utterances
 
     assert 5 <= first.estimated_s <= 10
     assert first.max_tokens + max(other.max_tokens for other in others) <= 3072
 
 
-def test_without_a_prompt_the_first_segment_has_both_speakers_if_it_can() -> None:
+def test_without_a_prompt_the_anchor_has_both_speakers_if_possible() -> None:
     plan = planned(f"[S1] {sentence(1)} [S2] {' '.join(map(sentence, range(2, 20)))}")
 
     assert "[S1]" in plan.utterances[0].text
@@ -159,7 +159,7 @@ def dialogue(turns: int) -> str:
 
 
 @pytest.mark.parametrize("transcript", ["[S1] Hello.", "[S2] Hello."])
-def test_who_is_not_in_the_prompt_is_heard_in_a_first_segment_that_the_others_follow(transcript: str) -> None:
+def test_an_anchor_includes_the_speaker_missing_from_the_prompt(transcript: str) -> None:
     plan = planned(dialogue(12), transcript, prompt_frames=430)
 
     assert plan.anchored
@@ -177,16 +177,14 @@ def test_who_is_not_in_the_prompt_is_heard_in_a_first_segment_that_the_others_fo
         ("[S1] Hello.", f"{sentence(1) * 5} [S2] I am heard but once. [S1] {sentence(2) * 5}"),
     ],
 )
-def test_segments_side_by_side_need_no_more_than_a_prompt_that_lets_all_be_heard(
-    transcript: str, text: str
-) -> None:
+def test_no_anchor_is_planned_where_the_prompt_suffices(transcript: str, text: str) -> None:
     plan = planned(text, transcript, prompt_frames=430)
 
     assert len(plan.utterances) > 2
     assert not plan.anchored
 
 
-def test_a_long_prompt_leaves_no_room_for_a_first_segment_that_the_others_follow() -> None:
+def test_a_long_prompt_leaves_no_room_for_an_anchor() -> None:
     assert planned(dialogue(12), "[S1] Hello.", prompt_frames=1000).anchored
     assert not planned(dialogue(12), "[S1] Hello.", prompt_frames=1600).anchored
 
@@ -201,7 +199,7 @@ def test_a_long_prompt_makes_short_segments() -> None:
 
 
 @pytest.mark.parametrize(("transcript", "frames"), [("x", 2900), ("x" * 1000, 500)])
-def test_a_prompt_that_leaves_no_room_is_refused(transcript: str, frames: int) -> None:
+def test_a_prompt_that_leaves_no_room_for_speech_is_refused(transcript: str, frames: int) -> None:
     with pytest.raises(Invalid, match="leaves no room"):
         planned("Hello", transcript=transcript, prompt_frames=frames)
 
@@ -209,13 +207,13 @@ def test_a_prompt_that_leaves_no_room_is_refused(transcript: str, frames: int) -
 @pytest.mark.parametrize(
     "text", [".", "a", "a ", "a. ", '."', "\u0301", "[S1] a [S2] b ", "[pause:1s] a ", "("]
 )
-def test_the_longest_text_takes_no_longer_than_its_length(text: str) -> None:
-    """A step that looked at all of the text again for each part would take minutes."""
+def test_planning_time_is_linear_in_the_text(text: str) -> None:
+    """A step quadratic in the text would take minutes."""
     assert len(planned(text * (100_000 // len(text))).utterances) > 100
 
 
 @pytest.mark.parametrize("text", ["[S1] {} [S2] you", "[S2] {}", "[S1] I [S2] {} [S1] you"])
-def test_a_segment_may_be_full_to_the_last_byte_but_no_further(text: str) -> None:
+def test_a_segment_uses_the_budget_to_the_last_byte_and_no_more(text: str) -> None:
     transcript = "[S1] " + "x" * 957  # 959 bytes and a space leave 64
     most = 0
     for length in range(1, 80):

@@ -1,4 +1,4 @@
-"""What holds for the plan of any text, from what a client sends to the segments: 10,000 random ones."""
+"""Properties of the plan of any text, checked on 10,000 random ones."""
 
 import random
 import re
@@ -20,10 +20,10 @@ MARKUP = re.compile(
     rf"|\[\**p\**a\**u\**s\**e\**:{SPACE}{DIGITS}(?:\.\**{DIGITS})?{SPACE}(?:m\**)?s\**\]",
     re.IGNORECASE,
 )
-"""In what a client sends: asterisks count for nothing, wherever they stand."""
+"""Markup as a client may send it: asterisks are ignored wherever they stand."""
 
 CLOSING = re.compile(r"[。、—”」)\]\"']")
-"""Behind these a text may be cut although no space follows."""
+"""Characters after which a text may be cut although no space follows."""
 
 FRAGMENTS = [
     *("[S1]", "[S2]", "[s1]", "[S3]", "[S", "1]"),
@@ -44,7 +44,7 @@ quick = settings(
 
 
 def random_text(seed: int, most: int) -> str:
-    """Far longer than hypothesis likes to draw."""
+    """Return a text far longer than Hypothesis draws by itself."""
     chance = random.Random(seed)
     fragments = chance.sample(FRAGMENTS, k=chance.randint(1, 12))
     space = chance.choice(["", " ", " ", "\n"])
@@ -53,14 +53,14 @@ def random_text(seed: int, most: int) -> str:
 
 @cache
 def is_said(character: str) -> bool:
-    """A visible character, or one that belongs to one: but for asterisks, that is what clients want said."""
+    """Return whether `character` is visible or part of a visible one; asterisks are not spoken."""
     return not (
         character.isspace() or character in "*\ufeff" or unicodedata.category(character) in {"Cc", "Cs"}
     )
 
 
 def characters_by_speaker(text: str, markup: re.Pattern[str]) -> list[tuple[str, str]]:
-    """Each character with who says it; what is `markup` is not said, and who is not named is S1."""
+    """Return each spoken character with its speaker, without `markup`; the first speaker is S1."""
     said, at, speaker = [], 0, "1"
     for mark in [*markup.finditer(text), None]:
         said += [(speaker, one) for one in text[at : mark.start() if mark else None] if is_said(one)]
@@ -84,17 +84,17 @@ def check(text: str, transcript: str, prompt_frames: int) -> None:
 
 
 def check_words(text: str, made: Plan) -> None:
-    """Of what a client sent nothing is lost, nothing said twice, nothing said by another, and words stay
-    whole if they fit."""
+    """Check that no character is lost, repeated or given to another speaker, and that words stay whole if
+    they fit."""
     if not any(is_said(one) and unicodedata.category(one) != "Cf" for one in MARKUP.sub("", text)):
-        assert not made.utterances  # a joiner of nothing
+        assert not made.utterances  # only invisible characters
         return
     segments = [utterance.text for utterance in made.utterances]
     assert [
         one for segment in segments for one in characters_by_speaker(segment, TAG)
     ] == characters_by_speaker(text, MARKUP)
     words = "".join(one if is_said(one) else " " for one in MARKUP.sub(" ", text) if one != "*").split()
-    if max(map(len, words), default=0) < 8:  # beside any prompt there is room for seven emoji
+    if max(map(len, words), default=0) < 8:  # any prompt leaves room for seven emoji
         said = " ".join(TAG.sub(" ", segment) for segment in segments)
         assert CLOSING.sub(r"\g<0> ", said).split() == CLOSING.sub(r"\g<0> ", " ".join(words)).split()
 
@@ -125,24 +125,24 @@ def check_budget(made: Plan, transcript: str, prompt_frames: int) -> None:
 
 @quick
 @given(st.text(max_size=200))
-def test_any_unicode(text: str) -> None:
+def test_plan_of_any_unicode(text: str) -> None:
     check(text, "", 0)
 
 
 @quick
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=25), st.sampled_from(["", " "]))
-def test_any_mix_of_what_is_hard(fragments: list[str], space: str) -> None:
+def test_plan_of_any_mix_of_hard_fragments(fragments: list[str], space: str) -> None:
     check(space.join(fragments), "", 0)
 
 
 @quick
 @given(st.integers(0, 2**32), st.sampled_from([15, 15, 200]))
-def test_any_long_text(seed: int, most: int) -> None:
+def test_plan_of_any_long_text(seed: int, most: int) -> None:
     check(random_text(seed, most), "", 0)
 
 
 @quick
 @given(st.integers(0, 2**32), st.integers(1, 957) | st.integers(940, 957), st.integers(43, 2700))
-def test_any_voice_prompt(seed: int, transcript_bytes: int, frames: int) -> None:
-    """Often with hardly a byte to spare."""
+def test_plan_beside_any_voice_prompt(seed: int, transcript_bytes: int, frames: int) -> None:
+    """The prompt often leaves hardly a byte to spare."""
     check(random_text(seed, 40), "[S1] " + "x" * transcript_bytes, frames)

@@ -1,4 +1,4 @@
-"""The bar `|` is where a cut is expected."""
+"""Cuts of a text; in the examples, `|` marks an expected cut."""
 
 # ruff: noqa: RUF001 - quotes and punctuation of other scripts are meant
 
@@ -53,7 +53,7 @@ def test_clauses(text: str) -> None:
     assert "|".join(clauses(text.replace("|", ""))) == text
 
 
-def test_words_keep_the_space_behind_them() -> None:
+def test_words_keep_the_space_after_them() -> None:
     assert words("one two  three ") == ["one ", "two  ", "three "]
 
 
@@ -72,7 +72,7 @@ CLUSTERS = [
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(st.lists(st.sampled_from(CLUSTERS)))
-def test_real_clusters_are_never_cut(clusters: list[str]) -> None:
+def test_real_grapheme_clusters_are_never_cut(clusters: list[str]) -> None:
     assert characters("".join(clusters)) == clusters
 
 
@@ -90,13 +90,13 @@ def test_real_clusters_are_never_cut(clusters: list[str]) -> None:
         "မြ|န်|မာ|ဘာ|သာ",
     ],
 )
-def test_characters_as_readers_see_them(text: str) -> None:
+def test_characters_are_grapheme_clusters(text: str) -> None:
     assert "|".join(characters(text.replace("|", ""))) == text
 
 
-def test_a_space_is_no_character() -> None:
+def test_a_space_belongs_to_the_character_before_it() -> None:
     assert characters("a b" + "\u0301" * 20 + " c ") == ["a ", "b" + "\u0301" * 13, "\u0301" * 7 + " ", "c "]
 
 
-def test_a_heap_of_accents_is_cut_all_the_same() -> None:
+def test_a_cluster_that_is_too_long_is_cut() -> None:
     assert max(map(len, characters("e" + "\u0301" * 1000))) == 14

@@ -22,9 +22,9 @@ from dia_server.text.word_errors import word_error_rate
         ("3 cats", "three cats", 0.5),
     ],
 )
-def test_the_rate_is_that_of_wrong_words(text: str, transcript: str, rate: float) -> None:
+def test_word_error_rate_counts_wrong_words(text: str, transcript: str, rate: float) -> None:
     assert word_error_rate(text, transcript) == pytest.approx(rate)
 
 
-def test_a_whole_text_takes_no_time() -> None:
+def test_a_whole_text_is_compared_quickly() -> None:
     assert word_error_rate("word " * 400, "words " * 800) == 2
