@@ -3,6 +3,8 @@
 Two servers on one database would requeue each other's running jobs; two servers with separate databases on
 one outputs folder would delete each other's results as orphans. The operating system releases the locks
 when the process ends, even after SIGKILL.
+
+Hand-written because the filelock package raises in read-only folders, where no lock is needed.
 """
 
 import errno

@@ -6,6 +6,9 @@ that has the real one. Only messages cross: utterances, chunks (NumPy arrays) an
 the parent needs no torch.
 
     engine = Engine("dia", in_worker(partial(load_dia, device="cuda:1")), max_waiting=32)
+
+Plain pipes instead of multiprocessing's managers or ZeroMQ: there is one child per model, messages stay in
+order, and a crash of the child closes the pipe.
 """
 
 import logging

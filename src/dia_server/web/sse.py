@@ -1,4 +1,8 @@
-"""OpenAI's server-sent events of speech."""
+"""OpenAI's server-sent events of speech.
+
+Hand-written because OpenAI's events are bare `data:` lines, without the names and ids that Litestar's
+ServerSentEvent is for.
+"""
 
 from base64 import b64encode
 from collections.abc import AsyncIterator

@@ -33,6 +33,7 @@ class PromptCache:
         self._background = BackgroundStream(device, "prompts")
         self._encoding: dict[str, Future[Tensor]] = {}
         self._kept: OrderedDict[Key, Tensor] = OrderedDict()
+        """Least recently used first; limited by bytes, so little would be left for cachetools to do."""
         self.bytes = 0
 
     def codes(self, prompt: VoicePrompt) -> Future[Tensor]:

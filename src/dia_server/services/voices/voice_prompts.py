@@ -29,7 +29,7 @@ class VoicePrompts:
         self._folder = folder
         self._cache_size = cache_size
         self._cache: OrderedDict[str, Samples] = OrderedDict()
-        """Samples by digest, least recently used first."""
+        """Samples by digest, least recently used first; an LRU cache of three lines needs no cachetools."""
 
     def snapshot(self, voice: Voice, second: Voice | None = None) -> VoiceSnapshot:
         """Return `voice`, and `second` for the speaker [S2], with the digests of their current recordings."""
