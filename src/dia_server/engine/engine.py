@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from dia_server.engine.generation import Generation
 from dia_server.engine.queue import FairQueue
+from dia_server.engine.readiness import LOADING_RETRY_S, require_ready
 from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance, Work
 from dia_server.errors import ModelNotLoaded, Overloaded, ServerError
 
@@ -32,7 +33,6 @@ NEWCOMER_SLOTS = 2
 a single user too much (a quarter of four); there a newcomer gets the next slot that becomes free."""
 
 OVERLOADED_RETRY_S = 2
-LOADING_RETRY_S = 5
 
 
 class Engine:
@@ -118,12 +118,7 @@ class Engine:
 
         What is made in the `background` lets others go first, yet never waits for ever.
         """
-        if self.error is not None:
-            raise load_failure(self.name, self.error)
-        if not self.ready:
-            raise ModelNotLoaded(
-                f"The {self.name} engine is still loading ({self.loaded:.0%})", retry_after=LOADING_RETRY_S
-            )
+        require_ready(self)
         generation = Generation(utterance, self._cancel, background=background, on_end=self._on_end)
         with self._wake:
             if self._stopping or not self.ready:
@@ -338,11 +333,6 @@ class Engine:
         assert self._loop is not None
         if events:
             self._loop.call_soon_threadsafe(_put_all, events)
-
-
-def load_failure(name: EngineName, error: Exception) -> ModelNotLoaded:
-    """`error` as requests are told it that need the engine."""
-    return ModelNotLoaded(f"The {name} engine could not be loaded: {error} (POST /model/load tries again)")
 
 
 def _answerable(error: Exception) -> Exception:

@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, GpuMode
 from dia_server.services.jobs.service import JobStatus as JobState
-from dia_server.services.server.status import EngineName
+from dia_server.services.server.status import EngineName, State
 from dia_server.services.speech.service import AudioFormat, Role
 from dia_server.services.voices.ids import ID
 from dia_server.services.voices.service import Speaker
@@ -170,9 +170,7 @@ class AudioModels(Struct):
 
 
 class Health(Struct, kw_only=True):
-    status: Annotated[
-        Literal["healthy", "loading", "unhealthy"], Meta(description="Whether speech can be made now")
-    ]
+    status: Annotated[State, Meta(description="Whether speech can be made now")]
     version: str
     model_loaded: bool
     gpu_available: bool

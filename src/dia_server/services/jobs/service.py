@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dia_server.engine.engine import load_failure
 from dia_server.engine.pool import AnyEngine
+from dia_server.engine.readiness import require_loadable
 from dia_server.errors import JobNotComplete, NotFound, ServerError
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import Job as Job
@@ -68,8 +68,7 @@ class JobService:
         return await asyncio.shield(begin())
 
     async def _add(self, request: SpeechRequest, status: JobStatus) -> Job:
-        if self._engine.error is not None:
-            raise load_failure(self._engine.name, self._engine.error)
+        require_loadable(self._engine)
         return await self._store.add(*await self._speech.accept(request), status)
 
     async def get(self, job_id: str) -> Job:

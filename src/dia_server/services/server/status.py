@@ -2,11 +2,11 @@
 
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 from dia_server.db.engine import Database
-from dia_server.engine.engine import LOADING_RETRY_S, load_failure
 from dia_server.engine.pool import AnyEngine
+from dia_server.engine.readiness import State as State
+from dia_server.engine.readiness import require_ready, state_of
 from dia_server.engine.types import EngineName as EngineName
 from dia_server.errors import ModelNotLoaded
 from dia_server.services.server.shutdown import Shutdown
@@ -14,7 +14,7 @@ from dia_server.services.server.shutdown import Shutdown
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    status: Literal["healthy", "loading", "unhealthy"]
+    status: State
     model_loaded: bool
     gpu_count: int
     worker_count: int
@@ -49,11 +49,8 @@ class StatusService:
 
     def status(self) -> Status:
         engine = self._engine
-        status: Literal["healthy", "loading", "unhealthy"] = "healthy" if engine.ready else "loading"
-        if engine.error is not None:
-            status = "unhealthy"
         return Status(
-            status=status,
+            status=state_of(engine),
             model_loaded=engine.ready,
             gpu_count=self._gpu_count,
             worker_count=engine.worker_count,
@@ -75,13 +72,7 @@ class StatusService:
     async def require_ready(self) -> None:
         """Raise ModelNotLoaded if no speech can be generated, StorageUnavailable if jobs cannot be stored."""
         self._require_service()
-        if (error := self._engine.error) is not None:
-            raise load_failure(self._engine.name, error)
-        if not self._engine.ready:
-            loaded = f"{self._engine.loaded:.0%}"
-            raise ModelNotLoaded(
-                f"The {self._engine.name} engine is still loading ({loaded})", retry_after=LOADING_RETRY_S
-            )
+        require_ready(self._engine)
         await self._database.require_writable()
 
     def _require_service(self) -> None:

@@ -39,11 +39,18 @@ export const health = new (class extends EventTarget {
 
   #tell(now) {
     this.now = now;
-    this.#poll.ms = now?.status === "loading" ? EVERY_LOADING : EVERY;
+    this.#poll.ms = now && modelState(now) === "loading" ? EVERY_LOADING : EVERY;
     banner(now);
     this.dispatchEvent(new Event("change"));
   }
 })();
+
+/** What the model does: "failed", "loading", "resting" (unloaded for want of work) or "loaded". */
+export function modelState({ status, loading }) {
+  if (status === "unhealthy") return "failed";
+  if (status === "loading") return "loading";
+  return loading === 0 ? "resting" : "loaded";
+}
 
 function banner(now) {
   const [title, words, bad] = told(now);
@@ -62,9 +69,10 @@ function banner(now) {
 
 function told(now) {
   if (!now) return ["The server does not answer.", "Is it still running? This page tries again by itself.", true];
-  if (now.status === "loading") return ["The model is being loaded:", `${now.loading} %.`, false];
-  if (now.status === "unhealthy") return ["The model could not be loaded.", now.error ?? "The server’s log has the cause.", true];
-  if (now.loading === 0) {
+  const model = modelState(now);
+  if (model === "loading") return ["The model is being loaded:", `${now.loading} %.`, false];
+  if (model === "failed") return ["The model could not be loaded.", now.error ?? "The server’s log has the cause.", true];
+  if (model === "resting") {
     return ["The model is resting.", "It left the memory after a while without work. The next request loads it first, which takes a moment.", false];
   }
   if (now.engine === "preview") {

@@ -4,7 +4,7 @@ import { get, unknown } from "./api.js";
 import { Chart } from "./chart.js";
 import { Config } from "./config.js";
 import { h, trouble } from "./dom.js";
-import { health } from "./health.js";
+import { health, modelState } from "./health.js";
 import { Poll } from "./poll.js";
 
 const EVERY = 2000; // ms
@@ -80,10 +80,9 @@ function drawHealth() {
   });
 }
 
-function model({ status, loading }) {
-  if (status === "unhealthy") return "not loaded";
-  if (loading === 0 && status === "healthy") return "resting, loaded when needed";
-  return loading < 100 ? `${loading} % loaded` : "loaded";
+function model(now) {
+  const words = { failed: "not loaded", resting: "resting, loaded when needed" };
+  return words[modelState(now)] ?? (now.loading < 100 ? `${now.loading} % loaded` : "loaded");
 }
 
 function drawStats({ requests, performance: speed, resources }) {
