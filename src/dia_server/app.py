@@ -40,6 +40,7 @@ from dia_server.web.middleware.request_metrics import RequestMetrics
 from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
 from dia_server.web.requests.json_request import MAX_BODY, JSONRequest
 from dia_server.web.requests.nul import NoNulInPath
+from dia_server.web.route_options import LimitName
 
 CONTROLLERS = [
     SpeechController,
@@ -90,7 +91,7 @@ def create_app(
 
 
 def build_rate_limit(conf: Settings, client_address: ClientAddress) -> RateLimit:
-    limits = {
+    limits: dict[LimitName, int] = {
         "generate": conf.rate_limit_generate,
         "upload": conf.rate_limit_upload,
         "jobs": conf.rate_limit_jobs,

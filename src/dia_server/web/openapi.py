@@ -1,9 +1,8 @@
 """The OpenAPI description: what Litestar generates, with what it leaves out or gets wrong put right.
 
 Litestar drops limits on optional fields and documents an error body of its own. So every component is
-written anew by msgspec, which also does the decoding, and errors are taken from the handlers'
-`opt={"errors": ...}`, answers with audio from `opt={"audio": True}`, those that may be a job in its place
-from `opt={"accepted": True}`.
+written anew by msgspec, which also does the decoding, and errors, audio, jobs and events as responses are
+taken from the handlers' route options.
 """
 
 import inspect
@@ -22,6 +21,7 @@ from litestar.types import ControllerRouterHandler
 from dia_server import __version__
 from dia_server.services.speech.service import MEDIA_TYPES
 from dia_server.web import schemas, websocket_messages
+from dia_server.web.route_options import options_of
 
 Json = dict[str, Any]
 
@@ -58,20 +58,21 @@ def document(
         if (data := handler.parsed_data_field) and data.has_default:
             operation["requestBody"]["required"] = False
         responses = {code: answer for code, answer in operation["responses"].items() if code < "400"}
-        if handler.opt.get("audio"):
+        options = options_of(handler)
+        if options.get("audio"):
             responses["200"] = _audio()
-        if handler.opt.get("accepted"):
+        if options.get("accepted"):
             responses["200"]["content"]["application/json"] = {
                 "schema": {"$ref": "#/components/schemas/JobAccepted"}
             }
-        if handler.opt.get("events"):
+        if options.get("events"):
             responses["200"]["content"]["text/event-stream"] = {}  # no schema says what events are
-        statuses = {*handler.opt.get("errors", ())}
+        statuses = {*options.get("errors", ())}
         if 413 in statuses:  # has a body, which may arrive too slowly
             statuses.add(408)
         if any("{" in path for path in handler.paths):  # a path may hold a NUL character
             statuses.add(400)
-        if not handler.opt.get("public"):
+        if not options.get("public"):
             statuses.add(401)
             operation["security"] = [{}, {"key": []}]
         openai = any(path.startswith("/v1/") for path in handler.paths)
@@ -125,7 +126,7 @@ def _headers(handler: HTTPRouteHandler, status: int) -> Json:
         "X-Request-ID": _header("Names the request in the server's log", "string"),
         "X-Engine": _header("What speaks: dia, or preview", "string"),
     }
-    if handler.opt.get("rate_limit"):
+    if "rate_limit" in options_of(handler):
         headers |= {
             "X-RateLimit-Limit": _header("Requests a minute, where they are limited", "integer"),
             "X-RateLimit-Remaining": _header("Requests left in this minute", "integer"),

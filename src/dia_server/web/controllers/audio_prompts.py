@@ -19,6 +19,7 @@ from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.web.middleware.client_address import ClientAddress
 from dia_server.web.requests import upload
 from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
+from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     MAX_TRANSCRIPT,
     AudioPrompt,
@@ -76,7 +77,7 @@ class PromptController(Controller):
         status_code=200,
         request_max_body_size=MAX_AUDIO,
         operation_class=UploadOperation,
-        opt={"rate_limit": "upload", "errors": (400, 409, 413, 415, 422, 429, 500, 503)},
+        opt=route_options(rate_limit="upload", errors=(400, 409, 413, 415, 422, 429, 500, 503)),
     )
     async def upload_audio_prompt(
         self,
@@ -141,7 +142,7 @@ class PromptController(Controller):
             [_metadata(prompt, transcript_service) for prompt in prompt_service.all.values()]
         )
 
-    @get("/metadata/{prompt_id:str}", opt={"errors": (404,)})
+    @get("/metadata/{prompt_id:str}", opt=route_options(errors=(404,)))
     async def get_audio_prompt_metadata(
         self,
         prompt_id: FromPath[str],
@@ -151,7 +152,7 @@ class PromptController(Controller):
         """Get all that is known of one audio prompt."""
         return _metadata(prompt_service.get(prompt_id), transcript_service)
 
-    @get("/{prompt_id:str}/audio", media_type="audio/wav", opt={"errors": (404,)})
+    @get("/{prompt_id:str}/audio", media_type="audio/wav", opt=route_options(errors=(404,)))
     async def get_audio_prompt(
         self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
     ) -> Stream:
@@ -159,7 +160,7 @@ class PromptController(Controller):
         size, audio = await prompt_service.recording(prompt_id)
         return Stream(audio, headers={"Content-Length": str(size)})
 
-    @delete("/{prompt_id:str}", status_code=200, opt={"errors": (404, 409, 503)})
+    @delete("/{prompt_id:str}", status_code=200, opt=route_options(errors=(404, 409, 503)))
     async def delete_audio_prompt(
         self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
     ) -> AudioPromptDeleted:
@@ -167,7 +168,7 @@ class PromptController(Controller):
         await prompt_service.delete(prompt_id)
         return AudioPromptDeleted(f"Audio prompt '{prompt_id}' deleted", prompt_id)
 
-    @post("/discover", status_code=200, opt={"errors": (400, 413, 415, 422, 503)})
+    @post("/discover", status_code=200, opt=route_options(errors=(400, 413, 415, 422, 503)))
     async def discover_audio_prompts(
         self,
         transcript_service: NamedDependency[TranscriptService],

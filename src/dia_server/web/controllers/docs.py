@@ -20,6 +20,7 @@ from dia_server.vocabulary import SOUND_PATTERN, SOUNDS
 from dia_server.web import openapi
 from dia_server.web.content_security import policy
 from dia_server.web.middleware.not_modified import NotModified
+from dia_server.web.route_options import route_options
 from dia_server.web.slices import SlicedResponse
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -66,7 +67,7 @@ def docs_router(
         route_handlers=[studio, swagger, redoc, openapi_json, vocabulary, asset],
         include_in_schema=False,
         middleware=[NotModified()],
-        opt={"public": True},
+        opt=route_options(public=True),
     )
 
 

@@ -9,6 +9,7 @@ from litestar.response import Stream
 
 from dia_server.services.jobs.service import Job, JobListItem, JobService, JobStatus
 from dia_server.web.audio_headers import generation_headers
+from dia_server.web.route_options import route_options
 from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
 
 MAX_LIMIT = 1000
@@ -20,21 +21,21 @@ Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Most jobs
 class JobController(Controller):
     path = "/jobs"
     tags = ["Jobs"]
-    opt = {"rate_limit": "jobs"}
+    opt = route_options(rate_limit="jobs")
 
-    @get("", opt={"errors": (422, 429, 503)})
+    @get("", opt=route_options(errors=(422, 429, 503)))
     async def list_jobs(
         self, job_service: NamedDependency[JobService], status: StatusFilter = None, limit: Limit = 50
     ) -> Jobs:
         """List jobs, the newest first."""
         return Jobs([_summary(item) for item in await job_service.newest(status, limit)])
 
-    @get("/{job_id:str}", opt={"errors": (404, 429, 503)})
+    @get("/{job_id:str}", opt=route_options(errors=(404, 429, 503)))
     async def get_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobDetails:
         """Tell how far a job is."""
         return _details(await job_service.get(job_id))
 
-    @get("/{job_id:str}/result", opt={"errors": (404, 409, 429, 503), "audio": True})
+    @get("/{job_id:str}/result", opt=route_options(errors=(404, 409, 429, 503), audio=True))
     async def get_job_result(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> Stream:
         """Download the audio of a completed job."""
         result = await job_service.result(job_id)
@@ -46,7 +47,7 @@ class JobController(Controller):
         headers |= generation_headers(_seed(job), job.retries, job.faults)
         return Stream(result.audio, media_type=result.media_type, headers=headers)
 
-    @delete("/{job_id:str}", status_code=200, opt={"errors": (404, 429, 503)})
+    @delete("/{job_id:str}", status_code=200, opt=route_options(errors=(404, 429, 503)))
     async def delete_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobRemoved:
         """Cancel a job that is not finished, or delete one that is, with its result."""
         done = await job_service.remove(job_id)

@@ -6,18 +6,19 @@ from litestar.di import NamedDependency
 from dia_server.services.server import metrics
 from dia_server.services.server.metrics import Metrics
 from dia_server.services.server.status import StatusService
+from dia_server.web.route_options import route_options
 from dia_server.web.schemas import Probe
 
 
 class MonitoringController(Controller):
     tags = ["Server"]
 
-    @get("/health/live", opt={"public": True})
+    @get("/health/live", opt=route_options(public=True))
     async def live(self) -> Probe:
         """Answer 200 as long as the server answers at all: restart it where this fails."""
         return Probe("alive")
 
-    @get("/health/ready", opt={"public": True, "errors": (503,)})
+    @get("/health/ready", opt=route_options(public=True, errors=(503,)))
     async def ready(self, status_service: NamedDependency[StatusService]) -> Probe:
         """Answer 200 while speech can be made and jobs kept, else 503: send requests elsewhere meanwhile."""
         await status_service.require_ready()

@@ -6,6 +6,7 @@ from litestar.params import FromPath
 
 from dia_server.errors import NotFound
 from dia_server.services.voices.service import VoiceService
+from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     AudioModel,
     AudioModels,
@@ -29,7 +30,7 @@ class OpenAIController(Controller):
         """List the models: there is one."""
         return Models(data=[DIA])
 
-    @get("/v1/models/{model:str}", opt={"errors": (404,)})
+    @get("/v1/models/{model:str}", opt=route_options(errors=(404,)))
     async def get_model(self, model: FromPath[str]) -> Model:
         """Describe a model."""
         if model != DIA.id:

@@ -11,6 +11,7 @@ from dia_server import __version__
 from dia_server.services.config import ConfigService
 from dia_server.services.server.stats import StatsService
 from dia_server.services.server.status import StatusService
+from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     Config,
     ConfigUpdate,
@@ -27,12 +28,12 @@ LOAD_ROUTE = "/model/load"
 class ServerController(Controller):
     tags = ["Server"]
 
-    @get("/health", opt={"public": True})
+    @get("/health", opt=route_options(public=True))
     async def health(self, status_service: NamedDependency[StatusService]) -> Health:
         """Tell how the server is; the answer is 200 as long as it answers at all."""
         return _health(status_service)
 
-    @post(LOAD_ROUTE, status_code=202, opt={"errors": (503,)})
+    @post(LOAD_ROUTE, status_code=202, opt=route_options(errors=(503,)))
     async def load_model(self, status_service: NamedDependency[StatusService]) -> Health:
         """Begin to load the model again where that has failed; /health tells how far it is."""
         status_service.load()
@@ -43,7 +44,7 @@ class ServerController(Controller):
         """Get the configuration."""
         return _config(config_service)
 
-    @put("/config", opt={"errors": (400, 403, 413, 415, 422, 503)})
+    @put("/config", opt=route_options(errors=(400, 403, 413, 415, 422, 503)))
     async def update_config(
         self, data: JSONBody[ConfigUpdate], config_service: NamedDependency[ConfigService]
     ) -> Config:
@@ -52,7 +53,7 @@ class ServerController(Controller):
         await config_service.update({name: value for name, value in changes if value is not msgspec.UNSET})
         return _config(config_service)
 
-    @delete("/config/{name:str}", status_code=200, opt={"errors": (403, 404, 503)})
+    @delete("/config/{name:str}", status_code=200, opt=route_options(errors=(403, 404, 503)))
     async def give_up_config_value(
         self, name: FromPath[str], config_service: NamedDependency[ConfigService]
     ) -> Config:
@@ -60,7 +61,7 @@ class ServerController(Controller):
         await config_service.reset(name)
         return _config(config_service)
 
-    @get("/stats", opt={"errors": (503,)})
+    @get("/stats", opt=route_options(errors=(503,)))
     async def get_stats(self, stats_service: NamedDependency[StatsService]) -> Stats:
         """Tell what has been done since the database was made, and how busy the machine is."""
         now = await stats_service.stats()

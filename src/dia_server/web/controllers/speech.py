@@ -16,6 +16,7 @@ from dia_server.services.speech.service import Speech, SpeechService, Streamed
 from dia_server.web import sse
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.requests.disconnect import cancel_on_disconnect
+from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     GenerateRequest,
     JobAccepted,
@@ -36,9 +37,9 @@ ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
 
 class SpeechController(Controller):
     tags = ["Speech"]
-    opt = {"rate_limit": "generate", "errors": ERRORS, "audio": True}
+    opt = route_options(rate_limit="generate", errors=ERRORS, audio=True)
 
-    @post("/generate", status_code=200, opt={"accepted": True})
+    @post("/generate", status_code=200, opt=route_options(accepted=True))
     async def generate(
         self,
         request: Request[Any, Any, Any],
@@ -57,7 +58,7 @@ class SpeechController(Controller):
             return _stream(await cancel_on_disconnect(request, speech_service.stream(wanted, client)))
         return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client)))
 
-    @post("/v1/audio/speech", status_code=200, opt={"events": True})
+    @post("/v1/audio/speech", status_code=200, opt=route_options(events=True))
     async def create_speech(
         self,
         request: Request[Any, Any, Any],
@@ -89,7 +90,7 @@ class SpeechController(Controller):
     @post(
         "/plan",
         status_code=200,
-        opt={"rate_limit": "plan", "audio": False, "errors": (400, 404, 413, 415, 422, 429)},
+        opt=route_options(rate_limit="plan", audio=False, errors=(400, 404, 413, 415, 422, 429)),
     )
     async def plan(
         self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]

@@ -7,6 +7,7 @@ from litestar.params import FromPath, JSONBody
 
 from dia_server.services.voices import service as voices
 from dia_server.services.voices.service import VoiceService
+from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     Voice,
     VoiceMapping,
@@ -33,7 +34,7 @@ class VoiceController(Controller):
             for voice_id, voice in voice_service.all.items()
         }
 
-    @post("/voice_mappings", status_code=200, opt={"errors": (400, 413, 415, 422, 503)})
+    @post("/voice_mappings", status_code=200, opt=route_options(errors=(400, 413, 415, 422, 503)))
     async def save_mapping(
         self, data: JSONBody[VoiceMappingRequest], voice_service: NamedDependency[VoiceService]
     ) -> VoiceMappingSaved:
@@ -42,7 +43,7 @@ class VoiceController(Controller):
         await voice_service.save(voices.Voice(**mapping))
         return VoiceMappingSaved(message=f"Voice mapping '{data.voice_id}' saved", **mapping)
 
-    @delete("/voice_mappings/{voice_id:str}", status_code=200, opt={"errors": (404, 503)})
+    @delete("/voice_mappings/{voice_id:str}", status_code=200, opt=route_options(errors=(404, 503)))
     async def delete_mapping(
         self, voice_id: FromPath[str], voice_service: NamedDependency[VoiceService]
     ) -> VoiceMappingDeleted:

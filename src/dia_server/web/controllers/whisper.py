@@ -9,6 +9,7 @@ from dia_server.services.voices.prompt_folder import txt_name
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.services.voices.whisper import Whisper
+from dia_server.web.route_options import route_options
 from dia_server.web.schemas import TranscriptRequest, TranscriptSaved, WhisperLoaded, WhisperStatus
 
 
@@ -18,7 +19,7 @@ class WhisperController(Controller):
     @post(
         "/audio_prompts/{prompt_id:str}/transcribe",
         status_code=200,
-        opt={"errors": (404, 409, 422, 503)},
+        opt=route_options(errors=(404, 409, 422, 503)),
     )
     async def transcribe_audio_prompt(
         self, prompt_id: FromPath[str], transcript_service: NamedDependency[TranscriptService]
@@ -28,7 +29,7 @@ class WhisperController(Controller):
 
     @put(
         "/audio_prompts/{prompt_id:str}/transcript",
-        opt={"errors": (400, 404, 409, 413, 415, 422, 503)},
+        opt=route_options(errors=(400, 404, 409, 413, 415, 422, 503)),
     )
     async def set_transcript(
         self,
@@ -56,7 +57,7 @@ class WhisperController(Controller):
             error=whisper.error,
         )
 
-    @post("/whisper/load", status_code=200, opt={"errors": (503,)})
+    @post("/whisper/load", status_code=200, opt=route_options(errors=(503,)))
     async def load_whisper(self, whisper: NamedDependency[Whisper]) -> WhisperLoaded:
         """Load the Whisper model, anew where one is loaded; the first time it may be downloaded."""
         size, device = await whisper.load()

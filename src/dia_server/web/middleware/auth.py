@@ -11,13 +11,14 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from dia_server.errors import RateLimitExceeded, Unauthorized
 from dia_server.web.middleware.minute_counts import MinuteCounts
+from dia_server.web.route_options import options_of
 
 MAX_WRONG_KEYS = 20
 """Wrong keys a minute and client address; more are answered with 429."""
 
 
 class ApiKeys(ASGIMiddleware):
-    """Asks for `Authorization: Bearer <key>`, except on handlers with `opt={"public": True}`."""
+    """Asks for `Authorization: Bearer <key>`, except on handlers with the option `public`."""
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
 
@@ -27,7 +28,7 @@ class ApiKeys(ASGIMiddleware):
         self._wrong = MinuteCounts()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        if self._keys and not scope["route_handler"].opt.get("public", False):
+        if self._keys and not options_of(scope["route_handler"]).get("public", False):
             self._check(scope)
         await next_app(scope, receive, send)
 

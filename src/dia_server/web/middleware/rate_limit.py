@@ -13,20 +13,21 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from dia_server.errors import RateLimitExceeded
 from dia_server.web.middleware.minute_counts import MinuteCounts
+from dia_server.web.route_options import LimitName, options_of
 
 
 class RateLimit(ASGIMiddleware):
-    """Counts requests to handlers that name one of `limits` with `opt={"rate_limit": ...}`; 0 is no limit."""
+    """Counts requests to routes with the option `rate_limit`, which names one of `limits`; 0 is no limit."""
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(self, limits: Mapping[str, int], client_address: Callable[[Scope], str]) -> None:
+    def __init__(self, limits: Mapping[LimitName, int], client_address: Callable[[Scope], str]) -> None:
         self._limits = limits
         self._client_address = client_address
         self._counts = MinuteCounts()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        headers = self.consume(scope["route_handler"].opt.get("rate_limit", ""), scope)
+        headers = self.consume(options_of(scope["route_handler"]).get("rate_limit"), scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -35,12 +36,12 @@ class RateLimit(ASGIMiddleware):
 
         await next_app(scope, receive, send_with_headers if headers else send)
 
-    def consume(self, name: str, scope: Scope) -> dict[str, str]:
+    def consume(self, name: LimitName | None, scope: Scope) -> dict[str, str]:
         """Count a request against the limit `name`; returns the headers to answer with.
 
         Raises RateLimitExceeded, with the headers too.
         """
-        if not (limit := self._limits.get(name, 0)):
+        if name is None or not (limit := self._limits.get(name, 0)):
             return {}
         count = self._counts.add((name, self._client_address(scope)))
         headers = {
