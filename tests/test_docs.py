@@ -1,4 +1,4 @@
-"""The examples of the documentation, as a user would paste them, against a running server."""
+"""Runs the documentation's examples against a server, and checks the paths and messages that pages name."""
 
 import ast
 import json
@@ -31,26 +31,26 @@ curl() {
   command curl --silent --show-error "$@"
 }
 """
-"""Fails on any status from 400 on, unless the example says so by itself."""
+"""A curl that fails on status 400 and above, unless the example itself has --fail."""
 NOT_DESCRIBED = {"GET /", "GET /docs", "GET /redoc", "GET /openapi.json", "WS /ws/generate"}
-"""What the page documents and the OpenAPI description, which knows no pages and no sockets, does not."""
+"""Routes on the page that the OpenAPI description lacks: pages and the WebSocket."""
 MORE = "…"
-"""Stands for what is left out: of the keys, at the end of a list, within a string."""
+"""Stands for omitted keys, list items, or parts of a string."""
 ID = re.compile(r"\b[0-9a-f]{4}…")
-"""Of a job, as it is shown."""
+"""A job's id, as examples shorten it."""
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 VARIES = {
-    *("duration", "generation_time", "progress", "size"),  # of what the test's own engine makes
-    *("model_loaded", "model_size", "device", "whisper_model_size"),  # the test's own Whisper
+    *("duration", "generation_time", "progress", "size"),  # differ with the test's own engine
+    *("model_loaded", "model_size", "device", "whisper_model_size"),  # differ with the test's own Whisper
     *("engine", "gpu_available", "gpu_count", "worker_count", "active_jobs", "uptime"),
     *("requests", "performance", "resources"),
 }
-"""Keys of which only the kind is compared."""
+"""Keys whose values are compared only by kind."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, whisper_folder: Path) -> Iterator[Server]:
-    """It has Whisper, and speaks slowly enough to be interrupted."""
+    """Yield a server with Whisper that speaks slowly enough to be interrupted."""
     unlimited: Any = dict.fromkeys(["rate_limit_generate", "rate_limit_upload", "rate_limit_jobs"], 0)
     with Server(
         tmp_path_factory.mktemp("docs"),
@@ -62,13 +62,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, whisper_folder: Path) -> It
 
 
 class Reader:
-    """Does what the examples say, in one folder, and compares what comes with what they show."""
+    """Runs examples in one folder, and compares their output with the answers that the page shows."""
 
     def __init__(self, server: Server, folder: Path) -> None:
         self._server = server
         self._folder = folder
         self._job_id = "JOB_ID"
-        """Of the latest answer that had one."""
+        """The id in the latest answer that had one."""
         for name in ("voice_sample.wav", "anna.wav"):
             (folder / name).write_bytes(wav_file(6.2))
 
@@ -82,19 +82,19 @@ class Reader:
                     fails = bool(shown) and shown[0].language == "json" and '"error_code"' in shown[0].text
                     assert (run.returncode != 0) == fails, f"{block}: {run.stdout}{run.stderr}"
                 case "json":
-                    assert run is not None, f"{block} answers nothing"
+                    assert run is not None, f"{block} follows no program"
                     self._compare(block, run.stdout)
                 case "text":
                     self._converse(block)
                 case other:
-                    raise AssertionError(f"{block}: nobody can run {other!r}")
+                    raise AssertionError(f"{block}: {other!r} cannot be run")
 
     def _run(self, block: Block) -> subprocess.CompletedProcess[str]:
         text = ADDRESS.sub(f"127.0.0.1:{self._server.port}", block.text).replace("JOB_ID", self._job_id)
         return run(block.language, CURL + text if block.language == "bash" else text, self._folder)
 
     def _compare(self, block: Block, output: str) -> None:
-        """`output` ends with an answer like the one that is shown."""
+        """Assert that `output` ends with an answer like the one shown in `block`."""
         answer = json.loads(last_json(output))
         shown = json.loads(block.text)
         assert_alike(shown, answer, str(block))
@@ -102,7 +102,7 @@ class Reader:
             self._job_id = answer.get("job_id", self._job_id)
 
     def _converse(self, block: Block) -> None:
-        """`>` is sent, `<` is waited for."""
+        """Send the messages after `>`, and wait for those after `<`."""
         with WebSocketClient(self._server.port, "/ws/generate") as socket:
             job_id = ""
             for direction, message in (line.split(" ", 1) for line in block.text.splitlines()):
@@ -118,7 +118,7 @@ class Reader:
 
     @staticmethod
     def _next(socket: WebSocketClient, shown: Any) -> Any:
-        """The next message of the kind that is shown; other progress and audio may come before."""
+        """Return the next message of the kind of `shown`; skip other progress and audio."""
         while True:
             answer = socket.receive()
             if isinstance(answer, bytes):
@@ -129,7 +129,7 @@ class Reader:
 
 
 def last_json(output: str) -> str:
-    """The last of the answers that several commands have printed without a line's end between them."""
+    """Return the last of several JSON values that were printed one after the other."""
     decoder, start = json.JSONDecoder(), 0
     while True:
         _, end = decoder.raw_decode(output, start)
@@ -139,7 +139,7 @@ def last_json(output: str) -> str:
 
 
 def assert_alike(shown: Any, answer: Any, where: str) -> None:
-    """The answer is what is shown, but for what varies and what is left out."""
+    """Assert that `answer` equals `shown`, except for VARIES and what MORE leaves out."""
     match shown:
         case dict():
             keys = shown.keys() - {MORE}
@@ -169,7 +169,7 @@ def assert_alike(shown: Any, answer: Any, where: str) -> None:
 
 
 def assert_of_a_kind(shown: Any, answer: Any, where: str) -> None:
-    """The answer has the keys that are shown, all the way down."""
+    """Assert that `answer` has the types and keys of `shown`, recursively."""
     assert isinstance(answer, dict) == isinstance(shown, dict), where
     assert isinstance(answer, list) == isinstance(shown, list), where
     if isinstance(shown, dict):
@@ -179,13 +179,13 @@ def assert_of_a_kind(shown: Any, answer: Any, where: str) -> None:
 
 
 def operations(server: Server) -> set[str]:
-    """What the OpenAPI description has, as in "GET /voices"."""
+    """Return the operations of the OpenAPI description, such as "GET /voices"."""
     paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
 def called(server: Server) -> set[str]:
-    """What has been answered with success since the server was started."""
+    """Return the operations answered with 2xx since the server was started."""
     sample = re.compile(r'dia_http_requests_total\{method="(\w+)",route="([^"]+)",status="2\d\d"\}')
     return {f"{method} {route}" for method, route in sample.findall(httpx.get(f"{server.url}/metrics").text)}
 
@@ -223,7 +223,7 @@ def test_the_page_of_the_api_names_every_error() -> None:
 
 
 def failures(base: type[errors.ServerError]) -> Iterator[type[errors.ServerError]]:
-    """`base`, and what of errors.py derives from it."""
+    """Yield `base` and its subclasses in errors.py."""
     yield base
     for failure in base.__subclasses__():
         if failure.__module__ == errors.__name__:
@@ -283,7 +283,7 @@ def test_files_tests_and_commands_on_a_page_exist(page: str) -> None:
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def test_messages_on_the_page_about_troubles_are_the_servers_own() -> None:
+def test_the_troubleshooting_page_quotes_messages_of_the_source() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     firsts = re.findall(r"^\| (.*?) \|", page, re.MULTILINE)
     said = [span for first in firsts for span in re.findall(r"`([^`]* [^`]*)`", first)]

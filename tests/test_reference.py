@@ -1,7 +1,7 @@
-"""Every example of the API reference, as a user would paste it, against a running server.
+"""Runs every example of the API reference against a server.
 
-`api-reference.md` is the reference as it was given; only the port is another here. Each of its fenced blocks
-is looked up by what it stands under, so that one which nobody checks fails.
+`api-reference.md` is the reference as it was given, with another port. Each of its fenced blocks has a check,
+found by the heading and label above the block; a block without a check fails.
 """
 
 import json
@@ -29,9 +29,9 @@ PORT = "7860"
 class Example:
     block: Block
     heading: str
-    """The last above it."""
+    """The last heading above the block."""
     label: str
-    """The last bold words between that and the block."""
+    """The last bold words between the heading and the block; empty if there are none."""
 
     def __str__(self) -> str:
         return f"line {self.block.line}, {self.heading}: {self.label}"
@@ -53,13 +53,13 @@ EXAMPLES = [find(block) for block in blocks(REFERENCE)]
 
 @dataclass(frozen=True)
 class Desk:
-    """A user's: a server, and a folder with a recording under each name that the examples have for it."""
+    """A server, and a folder with the recordings that the examples name."""
 
     server: Server
     folder: Path
 
     def paste(self, example: Example, more: str = "") -> str:
-        """Run a program, and what is appended to it; returns what it prints."""
+        """Run the example's program followed by `more`; return its output."""
         text = example.block.text.replace(PORT, str(self.server.port)) + more
         ended = run(example.block.language, text, self.folder)
         assert ended.returncode == 0, ended.stderr
@@ -92,7 +92,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, whisper_folder: Path) -> Iterator[Server]:
-    """It has Whisper, and no limits."""
+    """Yield a server with Whisper and without rate limits."""
     unlimited: Any = dict.fromkeys(["rate_limit_generate", "rate_limit_upload", "rate_limit_jobs"], 0)
     with Server(tmp_path_factory.mktemp("reference"), whisper_model=whisper_folder, **unlimited) as server:
         yield server
@@ -117,7 +117,7 @@ def test_every_check_has_its_example() -> None:
 
 
 def assert_shaped(shown: Any, answer: Any, where: str = "") -> None:
-    """The answer has the fields that are shown, of their types, all the way down; it may have others."""
+    """Assert that `answer` has the fields of `shown` with their types, recursively; others are allowed."""
     match shown:
         case dict():
             assert shown.keys() <= answer.keys(), where
@@ -143,8 +143,8 @@ def base_url(desk: Desk, example: Example) -> None:
     assert requests.get(f"{address}/redoc", timeout=10).status_code == 200
 
 
-def spoken(path: str) -> Callable[[Desk, Example], None]:
-    """A body, posted to `path`, is answered with audio."""
+def answered_with_audio(path: str) -> Callable[[Desk, Example], None]:
+    """Return a check that posts the example's body to `path` and expects audio."""
 
     def check(desk: Desk, example: Example) -> None:
         answer = requests.post(desk.server.url + path, json=example.json, timeout=30)
@@ -155,7 +155,7 @@ def spoken(path: str) -> Callable[[Desk, Example], None]:
 
 
 def saved(*names: str) -> Callable[[Desk, Example], None]:
-    """A program writes WAV files."""
+    """Return a check that runs the example's program and expects it to write these WAV files."""
 
     def check(desk: Desk, example: Example) -> None:
         desk.paste(example)
@@ -356,8 +356,8 @@ def configured(desk: Desk, example: Example) -> None:
     before = desk.call("GET", "/config")
 
     after = desk.call("PUT", "/config", example.json)
-    beside = {name: after[name] for name in ("stored", "overridden")}
-    assert after == before | example.json | beside
+    unshown = {name: after[name] for name in ("stored", "overridden")}
+    assert after == before | example.json | unshown
     assert desk.call("GET", "/config") == after
 
     desk.call("PUT", "/config", {name: before[name] for name in example.json})
@@ -374,7 +374,7 @@ def stats(desk: Desk, example: Example) -> None:
 
 
 def conversation(desk: Desk, *messages: Any) -> list[Any]:
-    """Send, and receive until each has been answered."""
+    """Send `messages`; return what is received until each has been answered."""
     received: list[Any] = []
     with WebSocketClient(desk.server.port, "/ws/generate") as socket:
         for message in messages:
@@ -466,11 +466,11 @@ def pasted_curls(desk: Desk, example: Example) -> None:
 
 CHECKS: dict[tuple[str, str], Callable[[Desk, Example], None]] = {
     ("Base URL", ""): base_url,
-    ("POST /generate", "Request Body"): spoken("/generate"),
+    ("POST /generate", "Request Body"): answered_with_audio("/generate"),
     ("POST /generate", "Example"): saved("speech.wav"),
     ("POST /generate?async_mode=true", "Response"): accepted,
     ("POST /generate?async_mode=true", "Example"): pasted_job,
-    ("POST /v1/audio/speech", "Request Body"): spoken("/v1/audio/speech"),
+    ("POST /v1/audio/speech", "Request Body"): answered_with_audio("/v1/audio/speech"),
     ("POST /v1/audio/speech", "Example"): saved("openai_speech.wav"),
     ("GET /voices", "Response"): voices,
     ("GET /voices", "Example"): pasted_voices,
