@@ -122,12 +122,12 @@ def _check_rate(rate: int) -> None:
 
 def _resampled(frames: Iterator[av.AudioFrame], sample_rate: int) -> NDArray[np.float32]:
     resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
-    pieces = [np.empty(0, np.float32)]
+    chunks = [np.empty(0, np.float32)]
     for frame in frames:
-        pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
-    if len(pieces) > 1:
-        pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
-    return np.concatenate(pieces)
+        chunks += [chunk.to_ndarray()[0] for chunk in resampler.resample(frame)]
+    if len(chunks) > 1:
+        chunks += [chunk.to_ndarray()[0] for chunk in resampler.resample(None)]
+    return np.concatenate(chunks)
 
 
 def _levelled(samples: NDArray[np.float32]) -> NDArray[np.float32]:

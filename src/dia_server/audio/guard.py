@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Fault = Literal["too_short", "too_long", "clipped", "silent", "cut_off"]
 
-SHORTEST, LONGEST = 0.4, 2.5
+MIN_RATIO, MAX_RATIO = 0.4, 2.5
 """Minimum and maximum ratio of duration to estimated duration. The estimate is right within a third for plain
 English; shorter speech has lost words, longer speech babbles."""
 SLACK_S = 1.5
@@ -57,8 +57,8 @@ def judge(samples: NDArray[np.float32], sample_rate: int, estimated_s: float) ->
     if len(audible):
         tail = _rms(samples[-round(TAIL_S * sample_rate) :]) / float(np.sqrt(np.mean(audible**2)))
     found: dict[Fault, bool] = {
-        "too_short": duration_s < estimated_s * SHORTEST - SLACK_S / 2,
-        "too_long": duration_s > estimated_s * LONGEST + SLACK_S,
+        "too_short": duration_s < estimated_s * MIN_RATIO - SLACK_S / 2,
+        "too_long": duration_s > estimated_s * MAX_RATIO + SLACK_S,
         "clipped": clipped_share > CLIPPED_SHARE,
         "silent": not len(audible) or longest_silence_s > LONGEST_SILENCE_S,
         "cut_off": tail > TAIL,

@@ -35,10 +35,10 @@ def is_made(file: bytes) -> bool:
     return MIN_S <= duration(file) <= MAX_S and abs(float(np.abs(wav.samples(pcm)).max()) - PEAK) < 0.001
 
 
-def duration(made: bytes) -> float:
+def duration(file: bytes) -> float:
     """Return the duration in seconds of a stored voice prompt."""
-    return (len(made) - wav.HEADER_LENGTH) / 2 / SAMPLE_RATE
+    return (len(file) - wav.HEADER_LENGTH) / 2 / SAMPLE_RATE
 
 
-def samples(made: bytes) -> NDArray[np.float32]:
-    return wav.samples(made[wav.HEADER_LENGTH :])
+def samples(file: bytes) -> NDArray[np.float32]:
+    return wav.samples(file[wav.HEADER_LENGTH :])

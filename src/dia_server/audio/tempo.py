@@ -39,40 +39,40 @@ class Tempo:
         self._rate = sample_rate
         self._graph = None if speed == 1.0 else _graph(sample_rate, speed)
         self._waiting = np.zeros(0, np.float32)  # input short of a full block
-        self._taken = self._given = 0
+        self._samples_in = self._samples_out = 0
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the samples that are ready, possibly none."""
         if self._graph is None:
             return samples
-        self._taken += len(samples)
+        self._samples_in += len(samples)
         waiting = np.concatenate([self._waiting, samples])
         whole = len(waiting) // BLOCK * BLOCK
         self._waiting = waiting[whole:].copy()  # not a view, which would keep all of `waiting`
-        made = self._run(self._graph, waiting[:whole].reshape(-1, BLOCK))
-        self._given += len(made)
-        return made
+        output = self._run(self._graph, waiting[:whole].reshape(-1, BLOCK))
+        self._samples_out += len(output)
+        return output
 
     def finish(self) -> NDArray[np.float32]:
         """Return the remaining samples. Call `push` no more afterwards."""
         if self._graph is None:
             return np.zeros(0, np.float32)
-        left = round(self._taken / self._speed) - self._given
+        left = round(self._samples_in / self._speed) - self._samples_out
         tail = np.concatenate([self._waiting, np.zeros(round(TAIL_S * self._rate), np.float32)])
         tail = np.pad(tail, (0, -len(tail) % BLOCK))
         return self._run(self._graph, tail.reshape(-1, BLOCK))[:left]
 
     def _run(self, graph: av.filter.Graph, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-        made = [np.zeros(0, np.float32)]
+        output = [np.zeros(0, np.float32)]
         try:
             for block in blocks:
                 frame = av.AudioFrame.from_ndarray(block[None], format="flt", layout="mono")
                 frame.sample_rate = self._rate
                 graph.push(frame)
-                made += _ready(graph)
+                output += _ready(graph)
         except av.FFmpegError as error:
             raise AudioProcessingError(f"The speed could not be changed: {error}") from error
-        return np.concatenate(made)
+        return np.concatenate(output)
 
 
 def _graph(sample_rate: int, speed: float) -> av.filter.Graph:

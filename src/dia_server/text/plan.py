@@ -28,7 +28,7 @@ GAPS_S = {
 }
 """Seconds of silence between segments without pause markup: about what a human reader leaves."""
 
-LONGEST, SLACK_S = 2.5, 3.0
+MAX_RATIO, SLACK_S = 2.5, 3.0
 """Maximum duration of a segment: a multiple of its estimate, plus seconds. Dia babbles after short texts."""
 
 
@@ -150,5 +150,5 @@ def _utterance(group: list[Unit], room: Budget, end: Cut) -> PlannedUtterance:
         group[0].pause_s,
         GAPS_S[group[0].cut],
         seconds,
-        min(room.max_columns, budget.columns(LONGEST * seconds + SLACK_S)),
+        min(room.max_columns, budget.columns(MAX_RATIO * seconds + SLACK_S)),
     )

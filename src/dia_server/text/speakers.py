@@ -28,7 +28,7 @@ class Turn:
 def clean_transcript(text: str) -> str:
     """Return `text` as one line without unspeakable characters; "" if it has nothing but tags."""
     text = " ".join(UNSPEAKABLE.sub(" ", text).split())
-    return text if _has_words(TAG.sub("", text)) else ""
+    return text if _has_visible_text(TAG.sub("", text)) else ""
 
 
 def tag(text: str, speaker: Speaker) -> str:
@@ -39,7 +39,7 @@ def tag(text: str, speaker: Speaker) -> str:
     """
     text = " ".join(UNSPEAKABLE.sub(" ", text.replace("*", "")).split())
     text = TAG.sub(lambda match: f"[S{match[1]}]", text)
-    if not _has_words(PAUSE.sub("", TAG.sub("", text))):
+    if not _has_visible_text(PAUSE.sub("", TAG.sub("", text))):
         return ""
     return text if TAG.match(text) else f"[{speaker}] {text}"
 
@@ -54,11 +54,11 @@ def turns(text: str, speaker: Speaker) -> list[Turn]:
     for number, part in [("", before), *zip(tagged[::2], tagged[1::2], strict=True)]:
         if number:
             speaker = _speaker(number)
-        if not (said := part.strip()):
+        if not (words := part.strip()):
             continue
         if found and found[-1].speaker == speaker:
-            said = f"{found.pop().text} {said}"
-        found.append(Turn(speaker, said))
+            words = f"{found.pop().text} {words}"
+        found.append(Turn(speaker, words))
     return found
 
 
@@ -68,7 +68,7 @@ def last_speaker(text: str, speaker: Speaker) -> Speaker:
     return _speaker(numbers[-1]) if numbers else speaker
 
 
-def _has_words(text: str) -> bool:
+def _has_visible_text(text: str) -> bool:
     """Return whether `text` contains a visible character."""
     return any(unicodedata.category(character) not in UNSEEN for character in text)
 

@@ -21,8 +21,8 @@ def word_error_rate(text: str, transcript: str) -> float:
     Ignores case, punctuation, speaker tags, pauses and non-verbal sounds. Digits differ from number words
     ("3", "three"). Returns 0 if `text` has no words, since Whisper transcribes sounds unpredictably.
     """
-    wanted, got = _words(text), _words(transcript)
-    return _distance(wanted, got) / len(wanted) if wanted else 0.0
+    expected, actual = _words(text), _words(transcript)
+    return _distance(expected, actual) / len(expected) if expected else 0.0
 
 
 def _words(text: str) -> list[str]:
@@ -31,11 +31,11 @@ def _words(text: str) -> list[str]:
     return WORD.findall(APOSTROPHES.sub("", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def _distance(wanted: list[str], got: list[str]) -> int:
+def _distance(expected: list[str], actual: list[str]) -> int:
     """Return the Levenshtein distance, keeping one row of the table."""
-    row = list(range(len(got) + 1))
-    for i, word in enumerate(wanted, 1):
+    row = list(range(len(actual) + 1))
+    for i, word in enumerate(expected, 1):
         before, row[0] = row[0], i
-        for j, other in enumerate(got, 1):
+        for j, other in enumerate(actual, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != other))
     return row[-1]
