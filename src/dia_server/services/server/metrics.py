@@ -44,10 +44,10 @@ SocketOutcome = Literal["completed", "failed", "cancelled", "refused"]
 
 
 class Metrics:
-    """`observe` requests and sockets, `render` the page; the engine's utterances it watches itself."""
+    """Observes requests, sockets and the engine's utterances; `render` returns the metrics page."""
 
     def __init__(self, version: str, engine: AnyEngine, store: JobStore, monitor: ResourceMonitor) -> None:
-        # a second series for each counter; the library has but this switch, for all registries
+        # `_created` series would double the counters; the library can only disable them globally
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
         self._store = store
@@ -58,6 +58,40 @@ class Metrics:
         registry.register(self._jobs)
         registry.register(self._gpus)
         ProcessCollector(registry=registry)
+        self._requests = HttpMetrics(registry)
+        self._sockets = SocketMetrics(registry)
+        self._utterances = UtteranceMetrics(registry)
+        engine.watch(self._utterances.observe)
+
+    def observe(
+        self, *, method: str, route: str, status: str, seconds: float, first_audio_s: float | None
+    ) -> None:
+        """Count an HTTP request; `route` is a template, never a path with an id in it."""
+        self._requests.observe(method, route, status, seconds, first_audio_s)
+
+    def connected(self, route: str) -> AbstractContextManager[None]:
+        """Return a context manager that counts a WebSocket as open."""
+        return self._sockets.open.labels(route).track_inprogress()
+
+    def observe_generation(self, route: str, outcome: SocketOutcome) -> None:
+        """Count the outcome of a generation over a WebSocket."""
+        self._sockets.generations.labels(route, outcome).inc()
+
+    async def render(self) -> bytes:
+        """Return the metrics page; GPUs are measured in a thread."""
+        try:
+            self._jobs.unfinished = await self._store.unfinished()
+        except StorageUnavailable as error:  # the page matters most then, and the rest needs no database
+            log.warning("jobs not counted", error=str(error))
+            self._jobs.unfinished = {}
+        self._gpus.resources = await asyncio.to_thread(self._monitor.measure)
+        return generate_latest(self._registry)
+
+
+class HttpMetrics:
+    """Metrics of HTTP requests."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "dia_http_requests",
             "Requests answered, by route template; status none: the client left before.",
@@ -78,74 +112,66 @@ class Metrics:
             buckets=BUCKETS_S,
             registry=registry,
         )
-        self._sockets = Gauge(
-            "dia_websockets_open", "WebSockets that are connected.", ["route"], registry=registry
-        )
-        self._socket_generations = Counter(
-            "dia_websocket_generations",
-            "Generations over WebSockets that ended; refused: a message of which none came.",
-            ["route", "outcome"],
-            registry=registry,
-        )
-        self._utterances = Counter(
-            "dia_utterances",
-            "Utterances that ended; a long text is several.",
-            ["kind", "outcome"],
-            registry=registry,
-        )
-        self._utterance_seconds = Histogram(
-            "dia_utterance_seconds",
-            "From an utterance's submission to its last samples, the queue included.",
-            ["kind"],
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
-        self._utterance_first_audio = Histogram(
-            "dia_utterance_first_audio_seconds",
-            "From an utterance's submission to its first samples, the queue included.",
-            ["kind"],
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
-        engine.watch(self._on_finished)
 
     def observe(
-        self, *, method: str, route: str, status: str, seconds: float, first_audio_s: float | None
+        self, method: str, route: str, status: str, seconds: float, first_audio_s: float | None
     ) -> None:
-        """Count an HTTP request; `route` is a template, never a path with an id in it."""
+        """Count a request, its duration and, if it had audio, the time to first audio."""
         self._requests.labels(method, route, status).inc()
         status_class = f"{status[0]}xx" if status.isdecimal() else status
         self._seconds.labels(route, status_class).observe(seconds)
         if first_audio_s is not None:
             self._first_audio.labels(route).observe(first_audio_s)
 
-    def connected(self, route: str) -> AbstractContextManager[None]:
-        """Return a context manager that counts a WebSocket as open."""
-        return self._sockets.labels(route).track_inprogress()
 
-    def observe_generation(self, route: str, outcome: SocketOutcome) -> None:
-        """Count the outcome of a generation over a WebSocket."""
-        self._socket_generations.labels(route, outcome).inc()
+class SocketMetrics:
+    """Metrics of WebSockets."""
 
-    async def render(self) -> bytes:
-        """Return the metrics page; GPUs are measured in a thread."""
-        try:
-            self._jobs.unfinished = await self._store.unfinished()
-        except (
-            StorageUnavailable
-        ) as error:  # the page matters most then, and its other metrics need no database
-            log.warning("jobs not counted", error=str(error))
-            self._jobs.unfinished = {}
-        self._gpus.resources = await asyncio.to_thread(self._monitor.measure)
-        return generate_latest(self._registry)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.open = Gauge(
+            "dia_websockets_open", "WebSockets that are connected.", ["route"], registry=registry
+        )
+        self.generations = Counter(
+            "dia_websocket_generations",
+            "Generations over WebSockets that ended; refused: a message of which none came.",
+            ["route", "outcome"],
+            registry=registry,
+        )
 
-    def _on_finished(self, generation: Generation) -> None:
+
+class UtteranceMetrics:
+    """Metrics of the engine's utterances."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._utterances = Counter(
+            "dia_utterances",
+            "Utterances that ended; a long text is several.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "dia_utterance_seconds",
+            "From an utterance's submission to its last samples, the queue included.",
+            ["kind"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._first_audio = Histogram(
+            "dia_utterance_first_audio_seconds",
+            "From an utterance's submission to its first samples, the queue included.",
+            ["kind"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+
+    def observe(self, generation: Generation) -> None:
+        """Count a finished generation and its times."""
         kind = _kind(background=generation.background)
         self._utterances.labels(kind, generation.outcome).inc()
         if generation.first_audio_s is not None:
-            self._utterance_first_audio.labels(kind).observe(generation.first_audio_s)
+            self._first_audio.labels(kind).observe(generation.first_audio_s)
         if generation.outcome == "made":
-            self._utterance_seconds.labels(kind).observe(generation.total_s)
+            self._seconds.labels(kind).observe(generation.total_s)
 
 
 class EngineCollector(Collector):
