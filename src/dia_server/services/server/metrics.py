@@ -94,20 +94,20 @@ class HttpMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "dia_http_requests",
-            "Requests answered, by route template; status none: the client left before.",
+            "Requests answered, by route template; status none: the client disconnected first.",
             ["method", "route", "status"],
             registry=registry,
         )
         self._seconds = Histogram(
             "dia_http_request_seconds",
-            "From a request to the end of its answer; refusals are quick, so tell them from answers.",
+            "Seconds from a request to the end of its response; select 2xx, because refusals are quick.",
             ["route", "status_class"],
             buckets=BUCKETS_S,
             registry=registry,
         )
         self._first_audio = Histogram(
             "dia_http_first_audio_seconds",
-            "From a request to the first bytes of its audio.",
+            "Seconds from a request to its first audio bytes.",
             ["route"],
             buckets=BUCKETS_S,
             registry=registry,
@@ -128,12 +128,10 @@ class SocketMetrics:
     """Metrics of WebSockets."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.open = Gauge(
-            "dia_websockets_open", "WebSockets that are connected.", ["route"], registry=registry
-        )
+        self.open = Gauge("dia_websockets_open", "Open WebSockets.", ["route"], registry=registry)
         self.generations = Counter(
             "dia_websocket_generations",
-            "Generations over WebSockets that ended; refused: a message of which none came.",
+            "Finished generations over WebSockets; refused: the message was rejected.",
             ["route", "outcome"],
             registry=registry,
         )
@@ -145,20 +143,20 @@ class UtteranceMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._utterances = Counter(
             "dia_utterances",
-            "Utterances that ended; a long text is several.",
+            "Finished utterances; a long text has several.",
             ["kind", "outcome"],
             registry=registry,
         )
         self._seconds = Histogram(
             "dia_utterance_seconds",
-            "From an utterance's submission to its last samples, the queue included.",
+            "Seconds from an utterance's submission to its last samples, including the queue.",
             ["kind"],
             buckets=BUCKETS_S,
             registry=registry,
         )
         self._first_audio = Histogram(
             "dia_utterance_first_audio_seconds",
-            "From an utterance's submission to its first samples, the queue included.",
+            "Seconds from an utterance's submission to its first samples, including the queue.",
             ["kind"],
             buckets=BUCKETS_S,
             registry=registry,
@@ -186,18 +184,18 @@ class EngineCollector(Collector):
         build = GaugeMetricFamily("dia_build_info", "Always 1.", labels=["version", "engine"])
         build.add_metric([self._version, engine.name], 1)
         yield build
-        yield _gauge("dia_engine_ready", "1 where utterances are taken.", engine.ready)
-        yield _gauge("dia_model_loaded", "Share of the models that is in memory, 0 to 1.", engine.loaded)
-        yield _gauge("dia_slots", "Utterances that can be made at the same time.", engine.slots)
-        yield _gauge("dia_slots_busy", "Utterances being made.", engine.busy)
-        queue = GaugeMetricFamily("dia_queue_length", "Utterances that wait for a slot.", labels=["kind"])
+        yield _gauge("dia_engine_ready", "1 if the engine accepts utterances.", engine.ready)
+        yield _gauge("dia_model_loaded", "Share of the models loaded, 0 to 1.", engine.loaded)
+        yield _gauge("dia_slots", "Utterances that can be generated at the same time.", engine.slots)
+        yield _gauge("dia_slots_busy", "Utterances being generated.", engine.busy)
+        queue = GaugeMetricFamily("dia_queue_length", "Utterances waiting for a slot.", labels=["kind"])
         for background in (False, True):
             queue.add_metric([_kind(background=background)], engine.waiting(background=background))
         yield queue
-        yield _counter("dia_engine_steps", "Batched calls of the model.", work.steps)
+        yield _counter("dia_engine_steps", "Batched decode steps.", work.steps)
         yield _counter("dia_engine_slot_steps", "Busy slots, summed over the steps.", work.slot_steps)
-        yield _counter("dia_engine_tokens", "Decoder steps of all utterances.", work.tokens)
-        yield _counter("dia_engine_audio_seconds", "Audio made.", work.samples / SAMPLE_RATE)
+        yield _counter("dia_engine_tokens", "Decode steps, summed over the utterances.", work.tokens)
+        yield _counter("dia_engine_audio_seconds", "Seconds of audio generated.", work.samples / SAMPLE_RATE)
 
 
 class JobCollector(Collector):
@@ -207,9 +205,7 @@ class JobCollector(Collector):
         self.unfinished: Mapping[JobStatus, int] = {}
 
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "dia_jobs", "Jobs in the database that are not finished.", labels=["status"]
-        )
+        family = GaugeMetricFamily("dia_jobs", "Unfinished jobs in the database.", labels=["status"])
         for status, number in self.unfinished.items():
             family.add_metric([status], number)
         yield family
@@ -223,8 +219,12 @@ class GpuCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         memory, busy = ([], []) if self.resources is None else _gpu_values(self.resources)
-        yield _per_gpu("dia_gpu_memory_used_bytes", "In use, by whatever process.", memory)
-        yield _per_gpu("dia_gpu_busy_ratio", "Share of the last moment in which it computed.", busy)
+        yield _per_gpu("dia_gpu_memory_used_bytes", "GPU memory in use by all processes.", memory)
+        yield _per_gpu(
+            "dia_gpu_busy_ratio",
+            "Share of the last sample period in which the GPU was computing, 0 to 1.",
+            busy,
+        )
 
 
 def _gpu_values(resources: Resources) -> tuple[Sequence[float | None], Sequence[float | None]]:
