@@ -107,6 +107,12 @@ async def test_ids_that_are_not_safe_names_are_refused(shelf: Shelf, prompt_id: 
     assert not shelf.files
 
 
+async def test_refusing_a_long_id_names_the_limit(shelf: Shelf) -> None:
+    with pytest.raises(Invalid) as refusal:
+        await shelf.add("x" * 65)
+    assert (refusal.value.param, refusal.value.limit) == ("prompt_id", 64)
+
+
 async def test_however_many_are_decoded_other_work_finds_a_thread(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
