@@ -11,18 +11,15 @@ from dia_server.engine.devices import accelerators
 from dia_server.engine.pool import AnyEngine
 from dia_server.engines import choose_engine
 from dia_server.services.config import Config, ConfigService
-from dia_server.services.jobs.outputs import Outputs
-from dia_server.services.jobs.recorder import Recorder
-from dia_server.services.jobs.retention import Retention
-from dia_server.services.jobs.service import JobService
-from dia_server.services.jobs.store import JobStore
-from dia_server.services.jobs.worker import JobWorker
-from dia_server.services.server.announcement import Announcement
-from dia_server.services.server.metrics import Metrics
-from dia_server.services.server.resources import ResourceMonitor
-from dia_server.services.server.shutdown import Shutdown
-from dia_server.services.server.stats import StatsService
-from dia_server.services.server.status import StatusService
+from dia_server.services.jobs import JobService, JobStore, JobWorker, Outputs, Recorder, Retention
+from dia_server.services.server import (
+    Announcement,
+    Metrics,
+    ResourceMonitor,
+    Shutdown,
+    StatsService,
+    StatusService,
+)
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.service import SpeechService
 from dia_server.services.speech.word_check import WordCheck

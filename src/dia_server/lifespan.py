@@ -9,7 +9,7 @@ import structlog
 
 from dia_server.composition import Services
 from dia_server.errors import StorageUnavailable
-from dia_server.services.server.shutdown import Shutdown
+from dia_server.services.server import Shutdown
 from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.serving import SHUTDOWN_SIGNAL
 

@@ -1,0 +1,22 @@
+"""Durable jobs: their store, their worker, the outputs folder and its retention."""
+
+from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.recorder import Recorder
+from dia_server.services.jobs.retention import Retention
+from dia_server.services.jobs.service import JobService, Result, RunningJob
+from dia_server.services.jobs.store import Job, JobListItem, JobStatus, JobStore
+from dia_server.services.jobs.worker import JobWorker
+
+__all__ = [
+    "Job",
+    "JobListItem",
+    "JobService",
+    "JobStatus",
+    "JobStore",
+    "JobWorker",
+    "Outputs",
+    "Recorder",
+    "Result",
+    "Retention",
+    "RunningJob",
+]

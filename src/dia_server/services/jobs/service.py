@@ -9,10 +9,7 @@ from dia_server.engine.pool import AnyEngine
 from dia_server.engine.readiness import require_loadable
 from dia_server.errors import JobNotComplete, NotFound, ServerError
 from dia_server.services.jobs.outputs import Outputs
-from dia_server.services.jobs.store import Job as Job
-from dia_server.services.jobs.store import JobListItem as JobListItem
-from dia_server.services.jobs.store import JobStatus as JobStatus
-from dia_server.services.jobs.store import JobStore, format_of
+from dia_server.services.jobs.store import Job, JobListItem, JobStatus, JobStore, format_of
 from dia_server.services.jobs.worker import JobWorker
 from dia_server.services.speech.service import MEDIA_TYPES, Listener, SpeechRequest, SpeechService
 

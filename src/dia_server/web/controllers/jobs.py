@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from dia_server.services.jobs.service import Job, JobListItem, JobService, JobStatus
+from dia_server.services.jobs import Job, JobListItem, JobService, JobStatus
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary

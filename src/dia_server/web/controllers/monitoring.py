@@ -3,9 +3,7 @@
 from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency
 
-from dia_server.services.server import metrics
-from dia_server.services.server.metrics import Metrics
-from dia_server.services.server.status import StatusService
+from dia_server.services.server import Metrics, StatusService, metrics
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import Probe
 

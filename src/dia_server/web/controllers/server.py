@@ -9,8 +9,7 @@ from litestar.params import FromPath, JSONBody
 
 from dia_server import __version__
 from dia_server.services.config import ConfigService
-from dia_server.services.server.stats import StatsService
-from dia_server.services.server.status import StatusService
+from dia_server.services.server import StatsService, StatusService
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     Config,

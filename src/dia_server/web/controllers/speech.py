@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 from litestar.response import Stream
 
-from dia_server.services.jobs.service import JobService
+from dia_server.services.jobs import JobService
 from dia_server.services.speech import service
 from dia_server.services.speech.service import Speech, SpeechService, Streamed
 from dia_server.web import sse

@@ -16,8 +16,8 @@ from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketException
 
 from dia_server.errors import NotFound, Overloaded, StorageUnavailable
-from dia_server.services.jobs.service import Job, JobService
-from dia_server.services.server.metrics import Metrics, SocketOutcome
+from dia_server.services.jobs import Job, JobService
+from dia_server.services.server import Metrics, SocketOutcome
 from dia_server.services.speech.service import SpeechRequest
 from dia_server.web import websocket_messages as messages
 from dia_server.web.errors import classify

@@ -6,7 +6,7 @@ from litestar.datastructures import Headers
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from dia_server.services.server.metrics import Metrics
+from dia_server.services.server import Metrics
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 AUDIO = ("audio/", "text/event-stream")
