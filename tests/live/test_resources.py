@@ -214,7 +214,7 @@ def test_a_disk_that_is_not_mounted_at_the_start_costs_no_result(tmp_path: Path)
         assert over(client, job_id)["status"] == "completed"
         assert client.get(f"/jobs/{job_id}/result").status_code == 404
         assert finished_job(client)["status"] == "completed"
-        assert "is a disk not mounted?" in (tmp_path / "server.log").read_text()
+        assert "is its disk mounted?" in (tmp_path / "server.log").read_text()
 
     mount("--bind", str(disk), str(folder))
     try:

@@ -184,7 +184,7 @@ async def test_a_disk_that_is_not_mounted_costs_no_job_its_result(
 
     await world.outputs.prepare(oldest=f"{old}.wav")
     meanwhile = await world.job("completed")
-    with pytest.raises(StorageUnavailable, match="not mounted"):
+    with pytest.raises(StorageUnavailable, match="is its disk mounted"):
         await world.retention.sweep()
     assert {line.job_id for line in await world.store.newest("completed", 10)} == {old, meanwhile}
 
