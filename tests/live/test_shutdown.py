@@ -79,7 +79,7 @@ def test_what_ends_in_time_is_answered(tmp_path: Path, servers: list[Server], nu
     assert server.process
     assert server.process.returncode == 0
     assert "stopped" in server.log
-    assert "out of time" not in server.log
+    assert "deadline reached" not in server.log
 
 
 def test_what_does_not_is_told_so_and_the_end_is_orderly(tmp_path: Path, servers: list[Server]) -> None:
@@ -93,7 +93,7 @@ def test_what_does_not_is_told_so_and_the_end_is_orderly(tmp_path: Path, servers
     assert (request.answer.status_code, request.answer.json()["error_code"]) == (503, "MODEL_NOT_LOADED")
     assert request.answer.json()["detail"] == "The server is shutting down"
     assert 1 <= took < 1 + KILL_AFTER_S
-    assert "out of time" in server.log
+    assert "deadline reached" in server.log
     assert "stopped" in server.log  # the application's own end was reached
     assert "Traceback" not in server.log
     assert server.process
