@@ -1,11 +1,14 @@
-"""Properties of the plan of any text, checked on 10,000 random ones."""
+"""Properties of the plan of any text, checked on thousands of random ones."""
 
 import random
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,9 +41,18 @@ FRAGMENTS = [
     *("x" * 90, "字" * 40, "\u0301" * 70, "🏽" * 20, "\u200d" * 50),
 ]  # fmt: skip
 
-quick = settings(
-    max_examples=2500, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+each_number_of_examples = pytest.mark.parametrize(
+    "examples", [600, pytest.param(5000, marks=pytest.mark.full)]
 )
+"""Number of random texts: the long run is part of `make test-full`."""
+
+
+def run(examples: int, prop: Callable[..., None], *strategies: st.SearchStrategy[Any]) -> None:
+    """Check that `prop` holds for that many values of `strategies`."""
+    quick = settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    quick(given(*strategies)(prop))()
 
 
 def random_text(seed: int, most: int) -> str:
@@ -123,26 +135,36 @@ def check_budget(made: Plan, transcript: str, prompt_frames: int) -> None:
         assert utterance.estimated_s * 86.13 + 16 <= utterance.max_tokens <= 3072 - frames
 
 
-@quick
-@given(st.text(max_size=200))
-def test_plan_of_any_unicode(text: str) -> None:
-    check(text, "", 0)
+@each_number_of_examples
+def test_plan_of_any_unicode(examples: int) -> None:
+    def holds(text: str) -> None:
+        check(text, "", 0)
+
+    run(examples, holds, st.text(max_size=200))
 
 
-@quick
-@given(st.lists(st.sampled_from(FRAGMENTS), max_size=25), st.sampled_from(["", " "]))
-def test_plan_of_any_mix_of_hard_fragments(fragments: list[str], space: str) -> None:
-    check(space.join(fragments), "", 0)
+@each_number_of_examples
+def test_plan_of_any_mix_of_hard_fragments(examples: int) -> None:
+    def holds(fragments: list[str], space: str) -> None:
+        check(space.join(fragments), "", 0)
+
+    run(examples, holds, st.lists(st.sampled_from(FRAGMENTS), max_size=25), st.sampled_from(["", " "]))
 
 
-@quick
-@given(st.integers(0, 2**32), st.sampled_from([15, 15, 200]))
-def test_plan_of_any_long_text(seed: int, most: int) -> None:
-    check(random_text(seed, most), "", 0)
+@each_number_of_examples
+def test_plan_of_any_long_text(examples: int) -> None:
+    def holds(seed: int, most: int) -> None:
+        check(random_text(seed, most), "", 0)
+
+    run(examples, holds, st.integers(0, 2**32), st.sampled_from([15, 15, 200]))
 
 
-@quick
-@given(st.integers(0, 2**32), st.integers(1, 957) | st.integers(940, 957), st.integers(43, 2700))
-def test_plan_beside_any_voice_prompt(seed: int, transcript_bytes: int, frames: int) -> None:
+@each_number_of_examples
+def test_plan_beside_any_voice_prompt(examples: int) -> None:
     """The prompt often leaves hardly a byte to spare."""
-    check(random_text(seed, 40), "[S1] " + "x" * transcript_bytes, frames)
+
+    def holds(seed: int, transcript_bytes: int, frames: int) -> None:
+        check(random_text(seed, 40), "[S1] " + "x" * transcript_bytes, frames)
+
+    sizes = st.integers(1, 957) | st.integers(940, 957)
+    run(examples, holds, st.integers(0, 2**32), sizes, st.integers(43, 2700))
