@@ -1,6 +1,7 @@
 """The settings a server is started with: environment, `.env` and flags, in one frozen Struct.
 
-Read by cli.py, app.py and the doctor only; every other module is handed what it needs.
+Only cli.py, app.py, the doctor and migrations/env.py (for the `alembic` command) load them; other modules are
+passed what they need.
 """
 
 import os
