@@ -8,6 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # pip would compile one file after the other: that takes a third of its time, and compileall uses every core
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
+# a file's tests stay in one process and share its server
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+FAST := tests/text tests/audio tests/test_settings.py tests/test_serving.py tests/web/requests tests/web/middleware
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 
 .PHONY: help
@@ -19,12 +22,20 @@ run: $(VENV)/installed  ## Set everything up and serve on http://127.0.0.1:7860
 	@$(BIN)/dia-server serve
 
 .PHONY: test
-test: $(VENV)/installed-dev  ## Set everything up and run every test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/installed-dev  ## Set everything up and run every test but the long ones
+	@$(BIN)/python -m pytest $(PARALLEL)
+
+.PHONY: test-fast
+test-fast: $(VENV)/installed-dev  ## Run the tests of text, audio, settings and middleware: no servers or browsers
+	@$(BIN)/python -m pytest $(PARALLEL) $(FAST)
 
 .PHONY: test-full
-test-full: $(VENV)/installed-dev  ## Run what takes too long for every change: long fuzzing
-	@$(BIN)/python -m pytest -m full -o faulthandler_timeout=3600 tests/live
+test-full: $(VENV)/installed-dev  ## Run every test, long fuzzing and kill campaigns included, with coverage
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(PARALLEL)
+	@$(BIN)/coverage run -m pytest -m full -o faulthandler_timeout=3600
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/python .ci/coverage_floors.py
 
 .PHONY: check
 check: $(VENV)/installed-dev  ## Check style and types
@@ -46,6 +57,10 @@ bench: $(VENV)/installed-dev  ## Measure the server's overhead and its behaviour
 gpu-check: $(VENV)/installed-dev  ## Check and measure on a GPU what only a GPU can show
 	@$(BIN)/python -m pytest -m gpu tests/engine
 	@$(BIN)/python -m benchmarks.gpu_check
+
+.PHONY: lock
+lock: $(VENV)/installed-dev  ## Write constraints.txt anew with the newest versions; KEEP=1 keeps those it has
+	@$(BIN)/python .ci/lock.py $(if $(KEEP),--keep)
 
 .PHONY: clean
 clean:  ## Remove the environment and caches; voices and audio stay
