@@ -15,10 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from dia_server.audio.encode import MEDIA_TYPES
 from dia_server.errors import StorageUnavailable
 from dia_server.services.durable_files import READ_SIZE, sync_folder
 
-NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:wav|mp3|opus|aac|flac|pcm)")
+NAME = re.compile(rf"[0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}\.(?:{'|'.join(MEDIA_TYPES)})")
 """Names of result files; any other file in the folder is left alone."""
 MARKER = ".dia-server"
 PART = ".part"
