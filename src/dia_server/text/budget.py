@@ -25,6 +25,7 @@ FEWEST_S, FEWEST_BYTES = 3.0, 64
 """Minimum seconds and bytes that a voice prompt must leave for speech."""
 
 CHARACTERS_PER_S = 15.0
+"""Latin letters that Dia speaks per second."""
 _REPEATED = re.compile(r"([^\w\s])\1+")
 """Repeated symbol (a rule of dashes, a row of emoji), which is read once."""
 

@@ -34,6 +34,8 @@ MAX_RATIO, SLACK_S = 2.5, 3.0
 
 @dataclass(frozen=True, slots=True)
 class PlannedUtterance:
+    """Utterance of one segment, and the silence before it."""
+
     text: str
     """Text with speaker tags: "[S1] Hello. [S2] Hi!". It begins with a tag, and tags alternate."""
     ending: str

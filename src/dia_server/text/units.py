@@ -30,6 +30,8 @@ class Cut(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
+    """Part of a turn that is never cut."""
+
     speaker: Speaker
     text: str
     """Text without tags, including the space after it."""
@@ -37,7 +39,9 @@ class Unit:
     pause_s: float
     """Seconds of silence before it by pause markup; 0 unless `cut` is PAUSE."""
     seconds: float
+    """Estimated seconds of speech."""
     bytes: int
+    """Bytes of `text` for Dia's encoder."""
 
 
 _Split = tuple[Cut, Callable[[str], list[str]]]
