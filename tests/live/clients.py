@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.live.server import Server
+from tests.live.server import PATIENCE_S, Server
 
 LONG = ("This sentence takes a little while to say. " * 95)[:4096]
 
@@ -23,7 +23,7 @@ def wait_for(server: Server, *, busy: bool) -> float:
     """Wait until any utterance is active, or none is; return the seconds that took."""
     started = time.monotonic()
     while (active(server) > 0) != busy:
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < PATIENCE_S
         time.sleep(0.005)
     return time.monotonic() - started
 

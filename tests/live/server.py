@@ -11,6 +11,9 @@ from typing import Any, Self
 
 import httpx
 
+PATIENCE_S = 60
+"""Seconds that a test waits for what takes moments; far more than it needs on a busy machine."""
+
 
 class Server:
     """`with Server(folder, rate_limit_generate=2) as server`: settings as keyword arguments."""
@@ -20,7 +23,7 @@ class Server:
         data_dir: Path,
         *,
         command: tuple[str, ...] = (sys.executable, "-m", "dia_server", "serve"),
-        patience_s: float = 30,
+        patience_s: float = PATIENCE_S,
         **settings: Any,
     ) -> None:
         self.data_dir = data_dir

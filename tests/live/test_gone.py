@@ -16,7 +16,7 @@ from tests.live import impatient_server
 from tests.live.clients import Reader
 from tests.live.impatient_server import GONE_AFTER_S
 from tests.live.jobs import status
-from tests.live.server import Server
+from tests.live.server import PATIENCE_S, Server
 from tests.live.websocket import WebSocketClient
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the options")
@@ -51,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5 * GONE_AFTER_S) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

@@ -105,9 +105,8 @@ def test_wrong_settings_end_the_start_in_words(tmp_path: Path) -> None:
     assert "Traceback" not in wrong.stderr
 
 
-def test_a_port_in_use_ends_the_start_in_words(tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
-        second = run("serve", "--port", str(server.port), cwd=tmp_path)
+def test_a_port_in_use_ends_the_start_in_words(server: Server, tmp_path: Path) -> None:
+    second = run("serve", "--port", str(server.port), "--data-dir", str(tmp_path), cwd=tmp_path)
 
     assert second.returncode == 1
     assert f"Cannot listen on 127.0.0.1:{server.port}" in second.stderr

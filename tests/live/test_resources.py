@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live.server import Server
+from tests.live.server import PATIENCE_S, Server
 from tests.live.websocket import WebSocketClient
 from tests.recordings import wav_file
 
@@ -77,7 +77,7 @@ def finished_job(client: httpx.Client) -> dict[str, Any]:
 
 
 def over(client: httpx.Client, job_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while (job := client.get(f"/jobs/{job_id}").json())["status"] in {"pending", "processing"}:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -173,7 +173,7 @@ def test_a_database_that_cannot_grow_refuses_what_must_be_kept_and_speaks(tmp_pa
 
         assert finished_job(client)["status"] == "completed"
         assert client.put("/config", json={"show_prompts": True}).status_code == 200
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while client.get("/stats").json()["requests"]["successful"] < 2:  # what was said meanwhile is counted
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -13,9 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dia_server.serving import KILL_AFTER_S
 from tests.live import slow_server
-from tests.live.server import Server
+from tests.live.server import PATIENCE_S, Server
 from tests.live.slow_server import STEP_S
 
 SLOW = (sys.executable, slow_server.__file__, "serve")
@@ -47,7 +46,7 @@ class Request(threading.Thread):
 
 
 def end(server: Server, number: signal.Signals = signal.SIGTERM) -> float:
-    """End the server; returns the seconds it took."""
+    """End the server, within a minute; return the seconds that took."""
     assert server.process
     started = time.monotonic()
     server.process.send_signal(number)
@@ -67,15 +66,14 @@ def servers(tmp_path: Path) -> Iterator[list[Server]]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_ends_in_time_is_answered(tmp_path: Path, servers: list[Server], number: signal.Signals) -> None:
-    servers.append(server := slow(tmp_path, shutdown_timeout=20))
+    servers.append(server := slow(tmp_path, shutdown_timeout=600))
     server.start()
     request = Request(server, says(1.5))
-    took = end(server, number)
+    end(server, number)  # when the work is done, not when the time is over
     request.join()
 
     assert request.answer is not None
     assert (request.answer.status_code, request.answer.content[:4]) == (200, b"RIFF")
-    assert took < 10  # when the work is done, not when the time is over
     assert server.process
     assert server.process.returncode == 0
     assert "stopped" in server.log
@@ -92,8 +90,9 @@ def test_what_does_not_is_told_so_and_the_end_is_orderly(tmp_path: Path, servers
     assert request.answer is not None
     assert (request.answer.status_code, request.answer.json()["error_code"]) == (503, "MODEL_NOT_LOADED")
     assert request.answer.json()["detail"] == "The server is shutting down"
-    assert 1 <= took < 1 + KILL_AFTER_S
-    assert "deadline reached" in server.log
+    assert took >= 1
+    assert "Killing worker" not in server.log
+    assert "shutdown deadline reached" in server.log
     assert "stopped" in server.log  # the application's own end was reached
     assert "Traceback" not in server.log
     assert server.process
@@ -101,7 +100,7 @@ def test_what_does_not_is_told_so_and_the_end_is_orderly(tmp_path: Path, servers
 
 
 def test_jobs_are_finished_or_kept(tmp_path: Path, servers: list[Server]) -> None:
-    servers.append(server := slow(tmp_path, shutdown_timeout=3))
+    servers.append(server := slow(tmp_path, shutdown_timeout=2))
     server.start()
 
     def submit(text: str) -> str:
@@ -111,19 +110,20 @@ def test_jobs_are_finished_or_kept(tmp_path: Path, servers: list[Server]) -> Non
     def status(job_id: str) -> str:
         return str(httpx.get(f"{server.url}/jobs/{job_id}").json()["status"])
 
-    short, long, *queued = [submit(says(seconds)) for seconds in (1, 8, 8, 8, 8)]
-    deadline = time.monotonic() + 30
+    short, long, *queued = [submit(says(seconds)) for seconds in (0.2, 5, 2, 2, 2)]
+    deadline = time.monotonic() + PATIENCE_S
     while "pending" in (status(short), status(long)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     took = end(server)
-    assert 3 <= took < 3 + KILL_AFTER_S
+    assert took >= 2
+    assert "Killing worker" not in server.log
     assert (tmp_path / "audio_outputs" / f"{short}.wav").exists()
     assert not (tmp_path / "audio_outputs" / f"{long}.wav").exists()
 
     server.start()
     assert status(short) == "completed"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while {status(job_id) for job_id in (long, *queued)} != {"completed"}:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -141,15 +141,14 @@ def test_a_client_that_does_not_read_cannot_hold_the_server(tmp_path: Path, serv
     connection.request("POST", "/generate", body, {"content-type": "application/json"})
     while httpx.get(f"{server.url}/stats").json()["requests"]["successful"] == 0:
         time.sleep(0.05)  # until it is made, and waits to be read
-    took = end(server)
+    end(server)
     connection.close()
 
-    assert took < 1 + KILL_AFTER_S + 3
     assert "Killing worker" in server.log  # there was nothing else that could end it
 
 
 def test_a_server_without_work_ends_at_once(tmp_path: Path, servers: list[Server]) -> None:
-    servers.append(server := Server(tmp_path))
+    servers.append(server := Server(tmp_path, shutdown_timeout=600))
     server.start()
 
-    assert end(server) < 3
+    end(server)

@@ -9,13 +9,15 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from tests.live.server import PATIENCE_S
+
 TEXT = 1
 
 
 class WebSocketClient:
     """Every wait ends after `timeout_s` with TimeoutError."""
 
-    def __init__(self, port: int, path: str, timeout_s: float = 10, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, path: str, timeout_s: float = PATIENCE_S, host: str = "127.0.0.1") -> None:
         self._socket = socket.create_connection((host, port), timeout_s)
         self._socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
