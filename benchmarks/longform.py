@@ -28,6 +28,8 @@ from benchmarks.arrivals import random_loader, started
 from benchmarks.models import FRAME_RATE, TEMPERATURE
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
+from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.narration import Narration
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.budget import columns
@@ -75,9 +77,10 @@ def script(prompt: VoicePrompt | None) -> Plan:
 async def narrate(engine: Engine, wanted: Plan, base: Utterance) -> tuple[float, float]:
     """Seconds until the first audio and until the end."""
     begun, first = time.perf_counter(), 0.0
-    narrator = Narrator(engine, retries=0)
-    async with aclosing(narrator.narrate(wanted, base, UsageMeter(), live=True)) as narration:
-        async for _ in narration:
+    narrator = Narrator(engine, retries=0, ahead_s=float("inf"))
+    narration = Narration(narrator, wanted, base, Delivery(live=True), UsageMeter())
+    async with aclosing(narration.play()) as playing:
+        async for _ in playing:
             first = first or time.perf_counter() - begun
     return first, time.perf_counter() - begun
 

@@ -19,7 +19,7 @@ from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
 from dia_server import __version__
-from dia_server.services.speech.service import MEDIA_TYPES
+from dia_server.services.speech.request import MEDIA_TYPES
 from dia_server.web import schemas, websocket_messages
 from dia_server.web.route_options import options_of
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 import msgspec
 from msgspec import Struct
 
-from dia_server.services.speech.service import Streamed
+from dia_server.services.speech.request import Streamed
 
 MEDIA_TYPE = "text/event-stream"
 

@@ -8,7 +8,7 @@ import pytest
 from dia_server.db.engine import Database
 from dia_server.engine.workers import WorkerDied
 from dia_server.services.jobs.store import MAX_ATTEMPTS, Job, JobStore
-from dia_server.services.speech.service import SpeechRequest
+from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
 from tests.job_client import over, serving, submit

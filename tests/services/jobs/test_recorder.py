@@ -12,7 +12,7 @@ from dia_server.services.jobs.recorder import Recorder
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.server.resources import ResourceMonitor
 from dia_server.services.server.stats import StatsService
-from dia_server.services.speech.service import Speech, SpeechRequest
+from dia_server.services.speech.request import Speech, SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
@@ -32,8 +32,8 @@ class World:
         self.recorder = Recorder(self.store, Outputs(self.folder), config)
 
     def finish(self, size: int | None) -> None:
-        speech = None if size is None else Speech(b"x" * size, "audio/wav", 1, USAGE)
-        self.recorder.record(REQUEST, Voice("aria"), speech)
+        speech = None if size is None else Speech(REQUEST, Voice("aria"), b"x" * size, USAGE)
+        self.recorder.record(speech)
 
     async def write(self) -> list[int]:
         """Let it write all it has; returns the sizes of the files."""

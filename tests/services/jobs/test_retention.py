@@ -17,7 +17,7 @@ from dia_server.services.config import ConfigService
 from dia_server.services.jobs.outputs import MARKER, Outputs
 from dia_server.services.jobs.retention import Retention
 from dia_server.services.jobs.store import JobStatus, JobStore, file_name
-from dia_server.services.speech.service import SpeechRequest
+from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings

@@ -5,7 +5,7 @@ import pytest
 
 from dia_server.db.engine import Database
 from dia_server.services.jobs.store import Job, JobStore
-from dia_server.services.speech.service import SpeechRequest
+from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
 
 REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)

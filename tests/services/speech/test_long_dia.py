@@ -26,7 +26,8 @@ from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance, VoicePrompt
 from dia_server.services.config import ConfigService
 from dia_server.services.speech.narrator import Narrator
-from dia_server.services.speech.service import SpeechRequest, SpeechService
+from dia_server.services.speech.request import SpeechRequest
+from dia_server.services.speech.service import SpeechService
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService
@@ -218,7 +219,7 @@ async def test_segments_run_side_by_side_and_come_out_in_order(
     tmp_path: Path, weights: Weights, voice: str
 ) -> None:
     async with opened(tmp_path, weights) as studio:
-        plan = await studio.speech.plan(ask(voice))
+        plan = (await studio.speech.prepare(ask(voice))).plan
         told = await studio.stream(ask(voice))
         batches, segments = list(studio.model.together), sorted(studio.model.seen, key=lambda one: one.text)
 

@@ -11,7 +11,9 @@ import pytest
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import SAMPLE_RATE, EngineName, Samples, Utterance, VoicePrompt
 from dia_server.errors import GpuOutOfMemory, Overloaded, ServerError
-from dia_server.services.speech.narrator import NOTHING, PART, ExceedsLimit, Narrated, Narrator
+from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.narration import MAX_CHUNK, NOTHING, Narrated, Narration
+from dia_server.services.speech.narrator import ExceedsLimit, Narrator
 from dia_server.services.speech.segment import Segment
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.plan import Plan, PlannedUtterance
@@ -59,9 +61,12 @@ class Rig:
         self.meter = UsageMeter()
         """Of the narration that was begun last."""
 
-    def narrate(self, plan: Plan, base: Utterance = BASE, **how: Any) -> AsyncGenerator[Narrated]:
+    def narrate(
+        self, plan: Plan, base: Utterance = BASE, *, live: bool = False, speed: float = 1.0
+    ) -> AsyncGenerator[Narrated]:
         self.meter = UsageMeter()
-        return self.narrator.narrate(plan, base, self.meter, **how)
+        delivery = Delivery(live=live)
+        return Narration(self.narrator, plan, base, delivery, self.meter, speed=speed).play()
 
     async def tell(self, plan: Plan, base: Utterance = BASE, **how: Any) -> list[Narrated]:
         async with aclosing(self.narrate(plan, base, **how)) as narration:
@@ -199,7 +204,8 @@ async def test_the_preview_needs_no_anchor() -> None:
 async def test_ahead_bounds_what_is_begun() -> None:
     async with rig() as made:
         base = Utterance("", "aria", 7, prompt=PROMPT)
-        narration = made.narrate(segments(8), base, live=True, ahead_s=2.5)
+        made.narrator.ahead_s = 2.5
+        narration = made.narrate(segments(8), base, live=True)
         async with aclosing(narration):
             await anext(narration)
             await until(made.is_idle)
@@ -214,7 +220,7 @@ async def test_what_comes_at_once_is_put_out_in_parts() -> None:
     async with rig(lambda _: [whole]) as made:
         narration = await made.tell(segments(1), live=True)
 
-    assert max(len(narrated.samples) for narrated in narration) == PART
+    assert max(len(narrated.samples) for narrated in narration) == MAX_CHUNK
     assert len(narration) > 8
     assert made.meter.tokens == 8  # of the one chunk
 
@@ -406,7 +412,8 @@ async def test_without_a_guard_nothing_is_judged(live: bool) -> None:
 
 async def test_the_time_that_a_listener_takes_is_not_counted() -> None:
     async with rig(step_s=0.005) as made:
-        narration = made.narrate(segments(2), live=True, ahead_s=1.0)
+        made.narrator.ahead_s = 1.0
+        narration = made.narrate(segments(2), live=True)
         async with aclosing(narration):
             async for _ in narration:
                 await asyncio.sleep(0.05)
@@ -501,7 +508,8 @@ async def test_the_same_seed_gives_the_same_however_fast_it_is_heard() -> None:
         fast = sound(await made.tell(segments(5), base, live=True))
 
         slow = []
-        async with aclosing(made.narrate(segments(5), base, live=True, ahead_s=1.0)) as narration:
+        made.narrator.ahead_s = 1.0
+        async with aclosing(made.narrate(segments(5), base, live=True)) as narration:
             async for narrated in narration:
                 slow.append(narrated)
                 await asyncio.sleep(0.005)

@@ -4,7 +4,7 @@ The response waits for neither the disk nor the database.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import structlog
@@ -13,9 +13,8 @@ from dia_server.errors import StorageUnavailable
 from dia_server.services.config import ConfigService
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import JobStore, file_name
-from dia_server.services.speech.service import Speech, SpeechRequest
+from dia_server.services.speech.request import Speech
 from dia_server.services.speech.usage import Usage
-from dia_server.services.voices.service import Voice
 
 log = structlog.get_logger()
 
@@ -27,11 +26,13 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    request: SpeechRequest
-    voice: Voice
-    usage: Usage | None
-    audio: bytes
-    """Audio to save; empty if it is only counted."""
+    speech: Speech | None
+    """None for a failed request; without audio if it is only counted."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of audio to save."""
+        return len(self.speech.audio) if self.speech else 0
 
 
 class Recorder:
@@ -56,37 +57,41 @@ class Recorder:
         if self._task is not None:
             await self._task
 
-    def record(self, request: SpeechRequest, voice: Voice, speech: Speech | None) -> None:
+    def record(self, speech: Speech | None) -> None:
         """Queue a request that was answered with `speech`, or, if None, failed; does not block."""
-        usage, audio = (speech.usage, speech.audio) if speech else (None, b"")
+        if speech is not None and not self._may_save(len(speech.audio)):
+            speech = replace(speech, audio=b"")
+        entry = _Entry(speech)
+        self._waiting += entry.size
+        self._entries.put_nowait(entry)
+
+    def _may_save(self, size: int) -> bool:
         if not self._config.current.save_outputs:
-            audio = b""
-        elif self._waiting and self._waiting + len(audio) > MAX_WAITING:
+            return False
+        if self._waiting and self._waiting + size > MAX_WAITING:
             log.warning("output not saved: disk too slow", waiting_bytes=self._waiting, limit=MAX_WAITING)
-            audio = b""
-        self._waiting += len(audio)
-        self._entries.put_nowait(_Entry(request, voice, usage, audio))
+            return False
+        return True
 
     async def _run(self) -> None:
         while (entry := await self._entries.get()) is not None:
             try:
-                if not await self._save_output(entry):
-                    await self._count(entry.usage)
+                speech = entry.speech
+                if speech is None or not (speech.audio and await self._save_output(speech)):
+                    await self._count(speech.usage if speech else None)
             except Exception as error:  # must not stop the recording of later requests
                 log.error("request not recorded", exc_info=error)
             finally:
-                self._waiting -= len(entry.audio)
+                self._waiting -= entry.size
 
-    async def _save_output(self, entry: _Entry) -> bool:
-        """Save the audio as a completed job; return False if there is none or saving failed. No retry."""
-        if entry.usage is None or not entry.audio:
-            return False
+    async def _save_output(self, speech: Speech) -> bool:
+        """Save the audio as a completed job; return False if saving failed. No retry."""
         job_id = str(uuid4())
-        file = file_name(job_id, entry.request)
+        file = file_name(job_id, speech.request)
         with self._outputs.hold(file):  # the file exists before its row
             try:
-                await self._outputs.write(file, entry.audio)
-                await self._store.add_completed(job_id, entry.request, entry.voice, file, entry.usage)
+                await self._outputs.write(file, speech.audio)
+                await self._store.add_completed(job_id, speech.request, speech.voice, file, speech.usage)
             except StorageUnavailable as error:
                 log.warning("output not saved", error=str(error))
                 await self._outputs.remove(file)

@@ -11,7 +11,9 @@ from dia_server.errors import JobNotComplete, NotFound, ServerError
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import Job, JobListItem, JobStatus, JobStore, format_of
 from dia_server.services.jobs.worker import JobWorker
-from dia_server.services.speech.service import MEDIA_TYPES, Listener, SpeechRequest, SpeechService
+from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.request import MEDIA_TYPES, PreparedRequest, SpeechRequest
+from dia_server.services.speech.service import OnProgress, SpeechService
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +47,24 @@ class JobService:
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, StorageUnavailable, and ModelNotLoaded
         if the model failed to load (a job is accepted while it is loading).
         """
-        job = await self._add(request, "pending")
+        job, _ = await self._add(request, "pending")
         self._worker.wake()
         return job
 
-    async def begin(
-        self, request: SpeechRequest, listener: Listener, *, client: str, live: bool
-    ) -> RunningJob:
-        """Accept a job and run it at once, because `client` waits for it; raises what `submit` raises.
-
-        `live`: `listener` receives the audio while it is generated.
-        """
+    async def begin(self, request: SpeechRequest, delivery: Delivery, on_progress: OnProgress) -> RunningJob:
+        """Accept a job and run it at once, because its client waits for it; raises what `submit` raises."""
 
         async def begin() -> RunningJob:
-            job = await self._add(request, "processing")
-            return RunningJob(job.job_id, self._worker.begin(job, listener, client=client, live=live))
+            job, prepared = await self._add(request, "processing")
+            return RunningJob(job.job_id, self._worker.begin(job, delivery, on_progress, prepared))
 
         # shielded: a job stored as running must run, even if the caller is cancelled
         return await asyncio.shield(begin())
 
-    async def _add(self, request: SpeechRequest, status: JobStatus) -> Job:
+    async def _add(self, request: SpeechRequest, status: JobStatus) -> tuple[Job, PreparedRequest]:
         require_loadable(self._engine)
-        return await self._store.add(*await self._speech.accept(request), status)
+        prepared = await self._speech.prepare(request)
+        return await self._store.add(prepared.request, prepared.voice, status), prepared
 
     async def get(self, job_id: str) -> Job:
         """Return a job with its current progress; raises NotFound."""

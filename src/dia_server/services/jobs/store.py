@@ -22,7 +22,7 @@ from dia_server.db.engine import Database
 from dia_server.db.models import JobStatus as JobStatus
 from dia_server.db.models import now
 from dia_server.services.jobs import totals
-from dia_server.services.speech.service import AudioFormat, SpeechRequest
+from dia_server.services.speech.request import AudioFormat, SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 

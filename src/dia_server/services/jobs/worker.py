@@ -23,7 +23,9 @@ from dia_server.engine.workers import WorkerDied
 from dia_server.errors import GenerationFailed, ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import Job, JobStore, file_name
-from dia_server.services.speech.service import Listener, Speech, SpeechService
+from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.request import PreparedRequest, Speech
+from dia_server.services.speech.service import OnProgress, SpeechService
 
 log = structlog.get_logger()
 
@@ -98,30 +100,30 @@ class JobWorker:
     def begin(
         self,
         job: Job,
-        listener: Listener | None = None,
-        *,
-        client: str = "",
-        live: bool = False,
-        background: bool = False,
+        delivery: Delivery,
+        on_progress: OnProgress | None = None,
+        prepared: PreparedRequest | None = None,
     ) -> asyncio.Task[ServerError | None]:
-        """Run a `processing` job; return its task, which never raises and results in the error or None."""
+        """Run a `processing` job; return its task, which never raises and results in the error or None.
 
-        async def on_progress(audio: bytes, progress: float) -> None:
+        `prepared` is the job's request, unless it has yet to be prepared.
+        """
+
+        async def keep_progress(audio: bytes, progress: float) -> None:
             self._progress[job.job_id] = progress
-            if listener is not None:
-                await listener(audio, progress)
+            if on_progress is not None:
+                await on_progress(audio, progress)
 
-        assert job.request is not None
-        assert job.voice is not None
-        generation = asyncio.create_task(
-            self._speech.make(
-                job.request, job.voice, on_progress, client=client, live=live, background=background
-            )
-        )
-        task = asyncio.create_task(self._run(job, generation, background))
+        async def generate() -> Speech:
+            assert job.request is not None
+            request = prepared or await self._speech.prepare(job.request, job.voice)
+            return await self._speech.render(request, delivery, keep_progress)
+
+        generation = asyncio.create_task(generate())
+        task = asyncio.create_task(self._run(job, generation, delivery.background))
         self._generations[job.job_id], self._running[job.job_id] = generation, task
         self._progress[job.job_id] = 0.0
-        if background:
+        if delivery.background:
             self._queued.add(job.job_id)
         task.add_done_callback(lambda _: self._forget(job.job_id))
         return task
@@ -173,7 +175,7 @@ class JobWorker:
                 return
             for job in jobs:
                 self._alone = job.job_id if job.alone else None
-                self.begin(job, background=True)
+                self.begin(job, Delivery(background=True))
 
     async def _run(self, job: Job, generation: asyncio.Task[Speech], background: bool) -> ServerError | None:
         try:

@@ -41,7 +41,14 @@ class VoicePrompts:
         )
 
     async def load(self, voice: Voice) -> VoicePrompt | None:
-        """Return the audio prompt of `voice`, or None if it has none.
+        """Return the audio prompt of `voice`, and of its second voice if there is one; raises as `_load`."""
+        prompt = await self._load(voice)
+        if isinstance(voice, VoiceSnapshot) and voice.second is not None:
+            return combine_prompts(prompt, await self._load(voice.second))
+        return prompt
+
+    async def _load(self, voice: Voice) -> VoicePrompt | None:
+        """Return the audio prompt of `voice` alone, or None if it has none.
 
         The voice's own transcript takes precedence over the prompt's; a transcript without speaker tags
         gets the voice's primary speaker. Raises PromptNotUsable, for a VoiceSnapshot also if the

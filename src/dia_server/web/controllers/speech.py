@@ -11,8 +11,9 @@ from litestar.params import JSONBody, QueryParameter
 from litestar.response import Stream
 
 from dia_server.services.jobs import JobService
-from dia_server.services.speech import service
-from dia_server.services.speech.service import Speech, SpeechService, Streamed
+from dia_server.services.speech import request as speech_request
+from dia_server.services.speech.request import Speech, Streamed
+from dia_server.services.speech.service import SpeechService
 from dia_server.web import sse
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.requests.disconnect import cancel_on_disconnect
@@ -70,7 +71,7 @@ class SpeechController(Controller):
         named = data.voice.id if isinstance(data.voice, VoiceReference) else data.voice or "aria"
         voice, _, voice_2 = named.partition("+")
         audio_format = data.response_format or "wav"
-        wanted = service.SpeechRequest(
+        wanted = speech_request.SpeechRequest(
             text=data.input,
             voice_id=voice,
             voice_id_2=voice_2 or None,
@@ -96,7 +97,7 @@ class SpeechController(Controller):
         self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
     ) -> SpeechPlan:
         """Show how a text would be cut into segments, and how long it would last, without speaking it."""
-        planned = await speech_service.plan(_wanted(data))
+        planned = (await speech_service.prepare(_wanted(data))).plan
         return SpeechPlan(
             [
                 PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
@@ -106,10 +107,10 @@ class SpeechController(Controller):
         )
 
 
-def _wanted(data: GenerateRequest) -> service.SpeechRequest:
+def _wanted(data: GenerateRequest) -> speech_request.SpeechRequest:
     fields = msgspec.structs.asdict(data)
     del fields["stream"]
-    return service.SpeechRequest(**fields)
+    return speech_request.SpeechRequest(**fields)
 
 
 def _whole(speech: Speech) -> Response[bytes] | Stream:

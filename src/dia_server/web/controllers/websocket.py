@@ -18,7 +18,8 @@ from litestar.exceptions import WebSocketException
 from dia_server.errors import NotFound, Overloaded, StorageUnavailable
 from dia_server.services.jobs import Job, JobService
 from dia_server.services.server import Metrics, SocketOutcome
-from dia_server.services.speech.service import SpeechRequest
+from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.request import SpeechRequest
 from dia_server.web import websocket_messages as messages
 from dia_server.web.errors import classify
 from dia_server.web.middleware.client_address import ClientAddress
@@ -129,7 +130,8 @@ class WebSocketSession:
         request = SpeechRequest(**wanted)
         sender = ProgressSender(self._send, name)
         try:
-            running = await self._jobs.begin(request, sender.on_progress, client=self._client, live=stream)
+            delivery = Delivery(client=self._client, live=stream)
+            running = await self._jobs.begin(request, delivery, sender.on_progress)
         except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
             await self._refuse(error, name)
             self._generations -= 1

@@ -1,0 +1,15 @@
+"""How the audio of a request is delivered."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How a request's audio reaches its client, and how the request shares the engine with others."""
+
+    client: str = ""
+    """Name of the client; clients share the engine's slots fairly."""
+    live: bool = False
+    """Whether audio is sent while it is generated."""
+    background: bool = False
+    """Whether other requests go first in the engine's queue."""

@@ -1,0 +1,165 @@
+"""One request's recording: segments are generated side by side and put out in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dia_server.audio.join import Join
+from dia_server.engine.types import SAMPLE_RATE, Chunk, Flow, Samples, Utterance, VoicePrompt
+from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.narrator import EMPTY, Narrator
+from dia_server.services.speech.segment import Segment
+from dia_server.services.speech.usage import UsageMeter
+from dia_server.text.budget import encoded_length
+from dia_server.text.plan import ANCHOR, Plan, PlannedUtterance
+
+UNLIMITED_S = float("inf")
+NOTHING = np.zeros(SAMPLE_RATE // 4, np.float32)
+"""Silence returned for text with nothing to pronounce (such as "."), because clients reject empty files."""
+MAX_CHUNK = SAMPLE_RATE // 4
+"""Maximum samples per output chunk. Encoding 2.5 s to MP3 takes 75 ms, so smaller chunks keep playback
+latency low."""
+MIN_RUNNING = 2
+"""Segments that are started even without a free slot: the one that is being put out, and the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Narrated:
+    """The next samples of the recording; there may be none."""
+
+    samples: Samples
+    progress: float
+    """Share of the whole recording, 0 to 1; it never falls."""
+
+
+class Narration:
+    """Plays the recording of one request once.
+
+    Delivered live, the first segment is put out chunk by chunk, and so cannot be retried. Every other
+    segment is put out when it is complete and judged: the result depends on the seed, and not on the speed
+    of engine or client.
+
+    Segments are started while slots are free and, delivered live, at most `narrator.ahead_s` of estimated
+    speech is not yet put out. In an anchored plan the first segment becomes the audio prompt of the others,
+    behind the voice's own, so that one voice speaks throughout; they start when it is complete. If its
+    audio lacks words, the next suitable segment is the anchor, for Dia would repeat what the anchor lacks.
+    """
+
+    def __init__(
+        self,
+        narrator: Narrator,
+        plan: Plan,
+        base: Utterance,
+        delivery: Delivery,
+        meter: UsageMeter,
+        *,
+        speed: float = 1.0,
+    ) -> None:
+        """`base` has the voice and the sampling parameters of all segments. `speed` is applied later, by
+        the encoder: the text's own pauses are made longer or shorter so that they last as long as it says."""
+        self._narrator = narrator
+        self._plan = plan
+        self._base = replace(base, flow=Flow(delivery.client))
+        self._delivery = delivery
+        self._meter = meter
+        self._speed = speed
+        self._planned = deque(plan.utterances)
+        self._running: deque[Segment] = deque()
+        self._needs_anchor = narrator.clones and plan.anchored
+        self._ahead_s = narrator.ahead_s if delivery.live else UNLIMITED_S
+        self._join = Join(SAMPLE_RATE)
+        self._lead = EMPTY
+        """Silence before the current segment, until it has been put out."""
+        self._progress = 0.0
+        self._done_s = 0.0
+        self._total_s = plan.duration_s(speed) * speed or 1.0  # accents alone are estimated at 0 s
+
+    async def play(self) -> AsyncGenerator[Narrated]:
+        """Generate the recording; closing the iterator frees every slot."""
+        try:
+            self._start_segments()
+            while self._running:
+                segment = self._running[0]
+                silence_s = segment.planned.pause_s * self._speed + segment.planned.gap_s
+                self._lead = self._join.begin(silence_s)
+                while (chunk := await segment.next()) is not None:
+                    samples = self._append(segment, chunk)
+                    for part in np.split(samples, range(MAX_CHUNK, len(samples), MAX_CHUNK)):
+                        yield Narrated(part, self._progress)
+                    self._start_segments()
+                self._done_s += silence_s + segment.planned.estimated_s
+                if self._needs_anchor and _can_anchor(segment):
+                    self._anchor(segment)
+                self._running.popleft()
+                self._start_segments()
+            yield Narrated(self._finish(), 1.0)
+        finally:
+            await self._cancel()
+
+    def _start_segments(self) -> None:
+        free = self._narrator.free_slots
+        while self._planned and self._may_start(self._planned[0], free):
+            planned = self._planned.popleft()
+            first = planned is self._plan.utterances[0]
+            segment = self._narrator.segment(planned, self._base, self._delivery, first=first)
+            segment.start(self._narrator.generate(segment, self._meter))
+            self._running.append(segment)
+            free -= 1
+
+    def _may_start(self, planned: PlannedUtterance, free: int) -> bool:
+        """Return whether the anchor, the limit of speech ahead and the free slots allow another segment."""
+        if not self._running:
+            return True
+        if self._needs_anchor:
+            return False
+        started_s = sum(segment.planned.estimated_s for segment in self._running)
+        if started_s + planned.estimated_s > self._ahead_s:
+            return False
+        return len(self._running) < MIN_RUNNING or free > 0
+
+    def _append(self, segment: Segment, chunk: Chunk) -> Samples:
+        """Join `chunk` to the recording; return the samples that are final."""
+        share = (self._done_s + chunk.progress * segment.planned.estimated_s) / self._total_s
+        self._progress = max(self._progress, min(1.0, share))
+        samples = np.concatenate([self._lead, self._join.push(chunk.samples)])
+        self._lead = EMPTY
+        self._meter.tokens += chunk.tokens
+        self._meter.samples += len(samples)
+        return samples
+
+    def _anchor(self, segment: Segment) -> None:
+        """Extend the audio prompt of the segments to come by the text and the frames of `segment`."""
+        prompt, text = self._base.prompt, segment.planned.text
+        if prompt is None:
+            prompt = VoicePrompt(EMPTY, text, digest="", made=segment.frames)
+        else:
+            prompt = replace(prompt, transcript=f"{prompt.transcript} {text}", made=segment.frames)
+        self._base = replace(self._base, prompt=prompt)
+        self._needs_anchor = False
+
+    def _finish(self) -> Samples:
+        """Return the end of the recording: the last segment's end, and the pause after it."""
+        tail = np.concatenate([self._join.begin(self._plan.pause_after_s * self._speed), self._join.finish()])
+        if not self._meter.samples + len(tail):
+            tail = NOTHING
+        self._meter.samples += len(tail)
+        return tail
+
+    async def _cancel(self) -> None:
+        # Cancel every task before awaiting any: the caller may itself be cancelled during the await.
+        tasks = [task for segment in self._running if (task := segment.cancel())]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _can_anchor(segment: Segment) -> bool:
+    """Return whether `segment` says its text, and fits into the room that the plan leaves for an anchor."""
+    return (
+        segment.audible
+        and segment.whole
+        and segment.frames is not None
+        and len(segment.frames) <= ANCHOR.max_columns
+        and encoded_length(segment.planned.text) <= ANCHOR.max_bytes
+    )

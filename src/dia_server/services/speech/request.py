@@ -1,0 +1,108 @@
+"""A request for speech, and its result."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
+from dia_server.audio.encode import AudioFormat as AudioFormat
+from dia_server.engine.types import Utterance, VoicePrompt
+from dia_server.services.speech.usage import Usage, UsageMeter
+from dia_server.services.voices.service import Voice, VoiceSnapshot
+from dia_server.text.plan import Plan
+
+Role = Literal["user", "assistant", "system"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRequest:
+    """A client's request; None leaves a field to the voice or the model."""
+
+    text: str
+    voice_id: str
+    voice_id_2: str | None = None
+    """Voice of [S2], if it is another than the first."""
+    response_format: AudioFormat = "wav"
+    speed: float = 1.0
+    role: Role | None = None
+    temperature: float | None = None
+    cfg_scale: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    use_torch_compile: bool | None = None
+    seed: int | None = None
+
+    def utterance(self, text: str, voice: VoiceSnapshot, prompt: VoicePrompt | None) -> Utterance:
+        """Return the whole of a resolved request as one utterance, with its sampling parameters."""
+        sampling: dict[str, Any] = {
+            "temperature": self.temperature,
+            "cfg_scale": self.cfg_scale,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "compile": self.use_torch_compile,
+        }
+        assert self.seed is not None
+        return Utterance(
+            text,
+            voice.voice_id if voice.second is None else f"{voice.voice_id}+{voice.second.voice_id}",
+            seed=self.seed,
+            prompt=prompt,
+            **{name: value for name, value in sampling.items() if value is not None},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    request: SpeechRequest
+    """Resolved."""
+    voice: Voice
+    audio: bytes
+    """The whole file; empty where it was streamed and is not kept."""
+    usage: Usage
+
+    @property
+    def media_type(self) -> str:
+        return MEDIA_TYPES[self.request.response_format]
+
+    @property
+    def seed(self) -> int:
+        assert self.request.seed is not None
+        return self.request.seed
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A resolved request with all that its generation needs."""
+
+    request: SpeechRequest
+    voice: VoiceSnapshot
+    plan: Plan
+    utterance: Utterance
+    """The whole text; its segments take its voice and sampling parameters."""
+
+    @property
+    def media_type(self) -> str:
+        return MEDIA_TYPES[self.request.response_format]
+
+    def speech(self, audio: bytes, meter: UsageMeter) -> Speech:
+        return Speech(self.request, self.voice, audio, meter.total(self.request.speed))
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Audio that is sent while it is generated: iterate over it for the file's bytes, and close it."""
+
+    first: bytes
+    remaining: AsyncGenerator[bytes]
+    media_type: str
+    seed: int
+    meter: UsageMeter
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        yield self.first
+        async for audio in self.remaining:
+            yield audio
+
+    async def aclose(self) -> None:
+        """Free the engine's slots, whether or not the audio has been read."""
+        await self.remaining.aclose()
