@@ -13,7 +13,7 @@ from dia_server.db.models import Totals
 from dia_server.errors import StorageUnavailable
 
 CONNECTIONS = 15
-"""Of a pool, at most."""
+"""Maximum connections of a pool."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ async def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 
 @pytest.fixture
 def lock(database: Database, tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """Another program, which writes and does not end."""
+    """Another program that holds the write lock."""
     with closing(sqlite3.connect(tmp_path / "dia.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield other
@@ -38,7 +38,7 @@ async def write(database: Database) -> None:
         await session.execute(text("UPDATE totals SET failed = failed + 1"))
 
 
-async def test_connections_that_are_all_in_use_are_named(database: Database) -> None:
+async def test_an_exhausted_pool_raises_storage_unavailable(database: Database) -> None:
     async with AsyncExitStack() as held:
         for _ in range(CONNECTIONS):
             session = await held.enter_async_context(database.reads())
@@ -50,11 +50,9 @@ async def test_connections_that_are_all_in_use_are_named(database: Database) -> 
     assert failure.value.retry_after
 
 
-async def test_reads_go_past_any_number_of_writers_that_wait(
-    database: Database, lock: sqlite3.Connection
-) -> None:
+async def test_reads_do_not_wait_for_queued_writers(database: Database, lock: sqlite3.Connection) -> None:
     writers = [asyncio.create_task(write(database)) for _ in range(CONNECTIONS + 5)]
-    # nobody can write: the first to be over is one that got no connection
+    # no write can succeed: the first to finish is one that got no connection
     await asyncio.wait(writers, timeout=10, return_when=asyncio.FIRST_COMPLETED)
 
     async with asyncio.timeout(2), database.reads() as session:
@@ -67,9 +65,7 @@ async def test_reads_go_past_any_number_of_writers_that_wait(
         assert await session.scalar(select(Totals.failed)) == results.count(None)
 
 
-async def test_writes_are_done_one_at_a_time_in_order(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_writes_run_one_at_a_time_in_order(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "POOL_TIMEOUT_S", 30.0)
     begun: list[int] = []
 
@@ -85,7 +81,7 @@ async def test_writes_are_done_one_at_a_time_in_order(
     assert begun == list(range(5 * CONNECTIONS))
 
 
-async def test_a_writer_that_leaves_the_queue_delays_no_other(database: Database) -> None:
+async def test_a_cancelled_writer_does_not_delay_the_next(database: Database) -> None:
     async with database.sessions.begin():
         leaving, staying = [asyncio.create_task(write(database)) for _ in range(2)]
         await asyncio.sleep(0)
@@ -97,7 +93,7 @@ async def test_a_writer_that_leaves_the_queue_delays_no_other(database: Database
         assert await session.scalar(select(Totals.failed)) == 1
 
 
-async def test_a_writer_that_waits_too_long_is_told_when_to_come_again(database: Database) -> None:
+async def test_a_writer_that_times_out_gets_retry_after(database: Database) -> None:
     async with database.sessions.begin():
         with pytest.raises(StorageUnavailable, match="other writes take too long") as failure:
             await write(database)
@@ -106,7 +102,7 @@ async def test_a_writer_that_waits_too_long_is_told_when_to_come_again(database:
     await write(database)
 
 
-async def test_what_a_statement_was_about_is_not_told(database: Database) -> None:
+async def test_errors_do_not_contain_statement_parameters(database: Database) -> None:
     with pytest.raises(Exception, match="no such table") as failure:
         async with database.sessions.begin() as session:
             await session.execute(text("INSERT INTO nowhere VALUES (:text)"), {"text": "marmalade"})

@@ -1,4 +1,4 @@
-"""A SQLite file that is deleted or replaced while the server runs takes nothing that would be lost."""
+"""Writes fail while the SQLite file is deleted or replaced, because they would be lost."""
 
 import os
 import shutil
@@ -40,11 +40,11 @@ def content(path: Path) -> bytes:
 
 
 def names(path: Path) -> list[str]:
-    """Return the name of the file, if it is there."""
+    """Return a list with the name of the file, or an empty list if it is missing."""
     return [file.name for file in path.parent.iterdir() if file.name == path.name]
 
 
-async def test_a_file_that_is_gone_takes_nothing_until_it_is_back(database: Database, path: Path) -> None:
+async def test_writes_fail_while_the_file_is_deleted(database: Database, path: Path) -> None:
     await write(database)
     away = path.with_name("away")
     os.replace(path, away)
@@ -61,9 +61,7 @@ async def test_a_file_that_is_gone_takes_nothing_until_it_is_back(database: Data
     assert await written(database) == 2
 
 
-async def test_a_file_that_is_replaced_takes_nothing_until_the_old_one_is_back(
-    database: Database, path: Path
-) -> None:
+async def test_writes_fail_while_the_file_is_replaced(database: Database, path: Path) -> None:
     await write(database)
     away = path.with_name("away")
     os.replace(path, away)
@@ -80,9 +78,7 @@ async def test_a_file_that_is_replaced_takes_nothing_until_the_old_one_is_back(
     assert await written(database) == 2
 
 
-async def test_what_was_committed_to_a_file_that_is_gone_by_then_does_not_count(
-    database: Database, path: Path
-) -> None:
+async def test_a_commit_to_a_deleted_file_raises(database: Database, path: Path) -> None:
     async def lose() -> None:
         async with database.sessions.begin() as session:
             await session.execute(text("UPDATE totals SET failed = failed + 1"))
@@ -92,7 +88,7 @@ async def test_what_was_committed_to_a_file_that_is_gone_by_then_does_not_count(
         await lose()
 
 
-async def test_a_new_connection_makes_no_file(database: Database, path: Path) -> None:
+async def test_a_new_connection_does_not_create_the_file(database: Database, path: Path) -> None:
     os.remove(path)
 
     with pytest.raises(StorageUnavailable, match="can't be found"):  # the first one to read
@@ -100,7 +96,7 @@ async def test_a_new_connection_makes_no_file(database: Database, path: Path) ->
     assert names(path) == []
 
 
-async def test_a_file_in_a_folder_of_odd_characters_is_found_again(tmp_path: Path) -> None:
+async def test_paths_with_special_characters_are_escaped(tmp_path: Path) -> None:
     path = tmp_path / "a%20b?c#d é" / "dia.sqlite3"
     path.parent.mkdir()
     database = Database(f"sqlite+aiosqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}")

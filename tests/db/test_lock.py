@@ -22,7 +22,7 @@ def test_a_database_has_one_server_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ":memory:", "{}/other.sqlite3"])
-def test_so_has_a_folder_of_results_whatever_the_databases_are(tmp_path: Path, name: str) -> None:
+def test_an_outputs_folder_has_one_server_at_a_time_whatever_the_databases(tmp_path: Path, name: str) -> None:
     outputs = tmp_path / "audio_outputs"
     first = ServerLock("postgresql+asyncpg://host/name", outputs)
     second = ServerLock(f"sqlite+aiosqlite:///{name.format(tmp_path)}", outputs)
@@ -35,7 +35,7 @@ def test_so_has_a_folder_of_results_whatever_the_databases_are(tmp_path: Path, n
     second.release()
 
 
-def test_what_a_refused_server_had_taken_is_free_again(tmp_path: Path) -> None:
+def test_a_refused_server_releases_its_locks(tmp_path: Path) -> None:
     url, outputs = sqlite(tmp_path / "dia.sqlite3"), tmp_path / "audio_outputs"
     other = ServerLock("postgresql+asyncpg://host/name", outputs)
     other.acquire()

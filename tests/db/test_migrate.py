@@ -23,7 +23,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await database.close()
 
 
-async def test_it_goes_up_from_nothing_and_again(database: Database) -> None:
+async def test_upgrading_creates_the_schema_and_is_idempotent(database: Database) -> None:
     head = ScriptDirectory(str(script_location())).get_current_head()
 
     assert await database.upgrade() == head
@@ -55,7 +55,7 @@ async def test_the_built_in_voices_are_there(database: Database) -> None:
     }
 
 
-async def test_moments_keep_their_time_zone(database: Database) -> None:
+async def test_datetimes_keep_their_time_zone(database: Database) -> None:
     await database.upgrade()
     before = now()
     async with database.sessions.begin() as session:
@@ -66,8 +66,8 @@ async def test_moments_keep_their_time_zone(database: Database) -> None:
     assert before <= voice.created_at <= now()
 
 
-def test_moments_in_other_time_zones_come_out_as_utc() -> None:
-    """As PostgreSQL's driver gives them."""
+def test_datetimes_in_other_time_zones_are_returned_in_utc() -> None:
+    """PostgreSQL's driver returns the session's time zone."""
     noon = datetime(2026, 11, 24, 14, tzinfo=timezone(timedelta(hours=2)))
 
     found = UtcDateTime().process_result_value(noon, sqlite.dialect())
@@ -76,7 +76,7 @@ def test_moments_in_other_time_zones_come_out_as_utc() -> None:
     assert (found, found.utcoffset()) == (noon, timedelta(0))
 
 
-async def test_the_database_is_set_up_for_a_server(database: Database) -> None:
+async def test_pragmas_are_set_on_connections(database: Database) -> None:
     await database.upgrade()
     async with database.sessions() as session:
         found = [await session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "foreign_keys")]
@@ -84,7 +84,7 @@ async def test_the_database_is_set_up_for_a_server(database: Database) -> None:
     assert found == ["wal", 1]
 
 
-async def test_a_migration_that_fails_leaves_nothing_behind(database: Database) -> None:
+async def test_a_failed_migration_is_rolled_back(database: Database) -> None:
     def fail_half_way(connection: Connection) -> None:
         connection.execute(text("CREATE TABLE half (a INTEGER)"))
         connection.execute(text("CREATE TABLE half (a INTEGER)"))

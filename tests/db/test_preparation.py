@@ -1,4 +1,4 @@
-"""First starts that can't be: one line that says why, and status 1, from `serve` and `db upgrade` alike."""
+"""A start that fails prints one line with the cause and exits with 1, from `serve` and `db upgrade`."""
 
 import socket
 import sqlite3
@@ -66,9 +66,7 @@ def variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @COMMANDS
 @pytest.mark.parametrize("kind", DATABASES)
-def test_a_database_that_cannot_be_used_is_told_in_one_line(
-    tmp_path: Path, command: list[str], kind: str
-) -> None:
+def test_an_unusable_database_is_reported_in_one_line(tmp_path: Path, command: list[str], kind: str) -> None:
     fill(tmp_path / "dia.sqlite3", kind)
 
     assert f"The database {tmp_path}/dia.sqlite3 {DATABASES[kind]}" in refusal(command)
@@ -76,7 +74,7 @@ def test_a_database_that_cannot_be_used_is_told_in_one_line(
 
 @COMMANDS
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_a_data_folder_that_cannot_be_made_is_told_in_one_line(
+def test_a_data_folder_that_cannot_be_created_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], folder: str
 ) -> None:
     (tmp_path / "file").touch()
@@ -88,7 +86,7 @@ def test_a_data_folder_that_cannot_be_made_is_told_in_one_line(
     assert "DIA_DATA_DIR" in line
 
 
-def test_a_data_folder_that_cannot_be_written_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_data_folder_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIA_DATA_DIR", "/proc")
 
     assert "database /proc/dia.sqlite3 can't be used: unable to open" in refusal(["db", "upgrade"])
@@ -97,7 +95,7 @@ def test_a_data_folder_that_cannot_be_written_is_told_in_one_line(monkeypatch: p
 
 @COMMANDS
 @pytest.mark.parametrize("url", URLS)
-def test_an_address_that_is_none_is_told_in_one_line(
+def test_an_invalid_database_url_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, command: list[str], url: str
 ) -> None:
     monkeypatch.setenv("DIA_DATABASE_URL", url)

@@ -29,7 +29,7 @@ async def test_voices_of_an_older_database_are_kept(tmp_path: Path) -> None:
     assert (mapped, prompts) == ([("luna",)], (0,))
 
 
-def test_the_revisions_make_the_table_that_the_model_describes(tmp_path: Path) -> None:
+def test_the_revisions_create_the_table_of_the_model(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'new.sqlite3'}")
     with engine.begin() as connection:
         upgrade_to(connection, "head")

@@ -25,7 +25,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 @pytest.fixture
 def left(settings: Settings) -> Path:
-    """The database that an earlier version's server left, in the data folder of the next."""
+    """Copy the database of an earlier version into the data folder."""
     file = Path(settings.data_dir) / "dia.sqlite3"
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(LEFT.read_text())
@@ -33,7 +33,7 @@ def left(settings: Settings) -> Path:
 
 
 def rows(file: Path) -> Rows:
-    """Of every table, but for alembic's."""
+    """Return the rows of every table except alembic's."""
     with closing(sqlite3.connect(file)) as connection:
         connection.row_factory = sqlite3.Row
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
@@ -44,7 +44,7 @@ def rows(file: Path) -> Rows:
         }
 
 
-async def test_every_row_that_an_earlier_server_left_is_kept(left: Path) -> None:
+async def test_every_row_of_an_earlier_version_is_kept(left: Path) -> None:
     before = rows(left)
     assert {table: len(found) for table, found in before.items()} == {
         "voice_mappings": 7,
@@ -63,9 +63,7 @@ async def test_every_row_that_an_earlier_server_left_is_kept(left: Path) -> None
         assert [{**new, **row} for new, row in zip(after[table], old, strict=True)] == after[table]
 
 
-async def test_the_next_server_goes_on_where_an_earlier_one_was_killed(
-    settings: Settings, left: Path
-) -> None:
+async def test_the_next_server_resumes_the_jobs_of_a_killed_one(settings: Settings, left: Path) -> None:
     completed, processing, pending = (row["job_id"] for row in rows(left)["jobs"])
     settings.audio_prompts.mkdir()
     (settings.audio_prompts / "anna.wav").write_bytes(prompt.make(io.BytesIO(wav_file(1.0))))
@@ -111,7 +109,7 @@ async def test_a_database_of_the_first_revision_keeps_its_data(tmp_path: Path) -
     engine.dispose()
 
 
-async def test_jobs_of_an_older_database_are_kept_and_were_not_made_again(tmp_path: Path) -> None:
+async def test_jobs_of_an_older_database_are_kept_with_zero_retries(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/dia.sqlite3")
     with engine.begin() as connection:
         upgrade_to(connection, "0003")
@@ -133,7 +131,7 @@ async def test_jobs_of_an_older_database_are_kept_and_were_not_made_again(tmp_pa
     assert jobs == [("old", "completed", "Hello.", 0)]
 
 
-async def test_the_revisions_make_the_tables_of_the_models(tmp_path: Path) -> None:
+async def test_the_revisions_create_the_tables_of_the_models(tmp_path: Path) -> None:
     database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
     await database.upgrade()
     await database.close()

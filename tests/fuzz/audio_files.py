@@ -1,4 +1,4 @@
-"""Damaged audio files, by seed."""
+"""Generates damaged audio files from a seed."""
 
 import random
 import struct
@@ -10,7 +10,7 @@ from tests.recordings import RATE, container, sound, wav_file
 
 
 def whole_files() -> list[bytes]:
-    """A recording of 0.6 s in each container and codec that is read."""
+    """Return a 0.6 s recording in each supported container and codec."""
     samples = sound(0.6)
     own = [encode(samples, RATE, name) for name in ("mp3", "opus", "aac", "flac")]
     others = [("ipod", "aac"), ("ipod", "alac"), ("webm", "libopus"), ("aiff", "pcm_s16be")]
@@ -18,7 +18,7 @@ def whole_files() -> list[bytes]:
 
 
 def audio_files(seed: int) -> Iterator[bytes]:
-    """Files without end, the same for the same seed."""
+    """Yield an endless sequence of files, the same for the same seed."""
     random_ = random.Random(seed)
     whole = whole_files()
     while True:
@@ -29,7 +29,7 @@ def audio_files(seed: int) -> Iterator[bytes]:
 
 
 def _damage(file: bytearray, random_: random.Random, whole: list[bytes]) -> None:
-    # headers are short and decide everything: half of the damage is in the first 200 bytes
+    # half of the damage is in the first 200 bytes, where the headers are
     at = random_.randrange(min(len(file), random_.choice((200, len(file)))) or 1)
     size = random_.choice((1, 2, 4, 8, 64, 1000))
     match random_.randrange(7):

@@ -1,4 +1,4 @@
-"""Texts of mixed scripts, marks and controls, by seed: some crash espeak-ng."""
+"""Generates texts of mixed scripts, marks and controls from a seed; some crash espeak-ng."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ WORDS = ["hello", "नमस्ते", "привет", "你好", "שלום", "�
 
 
 def texts(seed: int) -> Iterator[str]:
-    """Texts without end, the same for the same seed; each has something to say."""
+    """Yield an endless sequence of texts, the same for the same seed; each has something to pronounce."""
     random_ = random.Random(seed)
     makers: list[Callable[[], str]] = [
         lambda: random_.choice(MARKS) * random_.randint(1, 3),

@@ -26,7 +26,7 @@ async def opened(database: Database, **settings: Any) -> ConfigService:
     return service
 
 
-async def test_settings_are_the_defaults_and_changes_outlive_the_server(database: Database) -> None:
+async def test_settings_are_the_defaults_and_changes_survive_a_restart(database: Database) -> None:
     service = await opened(database, output_retention_hours=5, show_prompts=True)
     assert (service.current.output_retention_hours, service.current.show_prompts) == (5, True)
 
@@ -36,7 +36,7 @@ async def test_settings_are_the_defaults_and_changes_outlive_the_server(database
     assert (again.current.output_retention_hours, again.current.show_prompts) == (7, False)
 
 
-async def test_listeners_hear_of_the_present_and_of_every_change(database: Database) -> None:
+async def test_listeners_get_the_current_configuration_and_every_change(database: Database) -> None:
     service = await opened(database)
     heard: list[Config] = []
     service.subscribe(heard.append)
@@ -45,7 +45,7 @@ async def test_listeners_hear_of_the_present_and_of_every_change(database: Datab
     assert [config.debug_mode for config in heard] == [False, True]
 
 
-async def test_a_variable_that_has_no_effect_is_logged_at_the_start(database: Database) -> None:
+async def test_an_overridden_variable_is_logged_at_the_start(database: Database) -> None:
     await (await opened(database)).update({"save_outputs": True, "debug_mode": True})
 
     with capture_logs() as lines:
@@ -68,7 +68,7 @@ async def test_a_variable_that_has_no_effect_is_logged_at_the_start(database: Da
     ]
 
 
-async def test_what_needs_a_restart_is_said_until_there_was_one(database: Database) -> None:
+async def test_restart_required_lists_fields_until_the_restart(database: Database) -> None:
     service = await opened(database)
     await service.update({"worker_count": 2, "debug_mode": True})
     assert service.restart_required == ["worker_count"]
@@ -76,7 +76,7 @@ async def test_what_needs_a_restart_is_said_until_there_was_one(database: Databa
     assert (await opened(database)).restart_required == []
 
 
-async def test_only_whoever_starts_the_server_may_name_a_folder_for_whisper(database: Database) -> None:
+async def test_only_the_operator_may_name_a_whisper_folder(database: Database) -> None:
     service = await opened(database, whisper_model="/models/whisper")
     await service.update({"whisper_model_size": "small"})
     await service.update({"whisper_model_size": "/models/whisper"})
@@ -85,7 +85,7 @@ async def test_only_whoever_starts_the_server_may_name_a_folder_for_whisper(data
     assert not service.current.debug_mode
 
 
-async def test_values_that_this_version_cannot_use_are_left_out(database: Database) -> None:
+async def test_stored_values_that_this_version_cannot_use_are_ignored(database: Database) -> None:
     async with database.sessions.begin() as session:
         await session.execute(
             text("INSERT INTO config VALUES ('gone', '1'), ('debug_mode', '2'), ('show_prompts', 'true')")
@@ -95,7 +95,7 @@ async def test_values_that_this_version_cannot_use_are_left_out(database: Databa
     assert (service.current.debug_mode, service.current.show_prompts) == (False, True)
 
 
-async def test_a_change_that_cannot_be_kept_is_not_made(
+async def test_a_change_that_cannot_be_stored_is_not_applied(
     database: Database,
 ) -> None:
     service = await opened(database)

@@ -6,7 +6,7 @@ import pytest
 from dia_server.services.durable_files import sync_folder
 
 
-def test_a_file_system_that_syncs_no_folders_is_no_failure(
+def test_file_systems_without_folder_fsync_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: int) -> None:
@@ -16,7 +16,7 @@ def test_a_file_system_that_syncs_no_folders_is_no_failure(
     sync_folder(tmp_path)
 
 
-def test_one_that_fails_to_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_folder_fsync_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 

@@ -1,4 +1,4 @@
-"""What runs beside the requests goes on, whatever has happened to it."""
+"""Background tasks continue after unexpected errors."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Once = Callable[[type[Any], str, Exception], list[str]]
 
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> Once:
-    """Have a method raise an error when it is first called; returns a list of those that have."""
+    """Return a function that makes a method raise an error at its first call, and lists such calls."""
     for module in (job_worker, recorder):
         monkeypatch.setattr(module, "RETRY_S", 0.01)
     monkeypatch.setattr(job_worker, "PROGRESS_INTERVAL_S", 0.01)
@@ -49,7 +49,7 @@ async def test_the_queue(settings: Settings, once: Once) -> None:
     assert raised
 
 
-async def test_the_notes_of_progress(settings: Settings, once: Once) -> None:
+async def test_the_progress_writer(settings: Settings, once: Once) -> None:
     raised = once(JobStore, "save_progress", RuntimeError("unforeseen"))
     gate = Gate()
     model = ToneModel(before_step=gate)
@@ -65,7 +65,7 @@ async def test_the_notes_of_progress(settings: Settings, once: Once) -> None:
         gate.open()
 
 
-async def test_what_counts_requests(settings: Settings, once: Once) -> None:
+async def test_the_recorder(settings: Settings, once: Once) -> None:
     raised = once(JobStore, "count", RuntimeError("unforeseen"))
     async with serving(settings, ToneModel()) as client:
         for _ in range(2):
@@ -92,7 +92,7 @@ async def test_retention(settings: Settings, once: Once, error: Exception) -> No
     assert raised
 
 
-async def test_a_job_whose_failure_cannot_be_noted_is_left_to_the_next_server(
+async def test_a_job_whose_failure_cannot_be_stored_is_left_to_the_next_start(
     settings: Settings, once: Once
 ) -> None:
     raised = once(JobStore, "fail", RuntimeError("unforeseen"))
@@ -119,9 +119,7 @@ async def test_a_job_whose_failure_cannot_be_noted_is_left_to_the_next_server(
 @pytest.mark.parametrize(
     "request_", ["{", "{}", '{"text": "Hi", "voice_id": "aria", "response_format": "8-track"}']
 )
-async def test_jobs_that_cannot_be_read_fail_and_the_others_are_made(
-    settings: Settings, request_: str
-) -> None:
+async def test_unreadable_jobs_fail_and_the_others_run(settings: Settings, request_: str) -> None:
     gate = Gate()
     async with serving(settings, ToneModel(slots=1, before_step=gate)) as client:
         jobs = [await submit(client) for _ in range(4)]

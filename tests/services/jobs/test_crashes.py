@@ -1,4 +1,4 @@
-"""A job whose attempt crashed runs alone the next time, and is failed after two crashes."""
+"""A job whose attempt crashed runs alone the next time, and fails after two crashes."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -38,7 +38,7 @@ async def found(store: JobStore, job_id: str) -> Job:
     return job
 
 
-async def test_jobs_that_were_cut_short_run_alone_and_hold_the_others_back(store: JobStore) -> None:
+async def test_interrupted_jobs_run_alone_and_block_the_others(store: JobStore) -> None:
     first, second = await queue(store, 2)
     assert await claim(store) == [first, second]
     await store.requeue_interrupted("SIGSEGV")
@@ -67,7 +67,7 @@ async def test_the_second_crash_fails_a_job_with_the_cause(store: JobStore) -> N
     assert (await found(store, innocent)).status == "pending"
 
 
-async def test_an_end_that_was_not_seen_to_be_a_crash_counts_as_an_attempt(store: JobStore) -> None:
+async def test_an_end_without_a_known_crash_counts_as_an_attempt(store: JobStore) -> None:
     killed, beside = await queue(store, 2)
     for _ in range(MAX_ATTEMPTS):
         await claim(store)
@@ -77,7 +77,7 @@ async def test_an_end_that_was_not_seen_to_be_a_crash_counts_as_an_attempt(store
     assert (await found(store, beside)).status == "pending"
 
 
-async def test_a_job_that_was_put_back_runs_beside_others(store: JobStore) -> None:
+async def test_a_requeued_job_runs_concurrently_with_others(store: JobStore) -> None:
     first, second = await queue(store, 2)
     await claim(store)
     await store.requeue(first)
@@ -86,7 +86,7 @@ async def test_a_job_that_was_put_back_runs_beside_others(store: JobStore) -> No
     assert await claim(store, idle=False) == [first, second]
 
 
-async def test_a_job_that_crashes_the_engine_fails_and_those_beside_it_are_made(settings: Settings) -> None:
+async def test_a_job_that_crashes_the_engine_fails_and_concurrent_jobs_complete(settings: Settings) -> None:
     def die() -> None:
         raise WorkerDied("The engine's process ended unexpectedly (exit code -11)")
 

@@ -22,7 +22,7 @@ USAGE = Usage(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
 
 
 class World:
-    """A recorder that keeps outputs, and has not begun to write them."""
+    """A recorder that saves outputs, not started yet."""
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
@@ -36,7 +36,7 @@ class World:
         self.recorder.record(speech)
 
     async def write(self) -> list[int]:
-        """Let it write all it has; returns the sizes of the files."""
+        """Start and stop the recorder; return the sizes of the saved files."""
         self.recorder.start()
         await self.recorder.stop()
         return sorted(path.stat().st_size for path in self.folder.glob("*"))
@@ -55,7 +55,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await world.database.close()
 
 
-async def test_outputs_wait_for_the_disk_as_long_as_there_is_room(world: World) -> None:
+async def test_outputs_queue_for_the_disk_up_to_the_limit(world: World) -> None:
     for size in (60, 50, 40, 1, None):
         world.finish(size)
 
@@ -64,7 +64,7 @@ async def test_outputs_wait_for_the_disk_as_long_as_there_is_room(world: World) 
     assert await world.counted() == (4, 1)
 
 
-async def test_one_that_is_larger_than_the_room_is_kept_where_nothing_waits(world: World) -> None:
+async def test_an_output_above_the_limit_is_saved_if_the_queue_is_empty(world: World) -> None:
     for size in (1000, 1):
         world.finish(size)
 

@@ -28,7 +28,7 @@ USAGE = Usage(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
 
 
 class World:
-    """A folder and a table, with 24 hours of retention."""
+    """An outputs folder and a jobs table with 24 hours of retention."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "audio_outputs"
@@ -39,7 +39,7 @@ class World:
         self.retention = Retention(self.store, self.outputs, self.config)
 
     async def job(self, status: JobStatus, age_hours: float = 0) -> str:
-        """A job with a result; returns its id."""
+        """Add a job with a result; return its id."""
         job = await self.store.add(REQUEST, Voice("aria"), "processing")
         file = file_name(job.job_id, REQUEST)
         await self.store.record_result(job.job_id, file, USAGE)
@@ -67,7 +67,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await world.database.close()
 
 
-async def test_what_is_old_goes_and_what_is_not_stays(world: World) -> None:
+async def test_expired_jobs_are_deleted_and_others_kept(world: World) -> None:
     old = await world.job("completed", age_hours=25)
     young = await world.job("completed", age_hours=23)
     running = await world.job("processing")
@@ -96,7 +96,7 @@ async def test_the_space_of_files_is_free_before_their_rows_are_deleted(
     assert await world.rows() == set()
 
 
-async def test_zero_hours_are_for_ever(world: World) -> None:
+async def test_zero_hours_keep_results_for_ever(world: World) -> None:
     old = await world.job("completed", age_hours=10_000)
     await world.config.update({"output_retention_hours": 0})
 
@@ -105,7 +105,7 @@ async def test_zero_hours_are_for_ever(world: World) -> None:
     assert await world.rows() == {old}
 
 
-async def test_a_file_in_use_is_left_until_it_is_not(world: World) -> None:
+async def test_a_file_in_use_is_kept_until_it_is_released(world: World) -> None:
     job_id = await world.job("completed", age_hours=25)
     _, audio = await world.outputs.open(file_name(job_id, REQUEST))
     assert await anext(audio) == b"audio"
@@ -118,7 +118,7 @@ async def test_a_file_in_use_is_left_until_it_is_not(world: World) -> None:
     assert await world.files() == await world.rows() == set()
 
 
-async def test_files_without_a_job_go_and_those_of_others_stay(world: World) -> None:
+async def test_orphaned_results_are_removed_and_other_files_kept(world: World) -> None:
     kept = await world.job("completed")
     (world.folder / f"{uuid4()}.wav").write_bytes(b"left behind")
     (world.folder / "mine.wav").write_bytes(b"not ours")
@@ -128,8 +128,8 @@ async def test_files_without_a_job_go_and_those_of_others_stay(world: World) -> 
     assert await world.files() == {kept, "mine"}
 
 
-async def test_results_of_another_database_stay(world: World) -> None:
-    """As where the database was lost, or DIA_DATABASE_URL names a new one."""
+async def test_results_of_another_database_are_kept(world: World) -> None:
+    """The database was lost, or DIA_DATABASE_URL names a new one."""
     theirs = world.folder / f"{uuid4()}.wav"
     theirs.write_bytes(b"made by another")
     os.utime(theirs, times=(0, 0))
@@ -141,7 +141,7 @@ async def test_results_of_another_database_stay(world: World) -> None:
     assert theirs.exists()
 
 
-async def test_a_file_whose_row_is_on_its_way_stays(world: World) -> None:
+async def test_a_file_whose_row_is_being_written_is_kept(world: World) -> None:
     job_id = str(uuid4())
     with world.outputs.hold(file_name(job_id, REQUEST)):
         await world.outputs.write(file_name(job_id, REQUEST), b"audio")
@@ -152,7 +152,7 @@ async def test_a_file_whose_row_is_on_its_way_stays(world: World) -> None:
     assert await world.files() == await world.rows() == {job_id}
 
 
-async def test_a_completed_job_without_its_file_is_failed(world: World) -> None:
+async def test_a_completed_job_without_its_file_fails(world: World) -> None:
     job_id = await world.job("completed")
     await world.outputs.remove(file_name(job_id, REQUEST))
 
@@ -163,7 +163,7 @@ async def test_a_completed_job_without_its_file_is_failed(world: World) -> None:
     assert (job.status, job.error) == ("failed", "The result is missing from the outputs folder")
 
 
-async def test_a_folder_that_cannot_be_read_costs_no_job_its_result(world: World) -> None:
+async def test_an_unreadable_folder_fails_no_job(world: World) -> None:
     await world.job("completed")
     away = world.folder.rename(world.folder.with_name("away"))
     with pytest.raises(StorageUnavailable):
@@ -175,7 +175,7 @@ async def test_a_folder_that_cannot_be_read_costs_no_job_its_result(world: World
     assert len(await world.store.newest("completed", 10)) == 1
 
 
-async def test_a_disk_that_is_not_mounted_costs_no_job_its_result(
+async def test_an_unmounted_disk_fails_no_job(
     world: World,
 ) -> None:
     old = await world.job("completed")
@@ -196,7 +196,7 @@ async def test_a_disk_that_is_not_mounted_costs_no_job_its_result(
     assert {line.job_id for line in await world.store.newest("completed", 10)} == {old}
 
 
-async def test_a_folder_of_an_older_version_is_known_by_its_oldest_result(world: World) -> None:
+async def test_a_folder_without_marker_is_recognized_by_its_oldest_result(world: World) -> None:
     old, gone = await world.job("completed"), await world.job("completed")
     (world.folder / MARKER).unlink()
     (world.folder / f"{gone}.wav").unlink()
@@ -208,7 +208,7 @@ async def test_a_folder_of_an_older_version_is_known_by_its_oldest_result(world:
     assert {line.job_id for line in await world.store.newest("completed", 10)} == {old}
 
 
-async def test_a_folder_that_could_not_be_made_at_the_start_is_the_one_that_is_made_later(
+async def test_a_folder_created_after_the_start_gets_the_marker(
     world: World,
 ) -> None:
     rmtree(world.folder)
@@ -221,7 +221,7 @@ async def test_a_folder_that_could_not_be_made_at_the_start_is_the_one_that_is_m
     assert await world.files() == {job_id}
 
 
-async def test_more_than_a_batch_goes_in_one_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_sweep_deletes_more_than_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dia_server.services.jobs.retention.BATCH", 2)
     for _ in range(5):
         await world.job("completed", age_hours=25)
@@ -247,7 +247,7 @@ async def test_a_lower_limit_is_applied_at_once(world: World) -> None:
 async def test_a_job_that_is_completed_during_a_sweep_keeps_its_result(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It had noted its file, and not written it yet, when the sweep came by."""
+    """The sweep lists the files after the job stored its file name, but before it wrote the file."""
     job = await world.store.add(REQUEST, Voice("aria"), "processing")
     file = file_name(job.job_id, REQUEST)
     await world.store.record_result(job.job_id, file, USAGE)

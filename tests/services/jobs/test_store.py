@@ -29,7 +29,7 @@ async def found(store: JobStore, job_id: str) -> Job:
     return job
 
 
-async def test_progress_is_noted_of_what_runs_and_of_nothing_else(store: JobStore) -> None:
+async def test_progress_is_stored_for_running_jobs_only(store: JobStore) -> None:
     jobs = {name: await running(store) for name in ("runs", "completed", "put back")}
     await store.complete(jobs["completed"])
     await store.requeue(jobs["put back"])
@@ -40,7 +40,7 @@ async def test_progress_is_noted_of_what_runs_and_of_nothing_else(store: JobStor
     assert progress == {"runs": 0.5, "completed": 1.0, "put back": 0.0}
 
 
-async def test_jobs_are_claimed_once_the_oldest_first(store: JobStore) -> None:
+async def test_jobs_are_claimed_once_and_oldest_first(store: JobStore) -> None:
     jobs = [(await store.add(REQUEST, Voice("aria"), "pending")).job_id for _ in range(3)]
 
     claimed = [await store.claim(2), await store.claim(2), await store.claim(2)]

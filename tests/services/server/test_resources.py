@@ -6,7 +6,7 @@ from dia_server.services.server import resources
 from dia_server.services.server.resources import GIB, ResourceMonitor
 
 
-def test_gpus_of_another_make_are_asked_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_without_nvml_are_measured_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_driver() -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 

@@ -27,7 +27,7 @@ from tests.recordings import RATE, sound, wav_file
 
 
 class Shelf:
-    """A service with a database and a folder of its own."""
+    """A prompt service with its own database and folder."""
 
     def __init__(self, data: Path) -> None:
         self.folder = data / "audio_prompts"
@@ -85,7 +85,7 @@ async def test_an_added_recording_is_stored_as_a_prompt(shelf: Shelf) -> None:
     assert shelf.files == {"my_voice.wav"}
 
 
-async def test_what_is_known_survives_a_restart(shelf: Shelf) -> None:
+async def test_metadata_survives_a_restart(shelf: Shelf) -> None:
     await shelf.add("b")
     await shelf.add("a")
     await shelf.prompts.set_transcript(shelf.prompts.get("a"), "Hello.", "manual")
@@ -101,7 +101,7 @@ async def test_what_is_known_survives_a_restart(shelf: Shelf) -> None:
     "prompt_id",
     ["../x", "a/b", "a\\b", ".x", "", "x" * 65, "con", "NUL.wav", "a\n", "é", "metadata", "a.reference"],
 )
-async def test_ids_that_are_not_safe_names_are_refused(shelf: Shelf, prompt_id: str) -> None:
+async def test_ids_that_are_unsafe_file_names_are_refused(shelf: Shelf, prompt_id: str) -> None:
     with pytest.raises(Invalid, match="prompt_id"):
         await shelf.add(prompt_id)
     assert not shelf.files
@@ -113,7 +113,7 @@ async def test_refusing_a_long_id_names_the_limit(shelf: Shelf) -> None:
     assert (refusal.value.param, refusal.value.limit) == ("prompt_id", 64)
 
 
-async def test_however_many_are_decoded_other_work_finds_a_thread(
+async def test_decoding_does_not_block_the_default_executor(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, running, decode = threading.Event(), threading.Semaphore(2), recording.make
@@ -143,7 +143,7 @@ async def test_unusable_audio_leaves_no_trace(shelf: Shelf) -> None:
 
 @contextmanager
 def small_disk(limit: int) -> Iterator[None]:
-    """Files cannot grow beyond `limit` bytes, as if the disk were full."""
+    """Limit the size of files to `limit` bytes, as if the disk were full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -152,7 +152,7 @@ def small_disk(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_full_disk_is_a_clear_error_and_leaves_all_as_it_was(shelf: Shelf) -> None:
+async def test_a_full_disk_raises_storage_unavailable_and_changes_nothing(shelf: Shelf) -> None:
     await shelf.add("kept", wav_file(0.6))
     before, former = shelf.files, (shelf.folder / "kept.wav").read_bytes()
 
@@ -171,7 +171,7 @@ REFUSAL = {
 
 
 @pytest.mark.parametrize("refusal", REFUSAL.values(), ids=REFUSAL)
-async def test_a_database_that_refuses_leaves_the_files_as_they_were(shelf: Shelf, refusal: str) -> None:
+async def test_a_failed_database_write_rolls_the_files_back(shelf: Shelf, refusal: str) -> None:
     await shelf.add("old")
     await shelf.prompts.set_transcript(shelf.prompts.get("old"), "Hello.", "manual")
     before = {name: (shelf.folder / name).read_bytes() for name in shelf.files}
@@ -198,7 +198,7 @@ async def test_a_database_that_refuses_leaves_the_files_as_they_were(shelf: Shel
     assert shelf.rows == set(shelf.prompts.all) == {"old"}
 
 
-async def test_what_a_power_failure_left_is_cleared_away(shelf: Shelf) -> None:
+async def test_temporary_files_of_a_crash_are_removed(shelf: Shelf) -> None:
     shelf.drop(".0123.tmp", b"half a file")
 
     await shelf.service().load()
@@ -206,7 +206,7 @@ async def test_what_a_power_failure_left_is_cleared_away(shelf: Shelf) -> None:
     assert not shelf.files
 
 
-async def test_deleting_takes_every_file_of_the_prompt_and_no_other(shelf: Shelf) -> None:
+async def test_deleting_removes_every_file_of_the_prompt_and_no_other(shelf: Shelf) -> None:
     shelf.drop("voice.mp3", encode(sound(1.0), RATE, "mp3"))
     shelf.drop("voice.reference.txt", "Hello.")
     shelf.drop("voice.txt", "Hello.")
@@ -222,7 +222,7 @@ async def test_deleting_takes_every_file_of_the_prompt_and_no_other(shelf: Shelf
         await shelf.prompts.delete("voice")
 
 
-async def test_a_prompt_that_voices_use_is_not_deleted(shelf: Shelf) -> None:
+async def test_a_prompt_used_by_voices_is_not_deleted(shelf: Shelf) -> None:
     await shelf.add("my_prompt")
     for voice_id in ("narrator", "villain"):
         await shelf.voices.save(Voice(voice_id, audio_prompt="my_prompt"))
@@ -236,7 +236,7 @@ async def test_a_prompt_that_voices_use_is_not_deleted(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "mp3", "flac", "opus", "aac"])
-async def test_dropped_in_files_are_found_and_made_prompts(shelf: Shelf, audio_format: AudioFormat) -> None:
+async def test_discovery_converts_added_files_to_prompts(shelf: Shelf, audio_format: AudioFormat) -> None:
     extension = "ogg" if audio_format == "opus" else audio_format
     shelf.drop(f"dropped.{extension}", encode(0.3 * sound(1.0), RATE, audio_format))
 
@@ -249,7 +249,7 @@ async def test_dropped_in_files_are_found_and_made_prompts(shelf: Shelf, audio_f
     )
 
 
-async def test_a_file_that_has_the_right_form_is_left_alone(shelf: Shelf) -> None:
+async def test_a_file_in_prompt_format_is_not_rewritten(shelf: Shelf) -> None:
     await shelf.add("a")
     made = (shelf.folder / "a.wav").read_bytes()
     shelf.drop("b.wav", made)
@@ -270,7 +270,7 @@ async def test_a_changed_file_is_read_again(shelf: Shelf) -> None:
     assert shelf.prompts.get("a").duration == 2.0
 
 
-async def test_an_original_that_is_newer_than_its_wav_file_wins(shelf: Shelf) -> None:
+async def test_an_audio_file_newer_than_the_wav_file_replaces_it(shelf: Shelf) -> None:
     await shelf.add("a", wav_file(1.0))
     shelf.drop("a.flac", encode(sound(3.0), RATE, "flac"))
     os.utime(shelf.folder / "a.wav", (1, 1))
@@ -284,7 +284,7 @@ async def test_an_original_that_is_newer_than_its_wav_file_wins(shelf: Shelf) ->
     assert shelf.prompts.get("a").duration == 2.0
 
 
-async def test_an_original_that_cannot_be_used_does_not_hide_its_wav_file(shelf: Shelf) -> None:
+async def test_an_unusable_audio_file_does_not_hide_the_wav_file(shelf: Shelf) -> None:
     shelf.drop("a.wav", wav_file(1.0))
     os.utime(shelf.folder / "a.wav", (1, 1))
     shelf.drop("a.mp3", "no audio")
@@ -295,7 +295,7 @@ async def test_an_original_that_cannot_be_used_does_not_hide_its_wav_file(shelf:
     assert shelf.prompts.get("a").duration == 1.0
 
 
-async def test_prompts_whose_file_has_gone_go_too(shelf: Shelf) -> None:
+async def test_prompts_with_a_deleted_file_are_removed(shelf: Shelf) -> None:
     await shelf.add("gone")
     await shelf.add("broken")
     await shelf.add("kept")
@@ -343,7 +343,7 @@ async def test_links_are_neither_followed_nor_written_through(shelf: Shelf, tmp_
     assert (outside.read_bytes(), secret.read_text()) == (content, "secret")
 
 
-async def test_a_pipe_is_not_waited_for(shelf: Shelf) -> None:
+async def test_opening_a_named_pipe_does_not_block(shelf: Shelf) -> None:
     os.mkfifo(shelf.folder / "pipe.wav")
     os.mkfifo(shelf.folder / "real.txt")
     shelf.drop("real.wav", wav_file(1.0))
@@ -353,7 +353,7 @@ async def test_a_pipe_is_not_waited_for(shelf: Shelf) -> None:
     assert shelf.prompts.get("real").transcript is None
 
 
-async def test_reference_wins_over_txt_and_both_over_nothing(shelf: Shelf) -> None:
+async def test_a_reference_file_takes_precedence_over_a_txt_file(shelf: Shelf) -> None:
     for prompt_id, sidecars in {"both": ["reference.txt", "txt"], "txt": ["txt"], "none": []}.items():
         shelf.drop(f"{prompt_id}.wav", wav_file(1.0))
         for sidecar in sidecars:
@@ -372,7 +372,7 @@ async def test_reference_wins_over_txt_and_both_over_nothing(shelf: Shelf) -> No
     }
 
 
-async def test_a_transcript_file_that_somebody_changes_or_adds_is_taken_over(shelf: Shelf) -> None:
+async def test_added_or_changed_transcript_files_are_loaded(shelf: Shelf) -> None:
     await shelf.add("a")
     await shelf.prompts.set_transcript(shelf.prompts.get("a"), "By hand.", "manual")
     await shelf.prompts.discover()
@@ -393,7 +393,7 @@ async def test_a_transcript_file_that_somebody_changes_or_adds_is_taken_over(she
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n", b"[S1]", b"\xff\xfe\x00", b"x" * 20_000])
-async def test_transcript_files_that_say_nothing_are_ignored(shelf: Shelf, content: bytes) -> None:
+async def test_transcript_files_without_words_are_ignored(shelf: Shelf, content: bytes) -> None:
     shelf.drop("a.wav", wav_file(1.0))
     shelf.drop("a.txt", content)
 
@@ -402,7 +402,7 @@ async def test_transcript_files_that_say_nothing_are_ignored(shelf: Shelf, conte
     assert shelf.prompts.get("a").transcript is None
 
 
-async def test_a_new_recording_does_not_keep_the_transcript_of_the_former(shelf: Shelf) -> None:
+async def test_a_new_recording_drops_the_old_transcript(shelf: Shelf) -> None:
     await shelf.add("a", wav_file(1.0))
     await shelf.prompts.set_transcript(shelf.prompts.get("a"), "Hello.", "whisper_auto")
 
@@ -414,7 +414,7 @@ async def test_a_new_recording_does_not_keep_the_transcript_of_the_former(shelf:
     assert shelf.files == {"a.wav"}
 
 
-async def test_a_new_recording_keeps_transcript_files_that_people_made(shelf: Shelf) -> None:
+async def test_a_new_recording_keeps_transcript_files_of_the_operator(shelf: Shelf) -> None:
     shelf.drop("a.wav", wav_file(1.0))
     shelf.drop("a.txt", "What I say in every take.")
     await shelf.prompts.discover()
@@ -424,7 +424,7 @@ async def test_a_new_recording_keeps_transcript_files_that_people_made(shelf: Sh
     assert shelf.prompts.get("a").transcript_source == "txt"
 
 
-async def test_a_transcript_for_a_recording_that_has_changed_is_refused(shelf: Shelf) -> None:
+async def test_a_transcript_for_a_replaced_recording_is_refused(shelf: Shelf) -> None:
     await shelf.add("a", wav_file(1.0))
     heard = shelf.prompts.get("a")
     await shelf.add("a", wav_file(2.0))
@@ -434,7 +434,7 @@ async def test_a_transcript_for_a_recording_that_has_changed_is_refused(shelf: S
     assert shelf.prompts.get("a").transcript is None
 
 
-async def test_what_a_person_writes_wins_over_what_whisper_hears_meanwhile(shelf: Shelf) -> None:
+async def test_a_manual_transcript_is_not_overwritten_by_whisper(shelf: Shelf) -> None:
     await shelf.add("a")
     heard = shelf.prompts.get("a")
     await shelf.prompts.set_transcript(heard, "By hand.", "manual")
@@ -445,7 +445,7 @@ async def test_what_a_person_writes_wins_over_what_whisper_hears_meanwhile(shelf
     assert shelf.prompts.get("a").transcript == "By hand, again."
 
 
-async def test_changes_at_the_same_time_leave_folder_database_and_memory_in_agreement(shelf: Shelf) -> None:
+async def test_concurrent_changes_keep_folder_database_and_memory_consistent(shelf: Shelf) -> None:
     chance = random.Random(0)
     recordings = [wav_file(0.5 + 0.1 * number) for number in range(4)]
 

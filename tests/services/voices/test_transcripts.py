@@ -18,7 +18,7 @@ NAMES = ("a", "b", "c", "d")
 
 
 class HeldWhisper(Whisper):
-    """Hears the length of a recording, once it is let."""
+    """Transcribes a recording as its length, once the gate is open."""
 
     def __init__(self) -> None:
         super().__init__("tiny", idle_s=0)
@@ -32,7 +32,7 @@ class HeldWhisper(Whisper):
 
 
 class World:
-    """A folder with a recording of each of `NAMES`, each longer than the one before."""
+    """A folder with one recording for each of `NAMES`, in order of length."""
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
@@ -46,7 +46,7 @@ class World:
         )
 
     async def heard(self, count: int) -> list[str]:
-        """Names of the recordings that Whisper was given, once there are `count`."""
+        """Return the names of the recordings passed to Whisper, once there are `count`."""
 
         async def so_many() -> bool:
             return len(self.whisper.heard) >= count
@@ -69,7 +69,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await world.database.close()
 
 
-async def test_what_is_asked_for_does_not_wait_for_a_discovery(world: World) -> None:
+async def test_a_requested_transcript_does_not_wait_for_a_discovery(world: World) -> None:
     await world.transcripts.discover(wait=False)
     first = (await world.heard(1))[0]
     asked = next(name for name in reversed(NAMES) if name != first)
@@ -96,7 +96,7 @@ async def test_nothing_is_transcribed_twice(world: World) -> None:
     assert sorted(await world.heard(len(NAMES))) == sorted(NAMES)
 
 
-async def test_a_first_transcript_is_pending_while_it_waits_and_while_it_is_made(world: World) -> None:
+async def test_a_first_transcript_is_pending_while_queued_and_while_running(world: World) -> None:
     await world.transcripts.discover(wait=False)
     await world.heard(1)
 

@@ -27,21 +27,21 @@ async def test_the_migration_and_the_service_have_the_same_built_in_voices(datab
     assert dict((await loaded(database)).all) == dict(BUILT_IN)
 
 
-async def test_what_is_saved_is_there_after_a_restart(database: Database) -> None:
+async def test_saved_voices_survive_a_restart(database: Database) -> None:
     narrator = Voice("narrator", "deep", "S2", "prompt", "What is said in it.")
     await (await loaded(database)).save(narrator)
 
     assert (await loaded(database)).resolve("narrator") == narrator
 
 
-async def test_every_name_of_openai_finds_a_voice(database: Database) -> None:
+async def test_every_openai_voice_name_resolves_to_a_voice(database: Database) -> None:
     voices = await loaded(database)
 
     names = "alloy ash ballad coral echo fable onyx nova sage shimmer verse marin cedar Alloy"
     assert {voices.resolve(name).voice_id for name in names.split()} == set(BUILT_IN)
 
 
-async def test_a_voice_of_ones_own_wins_over_an_alias(database: Database) -> None:
+async def test_a_saved_voice_takes_precedence_over_an_alias(database: Database) -> None:
     voices = await loaded(database)
     await voices.save(Voice("alloy", "own"))
 
@@ -51,21 +51,21 @@ async def test_a_voice_of_ones_own_wins_over_an_alias(database: Database) -> Non
 
 
 async def test_an_unknown_voice_is_named(database: Database) -> None:
-    with pytest.raises(InvalidVoiceId, match="'nobody'"):
-        (await loaded(database)).resolve("nobody")
+    with pytest.raises(InvalidVoiceId, match="'unknown'"):
+        (await loaded(database)).resolve("unknown")
 
 
-def test_voices_differ_in_seed_and_keep_it() -> None:
+def test_the_seeds_of_voices_differ_and_are_stable() -> None:
     assert len({voice.seed for voice in BUILT_IN.values()}) == len(BUILT_IN)
     assert Voice("aria").seed == 2065789540
 
 
 @pytest.mark.parametrize(("voice_id", "name"), [("aria", "Aria"), ("my_voice-2", "My Voice 2"), ("_", "_")])
-def test_names_are_read_off_ids(voice_id: str, name: str) -> None:
+def test_display_names_are_derived_from_ids(voice_id: str, name: str) -> None:
     assert Voice(voice_id).name == name
 
 
-async def test_a_voice_that_several_delete_is_gone(database: Database) -> None:
+async def test_concurrent_deletions_of_a_voice_succeed(database: Database) -> None:
     voices = await loaded(database)
     await voices.save(Voice("narrator"))
 

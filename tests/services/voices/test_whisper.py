@@ -11,7 +11,7 @@ from dia_server.services.voices.whisper import Whisper
 from tests.recordings import wav_file
 
 
-async def test_it_is_loaded_when_it_is_needed_and_given_back_when_idle(whisper_folder: Path) -> None:
+async def test_the_model_is_loaded_at_the_first_use_and_unloaded_when_idle(whisper_folder: Path) -> None:
     whisper = Whisper(str(whisper_folder), idle_s=0.2)
     assert (whisper.available, whisper.loaded, whisper.device) == (True, False, None)
 
@@ -26,7 +26,7 @@ async def test_it_is_loaded_when_it_is_needed_and_given_back_when_idle(whisper_f
     await whisper.close()
 
 
-async def test_a_device_that_cannot_be_used_gives_way_to_the_next(whisper_folder: Path) -> None:
+async def test_an_unusable_device_falls_back_to_the_next(whisper_folder: Path) -> None:
     devices = [("cuda", "float16"), ("cpu", "no such format"), ("cpu", "int8")]
     whisper = Whisper(str(whisper_folder), idle_s=0, devices=devices)
 
@@ -34,7 +34,7 @@ async def test_a_device_that_cannot_be_used_gives_way_to_the_next(whisper_folder
     await whisper.close()
 
 
-async def test_without_a_model_the_cause_is_told_and_not_asked_again_at_once(tmp_path: Path) -> None:
+async def test_a_failed_load_reports_its_cause_and_is_not_retried_at_once(tmp_path: Path) -> None:
     whisper = Whisper("enormous", idle_s=0)
     with pytest.raises(WhisperNotAvailable, match="neither a folder nor one of tiny"):
         await whisper.transcribe(wav_file(1.0))
@@ -60,7 +60,7 @@ async def test_another_model_is_loaded_for_the_next_recording(whisper_folder: Pa
     await whisper.close()
 
 
-async def test_closing_gives_up_what_is_under_way(whisper_folder: Path) -> None:
+async def test_closing_cancels_running_calls(whisper_folder: Path) -> None:
     whisper = Whisper(str(whisper_folder), idle_s=0)
     calls = [asyncio.ensure_future(whisper.transcribe(wav_file(30.0))) for _ in range(3)]
     await asyncio.sleep(0.01)
@@ -87,7 +87,7 @@ async def test_calls_run_one_after_the_other_on_one_thread() -> None:
     assert await thread.end(1.0)
 
 
-async def test_nobody_waits_for_a_thread_that_does_not_end() -> None:
+async def test_ending_a_thread_times_out() -> None:
     thread = DaemonThread("test")
     gate = threading.Event()
     call = asyncio.ensure_future(thread.call(gate.wait))
