@@ -1,4 +1,4 @@
-"""Speech as files, made on threads of their own beside the event loop."""
+"""Encodes speech into files on threads, off the event loop."""
 
 import asyncio
 import os
@@ -10,19 +10,22 @@ from dia_server.engine.types import SAMPLE_RATE, Samples
 
 
 class EncoderThreads:
-    """What every file of speech is encoded on, a part of it at a time: no file keeps the others waiting."""
+    """Thread pool that encodes all files, one chunk at a time, so that no file delays the others."""
 
     def __init__(self) -> None:
-        # few: threads that compute must leave a processor to the event loop
+        # one core is left to the event loop
         self._threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "encode")
 
     def open(self, audio_format: AudioFormat, speed: float, *, whole: bool = False) -> "SpeechFile":
-        """Begin a file that is sent while it grows, or a `whole` one, which is exact."""
+        """Open a file: streamed chunk by chunk, or `whole`, with exact lengths in its header."""
         return SpeechFile(self._threads, audio_format, speed, whole=whole)
 
 
 class SpeechFile:
-    """Samples in, the bytes of one file out; calls must not overlap, and raise AudioProcessingError."""
+    """Encodes samples into the bytes of one file.
+
+    Calls must not overlap; they raise AudioProcessingError.
+    """
 
     def __init__(
         self, threads: ThreadPoolExecutor, audio_format: AudioFormat, speed: float, *, whole: bool
@@ -34,11 +37,11 @@ class SpeechFile:
         self._opened: tuple[Tempo, Encoder] | None = None
 
     async def push(self, samples: Samples) -> bytes:
-        """Return what is ready: it may be nothing, and of a whole file it is."""
+        """Encode `samples`; return the bytes that are ready (none of a whole file)."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._push, samples)
 
     async def finish(self) -> bytes:
-        """Return the rest, of a whole file all."""
+        """Return the remaining bytes, all of a whole file."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._finish)
 
     def _push(self, samples: Samples) -> bytes:
@@ -50,7 +53,7 @@ class SpeechFile:
         return encoder.push(tempo.finish()) + encoder.finish()
 
     def _open(self) -> tuple[Tempo, Encoder]:
-        """Opening a codec and a filter takes milliseconds, which are the thread's too."""
+        """Open codec and filter on the thread, because that takes milliseconds."""
         if self._opened is None:
             self._opened = (
                 Tempo(self._speed, SAMPLE_RATE),

@@ -1,4 +1,4 @@
-"""Speech: from what a client asks for to encoded audio."""
+"""Generates encoded speech from requests."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -157,7 +157,7 @@ class SpeechService:
     async def _stream(
         self, prepared: PreparedRequest, delivery: Delivery, meter: UsageMeter
     ) -> AsyncGenerator[bytes]:
-        """The file's bytes; a client that disconnects counts neither as a success nor as a failure."""
+        """Yield the file's bytes; a request whose client disconnects is not recorded."""
         whole = self._open(prepared, whole=True) if self._config.current.save_outputs else None
         with self._recorded_failures():
             encoding = self._encode(prepared, delivery, meter, self._open(prepared), whole)

@@ -1,4 +1,4 @@
-"""What one request has taken, and what it has given, so far."""
+"""Measures the cost and the output of one request."""
 
 import time
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from dia_server.engine.types import SAMPLE_RATE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a generation took and gave."""
+    """Cost and output of one generation."""
 
     generation_s: float
     tokens: int
     """Decoder steps."""
     audio_s: float
     retries: int
-    """How often the guard had segments made again."""
+    """Retries of faulty segments."""
     faults: tuple[str, ...] = ()
-    """What it found in segments that were put out all the same, in alphabetical order."""
+    """Faults in the segments that were kept, in alphabetical order."""
 
 
 @dataclass(slots=True)
@@ -28,16 +28,16 @@ class UsageMeter:
     """Decoder steps."""
     samples: int = 0
     retries: int = 0
-    """How often the guard has had segments made again."""
+    """Retries of faulty segments."""
     faults: set[str] = field(default_factory=set)
-    """That the guard has found in segments which were put out all the same."""
+    """Faults in the segments that were kept."""
     _making_s: float = 0.0
     _segments: int = 0
     _since: float = 0.0
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """Count the time that a segment takes; that of several at once counts only once."""
+        """Measure the generation of one segment; time shared by several segments counts once."""
         if not self._segments:
             self._since = time.perf_counter()
         self._segments += 1
@@ -49,7 +49,7 @@ class UsageMeter:
                 self._making_s += time.perf_counter() - self._since
 
     def total(self, speed: float) -> Usage:
-        """What it comes to when all is made: the time that the client took to hear it is left out."""
+        """Return the totals; time blocked on a slow client is excluded."""
         return Usage(
             generation_s=self._making_s,
             tokens=self.tokens,

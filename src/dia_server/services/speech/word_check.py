@@ -1,4 +1,4 @@
-"""Whisper as a judge of what was made: whether the words are there."""
+"""Checks with Whisper whether generated audio says its text."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,13 +17,13 @@ class WordCheck:
     """Flags segments whose word error rate exceeds a limit."""
 
     def __init__(self, transcribe: Callable[[bytes], Awaitable[str]], most: float) -> None:
-        """`transcribe` returns what is said in an audio file; `most` is the highest word error rate."""
+        """`transcribe` returns the transcript of an audio file; `most` is the maximum word error rate."""
         self._transcribe = transcribe
         self._most = most
         self._unavailable = False
 
     async def exceeds_limit(self, samples: Samples, text: str) -> bool:
-        """Whether what is heard is not `text`; what can't be listened to counts as good."""
+        """Return whether the transcript differs too much from `text`; False if Whisper is unavailable."""
         try:
             transcript = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
         except (WhisperNotAvailable, UnusableAudio) as error:

@@ -1,4 +1,4 @@
-"""POST /generate and its OpenAI twin."""
+"""POST /generate, POST /plan and OpenAI's POST /v1/audio/speech."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ AsyncMode = Annotated[
 ]
 
 SLICE = 1024 * 1024
-"""Bytes of a whole answer that are sent at once."""
+"""Maximum bytes of a complete response that are sent at once."""
 ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
 
 
@@ -79,12 +79,12 @@ class SpeechController(Controller):
             speed=1.0 if data.speed is None else data.speed,
             seed=data.seed,
         )
-        # a WAV file's header holds its length, which is only known at the end
-        as_it_comes = audio_format != "wav" if data.stream is None else data.stream
+        # a WAV header holds the length, known only at the end
+        streams = audio_format != "wav" if data.stream is None else data.stream
         if data.stream_format == "sse":
             streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client))
             return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
-        if as_it_comes:
+        if streams:
             return _stream(await cancel_on_disconnect(request, speech_service.stream(wanted, client)))
         return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client)))
 
@@ -123,7 +123,7 @@ def _whole(speech: Speech) -> Response[bytes] | Stream:
 
 
 async def _slices(audio: bytes) -> AsyncIterator[bytes]:
-    """Granian copies what it is given to send, and would hold a long file twice."""
+    """Yield the file in slices: Granian copies each body it sends, and would hold a long file twice."""
     for start in range(0, len(audio), SLICE):
         yield audio[start : start + SLICE]
 
@@ -131,10 +131,10 @@ async def _slices(audio: bytes) -> AsyncIterator[bytes]:
 def _stream(
     streamed: Streamed, content: AsyncIterable[bytes] | None = None, media_type: str | None = None
 ) -> Stream:
-    """Send `content`, the file itself unless told otherwise, and close the speech however that ends."""
+    """Stream `content` (default: the file itself), and close the generation however that ends."""
     return Stream(
         content or streamed,
         media_type=media_type or streamed.media_type,
         headers={"X-Seed": str(streamed.seed), "Cache-Control": "no-cache"},
-        background=BackgroundTask(streamed.aclose),  # Litestar closes no iterator when a client leaves
+        background=BackgroundTask(streamed.aclose),  # Litestar closes no iterator when a client disconnects
     )
