@@ -1,4 +1,4 @@
-"""API keys."""
+"""API keys: bearer authentication of requests and WebSockets."""
 
 import hmac
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from dia_server.web.middleware.minute_counts import MinuteCounts
 from dia_server.web.route_options import options_of
 
 MAX_WRONG_KEYS = 20
-"""Wrong keys a minute and client address; more are answered with 429."""
+"""Maximum wrong keys per minute and client address; further ones are answered with 429."""
 
 
 class ApiKeys(ASGIMiddleware):
@@ -33,15 +33,15 @@ class ApiKeys(ASGIMiddleware):
         await next_app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        """Raise Unauthorized, or RateLimitExceeded once an address has tried too many wrong keys.
+        """Raise Unauthorized for a missing or wrong key, RateLimitExceeded after too many wrong ones.
 
-        A right key always passes: behind one address there may be many clients.
+        A valid key always passes, because many clients may share one address.
         """
         scheme, _, token = authorization(scope).partition(" ")
         given = token.strip().encode() if scheme.lower() == "bearer" else b""
         if not given:
             raise Unauthorized("An API key is required: Authorization: Bearer <key>")
-        # every key is compared, each in constant time, so that the answer's time tells nothing
+        # compare every key, each in constant time, so that the response time reveals nothing
         if sum(hmac.compare_digest(given, key) for key in self._keys):
             return
         if self._wrong.add(self._client_address(scope)) > MAX_WRONG_KEYS:
@@ -51,13 +51,13 @@ class ApiKeys(ASGIMiddleware):
                 limit=MAX_WRONG_KEYS,
                 retry_after=wait,
             )
-            failure.headers = {"x-should-retry": "false"}  # type: ignore[attr-defined]  # it stays wrong
+            failure.headers = {"x-should-retry": "false"}  # type: ignore[attr-defined]  # a retry sends the same wrong key
             raise failure
         raise Unauthorized("The API key is wrong")
 
 
 def authorization(scope: Scope) -> str:
-    """What the client shows; browsers can't send headers with a WebSocket, so there a parameter will do."""
+    """Return the Authorization header; a WebSocket may have `api_key` in its query instead, for browsers."""
     header = Headers.from_scope(scope).get("authorization", "")
     if header or scope["type"] != ScopeType.WEBSOCKET:
         return header

@@ -1,4 +1,4 @@
-"""Hosts and ports, as the headers Host and Origin write them."""
+"""Parses `host:port` as written in the Host and Origin headers."""
 
 import re
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ DEFAULT_PORTS = {"http": "80", "https": "443"}
 @dataclass(frozen=True, slots=True)
 class Authority:
     host: str
-    """In lower case, without brackets and without the dot that ends a full name."""
+    """Lower-case name or address, without IPv6 brackets or a trailing dot."""
     port: str
-    """Empty where none is written."""
+    """Port as written; empty if absent."""
 
     def has_port_of(self, other: "Authority", scheme: str) -> bool:
-        """Return whether both mean the same port; one that is not written is that of `scheme`."""
+        """Return whether both ports are equal; an absent port is the default of `scheme`."""
         default = DEFAULT_PORTS[scheme]
         return (self.port or default) == (other.port or default)
 
 
 def parse(text: str) -> Authority | None:
-    """Return what `text` says, None where it is not `host` or `host:port`."""
+    """Return the parsed authority, None if `text` is not `host` or `host:port`."""
     if not (match := AUTHORITY.fullmatch(text)):
         return None
     host = match["ipv6"] or match["name"].removesuffix(".")

@@ -1,4 +1,4 @@
-"""Limits on request bodies while they arrive, which the HTTP server does not have."""
+"""Limits the rate and the memory of request bodies while they arrive; the HTTP server has no such limits."""
 
 import asyncio
 from collections import Counter
@@ -12,15 +12,15 @@ from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
 from dia_server.errors import Overloaded
 
 WINDOW_S = 20.0
-"""Seconds of waiting for a body after which its rate is judged."""
+"""Seconds of waiting for the client after which the body's rate is checked."""
 MIN_BYTES = 20_000
-"""Bytes that must arrive in a window: 1 kB/s."""
+"""Minimum bytes per window, which is 1 kB/s."""
 MAX_HELD = 256 * 1024 * 1024
-"""Bytes of all unfinished bodies in memory; uploads go to the disk."""
+"""Maximum bytes of unfinished bodies in memory; uploads are spooled to disk and do not count."""
 MAX_HELD_PER_ADDRESS = 32 * 1024 * 1024
-"""Bytes of them that are of one address."""
+"""Maximum bytes of unfinished bodies in memory per client address."""
 RETRY_S = 10
-"""Seconds after which a client whose body found no memory may try again."""
+"""Retry-After in seconds when the memory for bodies is used up."""
 
 
 class BodyTooSlow(HTTPException):
@@ -28,9 +28,9 @@ class BodyTooSlow(HTTPException):
 
 
 class BodyLimits:
-    """An ASGI application around Litestar's: ends bodies that arrive too slowly, or find no memory.
+    """ASGI wrapper that rejects bodies that arrive too slowly or exceed the memory for bodies.
 
-    Only the time spent waiting for the client counts. `receive` has no deadline once the body is complete.
+    Only time spent waiting for the client counts. After the body, `receive` waits without a deadline.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class BodyLimits:
         self._max_held = max_held
         self._max_held_of_address = max_held_per_address
         self._held: Counter[str] = Counter()
-        """Bytes that are held, by address."""
+        """Bytes in memory by client address."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -71,7 +71,7 @@ class BodyLimits:
             self._account(body, 0)
 
     def _hold(self, body: "_Body") -> None:
-        """Account for what has arrived of `body`; raises Overloaded where that is too much."""
+        """Account for the bytes received of `body`; raises Overloaded above a limit."""
         self._account(body, 0 if body.complete else body.arrived)
         if body.held and (
             self._held[body.address] > self._max_held_of_address or self._held.total() > self._max_held
@@ -91,16 +91,16 @@ class _Body:
         self.complete = False
         self.arrived = 0
         self.held = 0
-        """Bytes that are accounted for."""
+        """Bytes accounted for in `BodyLimits`."""
         self._window_s = window_s
         self._left_s = window_s
         self._in_window = 0
 
     async def wait(self, receive: Receive) -> ReceiveMessage:
-        """Return the next message; raises BodyTooSlow."""
+        """Return the next ASGI message; raises BodyTooSlow."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        # a client that has sent enough in this window has the next one too
+        # enough bytes in this window extend the deadline by the next one
         allowed_s = self._left_s + (self._window_s if self._in_window >= MIN_BYTES else 0)
         try:
             async with asyncio.timeout(allowed_s):

@@ -1,4 +1,4 @@
-"""Whose request it is, with proxies in between."""
+"""Client addresses of requests, also behind trusted proxies."""
 
 import re
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ from litestar.types import Scope
 Network = IPv4Network | IPv6Network
 
 WITH_PORT = re.compile(r"\[(?P<ipv6>.*)\](?::\d+)?|(?P<ipv4>[\d.]+):\d+")
-"""Addresses as some proxies write them: `[2001:db8::1]`, `[2001:db8::1]:4711`, `192.0.2.1:4711`."""
+"""Address forms that some proxies write: `[2001:db8::1]`, `[2001:db8::1]:4711`, `192.0.2.1:4711`."""
 CLIENT_PREFIX = 64
-"""Bits of an IPv6 address that name a client: one subscriber has all addresses that share them."""
+"""Prefix length that identifies an IPv6 client: a subscriber usually gets a whole /64."""
 
 
 class ClientAddress:
-    """Tells a request's client address; `X-Forwarded-For` counts only as far as trusted proxies wrote it.
+    """Returns the client address of a request; trusts `X-Forwarded-For` only from trusted proxies.
 
-    IPv6 clients are told as networks: `2001:db8::/64`.
+    IPv6 addresses are returned as their network, such as `2001:db8::/64`.
     """
 
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
@@ -27,7 +27,7 @@ class ClientAddress:
     def __call__(self, scope: Scope) -> str:
         client = scope.get("client")
         address = client[0] if client else "unknown"
-        # each proxy may append to the line that there is, or add one
+        # a proxy may extend the existing header or add another
         forwarded = ",".join(Headers.from_scope(scope).getall("x-forwarded-for", [])).split(",")
         while forwarded and self._trusts(address) and (last := forwarded.pop().strip()):
             address = last
@@ -42,7 +42,7 @@ class ClientAddress:
 
 
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
-    """Return the address without port or zone, IPv4 where it is mapped to IPv6; None for anything else."""
+    """Return the address without port and zone, IPv4-mapped IPv6 as IPv4; None if it is no address."""
     if match := WITH_PORT.fullmatch(address):
         address = match["ipv6"] or match["ipv4"]
     try:

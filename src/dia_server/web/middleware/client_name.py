@@ -1,4 +1,4 @@
-"""The name under which a client shares the engine with others."""
+"""Client names for fair scheduling in the engine."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from dia_server.web.middleware.auth import authorization
 
 
 class ClientName:
-    """Names a request's client by its API key where keys are asked, else by its address."""
+    """Returns a hash of the API key if the server has keys, else the client address."""
 
     def __init__(self, keys: Sequence[str], client_address: Callable[[Scope], str]) -> None:
         self._has_keys = bool(keys)
@@ -19,4 +19,4 @@ class ClientName:
         if not self._has_keys:
             return self._client_address(scope)
         key = authorization(scope).partition(" ")[2].strip()
-        return hashlib.sha256(key.encode()).hexdigest()  # a key has no place in the engine
+        return hashlib.sha256(key.encode()).hexdigest()  # keep the key itself out of the engine

@@ -1,4 +1,4 @@
-"""A configuration that only the operator changes."""
+"""Read-only mode of /config (DIA_CONFIG_WRITABLE=false)."""
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
@@ -9,7 +9,7 @@ from dia_server.web.middleware.cross_origin import SAFE_METHODS
 
 
 class ReadOnlyConfig(ASGIMiddleware):
-    """Refuses every method below /config that is not safe."""
+    """Answers 403 to methods below /config other than GET, HEAD and OPTIONS."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         below_config = scope["path_template"].split("/")[1] == "config"

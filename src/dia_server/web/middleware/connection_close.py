@@ -1,4 +1,4 @@
-"""`Connection: close` where an answer begins before its request's body has come."""
+"""Sends `Connection: close` with a response that starts before the request body has been read."""
 
 from litestar.datastructures import Headers, MutableScopeHeaders
 from litestar.enums import ScopeType
@@ -6,10 +6,10 @@ from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Sen
 
 
 class CloseUnreadBody:
-    """An ASGI application round Litestar's.
+    """ASGI wrapper that announces the close.
 
-    The HTTP server closes such a connection, since what is left of the body stands where the next request
-    would begin. A client that isn't told sends that request all the same, and gets no answer.
+    The HTTP server closes such a connection, because unread body bytes would be taken for the next request.
+    Without the header a client reuses the connection, and its next request fails.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,6 +1,6 @@
-"""Requests of other sites' pages: which are answered, and which answers their scripts may read.
+"""Cross-origin requests: refuses disallowed hosts and origins, answers preflights, adds CORS headers.
 
-An ASGI application round Litestar's, whose middleware sees neither 404 nor 405.
+An ASGI wrapper, because Litestar's own middleware does not run for 404 and 405.
 """
 
 from typing import Any
@@ -34,17 +34,17 @@ EXPOSED_HEADERS = [
 ]
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 PREFLIGHT_AGE_S = 600
-"""Seconds that a browser may keep the answer to a preflight."""
+"""Seconds that browsers may cache a preflight response."""
 MAX_SHOWN = 100
-"""Characters of a header that are repeated in an answer and in the log."""
+"""Maximum characters of a header quoted in an error and in the log."""
 REFUSED = 4403
-"""Close code of a WebSocket, where the HTTP server cannot refuse its handshake with a response."""
+"""Close code of refused WebSockets if the HTTP server cannot reject a handshake with a response."""
 
 
 class CrossOrigin:
-    """Refuses hosts (with 421) and pages (with 403) that are not allowed; answers preflights.
+    """Refuses disallowed hosts with 421 and disallowed origins with 403; answers preflights.
 
-    `hosts` is None where every Host is answered.
+    With `hosts` None every Host is accepted.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts | None, origins: Origins) -> None:
@@ -75,11 +75,11 @@ class CrossOrigin:
             await self._app(scope, receive, send)
 
     def _is_from_here(self, headers: Headers) -> bool:
-        """Return whether a request without an Origin comes from no page, or from the server's own."""
+        """Return whether a request without an Origin comes from no browser or from an own page."""
         return self._origins.all or headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
 
     def _sender(self, send: Send, origin: str | None) -> Send:
-        """Return `send` with the headers by which pages of `origin`, None for none, may read the answer."""
+        """Return `send` with CORS headers that let pages of `origin` read the response, if not None."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
@@ -105,7 +105,7 @@ def _is_preflight(scope: Scope, headers: Headers) -> bool:
 
 def _preflight_answer(headers: Headers) -> ASGIResponse:
     answer = {"Access-Control-Allow-Methods": METHODS, "Access-Control-Max-Age": str(PREFLIGHT_AGE_S)}
-    if wanted := headers.get("access-control-request-headers"):  # `*` would leave out Authorization
+    if wanted := headers.get("access-control-request-headers"):  # `*` does not cover Authorization
         answer["Access-Control-Allow-Headers"] = wanted
     return ASGIResponse(status_code=204, headers=answer)
 

@@ -1,4 +1,4 @@
-"""HEAD: answered like GET, without the body."""
+"""Answers HEAD requests like GET, without the body."""
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPResponseBodyEvent, Message, Receive, Scope, Send
@@ -7,10 +7,10 @@ NOTHING: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "mo
 
 
 class HeadAsGet:
-    """An ASGI application around Litestar's, which knows GET handlers only.
+    """ASGI wrapper that runs the GET handler for HEAD; Litestar has no HEAD handlers of its own.
 
-    The answer ends in place of its body's first part. After that `receive` says that the client has gone, so
-    that a file whose bytes would be dropped is not read on.
+    The response ends at the first part of its body. Then `receive` reports a disconnect, so that a streamed
+    file is not read any further.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,7 +30,7 @@ class HeadAsGet:
                 ended = True
                 await send(NOTHING)
 
-        scope["method"] = "GET"  # in place: the applications around this one read what is added to the scope
+        scope["method"] = "GET"  # changed in place: outer wrappers read what Litestar adds to this scope
         try:
             await self._app(scope, receive, send_headers)
         finally:

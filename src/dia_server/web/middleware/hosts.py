@@ -1,8 +1,8 @@
-"""Names by which browsers may reach the server: a guard against DNS rebinding.
+"""Host names under which browsers may reach the server: protection against DNS rebinding.
 
-A page's script may call the address that the page came from. An attacker who serves a page from a name of
-his own, and then has that name lead to the visitor's machine, could so use a server there. The name stands in
-the header Host of such requests, so names that anyone can buy are refused.
+In DNS rebinding, a page is served from the attacker's domain, which is then resolved to an address in the
+visitor's network, so that its script can call servers there as same-origin. The Host header of such requests
+still has the attacker's domain, so names that anyone can register are refused.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ LOCAL_SUFFIXES = (
     ".localdomain",
     ".svc",
 )
-"""Names under these are given out by the local network alone."""
+"""Suffixes of names that only a local network assigns."""
 PRIVATE_NETWORK_SUFFIXES = (".ts.net",)
-"""Tailscale's names lead into a private network, but some of their pages are public."""
+"""Suffixes accepted in Host but not in Origin: Tailscale names are private, but may serve public pages."""
 
 
 class Hosts:
-    """Knows the hosts that are this server or in its network; `allowed` adds names, `*` all."""
+    """Recognizes names of this server and its network; `allowed` adds names, and `*` accepts all."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = {name.lower() for name in allowed}
         self._lookup: asyncio.Task[set[str]] | None = None
 
     async def accepts(self, host: str) -> bool:
-        """Return whether a request with this Host is answered; an empty one is a missing one."""
+        """Return whether requests with this Host header are accepted; empty means that it is missing."""
         if not host or "*" in self._allowed:
             return True
         if (parsed := authority.parse(host)) is None:
@@ -44,13 +44,13 @@ class Hosts:
         return address(name) is not None or name.endswith(PRIVATE_NETWORK_SUFFIXES) or await self.knows(name)
 
     async def knows(self, name: str) -> bool:
-        """Return whether only the operator, this machine or its network can have given out `name`."""
+        """Return whether `name` is allowed, local or this machine's, and so no attacker's domain."""
         if "." not in name or name.endswith(LOCAL_SUFFIXES) or name in self._allowed:
             return True
         return name in await self._names_of_this_machine()
 
     async def _names_of_this_machine(self) -> set[str]:
-        """Looked up once, when first needed: a resolver without a network takes seconds."""
+        """Return the names, resolved once on first use: without a network the resolver takes seconds."""
         if self._lookup is None:
             self._lookup = asyncio.create_task(asyncio.to_thread(names_of_this_machine))
         return await asyncio.shield(self._lookup)
@@ -61,7 +61,7 @@ def names_of_this_machine() -> set[str]:
 
 
 def address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the IP address that `host` is, None where it is a name."""
+    """Return `host` as an IP address, None if it is a name."""
     try:
         parsed = ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Counts of what happens in each minute."""
+"""Counters over fixed windows of a minute."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -7,7 +7,7 @@ WINDOW_S = 60
 
 
 class MinuteCounts:
-    """Fixed windows of a minute; all counts are forgotten when the next one begins."""
+    """Counts by bucket; all counts are reset when a new minute begins."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -15,7 +15,7 @@ class MinuteCounts:
         self._counts: dict[Hashable, int] = {}
 
     def add(self, bucket: Hashable) -> int:
-        """Count once more, and return the number of this minute."""
+        """Add one to the bucket and return its count in this minute."""
         if (window := int(self._clock() // WINDOW_S)) != self._window:
             self._window = window
             self._counts.clear()
@@ -24,10 +24,10 @@ class MinuteCounts:
 
     @property
     def reset(self) -> int:
-        """When the next minute begins, in Unix seconds."""
+        """Start of the next minute in Unix seconds."""
         return (self._window + 1) * WINDOW_S
 
     @property
     def wait_s(self) -> int:
-        """Seconds until then."""
+        """Seconds until `reset`, at least 1."""
         return max(1, round(self.reset - self._clock()))

@@ -1,4 +1,4 @@
-"""304 for files that the browser has already."""
+"""Answers 304 if the client has the current version."""
 
 from litestar.datastructures import Headers, MutableScopeHeaders
 from litestar.enums import ScopeType
@@ -9,13 +9,13 @@ NOTHING: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "mo
 
 
 class NotModified(ASGIMiddleware):
-    """Compares `If-None-Match` with the `ETag` of the answer, which Litestar only writes."""
+    """Compares `If-None-Match` with the response's `ETag`; Litestar sends ETags but does not compare them."""
 
     scopes = (ScopeType.HTTP,)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         named = Headers.from_scope(scope).get("if-none-match", "").split(",")
-        known = {tag.strip().removeprefix("W/") for tag in named}  # a proxy that compresses weakens it
+        known = {tag.strip().removeprefix("W/") for tag in named}  # a compressing proxy weakens it
         unchanged = False
 
         async def send_what_is_new(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""OPTIONS: the methods of an address."""
+"""Answers OPTIONS requests with the methods of a route."""
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
@@ -10,7 +10,7 @@ from dia_server.web.errors import allow
 
 
 class OptionsMiddleware(ASGIMiddleware):
-    """Answers in place of Litestar, which names the methods of an address's first handler only."""
+    """Lists all methods of the path in `Allow`; Litestar lists only those of its first handler."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         if scope["type"] != ScopeType.HTTP or scope["method"] != "OPTIONS":

@@ -1,4 +1,4 @@
-"""Pages that may use the server from a browser, by their origin."""
+"""Origins whose pages may use the server."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ WEB = {"http", "https"}
 
 
 class Origins:
-    """Allows `listed` origins (`*`: all). Where none are listed, pages of `hosts` and of apps.
+    """Allows the `listed` origins (`*`: all); if none are listed, local ones and those of apps.
 
     The server's own origin is always allowed.
     """
@@ -22,17 +22,17 @@ class Origins:
         self.all = "*" in self._listed
 
     async def allow(self, origin: str, host: str) -> bool:
-        """Return whether a page of `origin` may use the server that the browser calls `host`."""
+        """Return whether pages of `origin` may use the server; `host` is the request's Host header."""
         if self.all or origin in self._listed:
             return True
-        if not (match := ORIGIN.fullmatch(origin)):  # `null`: a sandbox, a file, a redirection
+        if not (match := ORIGIN.fullmatch(origin)):  # "null": a sandboxed frame, a local file or a redirect
             return False
-        if match["scheme"] not in WEB:  # an app, or an extension that was allowed to go anywhere
+        if match["scheme"] not in WEB:  # an app, or a browser extension that the user gave access
             return not self._listed
         page = authority.parse(match["authority"])
         if page is None:
             return False
-        # a proxy may have taken TLS off, so the scheme that the server sees is not compared
+        # a proxy may have terminated TLS, so do not compare the scheme
         own = authority.parse(host)
         if own is not None and own.host == page.host and own.has_port_of(page, match["scheme"]):
             return True

@@ -37,9 +37,9 @@ class RateLimit(ASGIMiddleware):
         await next_app(scope, receive, send_with_headers if headers else send)
 
     def consume(self, name: LimitName | None, scope: Scope) -> dict[str, str]:
-        """Count a request against the limit `name`; returns the headers to answer with.
+        """Count a request against the limit `name` and return the response headers.
 
-        Raises RateLimitExceeded, with the headers too.
+        Raises RateLimitExceeded, which carries the same headers.
         """
         if name is None or not (limit := self._limits.get(name, 0)):
             return {}

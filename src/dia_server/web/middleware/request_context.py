@@ -1,4 +1,4 @@
-"""Round every request, found or not: its id, its line in the log, the headers that all answers have."""
+"""Outermost ASGI wrapper: request id, access log line and common headers, also for 404 and 405."""
 
 import re
 import time
@@ -16,7 +16,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
-    """An ASGI application round Litestar's: its own middleware doesn't see 404 and 405."""
+    """ASGI wrapper, because Litestar's own middleware does not run for 404 and 405."""
 
     def __init__(self, app: ASGIApp, engine: str) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Round every HTTP request: its route, status and times, for the metrics."""
+"""Records the route, status and duration of every HTTP request for /metrics."""
 
 import time
 
@@ -10,14 +10,14 @@ from dia_server.services.server import Metrics
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 AUDIO = ("audio/", "text/event-stream")
-"""How the media types of answers with audio begin."""
+"""Prefixes of the media types of responses with audio."""
 
 
 class RequestMetrics:
-    """An ASGI application round Litestar's, which says what route it took in the scope.
+    """ASGI wrapper that reads the matched route from the scope.
 
-    What has no route (404, 405, preflights) shares the label `none`, and unknown methods `other`: a client
-    can't make series by asking for nonsense.
+    Requests without a route (404, 405, preflights) share the label `none` and unknown methods
+    `other`, so that clients cannot create time series.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
