@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dia_server.errors import Overloaded
 
 RETRY_S = 10
-"""Seconds after which a refused client may try again."""
+"""Retry-After in seconds of refusals."""
 
 
 class ConcurrencyLimit:

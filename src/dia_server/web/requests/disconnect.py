@@ -1,4 +1,4 @@
-"""Work that is not worth finishing once its client has gone."""
+"""Cancellation of work when its client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -12,13 +12,16 @@ T = TypeVar("T")
 
 
 class ClientGone(ServerError):
-    """Nobody reads this answer; the status is what nginx logs in such a case."""
+    """Only logged, never received; nginx logs the same status for a closed connection."""
 
     status, code = 499, "CLIENT_GONE"
 
 
 async def cancel_on_disconnect(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`, or cancel it when the client goes away (the body must have been read)."""
+    """Return the result of `work`; cancel it and raise ClientGone if the client disconnects first.
+
+    The request body must have been read.
+    """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
     try:

@@ -16,11 +16,11 @@ from dia_server.web.requests import nul
 BOUND = re.compile(r"[<>]=? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)$")
 """The end of a msgspec message about a value, or a length, outside its bounds."""
 ESCAPED_NUL = "\\u0000"
-"""The one way in which valid JSON can hold a NUL character."""
+"""Escape sequence of NUL, which valid JSON cannot contain unescaped."""
 
 
 def decode(body: bytes | str, expected: Any) -> Any:
-    """Return `body` as the type `expected`; raises BadRequest, and Invalid with the field as its `param`."""
+    """Return `body` as the type `expected`; raises BadRequest, or Invalid with `param` and `limit`."""
     try:
         decoded = _decode(body, expected)
     except msgspec.ValidationError as error:
@@ -51,20 +51,20 @@ def _decode(body: bytes | str, expected: Any) -> Any:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        # half of a character, as JavaScript sends it of an emoji that was cut in two, is valid JSON
+        # drop lone surrogates, which JavaScript sends for an emoji cut in two: they are valid JSON
         text = body if isinstance(body, str) else body.decode()
         whole = json.dumps(json.loads(text), ensure_ascii=False).encode(errors="ignore")
         return msgspec.json.decode(whole, type=expected)
 
 
 def name_choices(expected: Any, field: str = "") -> str:
-    """Return what a refusal adds of `field` within the type `expected`, where that is an enumeration."""
+    """Return the choices of `field` in `expected`, worded to end an error; "" if it is no enumeration."""
     choices = _choices(inspect.type_info(expected), field.split(".") if field else [])
     return f"; it must be one of {', '.join(sorted(map(str, choices)))}" if choices else ""
 
 
 def _choices(kind: inspect.Type, path: list[str]) -> tuple[object, ...]:
-    """The values of the enumeration to which the field names of `path` lead."""
+    """Return the values of the enumeration at `path`, a list of field names; empty if there is none."""
     match kind:
         case inspect.UnionType():
             return tuple(choice for one in kind.types for choice in _choices(one, path))

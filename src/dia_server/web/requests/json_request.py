@@ -1,4 +1,4 @@
-"""Requests whose bodies are decoded strictly."""
+"""Litestar's request class with strict JSON bodies."""
 
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -12,7 +12,7 @@ from dia_server.errors import BadRequest, PayloadTooLarge
 from dia_server.web.requests.json_body import decode
 
 MAX_BODY = 1024 * 1024
-"""Bytes of a JSON body; the longest text that may be allowed takes 938 KiB, escaped to the utmost."""
+"""Maximum bytes of a JSON body; the longest text that can be configured takes 938 KiB, fully escaped."""
 
 
 class UnsupportedMediaType(HTTPException):
@@ -20,10 +20,10 @@ class UnsupportedMediaType(HTTPException):
 
 
 class JSONRequest(Request[Any, Any, Any]):
-    """A request whose JSON body has the very types that are documented.
+    """Requires application/json and exact types.
 
-    Litestar by itself takes "1.5" for a number and 0 for a bool, and any Content-Type for JSON: with
-    text/plain, any web page could make a visitor's browser post to a server in their network.
+    Litestar would convert "1.5" to a number and 0 to a bool, and accept any Content-Type: with text/plain,
+    which needs no preflight, any web page could post to a server in the visitor's network.
     """
 
     async def json(self) -> Any:
@@ -41,7 +41,7 @@ class JSONRequest(Request[Any, Any, Any]):
         except RequestEntityTooLarge:
             limit = self.route_handler.resolve_request_max_body_size()
             raise PayloadTooLarge(f"The body may have {limit:,} bytes at most", limit=limit) from None
-        except InternalServerException:  # Litestar's word for the server's http.disconnect
+        except InternalServerException:  # Litestar's exception for http.disconnect
             raise BadRequest("The body broke off before its end, or its chunks are malformed") from None
 
     def _check_media_type(self) -> None:

@@ -1,8 +1,8 @@
-"""A limit on a WebSocket's message while it arrives.
+"""Limits the size of a WebSocket message while it arrives.
 
-Granian collects up to 64 MiB of a message before it hands it over, and has no setting for that. On Linux the
-kernel tells how much a connection has received, so one that receives too much for one message is closed.
-Elsewhere Granian's limit holds.
+Granian buffers up to 64 MiB of a message before it delivers it, and has no setting for that. On Linux the
+kernel reports the bytes that a connection has received, so a connection is closed when it receives too many
+for one message. On other systems only Granian's limit applies.
 """
 
 import array
@@ -22,16 +22,16 @@ if sys.platform == "linux":
     import termios
 
 MAX_RECEIVED = 2 * 1024 * 1024
-"""Bytes that a connection may receive for one message, frame headers included."""
+"""Maximum bytes received for one message, including frame headers."""
 INTERVAL_S = 0.25
-"""Seconds between two looks at a connection; 64 MiB take about that long on the same machine."""
+"""Seconds between checks of a connection; 64 MiB take about as long on the same machine."""
 BYTES_RECEIVED = struct.Struct("=128xQ")
-"""`tcpi_bytes_received` in Linux's `struct tcp_info`."""
+"""Layout up to `tcpi_bytes_received` in Linux's `struct tcp_info`."""
 
 
 @asynccontextmanager
 async def limit_message_size(scope: Scope) -> AsyncIterator[Callable[[], None]]:
-    """Close the connection of `scope` when too much arrives between two calls of what this yields."""
+    """Yield a function to call after each message; close the connection if too much arrives between calls."""
     connection = await asyncio.to_thread(_find, scope) if sys.platform == "linux" else None
     if connection is None:
         yield lambda: None
@@ -64,7 +64,7 @@ class _Watch:
         self._timer = self._loop.call_later(INTERVAL_S, self._look)
 
     def _received(self) -> int:
-        """Return the bytes that Granian has read, as opposed to those that wait in the kernel."""
+        """Return the bytes that Granian has read, without those still in the kernel's buffer."""
         info = self._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_RECEIVED.size)
         received: int = BYTES_RECEIVED.unpack(info)[0]
         return received - _unread(self._connection)
@@ -77,7 +77,7 @@ def _unread(connection: socket.socket) -> int:
 
 
 def _find(scope: Scope) -> socket.socket | None:
-    """Return a duplicate of the connection with the client of `scope`, which Granian does not hand out."""
+    """Return a duplicate of the client's socket, found by its peer address: Granian does not expose it."""
     client = scope.get("client")
     if client is None:
         return None
@@ -87,10 +87,10 @@ def _find(scope: Scope) -> socket.socket | None:
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
             found = socket.fromfd(int(name), family, socket.SOCK_STREAM)
-        except OSError:  # closed meanwhile
+        except OSError:  # closed in the meantime
             continue
         try:
-            if found.getpeername()[:2] == (client[0], int(client[1])):  # Granian gives the port as text
+            if found.getpeername()[:2] == (client[0], int(client[1])):  # Granian passes the port as a string
                 return found
         except OSError:  # not connected
             pass

@@ -1,4 +1,4 @@
-"""NUL characters: nothing says them, they end C strings, and PostgreSQL stores none."""
+"""Rejects NUL characters, which end C strings and which PostgreSQL cannot store."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ NUL = "\x00"
 
 
 class NoNulInPath(ASGIMiddleware):
-    """Refuses addresses with %00 in them."""
+    """Answers 400 to paths that contain %00."""
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
 
@@ -25,13 +25,13 @@ class NoNulInPath(ASGIMiddleware):
 
 
 def check(field: str, text: str) -> None:
-    """Raise Invalid where `text` holds a NUL character."""
+    """Raise Invalid if `text` contains a NUL character."""
     if NUL in text:
         raise Invalid(f"{field}: a NUL character is not allowed", param=field)
 
 
 def check_all(value: Any) -> None:
-    """Raise Invalid for the first string in a decoded body that holds a NUL character."""
+    """Raise Invalid for the first string in a decoded body that contains a NUL character."""
     for field, text in _strings(msgspec.to_builtins(value), ""):
         check(field, text)
 

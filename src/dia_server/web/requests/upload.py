@@ -1,6 +1,6 @@
-"""Uploads: a multipart form with one file, which goes to the disk as it arrives.
+"""Receives multipart forms with one file, which is written to disk as it arrives.
 
-Litestar's own form parser keeps every field that has no file name in memory, however long it is.
+Litestar's form parser keeps fields without a file name in memory, without a limit.
 """
 
 import asyncio
@@ -18,27 +18,27 @@ from dia_server.web.requests import nul
 from dia_server.web.requests.json_request import UnsupportedMediaType
 
 MAX_TEXT = 16 * 1024
-"""Bytes of a text field: enough for 4,096 characters of any script."""
+"""Maximum bytes of a text field: 4,096 characters of any script."""
 MAX_PARTS = 20
 WRITE_SIZE = 1024 * 1024
-"""Bytes that are collected before they are written: a write is a trip to another thread."""
+"""Bytes buffered before a write, because each write runs on another thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
     fields: dict[str, str]
     file: BinaryIO
-    """At its beginning; gone when the `receive` that made it is left."""
+    """File at position 0; closed when the context of `receive` ends."""
 
 
 @contextlib.asynccontextmanager
 async def receive(
     request: Request[Any, Any, Any], file_field: str, spool: Callable[[], BinaryIO]
 ) -> AsyncIterator[Upload]:
-    """Read a form to its end; `spool` opens a temporary file, on a thread.
+    """Read a whole form; `spool` opens the temporary file, on a worker thread.
 
-    Raises UnsupportedMediaType, ClientException (the form is broken), BadRequest (it breaks off),
-    StorageUnavailable, and Invalid (there is no file, or a field is too long or holds a NUL character).
+    Raises UnsupportedMediaType, ClientException (malformed form), BadRequest (incomplete body),
+    StorageUnavailable, and Invalid (no file, or a field that is too long or contains NUL).
     """
     media_type, options = request.content_type
     if media_type != "multipart/form-data" or not options.get("boundary"):
@@ -74,7 +74,7 @@ class _Form:
         try:
             with parser:
                 async for chunk in request.stream():
-                    # what comes after the end of the form counts for nothing, but is read
+                    # read and ignore bytes after the end of the form
                     for event in parser.parse(chunk) if chunk and not parser.closed else ():
                         self._consume(event)
                     if len(self._unwritten) >= WRITE_SIZE:
