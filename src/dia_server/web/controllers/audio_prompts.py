@@ -1,4 +1,4 @@
-"""Audio prompts: recordings to speak like."""
+"""Routes of audio prompts: upload, list, download, delete, discover."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,15 +36,15 @@ from dia_server.web.schemas import (
 
 FILE_FIELD = "audio_file"
 MAX_UPLOADS = 64
-"""Uploads that are received at the same time: each is a file on the disk, of up to 200 MB."""
+"""Maximum concurrent uploads; each is spooled to disk and may have 200 MiB."""
 MAX_UPLOADS_PER_ADDRESS = 8
 DISCOVER = DiscoverRequest()
-"""What is meant by no body."""
+"""Default when a request has no body."""
 
 
 @dataclass
 class UploadOperation(Operation):
-    """The form, which Litestar cannot see: the handler reads it by itself."""
+    """Describes the form, which the handler reads itself, without Litestar's parameters."""
 
     def __post_init__(self) -> None:
         prompt_id = Schema(
@@ -188,7 +188,7 @@ class PromptController(Controller):
 
 
 def file_path(prompt: Prompt) -> str:
-    """As the API shows it, relative to the data folder."""
+    """Return the path of the WAV file relative to the data folder."""
     return f"audio_prompts/{wav_name(prompt.prompt_id)}"
 
 

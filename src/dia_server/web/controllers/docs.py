@@ -1,4 +1,4 @@
-"""The studio at `/` and the pages that describe the API; everything they load is served from here."""
+"""The studio at `/`, the API documentation pages, and the static files of both."""
 
 import json
 import zlib
@@ -25,20 +25,20 @@ from dia_server.web.slices import SlicedResponse
 
 STATIC = Path(__file__).parents[1] / "static"
 ASSETS = {PurePath("/", path.relative_to(STATIC)): path for path in STATIC.rglob("*") if path.is_file()}
-"""Files below /static by their path there; what is not listed at start is not served."""
+"""Files below /static by path, listed at import; files added later are not served."""
 PAGES = Path(__file__).parents[1] / "pages"
-"""Not among the static files: a page is sent with its own headers or not at all."""
+"""Folder of HTML pages, apart from /static because each needs its own headers."""
 
 SWAGGER_POLICY = {"Content-Security-Policy": policy(img_src="'self' data:")}
 REDOC_POLICY = {
     "Content-Security-Policy": policy(
         img_src="'self' data:",
-        style_src="'self' 'unsafe-inline'",  # it writes its style into the page
-        worker_src="blob:",  # its search
+        style_src="'self' 'unsafe-inline'",  # ReDoc injects a <style> element
+        worker_src="blob:",  # ReDoc runs its search in a worker
     )
 }
 FRESH = CacheControlHeader(no_cache=True)
-"""Browsers may keep the studio's files, but ask before they mix those of two versions."""
+"""Caching with revalidation, so that browsers never mix files of two versions."""
 
 VOCABULARY = f"""\
 export const SOUNDS = {json.dumps(SOUNDS)};
@@ -50,9 +50,9 @@ export const SOUND_PATTERN = {json.dumps(SOUND_PATTERN)};
 def docs_router(
     handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], max_characters: int
 ) -> Router:
-    """Build the routes that describe `handlers`; the description is made when first asked for.
+    """Build the routes of the studio and the documentation; /openapi.json is built on first request.
 
-    `max_characters` is the longest text that may be spoken.
+    `max_characters` is the maximum length of a text.
     """
     made: list[bytes] = []
 
@@ -108,5 +108,5 @@ def asset(file_path: FromPath[PurePath]) -> SlicedResponse:
 
 @lru_cache(maxsize=len(ASSETS))
 def _content(file: Path, modified: float) -> bytes:
-    """Read a file once for all its readers, and again when it has been modified."""
+    """Return a file's content, cached until its modification time changes."""
     return file.read_bytes()

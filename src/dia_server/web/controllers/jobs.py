@@ -1,4 +1,4 @@
-"""Jobs: how far they are, what they made, and their end."""
+"""Routes of jobs: list, status, result, cancel or delete."""
 
 from typing import Annotated
 
@@ -72,7 +72,7 @@ def _summary(item: JobListItem) -> JobSummary:
 
 
 def _duration(job: Job | JobListItem) -> float | None:
-    """Seconds of the result; it is known before there is one to be fetched."""
+    """Return the seconds of audio; None until completed, although known a little earlier."""
     return round(job.audio_s, 2) if job.status == "completed" and job.audio_s is not None else None
 
 
@@ -98,5 +98,5 @@ def _details(job: Job) -> JobDetails:
 
 
 def _seed(job: Job) -> int | None:
-    """None where this version can't read the request."""
+    """Return the seed, None if this version cannot read the stored request."""
     return None if job.request is None else job.request.seed

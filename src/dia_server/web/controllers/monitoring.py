@@ -1,4 +1,4 @@
-"""What machines ask the server: probes and metrics."""
+"""Routes for monitoring: liveness and readiness probes, Prometheus metrics."""
 
 from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency

@@ -1,4 +1,4 @@
-"""What OpenAI's clients ask for besides speech: models and voices."""
+"""OpenAI-compatible routes for models and voices."""
 
 from litestar import Controller, get
 from litestar.di import NamedDependency
@@ -19,7 +19,7 @@ from dia_server.web.schemas import (
 )
 
 DIA = Model(id="dia", created=1_750_896_000, owned_by="nari-labs")
-"""The day of Dia-1.6B-0626's release."""
+"""The only model; `created` is the release date of Dia-1.6B-0626."""
 
 
 class OpenAIController(Controller):

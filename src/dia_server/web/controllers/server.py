@@ -1,4 +1,4 @@
-"""The server itself: health, configuration, statistics."""
+"""Routes of the server: health, configuration, statistics."""
 
 import dataclasses
 
@@ -108,7 +108,7 @@ def _config(service: ConfigService) -> Config:
 
 
 def spoken_duration(seconds: float) -> str:
-    """Write a duration as "2h 45m 12s", without leading parts that are nothing."""
+    """Format a duration as "2h 45m 12s", without leading zero parts."""
     minutes, s = divmod(int(seconds), 60)
     h, m = divmod(minutes, 60)
     return f"{h}h {m}m {s}s" if h else f"{m}m {s}s" if m else f"{s}s"

@@ -1,4 +1,4 @@
-"""Voices and what they are mapped to."""
+"""Routes of voices and voice mappings."""
 
 import msgspec
 from litestar import Controller, delete, get, post

@@ -1,7 +1,7 @@
-"""WS /ws/generate: several generations at once on one socket, with progress and, if wished, the audio.
+"""WS /ws/generate: concurrent generations on one socket, with progress and optionally the audio.
 
-Sending to a client that is gone never fails, so a socket is always being read too: the end of what comes
-in is the end of its work. Sending to one that reads slowly takes its time, and what is made waits for it.
+Sending to a disconnected client never fails, so a disconnect is detected by reading all the time. Sending to
+a slow client blocks, which applies backpressure to the generation.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from dia_server.web.requests.message_size import limit_message_size
 log = structlog.get_logger()
 
 MAX_AT_ONCE = 16
-"""Generations of one socket."""
+"""Maximum concurrent generations per socket."""
 MAX_UNREAD = 64
-"""Refusals that may wait for their reader; more messages are only read once it has room for them."""
+"""Maximum unsent refusals per socket; above it no further messages are read."""
 MAX_SOCKETS = 1024
 MAX_SOCKETS_PER_ADDRESS = 64
 TRY_LATER = 4503
-"""Close code of a WebSocket for which there is no place."""
+"""Close code of a WebSocket refused by the limit on open sockets."""
 
 Socket = WebSocket[Any, Any, Any]
 
@@ -51,7 +51,7 @@ async def websocket_generate(
     socket_limit: NamedDependency[ConcurrencyLimit],
     client: NamedDependency[str],
 ) -> None:
-    """Generate speech in conversation with a client."""
+    """Generate speech for the requests that arrive on the socket."""
     route = socket.scope["path_template"]
     session = WebSocketSession(
         socket,
@@ -66,7 +66,7 @@ async def websocket_generate(
 
 
 class WebSocketSession:
-    """One socket and what is being generated for it."""
+    """A socket and its running generations."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class WebSocketSession:
         count: Callable[[], object],
         ended: Callable[[SocketOutcome], None],
     ) -> None:
-        """`count` is called for each generation, and raises where there are too many; `ended` at its end."""
+        """Call `count` before each generation, which raises at the rate limit, and `ended` after it."""
         self._socket = socket
         self._jobs = jobs
         self._client = client
@@ -89,7 +89,7 @@ class WebSocketSession:
         self._refusals = asyncio.Semaphore(MAX_UNREAD)
         self._generations = 0
         self._running: set[str] = set()
-        """Ids of the jobs that are made for this socket."""
+        """Ids of this socket's running jobs."""
 
     async def run(self) -> None:
         try:
@@ -117,8 +117,8 @@ class WebSocketSession:
             self._count()
             self._generations += 1
             self._spawn(self._generate(message))
-        except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
-            # not awaited: a slow reader may be sent audio, and must be heard when it cancels or leaves
+        except Exception as error:  # noqa: BLE001 - no error closes the socket
+            # not awaited: a slow client blocks sends, and its cancel or disconnect must still be read
             await self._refusals.acquire()
             refusing = self._spawn(self._refuse(error, messages.request_id_of(text)))
             refusing.add_done_callback(lambda _: self._refusals.release())
@@ -132,7 +132,7 @@ class WebSocketSession:
         try:
             delivery = Delivery(client=self._client, live=stream)
             running = await self._jobs.begin(request, delivery, sender.on_progress)
-        except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
+        except Exception as error:  # noqa: BLE001 - no error closes the socket
             await self._refuse(error, name)
             self._generations -= 1
             return
@@ -149,7 +149,7 @@ class WebSocketSession:
                 self._running.discard(job_id)
                 self._generations -= 1
             outcome = await self._send_end(job, name)
-        except Exception as error:  # noqa: BLE001 - the socket stays open, whatever it was
+        except Exception as error:  # noqa: BLE001 - no error closes the socket
             await self._send_error(error, name, job_id)
         finally:
             self._ended(outcome)
@@ -159,7 +159,7 @@ class WebSocketSession:
             url = f"/jobs/{job.job_id}/result"
             await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
             return "completed"
-        # where the client has gone, the row may not say so yet
+        # after a disconnect the stored status may not be updated yet
         await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
         return "cancelled"
 
@@ -195,20 +195,22 @@ class WebSocketSession:
         return task
 
     async def _send(self, message: messages.Outgoing, audio: bytes | None = None) -> None:
-        """Return once it is sent; it is sent whole, even if the caller is cancelled meanwhile."""
+        """Return once the message has been sent; cancelling the caller does not interrupt the send."""
         await asyncio.shield(self._spawn(self._deliver(message, audio)))
 
     async def _deliver(self, message: messages.Outgoing, audio: bytes | None) -> None:
-        async with self._sending:  # an announcement and its audio stay together
+        async with self._sending:  # keeps an announcement and its audio together
             if self._gone:
                 return
             await self._socket.send_text(messages.encode(message))
-            if audio is not None and not self._gone:  # it may have left while the announcement was sent
+            if (
+                audio is not None and not self._gone
+            ):  # the client may have disconnected during the announcement
                 await self._socket.send_bytes(audio)
 
 
 class ProgressSender:
-    """What a client is told of a generation while it is made."""
+    """Sends a generation's progress and audio to the client."""
 
     def __init__(
         self,
@@ -227,7 +229,7 @@ class ProgressSender:
         await self._tell(0, "queued")
 
     async def on_progress(self, audio: bytes, progress: float) -> None:
-        """Return once the client has been sent all there is to tell: it is made no faster than that."""
+        """Return once the update has been sent; this applies backpressure to generation."""
         await self._begun.wait()
         if (percent := int(progress * 100)) > self._percent:
             self._percent = percent
@@ -245,7 +247,7 @@ class ProgressSender:
 
 @contextmanager
 def _hold(limit: ConcurrencyLimit, address: str) -> Iterator[None]:
-    """Hold a place for a socket, which is closed at once where none is free."""
+    """Count the socket while in the context; close it with TRY_LATER when the limit is reached."""
     with ExitStack() as stack:
         try:
             stack.enter_context(limit.hold(address))

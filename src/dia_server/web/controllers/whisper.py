@@ -1,4 +1,4 @@
-"""Transcripts of audio prompts, and Whisper, which makes them."""
+"""Routes of transcripts and of Whisper, which makes them."""
 
 from litestar import Controller, get, post, put
 from litestar.di import NamedDependency
