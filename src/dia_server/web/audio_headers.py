@@ -1,10 +1,10 @@
-"""The headers that say how audio was made."""
+"""Response headers about the generation of audio."""
 
 from collections.abc import Iterable
 
 
 def generation_headers(seed: int | None, retries: int, faults: Iterable[str]) -> dict[str, str]:
-    """`seed` is None where it is not known any more; X-Faults is there only where there are faults."""
+    """Return X-Retries, X-Seed unless `seed` is None (unknown), and X-Faults if there are any."""
     headers = {"X-Retries": str(retries)}
     if seed is not None:
         headers["X-Seed"] = str(seed)

@@ -1,7 +1,7 @@
-"""Headers that keep browsers from doing more with an answer than it is for."""
+"""Security headers of all responses, such as Content-Security-Policy."""
 
 POLICY = {
-    "default-src": "'self'",  # no inline script or style, nothing from another host
+    "default-src": "'self'",  # no inline scripts or styles, nothing from other hosts
     "media-src": "'self' blob:",
     "object-src": "'none'",
     "base-uri": "'none'",
@@ -11,12 +11,12 @@ POLICY = {
 
 
 def policy(**directives: str) -> str:
-    """Return a Content-Security-Policy, with other sources for the `directives` (`style_src`)."""
+    """Return a Content-Security-Policy; `directives` such as `style_src` replace the defaults."""
     others = {name.replace("_", "-"): sources for name, sources in directives.items()}
     return "; ".join(f"{name} {sources}" for name, sources in (POLICY | others).items())
 
 
-# no Cross-Origin-Resource-Policy: pages of allowed origins play audio with <audio src>
+# no Cross-Origin-Resource-Policy: it would block <audio src> on pages of allowed origins
 SECURITY_HEADERS = {
     "Content-Security-Policy": policy(),
     "Referrer-Policy": "no-referrer",

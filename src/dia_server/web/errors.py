@@ -1,4 +1,4 @@
-"""Failures as answers: what each is called, and the two envelopes, made in one place."""
+"""Renders exceptions as responses, in the native or OpenAI's error format."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -27,12 +27,12 @@ CODES = {
     422: "VALIDATION_ERROR",
 }
 OPENAI_FIELDS = {"text": "input", "voice_id": "voice"}
-"""Our names of fields to those of the OpenAI-compatible routes."""
+"""Field names of the OpenAI-compatible routes by native name."""
 OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
 class Failure(Struct):
-    """What is known of a failure before it is put in an envelope."""
+    """Status and content of an error response, independent of its format."""
 
     status: int
     code: str
@@ -47,7 +47,7 @@ def classify(exc: Exception) -> Failure:
             return Failure(exc.status, exc.code, str(exc), exc.param, exc.limit)
         case ValidationException():
             return _validation(exc)
-        case UnicodeDecodeError():  # Litestar lets this one through
+        case UnicodeDecodeError():  # Litestar does not convert this one
             return Failure(400, "BAD_REQUEST", "The request is not valid UTF-8")
         case HTTPException():
             status = HTTPStatus(exc.status_code)
@@ -59,21 +59,21 @@ def classify(exc: Exception) -> Failure:
 def _validation(exc: ValidationException) -> Failure:
     first: dict[str, str] = exc.extra[0] if isinstance(exc.extra, list) and exc.extra else {}
     message, field = first.get("message", exc.detail), first.get("key")
-    if field in {None, "data"}:  # "data" is Litestar's name for the body as a whole
+    if field in {None, "data"}:  # "data" is Litestar's name for the whole body
         message = "A request body is required" if message == "'data'" else message
         return Failure(422, "VALIDATION_ERROR", message)
     return Failure(422, "VALIDATION_ERROR", f"{field}: {message}", field, bound_in(message))
 
 
 def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Error | OpenAIError]:
-    """Render `exc` as the API reference's envelope, or as OpenAI's below /v1."""
+    """Return the error response to `exc`: OpenAI's format below /v1, else the native one."""
     failure = classify(exc)
     if isinstance(exc, ValidationException) and failure.param is not None:
         failure.message += _choices_of_parameter(request, failure.param)
     if failure.code == "INTERNAL_SERVER_ERROR":
         log.error("request failed", exc_info=exc)
     headers: dict[str, str] = dict(getattr(exc, "headers", None) or {})
-    if "allow" in headers:  # Litestar's 405 names the methods that have handlers
+    if "allow" in headers:  # Litestar's 405 lists only methods with handlers, not HEAD
         headers["allow"] = allow(headers["allow"].split(", "))
     return Response(
         _openai(failure) if request.scope["path"].startswith("/v1/") else _native(failure),
@@ -89,7 +89,7 @@ def _choices_of_parameter(request: Request[Any, Any, Any], name: str) -> str:
 
 
 def retry_headers(status: int, exc: Exception) -> dict[str, str]:
-    """Say when to try again, or that it is hopeless to clients that would by themselves, as OpenAI's do."""
+    """Return Retry-After if a retry may succeed; x-should-retry, which OpenAI's SDKs obey, on 5xx."""
     retry_after: int | None = getattr(exc, "retry_after", None)
     if retry_after is None:
         return {"x-should-retry": "false"} if status >= 500 else {}
@@ -98,7 +98,7 @@ def retry_headers(status: int, exc: Exception) -> dict[str, str]:
 
 
 def allow(methods: Iterable[str]) -> str:
-    """Return the `Allow` header of an address with handlers for `methods`; each GET answers HEAD too."""
+    """Return the `Allow` header of a path with handlers for `methods`; GET implies HEAD."""
     return ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
 
 

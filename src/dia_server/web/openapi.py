@@ -1,8 +1,8 @@
-"""The OpenAPI description: what Litestar generates, with what it leaves out or gets wrong put right.
+"""Corrects and completes the OpenAPI description that Litestar generates.
 
-Litestar drops limits on optional fields and documents an error body of its own. So every component is
-written anew by msgspec, which also does the decoding, and errors, audio, jobs and events as responses are
-taken from the handlers' route options.
+Litestar drops limits on optional fields and documents an error body of its own. So all schemas are replaced
+by msgspec's, which also decodes requests, and the responses with errors, audio, jobs and events are taken
+from the route options.
 """
 
 import inspect
@@ -35,10 +35,10 @@ CONFIG = OpenAPIConfig(
 def document(
     handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], max_characters: int
 ) -> bytes:
-    """Return the description of `handlers` as JSON; texts to speak have at most `max_characters`.
+    """Return the OpenAPI description of `handlers` as JSON, with `max_characters` as the limit of texts.
 
-    It is read off an application that is never served: one that is would get Litestar's own pages,
-    with scripts from other hosts, and its description as it was.
+    It is generated from an application that is never served, because Litestar would add its own documentation
+    pages, with scripts from other hosts, to a served one.
     """
     app = Litestar(handlers, dependencies=dependencies, openapi_config=CONFIG, logging_config=None)
     description: Json = msgspec.json.decode(msgspec.json.encode(app.openapi_schema.to_schema()))
@@ -66,11 +66,11 @@ def document(
                 "schema": {"$ref": "#/components/schemas/JobAccepted"}
             }
         if options.get("events"):
-            responses["200"]["content"]["text/event-stream"] = {}  # no schema says what events are
+            responses["200"]["content"]["text/event-stream"] = {}  # OpenAPI has no schema for events
         statuses = {*options.get("errors", ())}
-        if 413 in statuses:  # has a body, which may arrive too slowly
+        if 413 in statuses:  # routes with a body can time out
             statuses.add(408)
-        if any("{" in path for path in handler.paths):  # a path may hold a NUL character
+        if any("{" in path for path in handler.paths):  # path parameters may contain NUL
             statuses.add(400)
         if not options.get("public"):
             statuses.add(401)
@@ -80,7 +80,7 @@ def document(
         for status, answer in responses.items():
             answer["headers"] = {**answer.get("headers", {}), **_headers(handler, int(status))}
         operation["responses"] = responses
-    # the main way to speech first, OpenAI's twins last
+    # native routes first, OpenAI-compatible ones last
     description["paths"] = dict(
         sorted(description["paths"].items(), key=lambda item: item[0].startswith("/v1/"))
     )
@@ -104,11 +104,9 @@ def _audio() -> Json:
         "headers": {
             "X-Seed": _header("Seed that was used: the same request with it gives the same audio", "integer"),
             "X-Retries": _header(
-                "How often a piece was made again; not where it is sent as it comes", "integer"
+                "Number of segments generated again; absent on streamed responses", "integer"
             ),
-            "X-Faults": _header(
-                "What is still wrong with it, if anything: it came out badly each time", "string"
-            ),
+            "X-Faults": _header("Faults that remained after all retries; absent if there are none", "string"),
         },
     }
 
@@ -124,19 +122,19 @@ def _error(status: int, *, openai: bool) -> Json:
 def _headers(handler: HTTPRouteHandler, status: int) -> Json:
     headers = {
         "X-Request-ID": _header("Names the request in the server's log", "string"),
-        "X-Engine": _header("What speaks: dia, or preview", "string"),
+        "X-Engine": _header("Engine: dia or preview", "string"),
     }
     if "rate_limit" in options_of(handler):
         headers |= {
             "X-RateLimit-Limit": _header("Requests a minute, where they are limited", "integer"),
             "X-RateLimit-Remaining": _header("Requests left in this minute", "integer"),
-            "X-RateLimit-Reset": _header("When the next minute begins, in Unix seconds", "integer"),
+            "X-RateLimit-Reset": _header("Start of the next minute in Unix seconds", "integer"),
         }
     if status in {429, 503}:
         headers["Retry-After"] = _header("Seconds to wait before trying again", "integer")
     if status >= 500:
         headers["x-should-retry"] = _header(
-            "true, beside Retry-After, or false where trying again is in vain", "string"
+            "true, together with Retry-After, or false if a retry cannot succeed", "string"
         )
     return headers
 

@@ -1,4 +1,4 @@
-"""Request and response bodies, field for field what the API reference documents."""
+"""Request and response bodies of the API."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -14,13 +14,13 @@ from dia_server.services.voices.service import Speaker
 from dia_server.services.voices.whisper import SIZES
 
 MAX_TRANSCRIPT = 4096
-"""Characters; Dia reads a quarter of that."""
+"""Maximum characters of a transcript; Dia reads a quarter of that."""
 
-# The text's length is checked by the service, which has an error code of its own for it and knows the limit.
+# The service checks the text's length, because the limit is a setting and has its own error code.
 Text = Annotated[
     str,
     Meta(
-        description="Text to convert to speech, with [S1] and [S2] before what each of two speakers says",
+        description="Text to convert to speech, with [S1] and [S2] before the turns of two speakers",
         extra_json_schema={
             "minLength": 1,
             "pattern": r"[^\s*]",
@@ -28,7 +28,7 @@ Text = Annotated[
         },
     ),
 ]
-Speed = Annotated[float, Meta(ge=0.25, le=4.0, description="Speech speed; the pitch is kept")]
+Speed = Annotated[float, Meta(ge=0.25, le=4.0, description="Speech speed; the pitch does not change")]
 Temperature = Annotated[float, Meta(ge=0.1, le=2.0, description="Sampling temperature")]
 CfgScale = Annotated[float, Meta(ge=1.0, le=10.0, description="Classifier-free guidance scale")]
 TopP = Annotated[float, Meta(ge=0.0, le=1.0, description="Top-p (nucleus) sampling")]
@@ -37,10 +37,15 @@ MaxTokens = Annotated[
     Meta(
         ge=100,
         le=10_000,
-        description="Most decoder steps (86 a second) for each piece of the text, not for the whole",
+        description="Maximum decoder steps (86 per second) per segment, not for the whole text",
     ),
 ]
-Seed = Annotated[int, Meta(ge=0, le=2**32 - 1, description="Same seed, same audio; default: the voice's own")]
+Seed = Annotated[
+    int,
+    Meta(
+        ge=0, le=2**32 - 1, description="Seed; the same seed gives the same audio; default: the voice's own"
+    ),
+]
 VoiceId = Annotated[
     str, Meta(pattern=rf"^{ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
 ]
@@ -51,26 +56,26 @@ class GenerateRequest(Struct, kw_only=True):
     voice_id: Annotated[str, Meta(description="Voice identifier")] = "aria"
     response_format: AudioFormat = "wav"
     speed: Speed = 1.0
-    role: Annotated[Role | None, Meta(description="Who says untagged text: user S1, others S2")] = None
+    role: Annotated[Role | None, Meta(description="Speaker of untagged text: S1 for user, else S2")] = None
     temperature: Temperature | None = None
     cfg_scale: CfgScale | None = None
     top_p: TopP | None = None
     max_tokens: MaxTokens | None = None
     use_torch_compile: Annotated[bool | None, Meta(description="Run the model's compiled path")] = None
     seed: Seed | None = None
-    voice_id_2: Annotated[str | None, Meta(description="Another voice, which says [S2]")] = None
-    stream: Annotated[bool, Meta(description="Send the audio while it is made")] = False
+    voice_id_2: Annotated[str | None, Meta(description="Voice identifier for [S2]")] = None
+    stream: Annotated[bool, Meta(description="Send the audio while it is generated")] = False
 
 
 class VoiceReference(Struct):
-    """OpenAI's other way to name a voice."""
+    """Voice as an object, as OpenAI's API also accepts it."""
 
     id: str
 
 
 class SpeechRequest(Struct, kw_only=True):
     input: Text
-    model: Annotated[str | None, Meta(description="Any name; there is one model")] = "dia"
+    model: Annotated[str | None, Meta(description="Ignored; there is one model")] = "dia"
     voice: Annotated[
         str | VoiceReference | None, Meta(description="Voice identifier, or OpenAI's voice name")
     ] = "aria"
@@ -79,7 +84,7 @@ class SpeechRequest(Struct, kw_only=True):
     seed: Seed | None = None
     stream: Annotated[
         bool | None,
-        Meta(description="Send the audio while it is made; default: for every format but wav"),
+        Meta(description="Send the audio while it is generated; default: true except for wav"),
     ] = None
     stream_format: Annotated[
         Literal["audio", "sse"] | None, Meta(description="sse: events with the audio in base64")
@@ -93,8 +98,8 @@ class PlannedUtterance(Struct):
 
 
 class SpeechPlan(Struct):
-    utterances: Annotated[list[PlannedUtterance], Meta(description="What is made in one go, in order")]
-    estimated_s: Annotated[float, Meta(description="Seconds of the whole, pauses included")]
+    utterances: Annotated[list[PlannedUtterance], Meta(description="Segments in order")]
+    estimated_s: Annotated[float, Meta(description="Total seconds, including pauses")]
 
 
 class Voice(Struct):
@@ -108,7 +113,7 @@ class Voices(Struct):
 
 
 class AudioVoice(Struct):
-    """A voice under the names that each of OpenAI's clients looks for."""
+    """A voice with its id under both names that OpenAI's clients read."""
 
     id: str
     name: str
@@ -170,24 +175,24 @@ class AudioModels(Struct):
 
 
 class Health(Struct, kw_only=True):
-    status: Annotated[State, Meta(description="Whether speech can be made now")]
+    status: Annotated[State, Meta(description="Whether speech can be generated now")]
     version: str
     model_loaded: bool
     gpu_available: bool
     gpu_count: int
-    worker_count: Annotated[int, Meta(description="Engine threads, each with a model of its own")]
-    active_jobs: Annotated[int, Meta(description="Utterances that are being made or wait for it")]
+    worker_count: Annotated[int, Meta(description="Number of engines, each with its own model")]
+    active_jobs: Annotated[int, Meta(description="Utterances running or waiting")]
     uptime: str
-    engine: Annotated[EngineName, Meta(description="What speaks")]
+    engine: Annotated[EngineName, Meta(description="Engine in use")]
     loading: Annotated[int, Meta(ge=0, le=100, description="Percent of the model that is loaded")]
-    max_characters: Annotated[int, Meta(description="Characters of the text of one request, at most")]
+    max_characters: Annotated[int, Meta(description="Maximum characters of a text")]
     error: Annotated[
         str | None, Meta(description="Why the model could not be loaded, and what to do about it")
     ] = None
     retry: Annotated[
-        str | None, Meta(description="Route to POST to, to try again; null where nothing has failed")
+        str | None, Meta(description="Route to POST to for a retry; null unless loading has failed")
     ] = None
-    notes: Annotated[list[str], Meta(description="What works in a reduced way, why, and the remedy")] = []
+    notes: Annotated[list[str], Meta(description="Features that are limited, with cause and remedy")] = []
 
 
 class Probe(Struct):
@@ -200,7 +205,9 @@ class AudioPromptUploaded(Struct, kw_only=True):
     file_path: str
     duration: Annotated[float, Meta(description="Seconds")]
     sample_rate: int
-    transcript: Annotated[str | None, Meta(description="null while there is none, or Whisper is at it")]
+    transcript: Annotated[
+        str | None, Meta(description="null if there is none yet, or Whisper is still working")
+    ]
 
 
 class AudioPrompt(Struct, kw_only=True):
@@ -218,7 +225,7 @@ class AudioPromptMetadata(AudioPrompt, kw_only=True):
     transcript: str | None
     transcript_source: Annotated[
         Literal["reference", "txt", "manual", "whisper_auto", "pending"] | None,
-        Meta(description="Where the transcript is from; pending while Whisper makes the first one"),
+        Meta(description="Source of the transcript; pending while Whisper makes the first one"),
     ]
     file_size: Annotated[int, Meta(description="Bytes")]
     created_at: datetime
@@ -235,7 +242,7 @@ class AudioPromptDeleted(Struct):
 
 class DiscoverRequest(Struct, frozen=True):
     force_retranscribe: Annotated[
-        bool, Meta(description="Have Whisper make its own transcripts anew; what people wrote is kept")
+        bool, Meta(description="Replace transcripts made by Whisper; those written by people are kept")
     ] = False
 
 
@@ -290,32 +297,30 @@ class JobAccepted(Struct):
 
 
 Retries = Annotated[
-    int, Meta(description="How often a piece of the result came out bad and was made again, once completed")
+    int, Meta(description="Number of segments generated again because they were faulty, once completed")
 ]
-Faults = Annotated[
-    list[str], Meta(description="What is still wrong with the result: it came out badly each time")
-]
+Faults = Annotated[list[str], Meta(description="Faults of the result that remained after all retries")]
 
 Duration = Annotated[float | None, Meta(description="Seconds of audio in the result")]
-Progress = Annotated[int, Meta(ge=0, le=100, description="Percent that is made")]
-Cause = Annotated[str | None, Meta(description="Why it failed")]
-JobVoice = Annotated[str | None, Meta(description="null where this version can't read the request")]
+Progress = Annotated[int, Meta(ge=0, le=100, description="Percent done")]
+Cause = Annotated[str | None, Meta(description="Cause of the failure")]
+JobVoice = Annotated[str | None, Meta(description="null if this version cannot read the stored request")]
 
 
 class JobDetails(Struct, kw_only=True):
     job_id: str
     status: JobState
     created_at: datetime
-    started_at: Annotated[datetime | None, Meta(description="When it was last begun")]
-    completed_at: Annotated[datetime | None, Meta(description="When it was completed, failed or cancelled")]
+    started_at: Annotated[datetime | None, Meta(description="Time of the last start")]
+    completed_at: Annotated[datetime | None, Meta(description="Time of completion, failure or cancellation")]
     duration: Duration
-    result_url: Annotated[str | None, Meta(description="Where the audio is, once completed")]
+    result_url: Annotated[str | None, Meta(description="Path of the audio, once completed")]
     progress: Progress
     error: Cause
-    generation_time: Annotated[float | None, Meta(description="Seconds that making it took")]
+    generation_time: Annotated[float | None, Meta(description="Seconds that the generation took")]
     voice_id: JobVoice
     response_format: AudioFormat | None
-    seed: Annotated[int | None, Meta(description="Same seed, same audio")]
+    seed: Annotated[int | None, Meta(description="Seed of the generation")]
     retries: Retries
     faults: Faults
 
@@ -349,38 +354,43 @@ WhisperSize = Annotated[
     Meta(description="A size of Whisper", extra_json_schema={"enum": SIZES}),
 ]
 RetentionHours = Annotated[
-    int, Meta(ge=0, le=MAX_RETENTION_HOURS, description="Age at which outputs and jobs go; 0 is never")
+    int,
+    Meta(
+        ge=0, le=MAX_RETENTION_HOURS, description="Hours after which outputs and jobs are deleted; 0: never"
+    ),
 ]
 WorkerCount = Annotated[
-    int, Meta(ge=0, le=MAX_WORKERS, description="Engines at most, one a GPU; 0 for all GPUs")
+    int, Meta(ge=0, le=MAX_WORKERS, description="Maximum engines, one per GPU; 0: all GPUs")
 ]
 
 
 class Config(Struct, kw_only=True):
-    debug_mode: Annotated[bool, Meta(description="Log in detail")]
-    save_outputs: Annotated[bool, Meta(description="Keep what is answered at once as files and jobs too")]
-    show_prompts: Annotated[bool, Meta(description="Write the texts that are spoken to the log")]
+    debug_mode: Annotated[bool, Meta(description="Log at level debug")]
+    save_outputs: Annotated[bool, Meta(description="Also keep the audio of synchronous requests, as jobs")]
+    show_prompts: Annotated[bool, Meta(description="Log the texts of requests")]
     output_retention_hours: int
-    auto_discover_prompts: Annotated[bool, Meta(description="Look for new voice prompts at start")]
-    auto_transcribe: Annotated[bool, Meta(description="Transcribe new voice prompts")]
+    auto_discover_prompts: Annotated[bool, Meta(description="Look for new audio prompts at start")]
+    auto_transcribe: Annotated[bool, Meta(description="Transcribe new audio prompts")]
     whisper_model_size: str
     gpu_mode: GpuMode
-    worker_count: Annotated[int, Meta(description="Engines that run, or, until a restart, are asked for")]
+    worker_count: Annotated[
+        int, Meta(description="Running engines, or the number requested until the restart")
+    ]
     torch_compile_enabled: bool
     restart_required: Annotated[
-        list[str], Meta(description="Fields whose new value is used after the next start")
+        list[str], Meta(description="Fields whose new value takes effect after a restart")
     ]
     stored: Annotated[
-        list[str], Meta(description="Fields whose value is kept in the database; DELETE gives it up")
+        list[str], Meta(description="Fields with a value stored in the database; DELETE removes it")
     ]
     overridden: Annotated[
         dict[str, str],
-        Meta(description="Those of the stored fields that win over a variable set otherwise, and its name"),
+        Meta(description="Stored fields that override an environment variable, with its name"),
     ]
 
 
 class ConfigUpdate(Struct, kw_only=True):
-    """What is left out stays as it is."""
+    """Changes to the configuration; absent fields are unchanged."""
 
     debug_mode: bool | UnsetType = UNSET
     save_outputs: bool | UnsetType = UNSET
@@ -403,8 +413,8 @@ class RequestStats(Struct):
 
 class PerformanceStats(Struct):
     avg_generation_time: Annotated[float, Meta(description="Seconds")]
-    avg_tokens_per_second: Annotated[float, Meta(description="Decoder steps a second and request")]
-    total_audio_generated: Annotated[str, Meta(description="As in 2h 45m 23s")]
+    avg_tokens_per_second: Annotated[float, Meta(description="Decoder steps per second and request")]
+    total_audio_generated: Annotated[str, Meta(description="Duration such as 2h 45m 23s")]
 
 
 class ResourceStats(Struct):

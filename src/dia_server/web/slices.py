@@ -1,14 +1,14 @@
-"""Large answers in slices: a client that does not read holds a few of them, not the whole."""
+"""Sends large responses in slices, so that a client that does not read ties up only a few of them."""
 
 from litestar.response.base import ASGIResponse
 from litestar.types import HTTPResponseBodyEvent, Receive, Send
 
 SLICE = 32 * 1024
-"""Bytes that are sent at once; the HTTP server holds up to eight slices for each connection."""
+"""Bytes per slice; the HTTP server buffers up to eight slices per connection."""
 
 
 class SlicedResponse(ASGIResponse):
-    """Sends a body that many answers share; to send to a client that has gone is no error."""
+    """Sends a body shared by many responses; a disconnected client is no error."""
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         for start in range(0, max(1, len(self.body)), SLICE):

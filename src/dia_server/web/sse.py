@@ -1,4 +1,4 @@
-"""OpenAI's server-sent events of speech.
+"""Server-sent events of speech in OpenAI's format.
 
 Hand-written because OpenAI's events are bare `data:` lines, without the names and ids that Litestar's
 ServerSentEvent is for.
@@ -18,7 +18,7 @@ MEDIA_TYPE = "text/event-stream"
 
 class Delta(Struct, tag_field="type", tag="speech.audio.delta"):
     audio: str
-    """Base64 of the file's next bytes."""
+    """Next bytes of the file in base64."""
 
 
 class Usage(Struct):
@@ -30,13 +30,13 @@ class Usage(Struct):
 class Done(Struct, tag_field="type", tag="speech.audio.done"):
     usage: Usage
     retries: int
-    """How often a segment was made again; OpenAI's clients pass over this and the next."""
+    """Number of segments generated again; OpenAI's clients ignore this field and the next."""
     faults: list[str]
-    """What is still wrong with it."""
+    """Faults that remained after all retries."""
 
 
 async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
-    """The audio as events; input tokens are the text's characters, output tokens decoder steps."""
+    """Yield the audio as events; usage counts characters as input tokens and decoder steps as output."""
     async with aclosing(streamed):
         async for audio in streamed:
             if audio:

@@ -1,6 +1,6 @@
-"""The messages of the WebSocket: field for field what the API reference documents, and ours beside them.
+"""Messages of the WebSocket.
 
-`request_id` is a client's own name for a generation; all that concerns the generation bears it.
+`request_id` is the client's own id of a generation; every message about the generation repeats it.
 """
 
 from typing import Annotated, Literal
@@ -13,21 +13,21 @@ from dia_server.web.requests import json_body
 from dia_server.web.schemas import GenerateRequest
 
 MAX_MESSAGE = 1024 * 1024
-"""Bytes of a message, as of a JSON body."""
+"""Maximum bytes of a message, the same as of a JSON body."""
 
 DESCRIPTION = """
 ## The WebSocket `/ws/generate`
 
 Several generations at once on one socket, with progress and, on request, the audio while it is made.
-What is sent:
+The client sends:
 
 ```json
 {"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria"}, "request_id": "a"}
 {"type": "cancel", "job_id": "12345"}
 ```
 
-`data` takes every field of `POST /generate`; with `"stream": true` the audio is sent too. `request_id` may be
-left out; all that concerns the generation bears it. What is received:
+`data` takes every field of `POST /generate`; with `"stream": true` the audio is sent too. `request_id` is
+optional; every message about the generation repeats it. The server sends:
 
 ```json
 {"type": "progress", "job_id": "12345", "progress": 45, "stage": "generating_tokens", "request_id": "a"}
@@ -38,10 +38,11 @@ left out; all that concerns the generation bears it. What is received:
 ```
 
 `stage` is `queued` or `generating_tokens`. `audio` announces a binary message: the next `size` bytes of one
-file. An error keeps the socket open, and its code is one of those that the routes answer with. When the
-client goes, its generations are cancelled. With API keys, browsers connect to `/ws/generate?api_key=KEY`.
+file. An error keeps the socket open, and has the same codes as the routes, with `param` and `limit`. When the
+client disconnects, its generations are cancelled. With API keys, browsers connect to
+`/ws/generate?api_key=KEY`.
 """
-"""For the OpenAPI page, whose format knows no sockets."""
+"""Markdown for the OpenAPI description, whose format does not cover WebSockets."""
 
 Stage = Literal["queued", "generating_tokens"]
 RequestId = Annotated[str, Meta(max_length=64)]
@@ -49,7 +50,7 @@ RequestId = Annotated[str, Meta(max_length=64)]
 
 class LiveRequest(GenerateRequest, kw_only=True):
     stream: bool = False
-    """Send the audio too, as it is made."""
+    """True to send the audio, too, while it is generated."""
 
 
 class Generate(Struct, tag="generate", kw_only=True):
@@ -62,7 +63,7 @@ class Cancel(Struct, tag="cancel", kw_only=True):
 
 
 class Named(Struct):
-    """What can still be told of a message that is wrong elsewhere."""
+    """Reads the `request_id` of a message that is invalid otherwise."""
 
     request_id: RequestId | None = None
 
@@ -76,7 +77,7 @@ class Progress(Struct, tag="progress", kw_only=True, omit_defaults=True):
 
 
 class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
-    """Announces the binary message that follows: the next bytes of one file in the format asked for."""
+    """Announces the binary message that follows: the next bytes of the file in `response_format`."""
 
     job_id: str
     size: int
@@ -118,7 +119,7 @@ def decode(text: str) -> Generate | Cancel:
 
 
 def request_id_of(text: str) -> str | None:
-    """The name that a message which is refused gives itself, if that can be made out."""
+    """Return the `request_id` of an invalid message, None if it cannot be read."""
     if len(text.encode()) > MAX_MESSAGE:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Rate limits: fixed windows of a minute, a bucket for each limit and client.
+"""Rate limits: fixed windows of a minute with a bucket per limit and client address.
 
 Hand-written because Litestar's middleware neither limits WebSocket messages nor tells when a window ends in
 Unix time, as `X-RateLimit-Reset` does here.

@@ -1,6 +1,6 @@
-"""JSON as clients send it, decoded strictly: of the very types that are documented.
+"""Strict decoding of JSON bodies and messages.
 
-Hand-written because Litestar decodes bodies laxly: it takes the string "1" for the number 1.
+Hand-written because Litestar converts types: it accepts the string "1" as the number 1.
 """
 
 import json
