@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # pip would compile one file after the other: that takes a third of its time, and compileall uses every core
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
 # a file's tests stay in one process and share its server
-PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 FAST := tests/text tests/audio tests/test_settings.py tests/test_serving.py tests/web/requests tests/web/middleware
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 

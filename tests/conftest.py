@@ -16,6 +16,19 @@ from tests.waiting import until
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+FIRST = ("browser", "live", "clients", "test_reference.py", "test_docs.py", "deploy", "engine", "services")
+"""Folders and files whose tests take longest, in the order in which they begin."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: FIRST.index(name) if (name := _room(item)) in FIRST else len(FIRST))
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
