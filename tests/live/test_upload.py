@@ -2,6 +2,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -124,10 +125,12 @@ def test_a_server_that_is_killed_while_prompts_change_finds_them_whole(tmp_path:
         ThreadPoolExecutor() as threads,
     ):
         for life in range(3):
-            changing = threads.submit(change_until_killed, server.url, recordings)
-            time.sleep(1 + 0.1 * life)
+            changed = threading.Event()
+            changing = threads.submit(change_until_killed, server.url, recordings, changed)
+            assert changed.wait(PATIENCE_S)
+            time.sleep(0.2 + 0.1 * life)
             server.kill()
-            assert changing.result() > 0
+            changing.result()
             server.start()
 
             prompts = httpx.get(f"{server.url}/audio_prompts/metadata").json()["audio_prompts"]
@@ -137,8 +140,8 @@ def test_a_server_that_is_killed_while_prompts_change_finds_them_whole(tmp_path:
             assert {path.suffix for path in folder.iterdir()} <= {".wav", ".txt"}
 
 
-def change_until_killed(url: str, recordings: list[bytes]) -> int:
-    """Upload over the same three ids again and again; returns how many times that was answered."""
+def change_until_killed(url: str, recordings: list[bytes], changed: threading.Event) -> None:
+    """Upload over the same three ids again and again; set `changed` once the first is stored."""
     answered = 0
     gone = requests.ConnectionError, requests.exceptions.ChunkedEncodingError
     # not httpx: it may leave a socket open whose server is killed
@@ -153,7 +156,7 @@ def change_until_killed(url: str, recordings: list[bytes]) -> int:
                 f"{url}/audio_prompts/{prompt_id}/transcript", json={"transcript": "Hello."}, timeout=30
             ).raise_for_status()
             answered += 1
-    return answered
+            changed.set()
 
 
 def memory(server: Server) -> int:
