@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -220,7 +221,7 @@ def test_a_data_folder_that_cannot_be_written_is_wrong(settings: Settings) -> No
 def test_disk_space_is_judged(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, free: int, grade: str
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
 
     assert one(data.check_folder(settings), "Disk").grade == grade
 
