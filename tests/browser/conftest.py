@@ -1,4 +1,4 @@
-"""A real Chromium before a real server. Where there is none, every test here is skipped and says so."""
+"""Chromium on the studio of a real server. Without Chromium, every test here is skipped."""
 
 import sys
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ STEADY = Path(__file__).parents[1] / "live" / "failing_server.py"
 
 @pytest.fixture(scope="package")
 def browser() -> "Iterator[Browser]":
-    """Ends with this folder: Playwright runs an event loop meanwhile, which other tests could not."""
+    """The browser of this folder's tests, and of no others: while it runs, no event loop can be started."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
@@ -34,7 +34,7 @@ def browser() -> "Iterator[Browser]":
 
 @pytest.fixture(scope="package")
 def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A preview server without limits that most tests share."""
+    """A preview server without rate limits that most tests share."""
     with Server(
         tmp_path_factory.mktemp("studio"),
         rate_limit_generate=0,
@@ -47,7 +47,7 @@ def server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="package")
 def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that makes tones at twice the speed at which they play."""
+    """A server with a tone model at twice real time; see failing_server.py for special texts."""
     program = (sys.executable, str(STEADY), "serve")
     with Server(
         tmp_path_factory.mktemp("steady"),
@@ -61,7 +61,7 @@ def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="package")
 def furnished(server: Server) -> Server:
-    """The same server with a recording, a voice and jobs, so that no view is empty."""
+    """The shared server with a recording, a voice and jobs, so that no view is empty."""
     with httpx.Client(base_url=server.url, timeout=30) as client:
         add_voice(client)
         for text in ("[S1] Chapter one. [S2] Already?", "The second chapter."):
@@ -71,10 +71,10 @@ def furnished(server: Server) -> Server:
 
 @pytest.fixture
 def open_studio(browser: "Browser") -> Iterator[OpenStudio]:
-    """Open the page of a server in a browser profile of its own.
+    """Return a function that opens a server's page in a new browser profile.
 
-    Whatever a test does, at its end the page must have raised no error, broken no rule of its
-    Content-Security-Policy and sent no request to another host.
+    When the test ends, the page must have raised no error, violated no rule of its Content-Security-Policy
+    and sent no request to another host.
     """
     with ExitStack() as checks:
 

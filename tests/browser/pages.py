@@ -15,12 +15,12 @@ class Empty(BaseHTTPRequestHandler):
         self.wfile.write(b"<!doctype html><title>A page</title>")
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def site(name: str = "127.0.0.1") -> Iterator[str]:
-    """Serve pages, and give their origin; `name` is one that leads the browser to this machine."""
+    """Serve empty pages, and yield their origin; `name` must resolve to this machine."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as pages:
         threading.Thread(target=pages.serve_forever, daemon=True).start()
         yield f"http://{name}:{pages.server_port}"

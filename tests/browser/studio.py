@@ -1,4 +1,4 @@
-"""The page as its users see it."""
+"""The studio as its users see it."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 VENDOR = Path(__file__).parent / "vendor"
 VIEWS = ("speak", "voices", "jobs", "server")
 PATIENCE_MS = 60_000
-"""Milliseconds that a test waits for the page; far more than it needs on a busy machine."""
+"""Milliseconds that tests wait for the page; far more than is needed, for machines under load."""
 
 
 class Studio:
@@ -26,7 +26,7 @@ class Studio:
             self.page.locator(f"#view-{view} h1").wait_for()
 
     def write(self, *turns: str) -> None:
-        """Replace the dialogue by `turns`, said by one speaker after the other."""
+        """Replace the dialogue by `turns`, with alternating speakers."""
         self.button("Clear").click()
         for number, words in enumerate(turns):
             if number:
@@ -34,7 +34,7 @@ class Studio:
             self.page.keyboard.insert_text(words)
 
     def told(self, **health: Any) -> None:
-        """Load the page anew, which is told `health` in place of what the server says of those fields."""
+        """Reload the page, with `health` in place of these fields of the server's health."""
 
         def answer(route: "Route") -> None:
             route.fulfill(json=route.fetch().json() | health)
@@ -65,13 +65,13 @@ class Studio:
         return self.page.get_by_role("button", name=name, exact=True)
 
     def answer(self, choice: str) -> None:
-        """Answer the question that the page asks before something that cannot be undone."""
+        """Answer the dialog that asks for confirmation."""
         question = self.page.locator("dialog[open]")
         question.get_by_role("button", name=choice).click()
         question.wait_for(state="detached")
 
     def undo(self, done: str) -> None:
-        """Take back what the page says that it has done."""
+        """Press Undo in the notice with the words `done`."""
         self.page.get_by_role("button", name=f"Undo: {done}").last.click()
 
     def text(self, selector: str) -> str:
@@ -82,7 +82,7 @@ class Studio:
 
     @property
     def heard(self) -> dict[str, Any]:
-        """What went to the loudspeakers: see tap.js."""
+        """Audio that has been played, as tap.js has measured it."""
         heard: dict[str, Any] = self.page.evaluate("window.heard")
         return heard
 
@@ -92,7 +92,7 @@ class Studio:
         return width
 
     def accessibility_violations(self) -> list[str]:
-        """What axe-core finds wrong, one line each."""
+        """Return the violations that axe-core finds, one line each."""
         self.page.evaluate((VENDOR / "axe.min.js").read_text())
         result = self.page.evaluate("axe.run()")
         return [

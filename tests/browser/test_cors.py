@@ -57,7 +57,7 @@ def test_a_page_of_another_origin_gets_speech_and_reads_its_headers(page: "Page"
     assert (answer["seed"], answer["engine"]) == ("7", "preview")
 
 
-def test_it_may_be_at_another_name_of_this_machine(page: "Page", server: Server) -> None:
+def test_it_may_have_another_name_of_this_machine(page: "Page", server: Server) -> None:
     with site("localhost") as other:  # beside 127.0.0.1, a page of another site
         page.goto(other)
         assert page.evaluate(ASK, {"url": server.url, "body": BODY})["seed"] == "7"
@@ -70,7 +70,7 @@ def test_it_reads_errors_too(page: "Page", server: Server) -> None:
     assert "nobody" in answer["text"]
 
 
-def test_it_reads_when_to_come_back(page: "Page", tmp_path: Path) -> None:
+def test_it_reads_retry_after(page: "Page", tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=1) as limited:
         assert page.evaluate(ASK, {"url": limited.url, "body": BODY})["status"] == 200
         refused = page.evaluate(ASK, {"url": limited.url, "body": BODY})
@@ -79,12 +79,12 @@ def test_it_reads_when_to_come_back(page: "Page", tmp_path: Path) -> None:
     assert int(refused["retryAfter"]) > 0
 
 
-def test_only_named_origins_are_let_in(page: "Page", origin: str, tmp_path: Path) -> None:
+def test_only_configured_origins_are_allowed(page: "Page", origin: str, tmp_path: Path) -> None:
     from playwright.sync_api import Error
 
     with Server(tmp_path, cors_origins="http://localhost:8000") as other:
         with pytest.raises(Error, match="Failed to fetch"):
             page.evaluate(ASK, {"url": other.url, "body": BODY})
-        assert "POST" not in other.log  # the preflight was the end of it
+        assert "POST" not in other.log  # the preflight was refused
     with Server(tmp_path, cors_origins=f"http://localhost:8000,{origin}") as named:
         assert page.evaluate(ASK, {"url": named.url, "body": BODY})["seed"] == "7"

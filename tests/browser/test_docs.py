@@ -1,4 +1,4 @@
-"""The pages that describe the API, under the policies that they come with."""
+"""/docs and /redoc, under their Content-Security-Policies."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("path", "words"), [("/docs", "Generate speech"), ("/redoc", "Speech")], ids=["swagger", "redoc"]
 )
-def test_the_page_shows_the_api_and_keeps_to_its_policy(
+def test_the_page_shows_the_api_without_policy_violations(
     browser: "Browser", server: Server, path: str, words: str
 ) -> None:
     page = browser.new_page()

@@ -1,4 +1,4 @@
-"""A page of a foreign site, in a real Chromium, on a server in its visitor's network.
+"""A page of a foreign site attacks a server in its visitor's network.
 
 Its name leads to this machine, as after DNS rebinding: the same attempts are made by a page of another
 origin, and by one whose name has been made to lead to the server itself.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = (Path(__file__).parent / "foreign.js").read_text()
 PLANTED = {"fetched", "unseen", "dropped", "submitted", "sandboxed"}
-"""Audio prompts that the attempts leave behind where they succeed; `dropped` is a file to be discovered."""
+"""Audio prompts that exist if attempts have succeeded; `dropped` is a file for /audio_prompts/discover."""
 WAYS = pytest.mark.parametrize("rebinding", [False, True], ids=["another origin", "rebinding"])
 
 
@@ -54,12 +54,12 @@ def test_a_foreign_page_reads_and_changes_nothing(
     seen = {name: end for name, end in ended.items() if end != "sent"}
     assert len(seen) >= 8
     assert all(end.startswith("refused") for end in seen.values()), seen
-    # what was sent unseen shows on the server, if it has done anything
+    # an attempt whose result the page cannot see may have changed the server
     assert changes(usual) == set()
 
 
 @WAYS
-def test_it_succeeds_where_all_hosts_and_origins_are_let_in(
+def test_it_succeeds_where_all_hosts_and_origins_are_allowed(
     browser: "Browser", wide_open: Server, *, rebinding: bool
 ) -> None:
     furnish(wide_open)
@@ -70,8 +70,8 @@ def test_it_succeeds_where_all_hosts_and_origins_are_let_in(
 
 
 def attack(browser: "Browser", server: Server, *, rebinding: bool) -> dict[str, str]:
-    """Make the attempts from a foreign page, and return how each ended: done, refused, or sent unseen."""
-    # a rebinding site's page came from elsewhere, without the policy that ours come with
+    """Make all attempts from a foreign page; return how each ended: done, refused, or sent (unseen)."""
+    # a page that uses DNS rebinding is not bound by the policy of the server's own pages
     context = browser.new_context(bypass_csp=True)
     page = context.new_page()
     with site(PUBLIC_NAME) as foreign:
@@ -84,7 +84,7 @@ def attack(browser: "Browser", server: Server, *, rebinding: bool) -> dict[str, 
 
 
 def furnish(server: Server) -> None:
-    """Give the server a recording, a voice and a job, a file to be discovered, and nothing planted."""
+    """Add a recording, a voice, a job and a file to discover; delete what earlier attempts have planted."""
     with httpx.Client(base_url=server.url, timeout=30) as client:
         client.put("/config", json={"output_retention_hours": 24}).raise_for_status()
         for name in PLANTED:
@@ -95,7 +95,7 @@ def furnish(server: Server) -> None:
 
 
 def changes(server: Server) -> set[str]:
-    """Return the names of what the attempts have changed."""
+    """Return what the attempts have changed."""
     with httpx.Client(base_url=server.url, timeout=30) as client:
         prompts = {prompt["prompt_id"] for prompt in client.get("/audio_prompts").json()["audio_prompts"]}
         changed = prompts & PLANTED

@@ -16,7 +16,7 @@ LONG = " ".join(f"This is sentence number {i} of a very long story." for i in ra
 
 @pytest.fixture(scope="module")
 def slow_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that makes one job at a time, so that others wait."""
+    """A server that runs one job at a time, so that others wait."""
     with Server(
         tmp_path_factory.mktemp("slow"),
         max_batch=2,
@@ -27,7 +27,7 @@ def slow_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) ->
         yield server
 
 
-def test_a_job_is_queued_made_played_and_deleted(open_studio: OpenStudio, slow_server: Server) -> None:
+def test_a_job_is_queued_played_and_deleted(open_studio: OpenStudio, slow_server: Server) -> None:
     studio = open_studio(slow_server.url)
     page = studio.page
     studio.write("A job for later.", "(sighs) Now is later.", *["And it takes a while to say."] * 3)
@@ -49,7 +49,7 @@ def test_a_job_is_queued_made_played_and_deleted(open_studio: OpenStudio, slow_s
     job.wait_for(state="detached")
 
 
-def test_a_job_that_waits_is_cancelled(open_studio: OpenStudio, slow_server: Server) -> None:
+def test_a_waiting_job_can_be_cancelled(open_studio: OpenStudio, slow_server: Server) -> None:
     before = [submit(slow_server, LONG) for _ in range(12)]
     last = submit(slow_server, "Never mind.")
     studio = open_studio(slow_server.url, "jobs")
@@ -63,9 +63,7 @@ def test_a_job_that_waits_is_cancelled(open_studio: OpenStudio, slow_server: Ser
         httpx.delete(f"{slow_server.url}/jobs/{waiting}")
 
 
-def test_all_that_run_show_their_progress_until_they_are_ready(
-    open_studio: OpenStudio, steady_server: Server
-) -> None:
+def test_running_jobs_show_their_progress(open_studio: OpenStudio, steady_server: Server) -> None:
     studio = open_studio(steady_server.url, "jobs")
     jobs = [submit(steady_server, f"Number {i}. Hold progress.") for i in range(5)]
     rows = [studio.page.locator(f"[data-job='{job}']") for job in jobs]
@@ -79,7 +77,7 @@ def test_all_that_run_show_their_progress_until_they_are_ready(
         assert not row.get_by_role("progressbar").is_visible()
 
 
-def test_the_focus_stays_while_jobs_come_and_get_ready(
+def test_the_focus_stays_while_jobs_are_added_and_completed(
     open_studio: OpenStudio, steady_server: Server
 ) -> None:
     mine = submit(steady_server, "Hold focus.")
@@ -94,7 +92,7 @@ def test_the_focus_stays_while_jobs_come_and_get_ready(
     assert studio.page.evaluate("document.activeElement.ariaLabel") == "Delete “Hold focus.”"
 
 
-def test_the_cause_of_a_failure_is_told(open_studio: OpenStudio, steady_server: Server) -> None:
+def test_the_cause_of_a_failure_is_shown(open_studio: OpenStudio, steady_server: Server) -> None:
     studio = open_studio(steady_server.url, "jobs")
     row = studio.page.locator(f"[data-job='{submit(steady_server, 'I fail.')}']")
     row.get_by_role("alert").get_by_text("The model has failed").wait_for()
@@ -130,7 +128,7 @@ def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_serve
     httpx.delete(f"{steady_server.url}/jobs/{running}")
 
 
-def test_what_is_wrong_with_a_result_is_told(open_studio: OpenStudio, slow_server: Server) -> None:
+def test_the_faults_of_a_result_are_shown(open_studio: OpenStudio, slow_server: Server) -> None:
     studio = open_studio(slow_server.url)
 
     def with_faults(route: "Route") -> None:
@@ -143,7 +141,7 @@ def test_what_is_wrong_with_a_result_is_told(open_studio: OpenStudio, slow_serve
     studio.page.locator(f"[data-job='{job}']").get_by_text("the end may be cut off · new_here").wait_for()
 
 
-def test_a_text_that_is_cut_is_cut_at_a_word(open_studio: OpenStudio, steady_server: Server) -> None:
+def test_a_long_text_is_cut_at_a_word(open_studio: OpenStudio, steady_server: Server) -> None:
     job = submit(steady_server, LONG)
     studio = open_studio(steady_server.url, "jobs")
     shown = studio.page.locator(f"[data-job='{job}'] .text").inner_text()
@@ -152,21 +150,21 @@ def test_a_text_that_is_cut_is_cut_at_a_word(open_studio: OpenStudio, steady_ser
     assert re.match(re.escape(shown[:-1]) + r"\W", LONG)
 
 
-def test_nothing_is_asked_while_the_page_is_not_seen(open_studio: OpenStudio, steady_server: Server) -> None:
+def test_a_hidden_page_sends_no_requests(open_studio: OpenStudio, steady_server: Server) -> None:
     studio = open_studio(steady_server.url, "jobs")
     asked: list[str] = []
     studio.page.on("request", lambda request: asked.append(request.url))
     see = """seen => { Object.defineProperty(document, "hidden", { value: !seen, configurable: true });
         document.dispatchEvent(new Event("visibilitychange")) }"""
     studio.page.evaluate(see, False)
-    asked.clear()  # what was asked on the way
+    asked.clear()  # sent before the page was hidden
     studio.page.wait_for_timeout(3500)
     assert asked == []
     studio.page.evaluate(see, True)
     studio.wait_until(lambda: {url.split("/")[3].split("?")[0] for url in asked} == {"jobs", "health"})
 
 
-def test_a_server_without_jobs_is_told_in_words(open_studio: OpenStudio, slow_server: Server) -> None:
+def test_a_server_without_jobs_is_reported(open_studio: OpenStudio, slow_server: Server) -> None:
     studio = open_studio(slow_server.url)
     refusal = {"detail": "Nothing here", "error_code": "NOT_FOUND"}
     studio.page.route("**/jobs?*", lambda route: route.fulfill(status=404, json=refusal))
@@ -175,7 +173,7 @@ def test_a_server_without_jobs_is_told_in_words(open_studio: OpenStudio, slow_se
 
 
 def release(server: Server, name: str) -> None:
-    """Let the engine of `steady_server` make what it holds under this name."""
+    """Let the engine of `steady_server` go on with the texts held under `name`."""
     (server.data_dir / name).touch()
 
 

@@ -51,7 +51,7 @@ def start(folder: Path) -> Server:
     return Server(folder, command=("sh", "-c", command), patience_s=SET_UP_S)
 
 
-def test_a_newcomer_speaks_with_an_own_voice(tmp_path: Path, open_studio: OpenStudio) -> None:
+def test_the_steps_lead_to_speech_with_a_new_voice(tmp_path: Path, open_studio: OpenStudio) -> None:
     steps = Steps()
     assert steps.number < 10
 
@@ -102,7 +102,7 @@ def test_a_newcomer_speaks_with_an_own_voice(tmp_path: Path, open_studio: OpenSt
 
 
 def _hear(studio: Studio) -> None:
-    """Listen to more than a second of sound, and no whisper, since the last click."""
+    """Wait until more than a second of audio, of a normal level, has been played."""
     before = studio.heard["seconds"]
     studio.until(f"window.heard.first !== null && window.heard.seconds > {before + 1}")
     assert studio.heard["peak"] > 0.2

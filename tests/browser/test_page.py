@@ -1,4 +1,4 @@
-"""What holds for every view: weight, speed, looks, access for everybody."""
+"""All views: weight, Content-Security-Policy, accessibility, small screens, themes."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.browser.studio import VIEWS, OpenStudio, Studio
 from tests.live.server import Server
 
 WEIGHT = 150_000
-"""Bytes of everything that the page can load."""
+"""Maximum bytes of all files that the page can load."""
 PHONE = {"width": 390, "height": 844}
 
 
@@ -61,7 +61,7 @@ def test_a_view_fits_a_phone(open_studio: OpenStudio, furnished: Server, view: s
     assert studio.accessibility_violations() == []
 
 
-def test_the_player_comes_into_sight_on_a_phone(open_studio: OpenStudio, server: Server) -> None:
+def test_the_player_is_scrolled_into_view_on_a_phone(open_studio: OpenStudio, server: Server) -> None:
     studio = open_studio(server.url, viewport=PHONE, has_touch=True, is_mobile=True)
     bounds = "document.getElementById('stage').getBoundingClientRect()"
     studio.write(*["One more."] * 6)
@@ -85,7 +85,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(open_studio: OpenStudio
     assert _brightness(studio) < 50
 
 
-def test_the_page_works_where_nothing_may_be_kept(open_studio: OpenStudio, server: Server) -> None:
+def test_the_page_works_without_storage(open_studio: OpenStudio, server: Server) -> None:
     studio = open_studio(server.url)
     studio.page.add_init_script(
         "for (const name of ['localStorage', 'sessionStorage'])"
@@ -108,7 +108,7 @@ def test_the_page_works_where_nothing_may_be_kept(open_studio: OpenStudio, serve
         ("/jobs/1/result", "DIA_RATE_LIMIT_JOBS"),
     ],
 )
-def test_who_asks_too_often_is_told_the_setting(studio: Studio, path: str, setting: str) -> None:
+def test_a_rate_limit_is_reported_with_its_setting(studio: Studio, path: str, setting: str) -> None:
     headers = {"Retry-After": "7", "X-RateLimit-Limit": "10"}
     studio.page.route(
         lambda url: url.endswith(path), lambda route: route.fulfill(status=429, headers=headers)

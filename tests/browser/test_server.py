@@ -20,7 +20,7 @@ def test_health_and_statistics_are_shown(studio: Studio) -> None:
     studio.wait_until(lambda: studio.page.locator(".chart path").nth(1).get_attribute("d") != first)
 
 
-def test_few_points_fill_a_chart_and_its_time_is_told(studio: Studio) -> None:
+def test_few_points_fill_a_chart_which_shows_its_time_span(studio: Studio) -> None:
     studio.open("server")
     chart = studio.page.locator(".chart").first
     chart.get_by_text(re.compile(r"^[1-9]\d* s ago$")).wait_for()
@@ -36,14 +36,14 @@ def test_few_points_fill_a_chart_and_its_time_is_told(studio: Studio) -> None:
     assert float(told.split(" s ago")[0]) == pytest.approx(width / 1000, abs=0.51)
 
 
-def test_a_model_that_left_the_memory_is_told_in_words(studio: Studio) -> None:
+def test_an_unloaded_model_is_reported(studio: Studio) -> None:
     studio.told(engine="dia", loading=0)
     studio.wait_for_text("The model is resting.")
     studio.open("server")
     studio.wait_for_text("resting, loaded when needed")
 
 
-def test_a_model_that_could_not_be_loaded_is_loaded_again(studio: Studio) -> None:
+def test_loading_can_be_retried_after_a_failure(studio: Studio) -> None:
     health = httpx.get(f"{studio.url}/health").json()
     loading = health | {"status": "loading", "loading": 7, "model_loaded": False, "retry": None}
     cause = "The checkpoint is not on this machine. Connect it, or set DIA_MODEL to a folder."
@@ -86,7 +86,7 @@ def test_the_configuration_is_changed_with_the_form(studio: Studio) -> None:
     )
 
 
-def test_a_variable_without_effect_is_named_and_takes_effect_again(studio: Studio) -> None:
+def test_an_overridden_variable_is_named_and_can_take_effect_again(studio: Studio) -> None:
     page = studio.page
     httpx.put(f"{studio.url}/config", json={"auto_transcribe": True})  # DIA_AUTO_TRANSCRIBE is false
     studio.open("server")
@@ -107,7 +107,7 @@ def test_a_variable_without_effect_is_named_and_takes_effect_again(studio: Studi
     assert httpx.get(f"{studio.url}/config").json()["auto_transcribe"] is False
 
 
-def test_a_value_out_of_its_limits_is_refused_by_name(studio: Studio) -> None:
+def test_a_value_out_of_range_is_refused_with_the_fields_name(studio: Studio) -> None:
     page = studio.page
     studio.open("server")
     hours = page.get_by_label("Keep it for hours")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SENTENCE = "The ferry leaves at seven, and it does not wait."
 LONG = [SENTENCE] * 12
-"""Turns of more than half a minute, which still play while a test presses buttons."""
+"""Turns of more than half a minute, so that audio still plays while a test presses buttons."""
 
 
 def test_a_text_becomes_audible_audio(studio: Studio) -> None:
@@ -28,7 +28,7 @@ def test_a_text_becomes_audible_audio(studio: Studio) -> None:
     assert studio.heard["peak"] > 0.2
 
 
-def test_what_is_played_is_what_the_server_made(studio: Studio) -> None:
+def test_played_audio_equals_the_servers(studio: Studio) -> None:
     studio.write(SENTENCE)
     with studio.page.expect_request("**/generate") as sent:
         studio.speak()
@@ -41,8 +41,8 @@ def test_what_is_played_is_what_the_server_made(studio: Studio) -> None:
     assert _pcm(saved.value.path()) == _pcm(io.BytesIO(made))
 
 
-def test_what_is_downloaded_is_the_take_that_was_heard(studio: Studio) -> None:
-    """A streamed take is never made again for being bad, so the download is streamed with its seed."""
+def test_the_download_is_the_audio_that_was_played(studio: Studio) -> None:
+    """Streamed audio has had no retries, so the download is streamed too, with the same seed."""
     studio.write(SENTENCE)
     with studio.page.expect_response("**/generate") as heard:
         studio.speak()
@@ -113,7 +113,7 @@ def test_arrow_keys_seek_by_a_second(studio: Studio) -> None:
         studio.until(f"document.getElementById('clock').textContent.startsWith('0:0{position} / ')")
 
 
-def test_the_request_bears_what_was_chosen(studio: Studio) -> None:
+def test_the_request_has_the_chosen_values(studio: Studio) -> None:
     page = studio.page
     studio.told(engine="dia")  # the preview engine has no sampling
     studio.write("Hello.", "(laughs) Hello.")
@@ -140,7 +140,7 @@ def test_the_request_bears_what_was_chosen(studio: Studio) -> None:
     }
 
 
-def test_tags_that_are_pasted_become_turns(studio: Studio) -> None:
+def test_pasted_tags_become_turns(studio: Studio) -> None:
     studio.button("Clear").click()
     studio.page.keyboard.insert_text("[S1] Are you there? [S2] (sighs) Where else. [S1] Good. (laugh)")
 
@@ -150,7 +150,7 @@ def test_tags_that_are_pasted_become_turns(studio: Studio) -> None:
     assert studio.page.locator(".turn mark.sound").all_inner_texts() == ["(sighs)", "(laugh)"]
 
 
-def test_sounds_are_put_at_the_cursor(studio: Studio) -> None:
+def test_sounds_are_inserted_at_the_cursor(studio: Studio) -> None:
     studio.write("Well")
     studio.button("Insert laughs").click()
     studio.page.keyboard.insert_text("never mind.")
@@ -158,7 +158,7 @@ def test_sounds_are_put_at_the_cursor(studio: Studio) -> None:
     assert studio.page.locator(".turn textarea").input_value() == "Well (laughs) never mind."
 
 
-def test_turns_are_written_with_the_keyboard_alone(studio: Studio) -> None:
+def test_turns_can_be_edited_with_the_keyboard_alone(studio: Studio) -> None:
     page = studio.page
     studio.write("One", "Two", "Three")
     page.keyboard.press("Home")
@@ -168,7 +168,7 @@ def test_turns_are_written_with_the_keyboard_alone(studio: Studio) -> None:
     studio.until("window.heard.first !== null")
 
 
-def test_what_was_cleared_or_removed_comes_back(studio: Studio) -> None:
+def test_cleared_and_removed_turns_can_be_restored(studio: Studio) -> None:
     studio.write("One", "Two", "Three")
     studio.button("Remove turn 2").click()
     assert _turns(studio) == ["One", "Three"]
@@ -206,7 +206,7 @@ def test_the_text_survives_a_reload(studio: Studio) -> None:
     assert studio.page.locator("#voice-1").input_value() == "zara"
 
 
-def test_the_request_is_shown_as_code_that_runs(studio: Studio) -> None:
+def test_the_request_is_shown_as_code(studio: Studio) -> None:
     studio.write("It's a quote.")
     assert "It'\\''s a quote." in studio.text("#code pre")
     studio.button("Python").click()
@@ -219,7 +219,7 @@ def test_the_request_is_shown_as_code_that_runs(studio: Studio) -> None:
 
 def test_stopping_ends_the_request(studio: Studio) -> None:
     page = studio.page
-    # a server that has accepted and says nothing yet
+    # a server that has accepted the request and not answered yet
     page.route("**/generate", lambda route: None)
     studio.write(SENTENCE)
     page.locator("#say").click()
@@ -243,7 +243,7 @@ def test_the_button_and_escape_stop_what_plays(open_studio: OpenStudio, furnishe
     _is_silent(studio)
 
 
-def test_escape_is_left_to_a_question(open_studio: OpenStudio, furnished: Server) -> None:
+def test_escape_closes_a_dialog_and_the_audio_plays_on(open_studio: OpenStudio, furnished: Server) -> None:
     studio = open_studio(furnished.url)
     studio.write(*LONG)
     studio.speak()
@@ -286,7 +286,7 @@ def test_another_take_is_the_same_text_with_a_seed_of_its_own(studio: Studio) ->
     assert again.value.post_data_json == body
 
 
-def test_the_preview_has_no_sampling_and_says_so(studio: Studio) -> None:
+def test_the_preview_disables_sampling_and_gives_the_reason(studio: Studio) -> None:
     slider = studio.page.get_by_label("Temperature")
     reason = "The preview voice has no sampling: these three are for Dia."
     studio.wait_for_text(reason)
@@ -300,9 +300,7 @@ def test_the_preview_has_no_sampling_and_says_so(studio: Studio) -> None:
     assert not studio.page.get_by_text(reason).is_visible()
 
 
-def test_stopping_ends_the_sound_and_keeps_what_was_made(
-    open_studio: OpenStudio, steady_server: Server
-) -> None:
+def test_stopping_ends_playback_and_keeps_the_audio(open_studio: OpenStudio, steady_server: Server) -> None:
     studio = open_studio(steady_server.url)
     studio.write("It goes on and on.")
     studio.page.locator("#say").click()
@@ -316,7 +314,7 @@ def test_stopping_ends_the_sound_and_keeps_what_was_made(
     studio.until(f"window.heard.seconds > {heard + 0.3}")
 
 
-def test_a_refused_request_and_a_stopped_server_are_told_and_leave_the_last_take(
+def test_a_refusal_and_a_stopped_server_are_reported_and_keep_the_last_take(
     open_studio: OpenStudio, tmp_path: Path
 ) -> None:
     with Server(tmp_path, rate_limit_generate=1) as server:
@@ -329,7 +327,7 @@ def test_a_refused_request_and_a_stopped_server_are_told_and_leave_the_last_take
         error.get_by_text("more than this server allows in a minute").wait_for()
         server.stop()
         studio.button("Speak").click()
-        # not the notice of the same words, which a look at the server's health may bring first
+        # the notice of the health check has similar words, and may come first
         error.get_by_text("The server does not answer. Is it still running?").wait_for()
 
         assert (_seconds(studio), studio.text("#facts")) == (length, facts)
@@ -342,7 +340,7 @@ def test_a_refused_request_and_a_stopped_server_are_told_and_leave_the_last_take
         assert saved.value.path().stat().st_size > 44_100
 
 
-def test_the_estimate_is_of_the_text_that_is_written_now(studio: Studio) -> None:
+def test_the_estimate_is_of_the_current_text(studio: Studio) -> None:
     plans: list[Route] = []
     studio.page.route("**/plan", lambda route: plans.append(route))
     studio.write(SENTENCE)
@@ -367,7 +365,7 @@ def test_a_long_text_is_planned_and_spoken(studio: Studio) -> None:
     assert _seconds(studio) > 60
 
 
-def test_a_server_that_cannot_plan_is_told_in_words(studio: Studio) -> None:
+def test_a_server_without_plans_is_reported(studio: Studio) -> None:
     studio.page.route(
         "**/plan", lambda route: route.fulfill(status=404, json={"detail": "no", "error_code": "NOT_FOUND"})
     )
@@ -375,7 +373,7 @@ def test_a_server_that_cannot_plan_is_told_in_words(studio: Studio) -> None:
     studio.wait_for_text("does not tell its plan")
 
 
-def test_a_plan_is_drawn_as_the_server_tells_it(studio: Studio) -> None:
+def test_a_plan_is_shown_as_the_server_returns_it(studio: Studio) -> None:
     plan: dict[str, Any] = {
         "utterances": [
             {"text": "[S1] Once upon a time.", "pause_before_s": 0, "estimated_s": 6.2},
@@ -389,7 +387,7 @@ def test_a_plan_is_drawn_as_the_server_tells_it(studio: Studio) -> None:
     assert studio.text(".steps li:nth-child(2)").split("\n")[-1] == "+0.3 5.1 s"
 
 
-def test_a_refusal_is_shown_in_the_servers_words_until_the_text_is_mended(studio: Studio) -> None:
+def test_a_refusal_is_shown_until_the_text_is_changed(studio: Studio) -> None:
     studio.button("Plain text").click()
     studio.page.locator("#script textarea").fill("word " * 1200)
     studio.page.locator("#say").click()
@@ -426,7 +424,7 @@ def test_an_api_key_is_asked_for_and_kept(open_studio: OpenStudio, tmp_path: Pat
         assert "open-sesame" in studio.page.evaluate("JSON.stringify(sessionStorage)")
 
 
-def test_the_right_key_is_asked_for_after_many_wrong_ones(open_studio: OpenStudio, tmp_path: Path) -> None:
+def test_a_right_key_is_accepted_after_many_wrong_ones(open_studio: OpenStudio, tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="open-sesame", rate_limit_generate=0) as server:
         for _ in range(20):
             httpx.get(f"{server.url}/voices", headers={"Authorization": "Bearer open-barley"})
@@ -440,14 +438,14 @@ def test_the_right_key_is_asked_for_after_many_wrong_ones(open_studio: OpenStudi
         studio.speak()
 
 
-def test_the_preview_engine_is_named_on_every_view(studio: Studio) -> None:
+def test_every_view_names_the_preview_engine(studio: Studio) -> None:
     for view in ("speak", "voices", "jobs", "server"):
         studio.open(view)
         studio.wait_for_text("Preview voice.")
 
 
 def _is_silent(studio: Studio) -> None:
-    """Assert that sound ends, but for what the loudspeaker has already, long before the audio does."""
+    """Assert that nothing more is played, apart from what the output buffer holds."""
     for _ in range(10):
         heard = studio.heard["seconds"]
         studio.page.wait_for_timeout(500)
@@ -461,7 +459,7 @@ def _turns(studio: Studio) -> list[str]:
 
 
 def _answer(studio: Studio, plans: "list[Route]", seconds: int) -> None:
-    """Answer the next request for a plan."""
+    """Answer the last request for a plan with an estimate in seconds."""
     studio.wait_until(lambda: plans)
     piece = {"text": "[S1] It.", "pause_before_s": 0, "estimated_s": seconds}
     plans.pop().fulfill(json={"utterances": [piece], "estimated_s": seconds})

@@ -28,14 +28,14 @@ navigator.mediaDevices.getUserMedia = async (wishes) => {
   return stream;
 };
 """
-"""Notes each microphone that was given; `allowed` is what the user's permission waits for."""
+"""Records all microphone tracks; `allowed` is a promise that the permission waits for."""
 
 
 @pytest.fixture(scope="module")
 def hearing_server(
     browser: "Browser", whisper_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server whose Whisper works."""
+    """A server with a small Whisper model."""
     with Server(tmp_path_factory.mktemp("hearing"), whisper_model=whisper_folder) as server:
         yield server
 
@@ -45,7 +45,7 @@ def hearing(open_studio: OpenStudio, hearing_server: Server) -> Studio:
     return open_studio(hearing_server.url)
 
 
-def test_a_recording_that_is_uploaded_becomes_a_voice_that_speaks(studio: Studio) -> None:
+def test_an_uploaded_recording_becomes_a_voice(studio: Studio) -> None:
     page = studio.page
     studio.open("voices")
     page.locator("#voice-file").set_input_files(
@@ -91,7 +91,7 @@ def test_a_voice_is_recorded_with_the_microphone(studio: Studio) -> None:
     assert np.abs(samples).max() > 10_000  # Chromium's fake microphone beeps
 
 
-def test_a_transcript_is_corrected_and_heard(studio: Studio) -> None:
+def test_a_transcript_is_corrected_and_its_recording_played(studio: Studio) -> None:
     _upload(studio, "aunt_may")
     page = studio.page
     studio.open("voices")
@@ -107,8 +107,8 @@ def test_a_transcript_is_corrected_and_heard(studio: Studio) -> None:
     assert (prompt["transcript"], prompt["transcript_source"]) == ("Wheat cakes are ready.", "manual")
 
 
-def test_words_that_are_being_corrected_stay_while_others_arrive(studio: Studio) -> None:
-    """Whisper at work has the list read again every few seconds, and recordings fetched once."""
+def test_a_transcript_being_edited_is_not_overwritten(studio: Studio) -> None:
+    """While Whisper works, the list is read every few seconds; each recording is fetched once."""
     _upload(studio, "mary", transcript="Face it, tiger.")
     page = studio.page
     fetched: list[str] = []
@@ -161,7 +161,7 @@ def test_whisper_is_asked_for_another_transcript(hearing: Studio) -> None:
     assert row.get_by_role("button", name="Save the transcript").is_enabled()
 
 
-def test_words_that_are_left_empty_are_written_by_whisper(hearing: Studio) -> None:
+def test_an_empty_transcript_is_filled_by_whisper(hearing: Studio) -> None:
     page = hearing.page
     hearing.open("voices")
     page.get_by_label("Choose a file").set_input_files(
@@ -174,7 +174,7 @@ def test_words_that_are_left_empty_are_written_by_whisper(hearing: Studio) -> No
     hearing.until("window.heard.seconds > 1")
 
 
-def test_without_whisper_its_cause_is_told(open_studio: OpenStudio, tmp_path: Path) -> None:
+def test_the_reason_why_whisper_is_unavailable_is_shown(open_studio: OpenStudio, tmp_path: Path) -> None:
     with Server(tmp_path, whisper_model=tmp_path / "nowhere", auto_transcribe="false") as server:
         studio = open_studio(server.url)
         _upload(studio, "gwen")
@@ -186,7 +186,7 @@ def test_without_whisper_its_cause_is_told(open_studio: OpenStudio, tmp_path: Pa
         assert row.get_by_role("button", name="Ask Whisper").is_enabled()
 
 
-def test_a_voice_that_lacks_a_transcript_says_where_it_is_written(studio: Studio) -> None:
+def test_a_voice_without_a_transcript_is_refused_with_the_remedy(studio: Studio) -> None:
     _upload(studio, "mute")
     httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "mute", "audio_prompt": "mute"})
     studio.open("voices")
@@ -197,7 +197,7 @@ def test_a_voice_that_lacks_a_transcript_says_where_it_is_written(studio: Studio
     assert alert.inner_text().endswith("has no transcript. Correct it under Voices.")
 
 
-def test_a_recording_that_a_voice_uses_is_not_deleted_and_it_says_why(studio: Studio) -> None:
+def test_a_recording_in_use_is_not_deleted(studio: Studio) -> None:
     _upload(studio, "jonah")
     httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "jonah", "audio_prompt": "jonah"})
     page = studio.page
@@ -216,7 +216,7 @@ def test_a_recording_that_a_voice_uses_is_not_deleted_and_it_says_why(studio: St
     assert httpx.get(f"{studio.url}/audio_prompts/metadata/jonah").status_code == 404
 
 
-def test_a_file_that_is_no_audio_is_refused_in_words(studio: Studio) -> None:
+def test_a_file_that_is_no_audio_is_refused(studio: Studio) -> None:
     page = studio.page
     studio.open("voices")
     page.locator("#voice-file").set_input_files(
@@ -230,7 +230,7 @@ def test_a_file_that_is_no_audio_is_refused_in_words(studio: Studio) -> None:
     assert "the file cannot be decoded" in alert.inner_text()
 
 
-def test_a_microphone_that_is_not_allowed_is_told_in_words(studio: Studio) -> None:
+def test_a_denied_microphone_is_reported(studio: Studio) -> None:
     studio.page.add_init_script(
         "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError') }"
     )
@@ -248,7 +248,7 @@ def _upload(studio: Studio, prompt_id: str, transcript: str = "") -> None:
     ).raise_for_status()
 
 
-def test_nothing_is_replaced_without_a_question(studio: Studio) -> None:
+def test_replacing_a_recording_asks_for_confirmation(studio: Studio) -> None:
     page = studio.page
     _upload(studio, "otto", transcript="The sun in the palm of my hand.")
     studio.open("voices")
@@ -268,7 +268,7 @@ def test_nothing_is_replaced_without_a_question(studio: Studio) -> None:
     page.get_by_role("article", name="Recording Otto").get_by_text("0:04").wait_for()
 
 
-def test_a_built_in_voice_that_was_changed_is_reset(studio: Studio) -> None:
+def test_a_changed_built_in_voice_can_be_reset(studio: Studio) -> None:
     page = studio.page
     studio.open("voices")
     _choose(studio, "Kai.wav", 3.0)
@@ -287,7 +287,7 @@ def test_a_built_in_voice_that_was_changed_is_reset(studio: Studio) -> None:
     studio.button("Reset Kai").wait_for(state="detached")
 
 
-def test_a_voice_that_was_deleted_comes_back(studio: Studio) -> None:
+def test_a_deleted_voice_can_be_restored(studio: Studio) -> None:
     _upload(studio, "felicia")
     httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "felicia", "audio_prompt": "felicia"})
     studio.open("voices")
@@ -299,7 +299,7 @@ def test_a_voice_that_was_deleted_comes_back(studio: Studio) -> None:
     assert httpx.get(f"{studio.url}/voice_mappings").json()["felicia"]["audio_prompt"] == "felicia"
 
 
-def test_a_double_click_on_record_takes_one_microphone(studio: Studio) -> None:
+def test_a_double_click_on_record_opens_one_microphone(studio: Studio) -> None:
     studio.page.add_init_script(MICROPHONES)
     studio.page.reload()
     studio.open("voices")
@@ -310,7 +310,7 @@ def test_a_double_click_on_record_takes_one_microphone(studio: Studio) -> None:
     assert studio.page.evaluate("microphones.map((track) => track.readyState)") == ["ended"]
 
 
-def test_a_microphone_that_is_allowed_after_the_view_was_left_is_given_back(studio: Studio) -> None:
+def test_a_microphone_allowed_after_leaving_the_view_is_closed(studio: Studio) -> None:
     studio.page.add_init_script(MICROPHONES)
     studio.page.reload()
     studio.open("voices")
@@ -327,7 +327,7 @@ def test_a_microphone_that_is_allowed_after_the_view_was_left_is_given_back(stud
 @pytest.mark.parametrize(
     ("seconds", "hint"), [(2.0, "Under 3 seconds"), (32.0, "Over 30 seconds"), (6.0, None)], ids=str
 )
-def test_a_recording_of_an_unhappy_length_is_told_at_once(
+def test_a_recording_too_short_or_too_long_shows_a_hint(
     studio: Studio, seconds: float, hint: str | None
 ) -> None:
     studio.open("voices")
@@ -340,7 +340,7 @@ def test_a_recording_of_an_unhappy_length_is_told_at_once(
 
 def test_a_sample_is_stopped_by_its_own_button(studio: Studio) -> None:
     def lengthen(route: "Route") -> None:
-        """Have a sample play for long enough to be stopped on a busy machine."""
+        """Make the sample long enough to be stopped on a machine under load."""
         body = route.request.post_data_json or {}
         route.continue_(post_data=json.dumps(body | {"text": "[S1] Hello, I am pleased to meet you. " * 12}))
 
@@ -354,7 +354,7 @@ def test_a_sample_is_stopped_by_its_own_button(studio: Studio) -> None:
     heard = studio.heard["seconds"]
     studio.button("Try Luna").click()
     studio.until(f"window.heard.seconds > {heard + 1}")
-    studio.button("Try Luna").wait_for()  # it has said all
+    studio.button("Try Luna").wait_for()  # the sample has ended
 
 
 def _choose(studio: Studio, name: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What each format begins with, and how much speech is in it."""
+"""Format and duration of audio files."""
 
 import io
 
@@ -14,7 +14,7 @@ BEGINNINGS = {
 
 
 def seconds(audio: bytes, audio_format: str) -> float:
-    """Decode `audio`, which must be of `audio_format`; pcm is 24 kHz, 16-bit, mono."""
+    """Assert that `audio` is of `audio_format`, and return its seconds; pcm is 24 kHz, 16-bit, mono."""
     if audio_format == "pcm":
         return len(audio) / 2 / 24_000
     assert audio.startswith(BEGINNINGS[audio_format])

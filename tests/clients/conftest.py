@@ -1,4 +1,4 @@
-"""Programs that others wrote, before a real server. Those of Node.js are installed here on first use."""
+"""Third-party clients of a real server. Node.js packages are installed here on first use."""
 
 import fcntl
 import shutil
@@ -19,12 +19,12 @@ SLOW = HERE.parent / "live" / "failing_server.py"
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """What package.json names, installed anew when it changes; needs Node.js 20 or newer."""
+    """The packages of package.json, installed again when it changes; needs Node.js 20 or newer."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
-    installed = NODE_MODULES / ".package-lock.json"  # npm writes it last
+    installed = NODE_MODULES / ".package-lock.json"  # npm writes this file last
     with PACKAGE.open() as package:
-        fcntl.flock(package, fcntl.LOCK_EX)  # tests of another process may want them too
+        fcntl.flock(package, fcntl.LOCK_EX)  # test processes run in parallel
         if not installed.exists() or installed.stat().st_mtime < PACKAGE.stat().st_mtime:
             subprocess.run(["npm", "install"], cwd=HERE, check=True, timeout=500)
             installed.touch()
@@ -33,7 +33,7 @@ def node_modules() -> Path:
 
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Server]:
-    """A server that makes one utterance at a time, which takes ten seconds, and lets one wait."""
+    """A server with one slot, in which an utterance takes ten seconds, and one place in its queue."""
     with Server(
         tmp_path,
         command=(sys.executable, str(SLOW), "serve"),

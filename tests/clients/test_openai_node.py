@@ -34,7 +34,7 @@ def node(case: str, server: Server, *arguments: str) -> Any:
         ("pcm", "audio/pcm;rate=24000;channels=1"),
     ],
 )
-def test_every_format_of_openai_is_made(server: Server, audio_format: str, content_type: str) -> None:
+def test_every_format_of_openai_is_supported(server: Server, audio_format: str, content_type: str) -> None:
     answer = node("format", server, audio_format)
 
     assert answer["contentType"] == content_type
@@ -80,7 +80,7 @@ def test_errors_arrive_as_openai_errors(server: Server, wrong: dict[str, Any], k
     assert "no body" not in error["message"]
 
 
-def test_a_limited_client_is_told_when_to_come_back(tmp_path: Path) -> None:
+def test_a_rate_limited_client_gets_retry_after(tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=1) as server:
         error = node("limit", server)
 
@@ -88,5 +88,5 @@ def test_a_limited_client_is_told_when_to_come_back(tmp_path: Path) -> None:
     assert 1 <= int(error["retryAfter"]) <= 60
 
 
-def test_a_client_that_meets_a_full_server_tries_again_by_itself(narrow: Server) -> None:
+def test_the_client_retries_when_the_queue_is_full(narrow: Server) -> None:
     assert node("full", narrow) == {"statuses": [503, 200], "beginning": "RIFF"}

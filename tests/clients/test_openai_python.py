@@ -21,7 +21,7 @@ def client(server: Server) -> OpenAI:
     return OpenAI(base_url=f"{server.url}/v1", api_key="anything", max_retries=0)
 
 
-def test_speech_is_wav_unless_the_caller_says_otherwise(client: OpenAI) -> None:
+def test_speech_is_wav_by_default(client: OpenAI) -> None:
     answer = client.audio.speech.create(model="tts-1", voice="alloy", input="Hello from the SDK.")
 
     with wave.open(io.BytesIO(answer.content)) as file:
@@ -29,7 +29,7 @@ def test_speech_is_wav_unless_the_caller_says_otherwise(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("audio_format", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
-def test_every_format_of_openai_is_made(
+def test_every_format_of_openai_is_supported(
     client: OpenAI, audio_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"], tmp_path: Path
 ) -> None:
     file = tmp_path / f"speech.{audio_format}"
@@ -65,7 +65,7 @@ def test_errors_arrive_as_openai_errors(
     assert len(raised.value.message) > 10
 
 
-def test_a_limited_client_is_told_when_to_come_back(tmp_path: Path) -> None:
+def test_a_rate_limited_client_gets_retry_after(tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=1, api_keys="secret") as server:
         client = OpenAI(base_url=f"{server.url}/v1", api_key="secret", max_retries=0)
         client.audio.speech.create(model="dia", voice="aria", input="Hi")
@@ -76,11 +76,11 @@ def test_a_limited_client_is_told_when_to_come_back(tmp_path: Path) -> None:
             client.with_options(api_key="wrong").models.list()
 
 
-def test_a_client_that_meets_a_full_server_tries_again_by_itself(narrow: Server) -> None:
+def test_the_client_retries_when_the_queue_is_full(narrow: Server) -> None:
     speech = f"{narrow.url}/v1/audio/speech"
     statuses: list[int] = []
     with httpx.stream("POST", speech, json={"input": "One.", "stream": True}, timeout=30) as running:
-        audio = running.iter_raw()  # which ends the request when it is dropped
+        audio = running.iter_raw()  # kept: the request is cancelled with it
         next(audio)
         waiting = ask(narrow, "/v1/audio/speech", {"input": "Two."})
         while active(narrow) < 2:

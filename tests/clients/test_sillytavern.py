@@ -1,4 +1,4 @@
-"""SillyTavern's own server, from its npm package, between its page's requests and a running server."""
+"""SillyTavern's server, from its npm package, as a client of a real server."""
 
 import os
 import shutil
@@ -16,19 +16,19 @@ from tests.clients.audio import seconds
 from tests.live.server import Server, free_port
 
 VOICES = "aria, atlas,nova"
-"""As typed into its form; it splits at commas and leaves the blanks."""
+"""List of voices as a user types it; SillyTavern splits it at commas and keeps the blanks."""
 
 
 @pytest.fixture(scope="module")
 def sillytavern(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """What its page in the browser is to its server: a client with a session and the token for it."""
+    """Yield a client with SillyTavern's session cookie and CSRF token, as its page has them."""
     folder = tmp_path_factory.mktemp("sillytavern")
     program = folder / "node_modules" / "sillytavern"
     shutil.copytree(node_modules / "sillytavern", program)
     for package in node_modules.iterdir():
         if package.name != "sillytavern":
             (folder / "node_modules" / package.name).symlink_to(package)
-    # its page's libraries, which no test looks at and which take half a minute to bundle
+    # the page's libraries, which no test uses, take half a minute to bundle
     (program / "public" / "lib.js").write_text("")
     config = folder / "config.yaml"
     config.write_text("skipContentCheck: true\n")
@@ -47,7 +47,7 @@ def sillytavern(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def token(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Wait until SillyTavern gives one out."""
+    """Wait until SillyTavern answers, and return a CSRF token."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -58,7 +58,7 @@ def token(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -
 
 
 def speak(sillytavern: httpx.Client, server: Server, text: str, **settings: Any) -> httpx.Response:
-    """Ask as its provider "OpenAI Compatible" does, openai-compatible.js."""
+    """Send the request of its provider "OpenAI Compatible" (openai-compatible.js)."""
     body = {
         "provider_endpoint": f"{server.url}/v1/audio/speech",
         "model": "dia",
@@ -80,7 +80,7 @@ def test_a_message_is_spoken_by_each_voice_of_its_list(
     assert 0.5 < seconds(answer.content, "mp3") < 10
 
 
-def test_its_defaults_are_spoken_faster_where_so_wished(sillytavern: httpx.Client, server: Server) -> None:
+def test_its_default_voice_is_spoken_at_the_chosen_speed(sillytavern: httpx.Client, server: Server) -> None:
     text = "This is a sentence of some length, read at two speeds."
     usual, fast = (
         speak(sillytavern, server, text, model="tts-1", voice="alloy", speed=speed) for speed in (1, 2)
@@ -89,7 +89,7 @@ def test_its_defaults_are_spoken_faster_where_so_wished(sillytavern: httpx.Clien
     assert seconds(fast.content, "mp3") < 0.7 * seconds(usual.content, "mp3")
 
 
-def test_its_user_reads_why_a_voice_is_refused(sillytavern: httpx.Client, server: Server) -> None:
+def test_its_user_sees_the_reason_of_a_refusal(sillytavern: httpx.Client, server: Server) -> None:
     answer = speak(sillytavern, server, "Hello.", voice="nobody")
 
     assert answer.status_code == 500
@@ -109,7 +109,7 @@ def test_a_message_after_the_limit_is_refused_with_the_reason(
     assert "try again in" in refused.json()["error"]["message"]
 
 
-def test_the_key_that_is_kept_in_it_is_sent(sillytavern: httpx.Client, tmp_path: Path) -> None:
+def test_its_stored_api_key_is_sent(sillytavern: httpx.Client, tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="secret", rate_limit_generate=0) as locked:
         assert speak(sillytavern, locked, "Hello.").json()["error"]["code"] == "unauthorized"
         key = {"key": "api_key_custom_openai_tts", "value": "secret"}

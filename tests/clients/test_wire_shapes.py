@@ -1,4 +1,4 @@
-"""What clients that are too large to install send, header by header, and what they read of the answers.
+"""Requests of clients that are too large to install, with the same headers, and the fields that they read.
 
 Open WebUI 0.12.4: `routers/audio`. Home Assistant's custom integration sfortis/openai_tts:
 `api_validation.py` at commit 133236b, `openaitts_engine.py` at 917b282, `voice_listing.py` at 25f6664.
@@ -26,7 +26,7 @@ PROBE = {"model": "tts-1", "input": ".", "voice": "alloy", "response_format": "m
 def test_open_webui_lists_voices_without_a_key(server: Server) -> None:
     answer = requests.get(f"{server.url}/v1/audio/voices", timeout=10)
 
-    assert answer.headers["content-type"].startswith("application/json")  # aiohttp's json() insists
+    assert answer.headers["content-type"].startswith("application/json")  # aiohttp's json() requires it
     voices = {voice["id"]: voice["name"] for voice in answer.json()["voices"]}
     assert voices.items() >= {"aria": "Aria", "atlas": "Atlas"}.items()
 
@@ -38,7 +38,7 @@ def test_open_webui_finds_the_models(server: Server) -> None:
 
 
 @pytest.mark.parametrize("key", ["Bearer ", "Bearer None", "Bearer sk-anything"])
-def test_open_webui_has_the_sentences_of_a_message_spoken_at_once(server: Server, key: str) -> None:
+def test_open_webui_sends_the_sentences_of_a_message_concurrently(server: Server, key: str) -> None:
     def speak(sentence: str) -> requests.Response:
         body = {"input": sentence, "voice": "aria", "model": "dia"}
         headers = OPEN_WEBUI | {"authorization": key}
@@ -48,11 +48,11 @@ def test_open_webui_has_the_sentences_of_a_message_spoken_at_once(server: Server
         answers = threads.map(speak, [f"This is sentence number {number}." for number in range(6)])
 
         for answer in answers:
-            assert answer.headers["content-type"] == "audio/wav"  # its transcoder goes by this
+            assert answer.headers["content-type"] == "audio/wav"  # its transcoder relies on it
             assert 0.5 < seconds(answer.content, "wav") < 5
 
 
-def test_open_webui_is_told_what_is_wrong(server: Server) -> None:
+def test_open_webui_gets_the_reason_of_a_refusal(server: Server) -> None:
     body = {"input": "Hello.", "voice": "nobody", "model": "dia"}
     answer = requests.post(f"{server.url}/v1/audio/speech", json=body, headers=OPEN_WEBUI, timeout=60)
 
@@ -67,7 +67,7 @@ def test_home_assistants_probe_is_answered(server: Server) -> None:
     assert answer.status_code == 200
 
 
-def test_home_assistants_probe_knows_a_wrong_key(tmp_path: Path) -> None:
+def test_home_assistants_probe_is_refused_with_a_wrong_key(tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="secret") as locked:
         url, wrong = f"{locked.url}/v1/audio/speech", {"authorization": "Bearer wrong"}
         assert requests.post(url, json=PROBE, headers=wrong, timeout=10).status_code == 401
@@ -79,13 +79,13 @@ def test_home_assistant_lists_voices_beside_the_speech(server: Server) -> None:
     )
 
     listing = answer.json()
-    assert not listing.keys() & {"items", "data"}  # looked at before "voices"
+    assert not listing.keys() & {"items", "data"}  # it prefers them to "voices"
     assert {"value": "aria", "label": "Aria"} in [
         {"value": voice["id"], "label": voice["name"]} for voice in listing["voices"]
     ]
 
 
-def test_home_assistant_has_a_message_spoken(server: Server) -> None:
+def test_home_assistant_gets_speech(server: Server) -> None:
     body = {
         "model": "tts-1",
         "input": "The washing machine is done.",

@@ -1,4 +1,4 @@
-"""`dia-server` with tones for speech; a text with "crash" in it ends it as a fault in native code would."""
+"""`dia-server` with a tone model; a text with "crash" raises SIGSEGV, as a fault in native code would."""
 
 import os
 import signal

@@ -1,7 +1,7 @@
-"""`dia-server` with tones for speech at twice real time, where a text with "fail" in it fails on its way.
+"""`dia-server` with a tone model at twice real time; a text with "fail" fails after a second of audio.
 
-A text with "on and on" in it takes two minutes: no test waits for its end. One with "hold NAME" in it makes
-no audio until the file NAME is in the data folder, and then a second of it.
+A text with "on and on" takes two minutes, so that no test waits for its end. A text with "hold NAME" makes
+no audio until the file NAME is in the data folder, and then one second of it.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`slow_server.py`, which gives a client that is gone only a few seconds."""
+"""`slow_server.py` with a short timeout for clients that no longer receive."""
 
 import sys
 from pathlib import Path

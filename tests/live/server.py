@@ -12,11 +12,11 @@ from typing import Any, Self
 import httpx
 
 PATIENCE_S = 60
-"""Seconds that a test waits for what takes moments; far more than it needs on a busy machine."""
+"""Seconds that tests wait for anything; far more than is needed, for machines under load."""
 
 
 class Server:
-    """`with Server(folder, rate_limit_generate=2) as server`: settings as keyword arguments."""
+    """A `dia-server` with settings as keyword arguments: `with Server(folder, max_batch=2) as server`."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Server:
         self.stop()
 
     def start(self, *, wait_until_loaded: bool = True) -> None:
-        """Start, and return once the server answers and, if so wished, its model is loaded."""
+        """Start the server; return once it answers and, unless told otherwise, its model is loaded."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -72,14 +72,14 @@ class Server:
         raise AssertionError(f"The server did not start:\n{self.log}")
 
     def stop(self) -> int:
-        """Ask the server to end, as Ctrl-C does, and return its exit status."""
+        """Send SIGINT, as Ctrl-C does; return the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(timeout=60)  # more than it gives what runs, 30 s, and then itself
+        return self.process.wait(timeout=60)  # the shutdown timeout is 30 s by default
 
     def kill(self) -> None:
-        """End the server and its worker as a power failure would."""
+        """Send SIGKILL to the server and its worker processes."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

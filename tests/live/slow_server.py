@@ -1,4 +1,4 @@
-"""`dia-server` with tones for speech that take their time: a program for tests that interrupt it.
+"""`dia-server` with a slow tone model, for tests that interrupt its work.
 
 Granian's worker is forked from this process and finds the application as it is changed here.
 """
@@ -19,7 +19,7 @@ from dia_server.settings import Settings
 from tests.tones import ToneModel, loader
 
 STEP_S = 0.005
-"""A step makes 10 ms of audio of each utterance."""
+"""Seconds that a step takes; it makes 10 ms of audio for each utterance."""
 
 
 def slow_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> Engine:

@@ -1,4 +1,4 @@
-"""The user's own benchmark, on a real server."""
+"""`dia-server bench` against a real server."""
 
 import os
 import sqlite3
@@ -39,15 +39,15 @@ def test_a_running_server_is_measured(server: Server, tmp_path: Path) -> None:
     assert throughput > 1
 
 
-def test_without_an_address_it_starts_a_server_of_its_own(tmp_path: Path) -> None:
+def test_without_an_address_bench_starts_a_server(tmp_path: Path) -> None:
     run = bench("--clients=1", "--requests=2", cwd=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_database_in_use_is_left_alone(tmp_path: Path) -> None:
-    """Opened from another folder, its finished jobs would be taken for ones whose files are lost."""
+def test_bench_leaves_the_configured_database_alone(tmp_path: Path) -> None:
+    """If the benchmark opened it, finished jobs would be marked failed: their files are in another folder."""
     with Server(tmp_path, rate_limit_jobs=0) as server:
         httpx.post(f"{server.url}/generate?async_mode=true", json={"text": "Keep me."}).raise_for_status()
         while not httpx.get(f"{server.url}/jobs?status=completed").json()["jobs"]:
@@ -63,13 +63,13 @@ def test_the_database_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clients", ["0", "1,-1", "many", ""])
-def test_numbers_of_clients_that_are_none_are_refused_in_words(clients: str, tmp_path: Path) -> None:
+def test_invalid_numbers_of_clients_are_refused(clients: str, tmp_path: Path) -> None:
     run = bench("http://127.0.0.1:1", f"--clients={clients}", cwd=tmp_path)
 
     assert (run.returncode, run.stderr) == (1, "Error: --clients takes numbers from 1, comma-separated\n")
 
 
-def test_refusals_are_counted_and_told(tmp_path: Path) -> None:
+def test_refused_requests_are_counted_and_reported(tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="secret") as server:
         run = bench(server.url, "--clients=1", "--requests=1", cwd=tmp_path)
 
@@ -78,7 +78,7 @@ def test_refusals_are_counted_and_told(tmp_path: Path) -> None:
     assert run.stdout.splitlines()[-1].split() == ["1", "1", "1", "-", "-", "-", "-", "0.0"]
 
 
-def test_no_server_is_told_in_words(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported(tmp_path: Path) -> None:
     run = bench("http://127.0.0.1:1", cwd=tmp_path)
 
     assert run.returncode == 1

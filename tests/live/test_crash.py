@@ -1,4 +1,4 @@
-"""Accepted jobs survive SIGKILL, at whatever moment it comes."""
+"""Accepted jobs survive SIGKILL at any moment."""
 
 import random
 import sqlite3
@@ -18,17 +18,17 @@ from tests.live.server import Server
 from tests.tones import CHUNK
 
 FADES = 2 * SAMPLE_RATE // 50
-"""Bytes at both ends of a recording that fading changes, and more."""
+"""Bytes at each end of a recording that are not compared; fades change some of them."""
 
 Finished = dict[str, tuple[str, int, int]]
-"""Job id to when it was completed (text), and its file's time (ns) and inode."""
+"""Job id to the job's completion time (text), and its file's modification time (ns) and inode."""
 
 
 @pytest.mark.parametrize(
     ("jobs", "kills"),
     [pytest.param(12, 5, id="gate"), pytest.param(40, 20, id="full", marks=pytest.mark.full)],
 )
-def test_jobs_and_kills_make_one_result_of_each_job(tmp_path: Path, jobs: int, kills: int) -> None:
+def test_each_job_has_one_result_after_many_kills(tmp_path: Path, jobs: int, kills: int) -> None:
     seed = random.randrange(2**32)
     print(f"the moments of seed {seed}")  # shown where this fails
     moments = random.Random(seed)
@@ -39,7 +39,7 @@ def test_jobs_and_kills_make_one_result_of_each_job(tmp_path: Path, jobs: int, k
     seen: Finished = {}
     killed_at_work = 0
     for goal in sorted(moments.choices(range(jobs // 2), k=kills)):
-        # spread over the work, however fast the machine is, and at any step of it
+        # kills are spread over the work by progress, not by time
         while len(finished(tmp_path)) < goal:
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 0.1))
@@ -70,7 +70,7 @@ def results(folder: Path) -> list[Path]:
 
 
 def check(path: Path, text: str) -> float:
-    """Assert that a WAV file is whole and says `text`, a chunk for each character; returns its seconds."""
+    """Assert that a WAV file is whole, with a chunk for each character of `text`; return its seconds."""
     with wave.open(str(path)) as audio:
         samples = audio.readframes(audio.getnframes())
         assert len(samples) == audio.getnframes() * 2 == path.stat().st_size - 44

@@ -1,4 +1,4 @@
-"""The Dia engine behind the whole server, with a small random model: what it says is noise, but exact."""
+"""The Dia engine in a real server, with a small random model whose noise is deterministic."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +42,7 @@ def say(server: Server, text: str, seed: int = 1) -> bytes:
 
 
 def measured(server: Server) -> dict[tuple[str, str], float]:
-    """What /metrics says, by name and by what a kind's label says."""
+    """Return the samples of /metrics by name and label `kind` ("" without)."""
     families = text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)
     return {
         (sample.name, sample.labels.get("kind", "")): sample.value
@@ -51,23 +51,23 @@ def measured(server: Server) -> dict[tuple[str, str], float]:
     }
 
 
-def test_its_length_is_that_of_the_tokens(server: Server) -> None:
+def test_the_length_of_audio_follows_from_max_tokens(server: Server) -> None:
     samples = (len(say(server, "Hello, world!")) - 44) // 2
 
     assert samples == (TOKENS - 16) * 512  # the delay pattern takes 16 columns
 
 
-def test_health_says_that_it_is_dia(server: Server) -> None:
+def test_health_reports_the_engine(server: Server) -> None:
     health = httpx.get(f"{server.url}/health").json()
 
     assert (health["engine"], health["status"], health["model_loaded"]) == ("dia", "healthy", True)
 
 
-def test_a_request_sounds_the_same_alone_and_among_others(server: Server) -> None:
+def test_a_request_makes_the_same_audio_alone_and_in_a_batch(server: Server) -> None:
     alone = say(server, "Among others.", seed=7)
 
     with ThreadPoolExecutor(16) as threads:
-        others = [threads.submit(say, server, f"Somebody else, number {n}.", n) for n in range(15)]
+        others = [threads.submit(say, server, f"Another request, number {n}.", n) for n in range(15)]
         among = threads.submit(say, server, "Among others.", 7).result()
         assert len({other.result() for other in others}) == 15
 
@@ -88,7 +88,7 @@ def test_the_batch_is_full_while_work_waits(server: Server) -> None:
     assert (after - before) / (steps_after - steps_before) > 0.9 * SLOTS
 
 
-def test_one_that_leaves_does_not_change_what_the_others_get(server: Server) -> None:
+def test_a_client_that_disconnects_does_not_change_the_audio_of_others(server: Server) -> None:
     texts = [f"Number {n} stays." for n in range(15)]
     undisturbed = [say(server, text) for text in texts]
 

@@ -1,4 +1,4 @@
-"""Clients that go away while their speech is made."""
+"""Clients that disconnect while their audio is generated."""
 
 import time
 
@@ -10,7 +10,7 @@ from tests.live.server import Server
 
 
 @pytest.mark.parametrize(("path", "field"), [("/generate", "text"), ("/v1/audio/speech", "input")])
-def test_a_client_that_leaves_frees_its_slot(server: Server, path: str, field: str) -> None:
+def test_a_client_that_disconnects_frees_its_slots(server: Server, path: str, field: str) -> None:
     connections = [ask(server, path, {field: LONG}) for _ in range(8)]
     wait_for(server, busy=True)
 
@@ -23,7 +23,7 @@ def test_a_client_that_leaves_frees_its_slot(server: Server, path: str, field: s
     assert freed < (time.monotonic() - whole) * 8  # far less than it would take to finish the eight
 
 
-def test_leaving_is_no_error_in_the_log(server: Server) -> None:
+def test_a_disconnect_is_no_error_in_the_log(server: Server) -> None:
     connection = ask(server, "/generate", {"text": LONG})
     wait_for(server, busy=True)
     connection.close()

@@ -1,4 +1,4 @@
-"""No text and no file ends the server, or is answered as a fault of the server's."""
+"""Random texts and damaged files neither crash the server nor are answered with 5xx."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ from tests.live.server import Server
 T = TypeVar("T")
 
 AT_ONCE = 6
-"""Requests at the same time."""
+"""Concurrent requests."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.parametrize(
     "count", [pytest.param(500, id="gate"), pytest.param(100_000, id="full", marks=pytest.mark.full)]
 )
-def test_texts_are_spoken_or_refused(server: Server, count: int) -> None:
+def test_random_texts_are_spoken_or_refused(server: Server, count: int) -> None:
     async def speak(client: httpx.AsyncClient, text: str) -> httpx.Response:
         body = {"text": text, "response_format": "pcm"}
         return await client.post("/generate", json=body)
@@ -50,7 +50,7 @@ def test_texts_are_spoken_or_refused(server: Server, count: int) -> None:
 @pytest.mark.parametrize(
     "count", [pytest.param(500, id="gate"), pytest.param(30_000, id="full", marks=pytest.mark.full)]
 )
-def test_files_are_taken_or_refused(server: Server, count: int) -> None:
+def test_damaged_files_are_stored_or_refused(server: Server, count: int) -> None:
     async def upload(client: httpx.AsyncClient, file: bytes) -> httpx.Response:
         return await client.post(
             "/audio_prompts/upload",
@@ -69,7 +69,7 @@ def test_files_are_taken_or_refused(server: Server, count: int) -> None:
 async def send(
     server: Server, inputs: Iterable[T], request: Callable[[httpx.AsyncClient, T], Awaitable[httpx.Response]]
 ) -> Counter[int]:
-    """Send all `inputs`, AT_ONCE at the same time; returns how often each status was answered."""
+    """Send a request for each input, AT_ONCE concurrently; return how often each status was answered."""
     statuses: Counter[int] = Counter()
     left = iter(inputs)
 
@@ -89,7 +89,7 @@ async def send(
 
 
 def assert_alive(server: Server) -> None:
-    """The process that was started is the one that still answers."""
+    """Assert that the server answers and has not restarted."""
     assert server.process is not None
     assert server.process.poll() is None
     assert "server process crashed" not in server.log

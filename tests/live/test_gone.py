@@ -1,4 +1,4 @@
-"""Clients that are gone without having closed anything."""
+"""Clients that stop receiving without closing their connection."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from tests.live.websocket import WebSocketClient
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the options")
 
 TEXT = "x" * 4000
-"""Takes the server 20 s: pieces wait for its only slot."""
+"""Takes the server 20 s: segments wait for its only slot."""
 STREAM = {"type": "generate", "data": {"text": TEXT, "stream": True, "speed": 0.25}}
 
 CLIENT = """
@@ -59,7 +59,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> 
 
 
 def connections(port: int, *, to: str = "", to_port: int | None = None) -> int:
-    """Connections of `port` that the kernel holds for established, to an address or from a port."""
+    """Return the number of established connections of `port` to an address or a port."""
     count = 0
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         own, other, state = (field.split(":") for field in line.split()[1:4])
@@ -69,9 +69,9 @@ def connections(port: int, *, to: str = "", to_port: int | None = None) -> int:
     return count
 
 
-def test_a_client_that_reads_no_more_is_given_up(server: Server) -> None:
+def test_the_job_of_a_client_that_stops_reading_is_cancelled(server: Server) -> None:
     with WebSocketClient(server.port, "/ws/generate") as client:
-        client.take_little()
+        client.limit_receive_buffer()
         client.send(STREAM)
         job_id = client.receive()["job_id"]
         wait_until(lambda: status(server, job_id) == "cancelled")
@@ -79,7 +79,7 @@ def test_a_client_that_reads_no_more_is_given_up(server: Server) -> None:
     assert "Traceback" not in server.log
 
 
-def test_so_is_one_of_a_stream_over_http(server: Server) -> None:
+def test_the_connection_of_a_stream_that_is_not_read_is_closed(server: Server) -> None:
     with Reader(server, TEXT) as reader:
         wait_until(lambda: connections(server.port, to_port=reader.port) == 1)
         wait_until(lambda: connections(server.port, to_port=reader.port) == 0)
@@ -87,9 +87,9 @@ def test_so_is_one_of_a_stream_over_http(server: Server) -> None:
     assert "Traceback" not in server.log
 
 
-def test_one_that_reads_slowly_is_not(server: Server) -> None:
+def test_the_job_of_a_client_that_reads_slowly_goes_on(server: Server) -> None:
     with WebSocketClient(server.port, "/ws/generate") as client:
-        client.take_little()
+        client.limit_receive_buffer()
         client.send(STREAM)
         job_id = client.receive()["job_id"]
         client.read_for(2 * GONE_AFTER_S, per_second=200_000)
@@ -98,7 +98,7 @@ def test_one_that_reads_slowly_is_not(server: Server) -> None:
 
 
 class Network:
-    """A machine beside this one, as far as the network is concerned; needs root."""
+    """A network namespace with an address of its own, like another machine; needs root."""
 
     def __init__(self) -> None:
         number = os.getpid()
@@ -132,7 +132,7 @@ class Network:
         )
 
     def cut(self) -> None:
-        """Have nothing of what either side sends arrive."""
+        """Drop all packets between the namespace and this machine."""
         self._ip(f"-n {self._name} link set {self._theirs} down")
 
     def _ip(self, arguments: str) -> None:
@@ -142,7 +142,7 @@ class Network:
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None, reason="needs ip and root"
 )
-def test_clients_whose_network_is_gone_are_noticed_at_work_and_idle(server: Server) -> None:
+def test_connections_of_a_lost_network_are_closed_busy_or_idle(server: Server) -> None:
     with Network() as network, ExitStack() as clients:
 
         def connect(text: str) -> str:

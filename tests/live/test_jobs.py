@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ("variable", "used"), [("DIA_DATA_DIR", "dia.sqlite3"), ("DIA_DATABASE_URL", "audio_outputs")]
 )
 def test_a_second_server_on_the_same_data_refuses_to_start(server: Server, variable: str, used: str) -> None:
-    """Even if it has a database of its own: it would remove the results of the first."""
+    """With a database of its own, too, because it would remove the results of the first."""
     own = {"DIA_DATABASE_URL": f"sqlite+aiosqlite:///{server.data_dir}/other.sqlite3"}
     same = {"DIA_DATA_DIR": str(server.data_dir), "DIA_PORT": str(free_port())}
     second = subprocess.run(
@@ -81,7 +81,7 @@ def test_messages_that_are_too_deep_or_too_large_keep_the_socket_open(server: Se
         assert client.receive()["type"] == "progress"
 
 
-def test_audio_comes_while_it_is_made(server: Server) -> None:
+def test_audio_is_sent_while_the_rest_is_made(server: Server) -> None:
     with WebSocketClient(server.port, "/ws/generate") as client:
         client.send({"type": "generate", "data": {"text": LONG, "stream": True, "response_format": "mp3"}})
         told = 0
@@ -92,7 +92,7 @@ def test_audio_comes_while_it_is_made(server: Server) -> None:
         assert told < 100
 
 
-def test_a_client_that_vanishes_is_noticed_and_its_work_cancelled(server: Server) -> None:
+def test_a_client_that_disconnects_cancels_its_job(server: Server) -> None:
     client = WebSocketClient(server.port, "/ws/generate")
     client.send({"type": "generate", "data": {"text": LONG}})
     job_id = client.receive()["job_id"]
@@ -106,9 +106,9 @@ def test_a_client_that_vanishes_is_noticed_and_its_work_cancelled(server: Server
         assert time.monotonic() < deadline
 
 
-def test_one_that_does_not_read_can_cancel_whatever_else_it_has_sent(server: Server) -> None:
+def test_a_client_that_does_not_read_can_cancel_after_other_messages(server: Server) -> None:
     with WebSocketClient(server.port, "/ws/generate") as client:
-        client.take_little()
+        client.limit_receive_buffer()
         client.send({"type": "generate", "data": {"text": LONG, "stream": True, "speed": 0.25}})
         job_id = client.receive()["job_id"]
         wait_until_it_stalls(server, job_id)
@@ -123,7 +123,7 @@ def test_one_that_does_not_read_can_cancel_whatever_else_it_has_sent(server: Ser
 
 
 def wait_until_it_stalls(server: Server, job_id: str) -> None:
-    """Return once a job waits for its reader."""
+    """Wait until a job's progress has stood still for a second, because its client does not read."""
     progress, since = -1, time.monotonic()
     while time.monotonic() - since < 1:
         now = httpx.get(f"{server.url}/jobs/{job_id}").json()
@@ -133,7 +133,7 @@ def wait_until_it_stalls(server: Server, job_id: str) -> None:
         time.sleep(0.05)
 
 
-def test_texts_are_not_logged_unless_that_is_wished(tmp_path: Path) -> None:
+def test_texts_are_logged_only_with_show_prompts(tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=0) as server:
 
         def speak(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Cost of clients that are slow, or do not read, to the others: a real server and raw sockets."""
+"""Slow clients, and clients that do not read, do not hinder others: a real server and raw sockets."""
 
 import resource
 import socket
@@ -16,7 +16,7 @@ from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only
 
 CROWD = 1100
-"""Connections: more than the 1,024 that Granian takes by itself."""
+"""Number of connections; more than Granian's default backlog of 1,024."""
 SLOW_HEADERS = b"GET /health HTTP/1.1\r\nHost: test\r\nX-Slow: "
 SLOW_BODY = (
     b"POST /generate HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
@@ -26,7 +26,7 @@ LARGE_FILE = b"GET /static/docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: test\r\n\
 
 @pytest.fixture(autouse=True, scope="module")
 def many_files() -> Iterator[None]:
-    """Let this process have a crowd's sockets; its servers raise the limit by themselves."""
+    """Raise this process's limit of open files; servers raise their own."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(CROWD + 500, hard)), hard))
     yield
@@ -35,7 +35,7 @@ def many_files() -> Iterator[None]:
 
 @contextmanager
 def crowd(server: Server, data: bytes, count: int = CROWD) -> Iterator[list[socket.socket]]:
-    """That many connections, each of which has sent `data`."""
+    """Open `count` connections, and send `data` on each."""
     with ExitStack() as stack:
         connections = []
         for _ in range(count):
@@ -55,18 +55,18 @@ def test_others_are_answered_beside_slow_clients(server: Server, data: bytes) ->
 
 
 @linux_only
-def test_answers_that_are_not_read_cost_slices(server: Server) -> None:
+def test_responses_that_are_not_read_are_not_held_whole(server: Server) -> None:
     before = resident_mb(server)
     with crowd(server, LARGE_FILE, count=150) as connections:
-        for connection in connections:  # the first bytes are there: the rest waits
+        for connection in connections:  # sent in part: the rest waits
             assert connection.recv(12) == b"HTTP/1.1 200"
         assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
 
         assert resident_mb(server) - before < 100  # 260 MB were they held whole
 
 
-def wait_for_places(server: Server) -> None:
-    """Return when the sockets of the tests before have ended on the server too."""
+def wait_until_all_are_closed(server: Server) -> None:
+    """Wait until the server has closed all WebSockets of earlier tests."""
     for _ in range(200):
         if 'dia_websockets_open{route="/ws/generate"} 0.0' in httpx.get(f"{server.url}/metrics").text:
             return
@@ -77,7 +77,7 @@ def wait_for_places(server: Server) -> None:
 def send_without_end(client: WebSocketClient) -> None:
     client.begin_text(16 * MAX_RECEIVED)
     for _ in range(100):
-        client.go_on(MAX_RECEIVED // 4)
+        client.send_part(MAX_RECEIVED // 4)
         time.sleep(0.02)
 
 
@@ -87,17 +87,17 @@ def test_a_message_that_is_too_long_ends_the_socket_while_it_arrives(server: Ser
         assert client.status == 101
         with pytest.raises(ConnectionError):
             send_without_end(client)
-    wait_for_places(server)
+    wait_until_all_are_closed(server)
 
 
-def test_an_address_has_64_sockets(server: Server) -> None:
+def test_an_address_may_open_64_websockets(server: Server) -> None:
     with ExitStack() as stack:
         sockets = [stack.enter_context(WebSocketClient(server.port, "/ws/generate")) for _ in range(65)]
 
         assert [socket.status for socket in sockets] == [101] * 64 + [403]
 
 
-def test_headers_may_be_long_and_not_longer(server: Server) -> None:
+def test_headers_are_limited_in_length(server: Server) -> None:
     url = f"{server.url}/health"
 
     assert httpx.get(url, headers={"X-Long": "x" * 30_000}).status_code == 200

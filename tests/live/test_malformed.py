@@ -1,4 +1,4 @@
-"""A hundred bad requests, each answered in the format, and the server as good as before."""
+"""Malformed requests are answered in the error format, and the server goes on."""
 
 import contextlib
 import json

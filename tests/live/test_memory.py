@@ -1,4 +1,4 @@
-"""Memory of a running server whose clients leave in the middle; benchmarks/soak.py has the long run."""
+"""Memory of a server whose clients disconnect in mid-stream; benchmarks/soak.py has the long run."""
 
 import json
 import socket
@@ -11,9 +11,9 @@ from tests.memory import linux_only, resident_of
 TEXT = "This takes a little while to say. " * 20
 FORMATS = ("wav", "mp3", "opus", "aac", "flac", "pcm")
 TAKEN = 1000
-"""Bytes that a client reads before it leaves."""
+"""Bytes that a client reads before it disconnects."""
 MAX_GROWTH = 24 * 2**20
-"""Bytes; 9 to 12 MiB were measured, and 34 to 42 when cancelled pieces waited for the garbage collector."""
+"""Bytes; 9 to 12 MiB were measured, and 34 to 42 when cancelled segments waited for the garbage collector."""
 
 
 def break_off(server: Server, number: int) -> None:
@@ -30,7 +30,7 @@ def break_off(server: Server, number: int) -> None:
 
 
 def break_off_many(server: Server, count: int) -> int:
-    """Return the bytes in memory when all are over."""
+    """Break off `count` streams, and return the server's resident memory in bytes."""
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda number: break_off(server, number), range(count)))
     wait_for(server, busy=False)
@@ -39,7 +39,7 @@ def break_off_many(server: Server, count: int) -> int:
 
 
 @linux_only
-def test_streams_that_are_broken_off_leave_nothing_in_memory(server: Server) -> None:
+def test_streams_that_are_broken_off_leak_no_memory(server: Server) -> None:
     before = break_off_many(server, 6)
 
     assert break_off_many(server, 120) - before < MAX_GROWTH

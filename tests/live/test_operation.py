@@ -17,7 +17,7 @@ from tests.live.server import Server
 SECRET_TEXT = "the purple elephant sleeps"
 
 
-def test_sigint_and_sigterm_end_it_cleanly(tmp_path: Path) -> None:
+def test_sigint_and_sigterm_end_the_server_cleanly(tmp_path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         server = Server(tmp_path)
         server.start()
@@ -27,7 +27,7 @@ def test_sigint_and_sigterm_end_it_cleanly(tmp_path: Path) -> None:
     assert "Traceback" not in server.log
 
 
-def test_a_running_answer_is_finished_before_the_end(tmp_path: Path) -> None:
+def test_a_running_request_is_answered_before_shutdown(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         answers: list[httpx.Response] = []
         text = "This is said to the end. " * 60
@@ -67,7 +67,7 @@ def test_the_log_is_json_on_request_and_holds_no_texts(tmp_path: Path) -> None:
     assert SECRET_TEXT not in server.log
 
 
-def test_the_log_says_where_the_server_is_and_has_no_lines_of_libraries(tmp_path: Path) -> None:
+def test_the_log_has_the_address_and_no_lines_of_libraries(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         httpx.post(f"{server.url}/generate", json={"text": "Hi"})
 
@@ -77,7 +77,7 @@ def test_the_log_says_where_the_server_is_and_has_no_lines_of_libraries(tmp_path
     assert "\x1b" not in server.log
 
 
-def test_the_log_holds_texts_when_asked_to(tmp_path: Path) -> None:
+def test_the_log_holds_texts_with_show_prompts(tmp_path: Path) -> None:
     with Server(tmp_path, show_prompts="true") as server:
         httpx.post(f"{server.url}/generate", json={"text": SECRET_TEXT})
 
@@ -96,7 +96,7 @@ def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedPro
     )
 
 
-def test_wrong_settings_end_the_start_in_words(tmp_path: Path) -> None:
+def test_invalid_settings_end_the_start_with_an_error(tmp_path: Path) -> None:
     wrong = run("serve", cwd=tmp_path, DIA_PORT="70000", DIA_PROT="1")
 
     assert wrong.returncode == 1
@@ -105,7 +105,7 @@ def test_wrong_settings_end_the_start_in_words(tmp_path: Path) -> None:
     assert "Traceback" not in wrong.stderr
 
 
-def test_a_port_in_use_ends_the_start_in_words(server: Server, tmp_path: Path) -> None:
+def test_a_port_in_use_ends_the_start_with_an_error(server: Server, tmp_path: Path) -> None:
     second = run("serve", "--port", str(server.port), "--data-dir", str(tmp_path), cwd=tmp_path)
 
     assert second.returncode == 1

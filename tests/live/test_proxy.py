@@ -1,4 +1,4 @@
-"""deploy/nginx.conf, run by nginx in front of a real server."""
+"""A real server behind nginx with deploy/nginx.conf."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ http {{
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Tones for speech, at twice real time."""
+    """A server with a slow tone model."""
     program = str(Path(__file__).parent / "slow_server.py")
     folder = tmp_path_factory.mktemp("slow")
     with Server(folder, command=(sys.executable, program, "serve"), rate_limit_generate=0) as server:
@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of an nginx in front of `server`."""
+    """Yield the port of an nginx in front of `server`."""
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     ours = CONFIGURATION.replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
     ours = ours.replace("listen 80;", f"listen 127.0.0.1:{port};")
@@ -86,11 +86,11 @@ def test_uploads_pass(proxy: int) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_audio_is_passed_on_while_it_is_made(proxy: int, server: Server) -> None:
+def test_streamed_audio_is_not_buffered(proxy: int, server: Server) -> None:
     body = {"text": LONG, "stream": True}
     with httpx.stream("POST", f"http://127.0.0.1:{proxy}/generate", json=body, timeout=30) as answer:
         assert answer.status_code == 200
-        audio = answer.iter_raw()  # kept: the connection ends with it
+        audio = answer.iter_raw()  # kept: the response is closed with it
         assert next(audio)
         busy = httpx.get(f"{server.url}/health").json()["active_jobs"]
 

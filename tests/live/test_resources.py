@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or not mounted: clear errors, and a server that lives and goes on."""
+"""Disks that are full, read-only or not mounted: clear errors, and recovery once the disk is back."""
 
 import os
 import subprocess
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 TEXT = "The quick brown fox jumps over the lazy dog and runs away into the dark wood. " * 4
-"""More than a megabyte of WAV."""
+"""Makes more than a megabyte of WAV."""
 
 
 class Disk:
-    """A file system in memory, mounted on a folder."""
+    """A tmpfs mounted on a folder."""
 
     def __init__(self, folder: Path, size: str) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class Disk:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """Have no room left on it, but for what its files have already."""
+        """Fill the disk; files keep the space that they have."""
         filler = self.folder / "filler"
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:  # until there is no space left
@@ -92,7 +92,7 @@ troubled = pytest.mark.parametrize(
         ("ro", "rw", "Read-only file system"),
     ],
 )
-"""By a disk that is full, and one that is read-only."""
+"""With a full disk, and with a read-only one."""
 
 
 @troubled

@@ -1,4 +1,4 @@
-"""Every documented route, called with what its schema allows and with what it does not."""
+"""Every documented route, called by Schemathesis with valid and invalid data."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_answers_are_as_documented_whatever_is_sent(server: Server, tmp_path: Pa
             "--seed=1",
             "--exclude-path-regex=whisper/load|transcribe$",  # no Whisper model here: a true 503
         ],
-        cwd=tmp_path,  # it keeps notes of what it has found
+        cwd=tmp_path,  # it writes its findings there
         capture_output=True,
         text=True,
         check=False,

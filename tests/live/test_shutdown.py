@@ -1,4 +1,4 @@
-"""The end of a server that has work: within the time it has, and without losing a job."""
+"""Graceful shutdown of a server at work: within its timeout, and without losing a job."""
 
 import http.client
 import json
@@ -21,7 +21,7 @@ SLOW = (sys.executable, slow_server.__file__, "serve")
 
 
 def says(seconds: float) -> str:
-    """A text that takes the slow server about as long."""
+    """Return a text that takes the slow server about so many seconds."""
     return "x" * int(seconds / STEP_S)
 
 
@@ -30,7 +30,7 @@ def slow(folder: Path, **settings: int) -> Server:
 
 
 class Request(threading.Thread):
-    """A request that waits for its answer."""
+    """A request that runs in a thread, and is already in the engine when the constructor returns."""
 
     def __init__(self, server: Server, text: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def end(server: Server, number: signal.Signals = signal.SIGTERM) -> float:
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[list[Server]]:
-    """What is put in is ended, whatever the test does."""
+    """Servers that are killed when the test has ended."""
     servers: list[Server] = []
     yield servers
     for server in servers:
@@ -65,7 +65,7 @@ def servers(tmp_path: Path) -> Iterator[list[Server]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_ends_in_time_is_answered(tmp_path: Path, servers: list[Server], number: signal.Signals) -> None:
+def test_a_request_in_time_is_answered(tmp_path: Path, servers: list[Server], number: signal.Signals) -> None:
     servers.append(server := slow(tmp_path, shutdown_timeout=600))
     server.start()
     request = Request(server, says(1.5))
@@ -80,7 +80,7 @@ def test_what_ends_in_time_is_answered(tmp_path: Path, servers: list[Server], nu
     assert "deadline reached" not in server.log
 
 
-def test_what_does_not_is_told_so_and_the_end_is_orderly(tmp_path: Path, servers: list[Server]) -> None:
+def test_a_request_that_does_not_end_in_time_gets_503(tmp_path: Path, servers: list[Server]) -> None:
     servers.append(server := slow(tmp_path, shutdown_timeout=1))
     server.start()
     request = Request(server, says(18))
@@ -99,7 +99,7 @@ def test_what_does_not_is_told_so_and_the_end_is_orderly(tmp_path: Path, servers
     assert server.process.returncode == 0
 
 
-def test_jobs_are_finished_or_kept(tmp_path: Path, servers: list[Server]) -> None:
+def test_jobs_that_do_not_end_in_time_run_after_the_restart(tmp_path: Path, servers: list[Server]) -> None:
     servers.append(server := slow(tmp_path, shutdown_timeout=2))
     server.start()
 
@@ -131,7 +131,7 @@ def test_jobs_are_finished_or_kept(tmp_path: Path, servers: list[Server]) -> Non
     assert "Traceback" not in server.log
 
 
-def test_a_client_that_does_not_read_cannot_hold_the_server(tmp_path: Path, servers: list[Server]) -> None:
+def test_a_client_that_does_not_read_cannot_prevent_shutdown(tmp_path: Path, servers: list[Server]) -> None:
     servers.append(server := Server(tmp_path, rate_limit_generate=0, shutdown_timeout=1))
     server.start()
     body = json.dumps({"text": "Much to say and nobody reads it. " * 120}).encode()
@@ -140,14 +140,14 @@ def test_a_client_that_does_not_read_cannot_hold_the_server(tmp_path: Path, serv
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.request("POST", "/generate", body, {"content-type": "application/json"})
     while httpx.get(f"{server.url}/stats").json()["requests"]["successful"] == 0:
-        time.sleep(0.05)  # until it is made, and waits to be read
+        time.sleep(0.05)  # until the response waits to be read
     end(server)
     connection.close()
 
     assert "Killing worker" in server.log  # there was nothing else that could end it
 
 
-def test_a_server_without_work_ends_at_once(tmp_path: Path, servers: list[Server]) -> None:
+def test_an_idle_server_does_not_wait_for_the_timeout(tmp_path: Path, servers: list[Server]) -> None:
     servers.append(server := Server(tmp_path, shutdown_timeout=600))
     server.start()
 

@@ -1,4 +1,4 @@
-"""Speech that is sent while it is made, by a real server."""
+"""Audio that a real server streams while it is generated."""
 
 import json
 import sys
@@ -17,13 +17,13 @@ from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only
 
 ENDLESS = "It goes on and on. " * 20
-"""Takes the slow server minutes."""
+"""Text that takes the slow server minutes."""
 PATHS = [("/generate", "text"), ("/v1/audio/speech", "input")]
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Tones for speech, at twice real time; a text with "fail" in it fails after a second of audio."""
+    """A server with a tone model at twice real time; see failing_server.py for special texts."""
     command = (sys.executable, failing_server.__file__, "serve")
     folder = tmp_path_factory.mktemp("slow")
     with Server(folder, command=command, rate_limit_generate=0, rate_limit_jobs=0) as server:
@@ -58,7 +58,7 @@ def test_a_client_that_hardly_reads_and_leaves_frees_its_slots(slow: Server) -> 
 
 
 @pytest.mark.parametrize("extra", [{"stream": True}, {"stream_format": "sse"}])
-def test_a_failure_on_the_way_is_seen_by_the_client(slow: Server, extra: dict[str, object]) -> None:
+def test_a_failure_in_mid_stream_breaks_the_response_off(slow: Server, extra: dict[str, object]) -> None:
     with httpx.stream(
         "POST", f"{slow.url}/v1/audio/speech", json={"input": "This will fail. " * 20, **extra}, timeout=60
     ) as answer:
@@ -75,8 +75,8 @@ FAST = 10_000_000
 
 @linux_only
 def test_a_slow_reader_costs_no_memory(server: Server) -> None:
-    """The whole would be 100 MB."""
-    with Reader(server, LONG) as reader:  # every part has been used then
+    """All audio would be 100 MB."""
+    with Reader(server, LONG) as reader:  # warms up
         reader.read_for(4, per_second=FAST)
     before = resident_mb(server)
 
@@ -91,14 +91,14 @@ SLOWLY = {"type": "generate", "data": {"text": LONG, "stream": True, "speed": 0.
 
 
 @linux_only
-def test_a_slow_reader_of_a_socket_costs_no_memory_either(server: Server) -> None:
+def test_a_slow_reader_of_a_websocket_costs_no_memory(server: Server) -> None:
     with WebSocketClient(server.port, "/ws/generate") as client:
         client.send(SLOWLY)
         client.read_for(4, per_second=FAST)
     before = resident_mb(server)
 
     with WebSocketClient(server.port, "/ws/generate") as client:
-        client.take_little()
+        client.limit_receive_buffer()
         client.send(SLOWLY)
         assert client.read_for(5, per_second=10_000)
         grown = resident_mb(server) - before
@@ -106,10 +106,10 @@ def test_a_slow_reader_of_a_socket_costs_no_memory_either(server: Server) -> Non
     assert grown < 10
 
 
-def test_a_socket_that_is_hardly_read_and_closed_frees_its_slots(slow: Server) -> None:
+def test_a_client_that_hardly_reads_and_closes_its_websocket_frees_its_slots(slow: Server) -> None:
     log_before = len(slow.log)
     with WebSocketClient(slow.port, "/ws/generate") as client:
-        client.take_little()
+        client.limit_receive_buffer()
         client.send({"type": "generate", "data": {"text": ENDLESS, "stream": True}})
         job_id = client.receive()["job_id"]
         client.read_for(1, per_second=1000)
@@ -123,7 +123,7 @@ def test_a_generation_cancelled_while_it_waits_for_its_reader_ends_between_two_m
     server: Server,
 ) -> None:
     with WebSocketClient(server.port, "/ws/generate") as client:
-        client.take_little()
+        client.limit_receive_buffer()
         client.send(SLOWLY)
         job_id, size = client.receive()["job_id"], None
         while not isinstance(client.receive(), bytes):

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def files(server: Server) -> Callable[[], set[str]]:
-    """Return the names of the files among the audio prompts that were not there before the test."""
+    """Return a function that returns the names of prompt files which the test has added."""
 
     def names() -> set[str]:
         return set(os.listdir(server.data_dir / "audio_prompts"))
@@ -101,13 +101,13 @@ def test_a_large_upload_goes_to_the_disk_and_others_are_served_meanwhile(
     assert files() == set()
 
 
-def test_an_upload_that_says_it_is_too_large_is_refused_at_once(server: Server) -> None:
+def test_an_upload_with_too_large_a_content_length_is_refused_at_once(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(START.replace(b"50000000", b"300000000"))
         answer = connection.recv(1000)
 
     assert b" 413 " in answer
-    assert b"connection: close" in answer  # what is left of the body is not read
+    assert b"connection: close" in answer  # the rest of the body is not read
 
 
 def test_a_connection_is_kept_where_the_body_was_read(server: Server) -> None:
@@ -118,7 +118,7 @@ def test_a_connection_is_kept_where_the_body_was_read(server: Server) -> None:
         assert "connection" not in refused.headers
 
 
-def test_a_server_that_is_killed_while_prompts_change_finds_them_whole(tmp_path: Path) -> None:
+def test_prompts_are_whole_after_a_kill_in_mid_change(tmp_path: Path) -> None:
     recordings = [wav_file(1.0), wav_file(5.0)]
     with (
         Server(tmp_path, auto_transcribe="false", rate_limit_upload=0) as server,
@@ -141,7 +141,7 @@ def test_a_server_that_is_killed_while_prompts_change_finds_them_whole(tmp_path:
 
 
 def change_until_killed(url: str, recordings: list[bytes], changed: threading.Event) -> None:
-    """Upload over the same three ids again and again; set `changed` once the first is stored."""
+    """Replace three prompts in turn until the server is gone; set `changed` once the first is stored."""
     answered = 0
     gone = requests.ConnectionError, requests.exceptions.ChunkedEncodingError
     # not httpx: it may leave a socket open whose server is killed
@@ -160,7 +160,7 @@ def change_until_killed(url: str, recordings: list[bytes], changed: threading.Ev
 
 
 def memory(server: Server) -> int:
-    """The most memory that the server's worker has used so far, in bytes."""
+    """Return the peak resident memory of the server's worker, in bytes."""
     assert server.process is not None
     children = subprocess.run(
         ["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=True

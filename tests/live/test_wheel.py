@@ -1,4 +1,4 @@
-"""The built wheel, in an environment where nothing of the checkout is."""
+"""The built wheel, installed in an environment without the checkout."""
 
 import subprocess
 import sys

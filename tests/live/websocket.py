@@ -1,4 +1,4 @@
-"""A WebSocket client of a screenful: it shows what is on the wire, and can vanish."""
+"""A minimal WebSocket client, which can read slowly and disconnect without a closing handshake."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ TEXT = 1
 
 
 class WebSocketClient:
-    """Every wait ends after `timeout_s` with TimeoutError."""
+    """Reads raise TimeoutError after `timeout_s`."""
 
     def __init__(self, port: int, path: str, timeout_s: float = PATIENCE_S, host: str = "127.0.0.1") -> None:
         self._socket = socket.create_connection((host, port), timeout_s)
@@ -28,14 +28,14 @@ class WebSocketClient:
         while not head.endswith(b"\r\n\r\n"):
             head += self._read(1)
         self.status = int(head.split()[1])
-        """101 where the server agrees."""
+        """HTTP status of the handshake: 101 if it was accepted."""
 
-    def take_little(self) -> None:
-        """Have no more than some 64 KB wait here to be read."""
+    def limit_receive_buffer(self) -> None:
+        """Limit the receive buffer to about 64 KB."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
 
     def read_for(self, seconds: float, *, per_second: int) -> int:
-        """Read whatever comes, so slowly; returns how many bytes that were."""
+        """Read raw bytes at a set rate; return their number."""
         until, count = time.monotonic() + seconds, 0
         while time.monotonic() < until:
             count += len(self._read(per_second // 10))
@@ -64,16 +64,16 @@ class WebSocketClient:
         self._socket.sendall(bytes([0x80 | TEXT]) + length + bytes(4) + payload)  # masked with zeros
 
     def begin_text(self, size: int) -> None:
-        """Announce a text message of `size` bytes, of which none is sent yet."""
+        """Send the header of a text message of `size` bytes."""
         header = bytes([0x80 | TEXT, 0x80 | 127]) + struct.pack(">Q", size) + bytes(4)
         self._socket.sendall(header)
 
-    def go_on(self, count: int) -> None:
-        """Send the next bytes of a message."""
+    def send_part(self, count: int) -> None:
+        """Send the next `count` bytes of the message."""
         self._socket.sendall(b"x" * count)
 
     def receive(self) -> Any:
-        """The next message: bytes, what the JSON of a text says, or None for the end."""
+        """Return the next message: bytes, decoded JSON of a text, or None for a close frame."""
         while True:
             first, length = self._read(2)
             if length >= 126:
@@ -89,14 +89,14 @@ class WebSocketClient:
                     return None
 
     def vanish(self) -> None:
-        """Close the connection without a word of the protocol."""
+        """Close the TCP connection without a closing handshake."""
         self._socket.close()
 
     def _read(self, count: int) -> bytes:
         data = b""
         while len(data) < count:
-            piece = self._socket.recv(count - len(data))
-            if not piece:
+            received = self._socket.recv(count - len(data))
+            if not received:
                 raise ConnectionError("The server has closed the connection")
-            data += piece
+            data += received
         return data
