@@ -68,7 +68,7 @@ class WatchedDia(DiaModel):
         super().__init__(weights, self.codec, SLOTS)
         self.seen: list[Utterance] = []
         self.together: list[list[Utterance]] = []
-        """Of each poll, the utterances in the batch."""
+        """Utterances in the batch, by poll."""
         self.permits = threading.Semaphore(UNLIMITED)
 
     def admit(self, slot: int, utterance: Utterance) -> None:
@@ -247,7 +247,7 @@ async def test_a_voices_recording_is_encoded_once(tmp_path: Path, weights: Weigh
 
 
 def prompts_of(others: Sequence[Utterance]) -> list[VoicePrompt]:
-    """Of all segments but the first, each of which has one."""
+    """Return the audio prompts of all segments but the first."""
     prompts = [other.prompt for other in others if other.prompt is not None]
     assert len(prompts) == len(others) == SEGMENTS - 1
     return prompts

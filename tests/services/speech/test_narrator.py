@@ -59,7 +59,7 @@ class Rig:
         self.engine, self.model = engine, model
         self.narrator = Narrator(engine, retries=retries, exceeds_limit=exceeds_limit)
         self.meter = UsageMeter()
-        """Of the narration that was begun last."""
+        """Usage of the last narration."""
 
     def narrate(
         self, plan: Plan, base: Utterance = BASE, *, live: bool = False, speed: float = 1.0
