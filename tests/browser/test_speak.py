@@ -370,7 +370,7 @@ def test_a_server_without_plans_is_reported(studio: Studio) -> None:
         "**/plan", lambda route: route.fulfill(status=404, json={"detail": "no", "error_code": "NOT_FOUND"})
     )
     studio.page.reload()
-    studio.wait_for_text("does not tell its plan")
+    studio.wait_for_text("does not offer a plan")
 
 
 def test_a_plan_is_shown_as_the_server_returns_it(studio: Studio) -> None:
@@ -383,7 +383,7 @@ def test_a_plan_is_shown_as_the_server_returns_it(studio: Studio) -> None:
     }
     studio.page.route("**/plan", lambda route: route.fulfill(json=plan))
     studio.page.reload()
-    studio.wait_for_text("2 pieces, made side by side, about 12 s.")
+    studio.wait_for_text("2 segments, made side by side, about 12 s.")
     assert studio.text(".steps li:nth-child(2)").split("\n")[-1] == "+0.3 5.1 s"
 
 

@@ -1,10 +1,10 @@
-// Requests to the server, and its refusals in words.
+// Sends requests to the server and turns error responses into messages.
 
 import { change, state } from "./state.js";
 import { askForKey } from "./key.js";
 import { explain } from "./words.js";
 
-// the setting that limits what is asked for, by its path
+// setting of the rate limit by path
 const LIMITS = [[/^\/(jobs|plan)/, "DIA_RATE_LIMIT_JOBS"], [/\/upload$/, "DIA_RATE_LIMIT_UPLOAD"], [/^/, "DIA_RATE_LIMIT_GENERATE"]];
 
 export class Refusal extends Error {
@@ -15,7 +15,7 @@ export class Refusal extends Error {
   }
 }
 
-/** Send a request; where the server asks for an API key, ask the user and send it again. */
+/** Send a request; on a 401 ask the user for an API key and send it again. Throws Refusal. */
 export async function send(method, path, { json, form, signal } = {}) {
   const headers = {};
   const { key } = state;
@@ -29,7 +29,7 @@ export async function send(method, path, { json, form, signal } = {}) {
     throw new Refusal("The server does not answer. Is it still running?");
   }
   if (response.status === 401 || (key && await tooManyWrongKeys(response))) {
-    // another request may have asked meanwhile
+    // a concurrent request may have asked already
     if (state.key === key) change({ key: await askForKey(Boolean(key)) });
     return send(method, path, { json, form, signal });
   }
@@ -37,7 +37,7 @@ export async function send(method, path, { json, form, signal } = {}) {
   return response;
 }
 
-/** Whether it is refused for wrong keys that came from here before, and not by a limit or a proxy; a right one is taken. */
+/** Whether the 429 is for earlier wrong keys, not a rate limit or a proxy: a right key still passes. */
 async function tooManyWrongKeys(response) {
   if (response.status !== 429 || response.headers.has("X-RateLimit-Limit")) return false;
   const body = await response.clone().json().catch(() => ({}));
@@ -61,7 +61,7 @@ async function refusal(response, path) {
   return new Refusal(words, response.status, body.error_code || "");
 }
 
-/** Whether the server answers like one that does not know what it was asked for. */
+/** Whether the error says that the server has no such route. */
 export function unknown(error) {
   return error instanceof Refusal && (error.code === "NOT_FOUND" || error.status === 405);
 }

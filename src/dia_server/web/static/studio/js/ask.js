@@ -1,8 +1,8 @@
-// A question before something that cannot be undone.
+// Confirmation dialog before something that cannot be undone.
 
 import { h } from "./dom.js";
 
-/** Resolves to whether the answer was `yes`, which is the name of that button; Escape is a no. */
+/** Resolves to true if the user presses the button labelled `yes`; Escape counts as no. */
 export function ask(title, words, yes, no = "No, keep it") {
   return new Promise((resolve) => {
     const dialog = h("dialog", { "aria-labelledby": "ask-title", "aria-describedby": "ask-words", onclose: () => {

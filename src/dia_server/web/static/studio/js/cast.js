@@ -1,4 +1,4 @@
-// Who says [S1] and who says [S2].
+// Selects the voices of [S1] and [S2].
 
 import { h } from "./dom.js";
 import { sampleButton } from "./sample.js";

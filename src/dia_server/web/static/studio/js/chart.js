@@ -1,4 +1,4 @@
-// A small live chart: the last minute or so of one number.
+// A small live chart of one value over the last 75 s.
 
 import { h } from "./dom.js";
 
@@ -8,7 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 export class Chart {
   #points = []; // [when, value]
 
-  /** `most` is the top of the scale, or null for the largest value there was. */
+  /** `most` is the top of the scale; null scales to the largest value shown. */
   constructor(title, unit, most = null) {
     this.title = title;
     this.unit = unit;
@@ -29,7 +29,7 @@ export class Chart {
       h("p", { class: "axis quiet", "aria-hidden": "true" }, this.since, h("span", {}, "now")));
   }
 
-  /** Note a value; null is one that is not known. */
+  /** Add a value; null means unknown. */
   add(value) {
     const now = performance.now();
     const known = value !== null && value !== undefined;
@@ -39,7 +39,7 @@ export class Chart {
     this.#draw();
   }
 
-  /** However few the points are, they fill the width. */
+  /** Draw the points across the whole width, even if there are few. */
   #draw() {
     const [first] = this.#points[0];
     const [last, value] = this.#points.at(-1);

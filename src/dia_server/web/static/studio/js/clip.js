@@ -1,4 +1,4 @@
-// A finished recording: its waveform with a button to hear it.
+// A finished recording: a waveform with a play button.
 
 import { clock, colours, h, icon } from "./dom.js";
 import { audio, Player } from "./player.js";
@@ -9,7 +9,7 @@ export class Clip {
   #wave = new Waveform();
   #worded;
 
-  /** `label` names the recording for those who do not see it; `button`, a wider one of the caller's, plays it. */
+  /** `label` names the recording for screen readers; `button` is a play button of the caller's own. */
   constructor(label, button) {
     this.label = label;
     this.#worded = Boolean(button);
@@ -26,7 +26,7 @@ export class Clip {
     return this.#player.duration;
   }
 
-  /** Take a blob of any format the browser knows; raises where it knows it not. */
+  /** Load a blob; throws if the browser cannot decode its format. */
   async load(blob) {
     const decoded = await audio().decodeAudioData(await blob.arrayBuffer());
     this.#player.begin(decoded.sampleRate);

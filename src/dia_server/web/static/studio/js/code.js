@@ -1,4 +1,4 @@
-// The request that the page would send, as others would write it.
+// The current request as code in several languages.
 
 import { h, icon, notice } from "./dom.js";
 import { change, onChange, state } from "./state.js";
@@ -33,7 +33,7 @@ export class Code {
     try {
       await navigator.clipboard.writeText(this.pre.textContent);
     } catch {
-      // the clipboard is for https and localhost only; what is selected can be copied anywhere
+      // the clipboard API needs https or localhost; copying a selection works everywhere
       getSelection().selectAllChildren(this.pre);
       if (!document.execCommand("copy")) return notice("Press Ctrl+C to copy.");
     }

@@ -1,4 +1,4 @@
-// The server's configuration as a form: one field for each of GET /config.
+// A form with the fields of GET /config.
 
 import { get, put, remove } from "./api.js";
 import { find, h, notice, trouble } from "./dom.js";
@@ -6,7 +6,7 @@ import { LABELS } from "./words.js";
 
 const FIELDS = {
   Outputs: {
-    save_outputs: ["What is answered at once is kept as a job too."],
+    save_outputs: ["Speech made under Speak is kept as a job, too."],
     output_retention_hours: ["0 keeps everything.", { min: 0, max: 87600 }],
   },
   Recordings: {
@@ -20,7 +20,7 @@ const FIELDS = {
     worker_count: ["One for each GPU; 0 for all.", { min: 0, max: 64 }],
   },
   Log: {
-    show_prompts: ["Everything that is spoken can be read there."],
+    show_prompts: ["The log then has every text that is spoken."],
     debug_mode: [],
   },
 };
@@ -44,7 +44,7 @@ export class Config {
     this.#draw(await get("/config"));
   }
 
-  /** Show `config`, and of the fields the `edits` that are not saved. */
+  /** Show `config` with the unsaved `edits` on top. */
   #draw(config, edits = {}) {
     this.config = config;
     const shown = { ...config, ...edits };
@@ -90,7 +90,7 @@ export class Config {
     return changes;
   }
 
-  /** Have the server forget what was saved for the field, so that its variable holds again. */
+  /** Delete the field's stored value, so that its environment variable takes effect again. */
   async #giveUp(name, variable) {
     trouble(this.error);
     const { [name]: _, ...edits } = this.#changes();

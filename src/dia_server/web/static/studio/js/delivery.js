@@ -1,4 +1,4 @@
-// How it is said: speed, the sampling of the model, the seed.
+// Settings of the delivery: speed, sampling parameters, seed.
 
 import { h, icon } from "./dom.js";
 import { health } from "./health.js";
@@ -39,7 +39,7 @@ export class Delivery {
     this.#drawSampling();
   }
 
-  /** The preview engine takes these and does nothing with them. */
+  /** Disable the sampling parameters for the preview engine, which ignores them. */
   #drawSampling() {
     const off = health.now?.engine === "preview";
     this.sampling.disabled = off;

@@ -1,4 +1,4 @@
-// Making elements, and nothing else.
+// Helpers for elements, notices and canvases.
 
 /** h("button", {class: "primary", onclick: go, "aria-label": "Go"}, "Go", icon("play")) */
 export function h(tag, attributes = {}, ...children) {
@@ -27,7 +27,7 @@ export const find = (id) => document.getElementById(id);
 const PASSING = 5000; // ms
 const UNDONE_WITHIN = 12_000;
 
-/** Say something in passing, which screen readers hear too; `undo`, where there is one, takes back what was done. */
+/** Show a message for some seconds, also to screen readers; `undo` adds an Undo button. */
 export function notice(words, undo) {
   const line = h("p", {}, words, undo ? h("button", { type: "button", "aria-label": `Undo: ${words}`, onclick: () => {
     line.remove();
@@ -37,7 +37,7 @@ export function notice(words, undo) {
   setTimeout(() => line.remove(), undo ? UNDONE_WITHIN : PASSING);
 }
 
-/** Make `elements` the children of `parent`. Those in their place are left alone, so that the focus stays where it is. */
+/** Make `elements` the children of `parent`. Unmoved ones are not touched, so that they keep the focus. */
 export function arrange(parent, elements) {
   for (const child of [...parent.children]) if (!elements.includes(child)) child.remove();
   elements.forEach((element, i) => {
@@ -45,7 +45,7 @@ export function arrange(parent, elements) {
   });
 }
 
-/** Show `words` in an alert element, or hide it where there are none. */
+/** Show `words` in an alert element; hide it without words. */
 export function trouble(element, words) {
   element.textContent = words || "";
   element.hidden = !words;
@@ -63,7 +63,7 @@ export function clock(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-/** Colours of the running theme, as the canvas needs them: custom properties do not resolve light-dark(). */
+/** Colours of the current theme for the canvas; custom properties do not resolve light-dark(). */
 export function colours(...names) {
   const probe = h("i", { hidden: true });
   document.body.append(probe);

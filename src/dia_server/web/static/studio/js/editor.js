@@ -1,10 +1,10 @@
-// The script: a list of turns, each a speaker's chip and a field, or all of it as plain text.
+// The script editor: a list of turns, each with speaker and text, or one plain text.
 
 import { h, icon, notice } from "./dom.js";
 import { hasTag, marks, parse, tagged } from "./script.js";
 
 export class Editor {
-  /** `onchange(turns)` after each edit; `name(speaker)` says who speaks. */
+  /** `onchange(turns)` is called after each edit; `name(speaker)` returns the name of a voice. */
   constructor(root, { turns, plain, name, onchange }) {
     this.root = root;
     this.turns = turns.map((turn) => ({ ...turn }));
@@ -20,7 +20,7 @@ export class Editor {
     this.draw();
   }
 
-  /** Put a sound or a pause where the cursor was last. */
+  /** Insert a sound or a pause at the last cursor position. */
   insert(mark) {
     const fields = this.root.querySelectorAll("textarea");
     const field = fields[Math.min(this.current, fields.length - 1)];
@@ -69,15 +69,15 @@ export class Editor {
         this.#changed();
       },
     });
-    const who = this.name(turn.speaker);
+    const voice = this.name(turn.speaker);
     return h("li", { class: `turn s${turn.speaker}` },
       h("button", {
         type: "button",
         class: "chip",
         title: "Give this turn to the other speaker",
-        "aria-label": `S${turn.speaker} ${who} says turn ${i + 1}; give it to the other speaker`,
+        "aria-label": `S${turn.speaker} ${voice} says turn ${i + 1}; give it to the other speaker`,
         onclick: () => this.#swap(i),
-      }, h("b", {}, `S${turn.speaker}`), " ", h("span", {}, who)),
+      }, h("b", {}, `S${turn.speaker}`), " ", h("span", {}, voice)),
       line,
       h("button", {
         type: "button", class: "icon", title: "Remove this turn", "aria-label": `Remove turn ${i + 1}`,

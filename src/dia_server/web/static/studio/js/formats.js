@@ -1,4 +1,4 @@
-// The formats of audio, by the names that the API has for them.
+// Names of the audio formats by their names in the API.
 
 export const FORMATS = { wav: "WAV", mp3: "MP3", opus: "Opus", aac: "AAC", flac: "FLAC", pcm: "PCM (raw)" };
 

@@ -1,4 +1,4 @@
-// How the server is: asked every few seconds, told in the banner of every view.
+// Polls the server's health and shows it in the banner of every view.
 
 import { post } from "./api.js";
 import { find, h, notice } from "./dom.js";
@@ -24,7 +24,7 @@ export const health = new (class extends EventTarget {
     }
   }
 
-  /** Have the server load its model again. */
+  /** Ask the server to load its model again. */
   async retry(event) {
     event.target.disabled = true;
     try {
@@ -57,7 +57,7 @@ function banner(now) {
   const element = find("banner");
   const text = `${title} ${words} ${now?.retry ?? ""}`;
   if (element.dataset.text !== text) {
-    // only what changes is said aloud again
+    // unchanged text must not be announced again
     element.dataset.text = text;
     element.replaceChildren(h("strong", {}, title), h("span", {}, words));
     if (now?.retry) element.append(h("button", { type: "button", onclick: (event) => health.retry(event) }, "Try again"));
@@ -73,7 +73,7 @@ function told(now) {
   if (model === "loading") return ["The model is being loaded:", `${now.loading} %.`, false];
   if (model === "failed") return ["The model could not be loaded.", now.error ?? "The server’s log has the cause.", true];
   if (model === "resting") {
-    return ["The model is resting.", "It left the memory after a while without work. The next request loads it first, which takes a moment.", false];
+    return ["The model is resting.", "It was unloaded after some time without work. The next request loads it, which takes a moment.", false];
   }
   if (now.engine === "preview") {
     return ["Preview voice.", "This is espeak-ng, a stand-in that speaks on any machine. Dia itself, with its laughs and cloned voices, needs a GPU.", false];

@@ -1,4 +1,4 @@
-// A job in the list. What it consists of is made once and then changed, so that the focus stays where it is.
+// A job in the list. Its elements are created once and updated, so that they keep the focus.
 
 import { remove, send } from "./api.js";
 import { ask } from "./ask.js";
@@ -9,9 +9,9 @@ import { chips } from "./script.js";
 import { voicelist } from "./voicelist.js";
 import { FAULTS } from "./words.js";
 
-const PREVIEW = 100; // characters of a text that the server tells
+const PREVIEW = 100; // characters of the text preview
 const LONGEST_WORD = 30;
-const NAME = 40; // characters of a text that tell its job from others
+const NAME = 40; // characters of the text that name a job
 const LOOKS = { pending: "busy", processing: "busy", completed: "good", failed: "bad", cancelled: "" };
 const STATES = { pending: "waiting", processing: "being made", completed: "ready", failed: "failed", cancelled: "cancelled" };
 
@@ -19,7 +19,7 @@ export class JobRow {
   #job;
   #loaded = false;
 
-  /** `onchange()` once the server has something new of it. */
+  /** `onchange()` is called after a change on the server. */
   constructor(job, onchange) {
     this.#job = job;
     this.onchange = onchange;
@@ -42,7 +42,7 @@ export class JobRow {
       this.bar, this.clip.element, this.error);
   }
 
-  /** Whether it waits or is being made. */
+  /** Whether the job is pending or processing. */
   get open() {
     return this.#job.status === "pending" || this.#job.status === "processing";
   }
@@ -75,7 +75,7 @@ export class JobRow {
     this.facts.textContent = facts.filter(Boolean).join(" · ");
   }
 
-  /** Have the server cancel it, or delete it where it is finished. */
+  /** Cancel the job, or delete it if it is finished. */
   forget() {
     return remove(`/jobs/${this.#job.job_id}`);
   }
@@ -113,8 +113,8 @@ export class JobRow {
 
   async #remove() {
     const sure = await (this.open
-      ? ask("Cancel this job?", "What was made of it by now will be gone.", "Cancel the job")
-      : ask("Delete this job?", "Its text and its audio will be gone.", "Delete it"));
+      ? ask("Cancel this job?", "The audio made so far will be deleted.", "Cancel the job")
+      : ask("Delete this job?", "Its text and its audio will be deleted.", "Delete it"));
     if (!sure) return;
     this.clip.stop();
     const neighbour = this.element.nextElementSibling ?? this.element.previousElementSibling;
@@ -125,7 +125,7 @@ export class JobRow {
   }
 }
 
-/** A text of which the server has told the beginning, without half a word at its end. */
+/** Cut the preview of a text at a word boundary. */
 function cut(text) {
   if (text.length < PREVIEW || /[.!?…]$/.test(text)) return text;
   const space = text.lastIndexOf(" ");

@@ -1,4 +1,4 @@
-// The Jobs view: what is made where nobody waits, and what was.
+// The Jobs view: running and finished jobs.
 
 import { get, unknown } from "./api.js";
 import { ask } from "./ask.js";
@@ -29,7 +29,7 @@ export function start(root) {
     h("p", {}, h("a", { href: "#speak" }, "Write a dialogue")));
   root.append(
     h("div", { class: "view-head" }, h("h1", {}, "Jobs"),
-      h("p", {}, "Long works are made here while you do something else. They survive a restart of the server."),
+      h("p", {}, "Long texts are made here while you do something else. Jobs survive a restart of the server."),
       h("span", { class: "push" }), clear),
     error, clearError, list,
   );
@@ -71,13 +71,13 @@ async function clearFinished() {
   trouble(clearError);
   const gone = finished();
   const [them, jobs] = gone.length === 1 ? ["it", "job"] : ["them", "jobs"];
-  if (!(await ask(`Delete ${gone.length} finished ${jobs}?`, "Text and audio will be gone. What waits or is being made stays.",
+  if (!(await ask(`Delete ${gone.length} finished ${jobs}?`, "Text and audio will be deleted. Jobs that wait or run are kept.",
     `Delete ${them}`, `No, keep ${them}`))) return;
   clear.disabled = true;
   const failures = [];
   for (const row of gone) {
     row.clip.stop();
-    if (failures[0]?.status === 429) failures.push(failures[0]); // the others would be refused too
+    if (failures[0]?.status === 429) failures.push(failures[0]); // the limit would refuse the others too
     else await row.forget().catch((failure) => { if (failure.status !== 404) failures.push(failure); }); // gone already
   }
   if (failures.length) trouble(clearError, `Not deleted: ${failures.length} of ${gone.length}. ${failures[0].message}`);

@@ -4,7 +4,7 @@ import { find } from "./dom.js";
 
 let asked = null;
 
-/** Resolves to what is entered; `wrong` says that the last one was not a key of this server. */
+/** Resolves to the entered key; `wrong` shows that the previous one was refused. */
 export function askForKey(wrong) {
   asked ??= new Promise((resolve) => {
     const dialog = find("key");
@@ -19,7 +19,7 @@ export function askForKey(wrong) {
       },
       { once: true },
     );
-    // without a key nothing here works, so Escape does not dismiss the question
+    // nothing works without a key, so Escape must not close the dialog
     dialog.addEventListener("cancel", (event) => event.preventDefault());
   });
   return asked;

@@ -14,7 +14,7 @@ const VIEWS = {
 };
 const THEMES = ["auto", "light", "dark"];
 
-let shown = null; // the module of the view that is seen
+let shown = null; // module of the visible view
 
 async function route() {
   const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "speak";
@@ -53,7 +53,7 @@ speak.start();
 theme();
 addEventListener("hashchange", route);
 find("main").parentElement.querySelector(".skip").addEventListener("click", (event) => {
-  event.preventDefault(); // the address names the view
+  event.preventDefault(); // the hash is used for the view
   find("main").focus();
 });
 route();

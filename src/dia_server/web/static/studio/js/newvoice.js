@@ -1,4 +1,4 @@
-// The form that makes a voice of a recording.
+// The form that makes a voice from a recording.
 
 import { get, post, send } from "./api.js";
 import { ask } from "./ask.js";
@@ -8,7 +8,7 @@ import { health } from "./health.js";
 import { microphoneTrouble, Recorder } from "./recorder.js";
 import { voicelist } from "./voicelist.js";
 
-const ENOUGH = 60; // seconds, the most the server takes
+const ENOUGH = 60; // seconds, the maximum of the server
 const ADVISED = [3, 30]; // seconds
 
 export class NewVoice {
@@ -24,13 +24,13 @@ export class NewVoice {
     this.clip.element.hidden = true;
     this.length = h("p", { class: "hint", role: "status", hidden: true });
     this.record = h("button", { type: "button", id: "record",
-      onclick: (event) => event.detail < 2 && this.#record() }); // a double click is one
+      onclick: (event) => event.detail < 2 && this.#record() }); // a double click counts once
     this.file = h("input", { type: "file", id: "voice-file", accept: "audio/*,video/webm,video/mp4", class: "hidden-label",
       onchange: () => this.file.files[0] && this.#take(this.file.files[0]) });
     this.level = h("div", { class: "bar level", hidden: true }, h("i"));
     this.name = h("input", { type: "text", id: "voice-name", maxlength: 64, required: true, placeholder: "Grandmother", autocomplete: "off" });
     this.words = h("textarea", { class: "box", id: "voice-words", placeholder: "Every word, as it is said." });
-    this.standIn = h("p", { class: "quiet small", hidden: true }, "The preview voice only stands in for it: Dia is what sounds like the recording.");
+    this.standIn = h("p", { class: "quiet small", hidden: true }, "The preview voice does not sound like the recording; Dia does.");
     this.error = h("p", { class: "trouble", role: "alert", hidden: true });
     this.save = h("button", { type: "submit", class: "primary", id: "save-voice" });
     this.element = h("form", { class: "card newvoice", onsubmit: (event) => this.#save(event), novalidate: true,
@@ -42,7 +42,7 @@ export class NewVoice {
         if (event.dataTransfer.files[0]) this.#take(event.dataTransfer.files[0]);
       } },
       h("h2", { id: "newvoice-title" }, "A new voice"),
-      h("p", { class: "quiet small" }, "5 to 10 seconds of one person, without music or noise. Ask before you use somebody else’s voice."),
+      h("p", { class: "quiet small" }, "5 to 10 seconds of one person, without music or noise. Ask for permission before you use another person’s voice."),
       this.standIn,
       h("div", { class: "actions" }, this.record,
         h("label", { class: "button", for: "voice-file" }, icon("file"), "Choose a file"), this.file),
@@ -88,7 +88,7 @@ export class NewVoice {
     }
     this.#starting = false;
     this.#draw();
-    if (document.activeElement === document.body) this.record.focus(); // it lost it while it could not be pressed
+    if (document.activeElement === document.body) this.record.focus(); // a disabled button loses the focus
   }
 
   async #stop() {
@@ -107,10 +107,10 @@ export class NewVoice {
       await this.clip.load(blob);
       this.#judge(this.clip.seconds);
     } catch {
-      // the server knows more formats than the browser: let it judge
+      // the server decodes more formats than the browser
       this.clip.element.hidden = true;
       this.length.hidden = true;
-      notice("The browser cannot play this file; the server may still know it.");
+      notice("The browser cannot play this file; the server may still be able to read it.");
     }
     this.#draw();
   }
@@ -123,7 +123,7 @@ export class NewVoice {
     this.length.hidden = seconds >= least && seconds <= most;
   }
 
-  /** Leave the microphone; called when the view is left. */
+  /** Release the microphone; called when the user leaves the view. */
   async leave() {
     this.clip.stop();
     if (this.#starting) {
@@ -186,8 +186,8 @@ async function mayReplace(id) {
   const recording = recordings.some((one) => one.prompt_id === id);
   if (!voice && !recording) return true;
   const name = voicelist.name(id);
-  if (recording) return ask(`Replace ${name}?`, "There is a recording of this name. The new one takes its place, and the old one is gone.", "Replace it");
+  if (recording) return ask(`Replace ${name}?`, "There is already a recording with this name. It will be deleted.", "Replace it");
   return ask(`Replace ${name}?`, voice.builtIn
     ? `${name} is a voice that comes with the server. It will speak like your recording until you reset it.`
-    : `There is a voice of this name. It will speak like the new recording.`, "Replace it");
+    : `There is already a voice with this name. It will speak like the new recording.`, "Replace it");
 }

@@ -1,4 +1,4 @@
-// How a text will be cut, told by the server before it is made.
+// Shows how the server will cut the text into segments.
 
 import { post, unknown } from "./api.js";
 import { h } from "./dom.js";
@@ -8,13 +8,13 @@ import { onChange } from "./state.js";
 const PATIENCE = 450; // ms without a key before the server is asked
 
 export class Plan {
-  /** Seconds the text will take, or null while that is not known. */
+  /** Estimated seconds of audio; null while unknown. */
   seconds = null;
   #offered = true;
   #asked = "";
   #timer = 0;
 
-  /** `request()` tells what is written now; `ontold()` is called when `seconds` has changed by itself. */
+  /** `request()` returns the current request; `ontold()` is called when `seconds` has changed. */
   constructor(root, request, ontold) {
     this.request = request;
     this.ontold = ontold;
@@ -33,19 +33,19 @@ export class Plan {
     const asked = JSON.stringify(body);
     if (!body.text) {
       this.#asked = "";
-      return this.#say("Long texts are cut into pieces that sound best. The plan appears here.");
+      return this.#say("Long texts are cut into segments. The plan appears here.");
     }
     if (!this.#offered || asked === this.#asked) return;
     this.#asked = asked;
     try {
       const plan = await post("/plan", body);
-      if (asked !== this.#asked) return; // it was edited meanwhile
+      if (asked !== this.#asked) return; // edited in the meantime
       this.#draw(plan);
     } catch (error) {
       if (asked !== this.#asked) return;
       this.#asked = "";
       this.#offered = !unknown(error);
-      this.#say(this.#offered ? error.message : "This server does not tell its plan of a text beforehand.");
+      this.#say(this.#offered ? error.message : "This server does not offer a plan.");
     }
   }
 
@@ -57,13 +57,13 @@ export class Plan {
 
   #draw({ utterances, estimated_s: seconds }) {
     this.steps.replaceChildren(
-      h("ol", { class: "steps", tabindex: 0, "aria-label": "Pieces of the text" }, ...utterances.map((piece) =>
+      h("ol", { class: "steps", tabindex: 0, "aria-label": "Segments of the text" }, ...utterances.map((piece) =>
         h("li", {},
           h("span", { class: "words" }, ...chips(piece.text)),
           h("span", {}, `${piece.pause_before_s ? `+${round(piece.pause_before_s)} ` : ""}${round(piece.estimated_s)} s`),
         ))),
     );
-    const pieces = utterances.length === 1 ? "One piece" : `${utterances.length} pieces, made side by side`;
+    const pieces = utterances.length === 1 ? "One segment" : `${utterances.length} segments, made side by side`;
     this.total.textContent = `${pieces}, about ${Math.round(seconds)} s.`;
     this.#tell(seconds);
   }

@@ -1,4 +1,4 @@
-// Plays samples with Web Audio: those that are there, and those that are still coming.
+// Plays samples with Web Audio while more arrive.
 
 const RATE = 44100; // the server's; a context of the same rate joins pieces without a click
 const LEAD = 0.015; // seconds between now and the first sample
@@ -14,7 +14,7 @@ export function audio() {
   return context;
 }
 
-/** Pause what is heard now, whatever view it belongs to. */
+/** Pause the active player of any view. */
 export const silence = () => sounding?.pause();
 
 export class Player extends EventTarget {
@@ -29,7 +29,7 @@ export class Player extends EventTarget {
   complete = true;
   playing = false;
 
-  /** Forget what was, and await audio of `rate`. */
+  /** Discard the current audio and expect new audio at `rate`. */
   begin(rate) {
     this.#silence();
     Object.assign(this, { rate, length: 0, complete: false, playing: false });
@@ -62,7 +62,7 @@ export class Player extends EventTarget {
     return this.length / this.rate;
   }
 
-  /** Seconds into the audio of what is heard now. */
+  /** Playback position in seconds. */
   get position() {
     if (!this.playing) return this.#start / this.rate;
     const now = audio().currentTime;
@@ -106,7 +106,7 @@ export class Player extends EventTarget {
     if (!ready) return;
     const out = audio();
     const late = this.#next < out.currentTime;
-    // after a gap a little is collected first, so that one gap does not become many
+    // after an underrun, buffer a little first, so that one gap does not become many
     if (late && this.#marks.length && !this.complete && ready < REFILL * this.rate) return;
     if (late) {
       this.#next = out.currentTime + LEAD;

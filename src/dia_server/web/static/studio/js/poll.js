@@ -1,17 +1,17 @@
-// Asking again and again, while somebody is looking.
+// Calls a function periodically while the page is visible.
 
 export class Poll {
   #timer = 0;
   #wanted = false;
 
-  /** `look()`, which handles its own failures, is called every `ms` from `start` to `stop`, but not for a hidden page. */
+  /** `look()`, which handles its own failures, is called every `ms` between `start` and `stop`, except while the page is hidden. */
   constructor(look, ms) {
     this.look = look;
     this.ms = ms;
     document.addEventListener("visibilitychange", () => this.#wanted && this.#turn());
   }
 
-  /** Look now, too; resolves when that is done. */
+  /** Start with an immediate call; resolves when it is done. */
   start() {
     this.#wanted = true;
     return this.#turn();

@@ -1,4 +1,4 @@
-// The recordings that voices are made of: hear them, correct what is said in them.
+// The recordings of voices: play them, correct their transcripts.
 
 import { get, post, put, remove, send } from "./api.js";
 import { ask } from "./ask.js";
@@ -39,7 +39,7 @@ export class Prompts {
     if (prompts.some((prompt) => prompt.transcript_source === "pending")) this.#again();
   }
 
-  /** Know nothing of a recording any more; the next `load` asks for it anew. */
+  /** Forget a recording; the next `load` fetches it again. */
   forget(id) {
     this.#rows.get(id)?.clip.stop();
     this.#rows.delete(id);
@@ -59,7 +59,7 @@ class Row {
   #recording = ""; // what its sound was when it was fetched
   #transcript = ""; // what the server has
 
-  /** `onchange()` once the server has something new of it. */
+  /** `onchange()` is called after a change on the server. */
   constructor(id, onchange) {
     this.id = id;
     this.onchange = onchange;
@@ -83,7 +83,7 @@ class Row {
       this.error);
   }
 
-  /** Show what the server has; words that are being corrected stay. */
+  /** Show the server's state; unsaved edits of the transcript are kept. */
   update({ transcript, transcript_source: source, duration, file_size: size }) {
     if (!this.#isEdited()) this.words.value = transcript ?? "";
     this.#transcript = transcript ?? "";
@@ -98,7 +98,7 @@ class Row {
     }
   }
 
-  /** Which voices speak like it. */
+  /** Update which voices use the recording. */
   drawUse() {
     this.users = voicelist.all.filter((voice) => voice.audio_prompt === this.id).map((voice) => voice.name);
     this.make.hidden = this.users.length > 0;
@@ -133,7 +133,7 @@ class Row {
 
   async #askWhisper() {
     const before = this.words.value;
-    this.ask.disabled = true; // Whisper may have to be loaded first, which takes a while
+    this.ask.disabled = true; // Whisper may have to be loaded first
     this.#drawSource("pending");
     const undo = before.trim() && (() => {
       this.words.value = before;
@@ -159,7 +159,7 @@ class Row {
   async #remove() {
     trouble(this.error);
     if (this.users.length) return trouble(this.error, `${this.users.join(" and ")} cannot speak without it: delete that voice first.`);
-    if (!(await ask(`Delete the recording ${this.name}?`, "Its sound and its transcript will be gone.", "Delete it"))) return;
+    if (!(await ask(`Delete the recording ${this.name}?`, "Its audio and its transcript will be deleted.", "Delete it"))) return;
     await this.#act("Recording deleted.", () => remove(`/audio_prompts/${this.id}`));
   }
 

@@ -1,4 +1,4 @@
-// The microphone: a recording, and how loud it is meanwhile.
+// Records from the microphone and reports its level.
 
 export class Recorder {
   #chunks = [];
@@ -12,7 +12,7 @@ export class Recorder {
    */
   async start(onlevel) {
     this.stream = await navigator.mediaDevices.getUserMedia({
-      // what makes calls clearer makes voices less like themselves
+      // processing meant for calls changes the voice
       audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
     });
     if (this.#dropped) {
@@ -36,12 +36,12 @@ export class Recorder {
     return true;
   }
 
-  /** Not to record after all; for one whose `start` has not returned. */
+  /** Cancel a recording whose `start` has not returned. */
   drop() {
     this.#dropped = true;
   }
 
-  /** End the recording and give the microphone back; resolves to a Blob. */
+  /** End the recording and release the microphone; resolves to a Blob. */
   async stop() {
     clearInterval(this.#meter);
     // it ends by itself where the microphone is unplugged
@@ -57,9 +57,9 @@ export class Recorder {
   }
 }
 
-/** Why the microphone is not there, in words. */
+/** Return the message for a microphone error. */
 export function microphoneTrouble(error) {
-  if (!navigator.mediaDevices) return "Browsers give the microphone to https and localhost only. Upload a file instead.";
+  if (!navigator.mediaDevices) return "Browsers allow the microphone on https and localhost only. Upload a file instead.";
   if (error.name === "NotAllowedError") return "The browser was not allowed to use the microphone.";
   if (error.name === "NotFoundError") return "There is no microphone.";
   return `The microphone does not work: ${error.message}`;

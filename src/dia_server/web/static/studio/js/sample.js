@@ -1,4 +1,4 @@
-// A sentence to get to know a voice by, and the button that asks for it.
+// A button that plays a sample sentence of a voice.
 
 import { send } from "./api.js";
 import { h, icon, notice } from "./dom.js";
@@ -7,19 +7,19 @@ import { voicelist } from "./voicelist.js";
 import { read } from "./wav.js";
 
 const player = new Player();
-let current = null; // {button, abort} of the sample that is awaited or heard
+let current = null; // {button, abort} of the requested or playing sample
 
 player.addEventListener("change", () => {
   if (player.playing) current?.button.removeAttribute("aria-busy");
-  else stopSample(); // it is over, or something else is heard
+  else stopSample(); // it has ended, or another player has started
 });
 
-/** A button that has a voice introduce itself, and stops it; `who()` tells the voice's id and the speaker. */
-export function sampleButton(look, label, who) {
+/** Create a button that plays or stops a sample; `cast()` returns the voice's id and the speaker. */
+export function sampleButton(look, label, cast) {
   const button = h("button", { type: "button", class: look, onclick: () => {
     const mine = current?.button === button;
     stopSample();
-    if (!mine) sample(button, ...who());
+    if (!mine) sample(button, ...cast());
   } });
   button.dataset.label = label;
   dress(button, false);

@@ -1,4 +1,4 @@
-// The text of a dialogue: turns to tagged text and back, and what in it is not words.
+// Converts between turns and tagged text, and finds tags and sounds in it.
 
 import { h } from "./dom.js";
 import { SOUND_PATTERN } from "./vocabulary.js";
@@ -46,5 +46,5 @@ export function marks(text) {
 export const chips = (text) =>
   marks(text).map(([piece, kind]) => (kind ? h("em", { class: `mark ${kind}` }, piece.replace(/^\[(S[12])\]$/i, "$1")) : piece));
 
-/** Seconds that a text will about take: 15 letters a second, as the server's planner has it. */
+/** Estimate a text's seconds at 15 characters per second, as the server's planner does. */
 export const guessSeconds = (text, speed) => text.replace(TAG, "").trim().length / 15 / speed;

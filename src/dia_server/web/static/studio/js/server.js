@@ -1,4 +1,4 @@
-// The Server view: how it is, what it has done, how it is set.
+// The Server view: health, statistics, configuration.
 
 import { get, unknown } from "./api.js";
 import { Chart } from "./chart.js";
@@ -32,7 +32,7 @@ export function start(root) {
   error = h("p", { class: "trouble", role: "alert", hidden: true });
   root.append(
     h("div", { class: "view-head" }, h("h1", {}, "Server"),
-      h("p", {}, "How it is, what it has done, and how it is set.")),
+      h("p", {}, "Health, work done and configuration.")),
     error, charts,
     h("div", { class: "halves" },
       h("section", { class: "card", "aria-labelledby": "health-title" }, h("h2", { id: "health-title" }, "Health"), facts),
@@ -61,7 +61,7 @@ async function look() {
     drawStats(stats);
     trouble(error);
   } catch (failure) {
-    trouble(error, unknown(failure) ? "This server does not tell statistics." : failure.message);
+    trouble(error, unknown(failure) ? "This server does not offer statistics." : failure.message);
     if (unknown(failure)) poll.stop();
   }
 }

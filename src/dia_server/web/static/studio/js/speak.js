@@ -1,4 +1,4 @@
-// The Speak view: from the script to sound.
+// The Speak view: writes a script and plays it.
 
 import { Refusal, send } from "./api.js";
 import { Cast } from "./cast.js";
@@ -62,7 +62,7 @@ export function start() {
 
 export const recolour = () => take.recolour();
 
-/** Ask for the plan anew; while the view is not seen nothing asks. */
+/** Update the plan, which is not fetched while the view is hidden. */
 export const show = () => plan.update();
 
 /** The body of POST /generate for what is written and chosen now. */
@@ -76,7 +76,7 @@ export function request() {
   return body;
 }
 
-/** Speak what is written; what is made or played by now ends. */
+/** Speak the script; stops the current take. */
 async function say() {
   const body = request();
   if (!body.text) return;
@@ -93,7 +93,7 @@ function fail(error) {
   trouble(find("speak-error"), error.message);
 }
 
-/** What the big button does, and the keys that stand beside it. */
+/** Handle the main button and its shortcuts. */
 function press() {
   if (take.running) take.stop();
   else say();
@@ -101,7 +101,7 @@ function press() {
 
 function keys(event) {
   const { key, ctrlKey, metaKey, isComposing } = event;
-  if (document.querySelector("dialog[open]") || isComposing) return; // they have a use for Escape
+  if (document.querySelector("dialog[open]") || isComposing) return; // dialogs and input methods use these keys
   if (key === "Escape") {
     take.stop();
     stopSample();
@@ -112,7 +112,7 @@ function keys(event) {
   }
 }
 
-/** Have the text made where nobody waits for it. */
+/** Make the text as a job. */
 async function queue() {
   trouble(find("speak-error"));
   try {
@@ -192,7 +192,7 @@ function refresh() {
   measure(text);
 }
 
-/** Tell how long the text is, and whether that is more than the server takes. */
+/** Show the length of the text and whether it exceeds the server's limit. */
 function measure(text) {
   const written = [...text].length; // as the server counts them: a JavaScript string has two for an emoji
   limit = health.now?.max_characters ?? limit;

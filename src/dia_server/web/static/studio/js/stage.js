@@ -1,4 +1,4 @@
-// The recording that is made or played: its picture, its buttons, its downloads.
+// The current take: waveform, spectrogram and playback controls.
 
 import { clock, colours, find, icon } from "./dom.js";
 import { Player } from "./player.js";
@@ -32,7 +32,7 @@ export class Stage {
     return this.player.complete ? this.player.duration : Math.max(this.#expected, this.player.duration);
   }
 
-  /** Sound has been asked for: be quiet, show that it is awaited, and keep the take there is. */
+  /** Pause and show that audio is awaited; the previous take stays. */
   wait() {
     this.player.pause();
     this.#waiting = true;
@@ -41,7 +41,7 @@ export class Stage {
     this.#refresh();
   }
 
-  /** The first bytes of about `expected` seconds are here: sound from now on as they come. */
+  /** Begin a take of about `expected` seconds, played while it arrives. */
   begin(rate, expected) {
     this.#waiting = false;
     this.#expected = expected;
@@ -57,7 +57,7 @@ export class Stage {
     this.#refresh();
   }
 
-  /** Nothing more comes. */
+  /** Mark the take as complete. */
   end() {
     this.#waiting = false;
     this.player.end();

@@ -1,4 +1,4 @@
-// What survives a reload: one object in localStorage, and in sessionStorage the API key, for this tab alone.
+// State that survives a reload: in localStorage, and the API key in sessionStorage, for this tab only.
 
 const NAME = "dia-studio";
 const KEY = "dia-key";
@@ -37,7 +37,7 @@ export function keep(name, value, storage = "localStorage") {
   try {
     window[storage].setItem(name, value);
   } catch {
-    // private windows and full disks: the page works on, it only forgets
+    // private windows and full disks: the page works without storage
   }
 }
 

@@ -1,4 +1,4 @@
-// The take on the stage: made of a request, stopped, downloaded.
+// A take: requests speech, plays it on the stage, downloads it.
 
 import { Refusal, send } from "./api.js";
 import { download, find } from "./dom.js";
@@ -7,7 +7,7 @@ import { audio } from "./player.js";
 import { Stage } from "./stage.js";
 import { read, write } from "./wav.js";
 
-const PART = "Stopped. WAV is what was made by then; other formats are made anew, as a whole.";
+const PART = "Stopped. A WAV download has the part made so far; other formats are made again as a whole.";
 
 export class Take {
   #stage = new Stage();
@@ -68,7 +68,7 @@ export class Take {
     }
   }
 
-  /** End making and playing; what was made by now stays. */
+  /** Stop generation and playback; the audio so far stays. */
   stop() {
     this.#stage.player.pause();
     if (!this.#making) return;
@@ -101,7 +101,7 @@ export class Take {
   }
 }
 
-/** Say of the take what is known by now; what is said already is not said aloud again. */
+/** Show a text about the take; an unchanged text is not announced again. */
 function told(words) {
   if (find("facts").textContent !== words) find("facts").textContent = words;
 }

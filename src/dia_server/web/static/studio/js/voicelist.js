@@ -19,7 +19,7 @@ export const voicelist = new (class extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** What people call the voice or the recording of an id; a voice's is the server's, where it has told it. */
+  /** Return the name of a voice or recording: the server's, or else made from its id. */
   name(id) {
     return this.all.find((voice) => voice.id === id)?.name
       ?? id.replace(/[_-]+/g, " ").trim().replace(/\p{L}+/gu, (word) => word[0].toUpperCase() + word.slice(1).toLowerCase());

@@ -1,4 +1,4 @@
-// The Voices view: all voices, a new one, the recordings they are made of.
+// The Voices view: voices, the form for a new one, recordings.
 
 import { post, remove } from "./api.js";
 import { arrange, h, icon, notice, trouble } from "./dom.js";
@@ -22,7 +22,7 @@ export function start(root) {
   error = h("p", { class: "trouble", role: "alert", hidden: true });
   prompts = new Prompts();
   form = new NewVoice((id) => {
-    prompts.forget(id); // its recording is another now
+    prompts.forget(id); // its recording was replaced
     load();
   });
   root.append(
@@ -71,7 +71,7 @@ function draw() {
 function card(voice) {
   return h("li", { class: "card voice" },
     sampleButton("round small", `Try ${voice.name}`, () => [voice.id, 1]),
-    h("div", { class: "who" }, h("h3", {}, voice.name),
+    h("div", { class: "name" }, h("h3", {}, voice.name),
       h("p", { class: "quiet small" }, voice.style)),
     h("button", { type: "button", onclick: () => {
       change({ voice: voice.id });

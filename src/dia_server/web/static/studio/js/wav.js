@@ -1,4 +1,4 @@
-// WAV as it comes over the network, and as a file.
+// Reads WAV from a stream and writes WAV files.
 
 const FULL = 32768;
 
