@@ -11,15 +11,16 @@ import torch
 from torch import LongTensor
 from transformers import DacConfig, DacModel
 
-from benchmarks.models import FRAME_RATE, TEMPERATURE, random_dia
+from benchmarks.models import TEMPERATURE, random_dia
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.background_stream import use_device
-from dia_server.engine.dia.codec import CODEBOOKS, HOP, SAMPLE_RATE, Codec, Window
+from dia_server.engine.dia.codec import CODEBOOKS, Codec, Window
 from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.model import AudioCodec, DiaModel
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import LoadModel, Samples, Utterance
+from dia_server.units import FRAME_RATE, HOP, SAMPLE_RATE
 
 
 class Hum:

@@ -28,10 +28,11 @@ from torch import Tensor
 
 from benchmarks.implementations import Implementation, Original, Ours, Transformers
 from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, synchronize
-from benchmarks.models import FRAME_RATE, SIZES, Workload, random_dia, workload
+from benchmarks.models import SIZES, Workload, random_dia, workload
 from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.weights import compute_dtype
+from dia_server.units import FRAME_RATE, GIB
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ def main() -> None:
     dtype = getattr(torch, options.dtype)
     check_parity(options.device)
     machine = describe_machine(options.device)
-    bandwidth = read_bandwidth(options.device, 2 << 30 if options.device == "cpu" else 8 << 30)
+    bandwidth = read_bandwidth(options.device, 2 * GIB if options.device == "cpu" else 8 * GIB)
     print(" ".join(f"{key}={value}" for key, value in machine.items()))
     print(f"reads {bandwidth / 1e9:.1f} GB/s; {options.size} parameters in {options.dtype}")
 
@@ -175,7 +176,7 @@ def row(
         "spread_percent": 100 * (max(seconds) - min(seconds)) / median,
         "ours_is_faster": median / statistics.median(ours.seconds),
         "warm_up_s": measured.warm_up,
-        "peak_gib": measured.peak / 2**30,
+        "peak_gib": measured.peak / GIB,
     }
 
 

@@ -22,15 +22,16 @@ from benchmarks.engine import timed
 from benchmarks.implementations import Implementation, Original, Ours
 from benchmarks.latency import summary
 from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, synchronize
-from benchmarks.models import FRAME_RATE, SIZES, Workload, random_dia, workload
+from benchmarks.models import SIZES, Workload, random_dia, workload
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.attention import fused_attention, plain_attention
 from dia_server.engine.dia.background_stream import use_device
-from dia_server.engine.dia.codec import HOP, SAMPLE_RATE, Window, plan_chunk
+from dia_server.engine.dia.codec import Window, plan_chunk
 from dia_server.engine.dia.model import DiaModel
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.engine import ADMITTED_AT_ONCE
 from dia_server.engine.types import Utterance, VoicePrompt
+from dia_server.units import FRAME_RATE, GIB, HOP, SAMPLE_RATE
 
 BATCHES = {1: 65.0, 32: 60.0, 64: 60.0}
 """Batch size to the share of the byte limit, in percent, that is asked for."""
@@ -68,7 +69,7 @@ def main() -> None:
         raise SystemExit("gpu-check needs a GPU that torch can use (CUDA or ROCm); there is none here.")
     device, size = options.device, options.size
     use_device(torch.device(device))
-    bandwidth = read_bandwidth(device, 8 << 30)
+    bandwidth = read_bandwidth(device, 8 * GIB)
     print(" ".join(f"{key}={value}" for key, value in describe_machine(device).items()))
     print(f"reads {bandwidth / 1e12:.2f} TB/s")
 
@@ -147,7 +148,7 @@ def check_steps(
             theirs = statistics.median(timed(lambda: peer.generate(work), device) for _ in range(3))  # noqa: B023
             ratio = theirs / seconds
             results.append(Result(f"batch {batch}: times the original", ratio, "x", BEYOND_ORIGINAL[batch]))
-    print(f"peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")
+    print(f"peak memory {torch.cuda.max_memory_allocated(device) / GIB:.1f} GiB")
     return results
 
 

@@ -25,15 +25,16 @@ import numpy as np
 import torch
 
 from benchmarks.arrivals import random_loader, started
-from benchmarks.models import FRAME_RATE, TEMPERATURE
+from benchmarks.models import TEMPERATURE
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import SAMPLE_RATE, Utterance, VoicePrompt
+from dia_server.engine.types import Utterance, VoicePrompt
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narration import Narration
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.budget import columns
 from dia_server.text.plan import Plan, plan
+from dia_server.units import FRAME_RATE, SAMPLE_RATE
 
 PROMPT_S = 5.0
 TARGETS = {True: 0.25, False: 0.35}

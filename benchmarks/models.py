@@ -9,8 +9,6 @@ from torch import Tensor
 from transformers import DiaConfig, DiaForConditionalGeneration
 
 EOS = 1024
-FRAME_RATE = 44_100 / 512
-"""Steps per second of audio: what real time is."""
 
 TEMPERATURE, TOP_P, TOP_K, CFG_SCALE = 1.2, 0.95, 45, 3.0
 """The original's defaults."""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import httpx
 
+from dia_server.units import MIB
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.memory import resident_of
@@ -181,10 +182,10 @@ async def soak(server: Server, minutes: float, idle_minutes: float, rate: float)
         load = Load(server, session, wav_file(8.0))
         for seconds in (WARM_UP_S, minutes * 60 - WARM_UP_S):
             await load.run(seconds, rate)
-            measured.append(resident_of(server.process.pid) / 2**20)
+            measured.append(resident_of(server.process.pid) / MIB)
             print(f"  {measured[-1]:.1f} MiB, {load.done.total()} requests", flush=True)
     await asyncio.sleep(idle_minutes * 60)
-    measured.append(resident_of(server.process.pid) / 2**20)
+    measured.append(resident_of(server.process.pid) / MIB)
     return load, measured
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.load import resident_mb
 from dia_server.audio.encode import MEDIA_TYPES, AudioFormat, Encoder
-from dia_server.engine.types import SAMPLE_RATE
+from dia_server.units import SAMPLE_RATE
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance
+from dia_server.engine.types import Chunk, Frames, Samples, Utterance
+from dia_server.units import SAMPLE_RATE
 
 Part = Samples | Exception
 Script = Callable[[Utterance], Sequence[Part]]

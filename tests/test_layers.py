@@ -12,12 +12,12 @@ import pytest
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "dia_server"
 ALLOWED = {
-    "web": {"web", "services", "errors", "vocabulary"},
-    "services": {"services", "db", "engine", "audio", "text", "native", "errors"},
-    "db": {"db", "errors"},
-    "engine": {"engine", "native", "errors", "vocabulary"},
-    "audio": {"audio", "errors"},
-    "text": {"text", "errors", "vocabulary"},
+    "web": {"web", "services", "errors", "units", "vocabulary"},
+    "services": {"services", "db", "engine", "audio", "text", "native", "errors", "units"},
+    "db": {"db", "errors", "units"},
+    "engine": {"engine", "native", "errors", "units", "vocabulary"},
+    "audio": {"audio", "errors", "units"},
+    "text": {"text", "errors", "units", "vocabulary"},
 }
 FOREIGN = {
     "web": {"sqlalchemy", "torch", "transformers", "av"},

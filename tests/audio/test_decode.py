@@ -13,7 +13,8 @@ from dia_server.audio import wav
 from dia_server.audio.decode import PEAK, decode
 from dia_server.audio.encode import AudioFormat, encode
 from dia_server.errors import UnusableAudio
-from dia_server.native import MIB, NativeWorker
+from dia_server.native import NativeWorker
+from dia_server.units import MIB
 from tests.audio.measured import MeasuredPromptMaker
 from tests.bombs import mp3_with_cover
 from tests.recordings import RATE, container, sound, wav_file

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from dia_server.engine.espeak import Espeak
-from dia_server.engine.preview import FRAME, LONGEST, VOICES, Preview, clauses, load
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Flow, Samples, Utterance
+from dia_server.engine.preview import LONGEST, VOICES, Preview, clauses, load
+from dia_server.engine.types import Chunk, Flow, Samples, Utterance
 from dia_server.errors import AudioProcessingError, ModelNotLoaded, UnspeakableText
+from dia_server.units import HOP, SAMPLE_RATE
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_each_sentence_is_a_step_and_progress_grows(preview: Preview) -> None:
     assert len(chunks) == 3
     assert progress == sorted(progress)
     assert progress[-1] == 1
-    assert all(chunk.tokens == -(-len(chunk.samples) // FRAME) for chunk in chunks)
+    assert all(chunk.tokens == -(-len(chunk.samples) // HOP) for chunk in chunks)
 
 
 def test_a_text_that_crashes_espeak_is_refused_and_the_others_are_said(preview: Preview) -> None:
@@ -160,7 +161,7 @@ def test_sounds_are_left_out_in_any_form(sound: str) -> None:
 def test_max_tokens_ends_it(preview: Preview) -> None:
     samples, chunks = speak(preview, "[S1] " + "One two three. " * 20, max_tokens=100)
 
-    assert 95 * FRAME < len(samples) <= 100 * FRAME
+    assert 95 * HOP < len(samples) <= 100 * HOP
     assert sum(chunk.tokens for chunk in chunks) == 100
 
 

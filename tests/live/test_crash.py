@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from dia_server.audio.wav import pcm16
-from dia_server.engine.types import SAMPLE_RATE
+from dia_server.units import SAMPLE_RATE
 from tests.live import slow_server
 from tests.live.jobs import submit
 from tests.live.server import Server

@@ -10,8 +10,9 @@ from typing import BinaryIO
 import pytest
 
 from dia_server.errors import ServerError, UnusableAudio
-from dia_server.native import MIB, Closed, NativeFailure, NativePool, NativeWorker
+from dia_server.native import Closed, NativeFailure, NativePool, NativeWorker
 from dia_server.native.worker import MAX_ANSWER
+from dia_server.units import MIB
 from tests.memory import linux_only
 from tests.native.fragile import Fragile, Point
 

@@ -12,8 +12,9 @@ from litestar.testing import TestClient
 
 from dia_server.app import create_app
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import SAMPLE_RATE, Utterance
+from dia_server.engine.types import Utterance
 from dia_server.settings import Settings
+from dia_server.units import SAMPLE_RATE
 from tests.scripted import Part, ScriptedModel, speech
 
 Client = TestClient[Litestar]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dia_server.audio import wav
 from dia_server.errors import AudioProcessingError
+from dia_server.units import SAMPLE_RATE
 
 AudioFormat = Literal["wav", "mp3", "opus", "aac", "flac", "pcm"]
 
@@ -51,7 +52,7 @@ _CODECS: dict[AudioFormat, _Codec] = {
     "mp3": _Codec(
         "mp3",
         "libmp3lame",
-        44_100,
+        SAMPLE_RATE,
         "s16p",
         128_000,
         # no Xing frame, which holds the length; without a bit reservoir no frame waits for a later one
@@ -69,12 +70,12 @@ _CODECS: dict[AudioFormat, _Codec] = {
         streamed_container={"page_duration": "10000"},
         streamed_codec={"frame_duration": "10"},
     ),
-    "aac": _Codec("adts", "aac", 44_100, "fltp", 128_000),
+    "aac": _Codec("adts", "aac", SAMPLE_RATE, "fltp", 128_000),
     # no padding for tags; frames of 23 instead of 104 ms
     "flac": _Codec(
         "flac",
         "flac",
-        44_100,
+        SAMPLE_RATE,
         "s16",
         streamed_container={"metadata_header_padding": "0"},
         streamed_codec={"frame_size": "1024"},

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from dia_server.audio import wav
 from dia_server.audio.decode import MAX_S, MIN_S, PEAK, decode
 from dia_server.audio.encode import encode
+from dia_server.units import SAMPLE_RATE
 
-SAMPLE_RATE = 44_100
-"""Sample rate of the model in Hz."""
 MAX_SIZE = wav.HEADER_LENGTH + 2 * round(MAX_S * SAMPLE_RATE)
 """Maximum bytes of a stored voice prompt."""
 

@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 from dia_server.errors import StorageUnavailable
+from dia_server.units import MIB
 
 RETRY_S = 5
 """Seconds for the header Retry-After."""
-MIN_FREE_BYTES = 1024 * 1024
+MIN_FREE_BYTES = MIB
 """Minimum free bytes on the disk for the database to count as writable."""
 
 

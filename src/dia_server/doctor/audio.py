@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from dia_server.doctor.finding import Finding, ok, wrong
 from dia_server.settings import Settings
+from dia_server.units import SAMPLE_RATE
 
 
 def check_formats(conf: Settings) -> Iterator[Finding]:
@@ -13,11 +14,11 @@ def check_formats(conf: Settings) -> Iterator[Finding]:
     from dia_server.audio.tempo import change_tempo
     from dia_server.errors import AudioProcessingError
 
-    silence = change_tempo(np.zeros(4410, np.float32), 44_100, 1.5)
+    silence = change_tempo(np.zeros(4410, np.float32), SAMPLE_RATE, 1.5)
     broken = []
     for audio_format in MEDIA_TYPES:
         try:
-            encode(silence, 44_100, audio_format)
+            encode(silence, SAMPLE_RATE, audio_format)
         except (AudioProcessingError, OSError, ValueError) as error:
             broken.append(f"{audio_format} ({error})")
     if broken:

@@ -10,14 +10,14 @@ from pathlib import Path
 from dia_server.doctor.finding import Finding, note, ok, wrong
 from dia_server.engine.devices import Device, accelerators, has_driver
 from dia_server.settings import Settings
+from dia_server.units import GIB
 
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 PCI_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD"}
 PCI_DISPLAY = "0x03"
 
-SMALL_GPU = 6 * 2**30
+SMALL_GPU = 6 * GIB
 """Bytes below which there is hardly room for requests beside the weights (3.1 GiB) and the codec."""
-GIB = 2**30
 
 
 def check_python(conf: Settings) -> Iterator[Finding]:

@@ -20,13 +20,12 @@ import numpy as np
 
 from dia_server.engine.espeak import Espeak, Profile
 from dia_server.engine.turns import Turns
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Model, Samples, Utterance
+from dia_server.engine.types import Chunk, Model, Samples, Utterance
 from dia_server.errors import AudioProcessingError, ModelNotLoaded, ServerError, UnspeakableText
-from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
+from dia_server.native import NativeFailure, NativePool, NativeWorker
+from dia_server.units import HOP, MIB, SAMPLE_RATE
 from dia_server.vocabulary import SOUND
 
-FRAME = 512
-"""Samples of one codec frame of Dia: tokens are counted as the model would."""
 PAUSE = np.zeros(SAMPLE_RATE * 3 // 10, np.float32)
 """Between two sentences or turns, and in place of a clause without anything to pronounce."""
 LONGEST = 200
@@ -134,8 +133,8 @@ class Preview:
         samples = resample(np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768), rate)
         if script.clauses or not samples.any():
             samples = np.concatenate([samples, PAUSE])
-        samples = samples[: script.tokens_left * FRAME]
-        tokens = -(-len(samples) // FRAME)
+        samples = samples[: script.tokens_left * HOP]
+        tokens = -(-len(samples) // HOP)
         script.tokens_left -= tokens
         script.said += len(clause)
         done = not script.clauses or not script.tokens_left

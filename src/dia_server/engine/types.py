@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 EngineName = Literal["dia", "preview"]
 
-SAMPLE_RATE = 44_100
-"""Of all audio that goes into the engine or comes out of it."""
 
 Samples = NDArray[np.float32]
 """Mono audio in [-1, 1] at SAMPLE_RATE."""

@@ -12,7 +12,6 @@ a child that was taken over can only send wrong values. An open file travels as 
 """
 
 from dia_server.native.pool import NativePool as NativePool
-from dia_server.native.worker import MIB as MIB
 from dia_server.native.worker import Closed as Closed
 from dia_server.native.worker import NativeFailure as NativeFailure
 from dia_server.native.worker import NativeUnavailable as NativeUnavailable

@@ -16,6 +16,7 @@ import msgspec
 from dia_server import errors
 from dia_server.errors import Overloaded, ServerError
 from dia_server.native.child import LAST, OUT_OF_MEMORY, is_file, send_file, serve, signature
+from dia_server.units import MIB
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-MIB = 1024 * 1024
 HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 METHOD = "forkserver" if HAS_FORKSERVER and sys.version_info[:3] > (3, 11, 0) else "spawn"
 """How children start: a fork of this process would copy the locks of its other threads, and Python 3.11.0's

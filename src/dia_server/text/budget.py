@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from dia_server.errors import Invalid
 from dia_server.text.speakers import TAG
+from dia_server.units import FRAME_RATE
 
 MAX_BYTES = 1024
 """Maximum bytes of text for Dia's encoder, including the voice prompt's transcript."""
@@ -15,7 +16,6 @@ MAX_COLUMNS = 3072
 """Maximum codec frames for Dia's decoder, including the voice prompt's."""
 DELAY = 16
 """Columns between a frame's first and last code: Dia delays each codebook by a different amount."""
-FRAMES_PER_S = 44_100 / 512
 
 LONGEST_S = 20.0
 """Maximum seconds of speech in a segment. Dia speaks faster and faster in longer ones."""
@@ -59,12 +59,12 @@ def remaining_budget(transcript_bytes: int, frames: int) -> Budget:
     columns_left = MAX_COLUMNS - frames
     left = Budget(
         MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # and the space after it
-        min(LONGEST_S, CONFIDENCE * (columns_left - DELAY) / FRAMES_PER_S),
+        min(LONGEST_S, CONFIDENCE * (columns_left - DELAY) / FRAME_RATE),
         columns_left,
     )
     if left.max_s < FEWEST_S or left.max_bytes < FEWEST_BYTES:
         raise Invalid(
-            f"The voice's prompt leaves no room for speech: it lasts {frames / FRAMES_PER_S:.1f} s and its "
+            f"The voice's prompt leaves no room for speech: it lasts {frames / FRAME_RATE:.1f} s and its "
             f"transcript takes {transcript_bytes} of {MAX_BYTES} bytes; 5 to 10 s are best",
             param="voice_id",
         )
@@ -83,7 +83,7 @@ def speaking_time(text: str) -> float:
 
 def columns(seconds: float) -> int:
     """Return the decoder columns of `seconds` of speech, including DELAY."""
-    return math.ceil(seconds * FRAMES_PER_S) + DELAY
+    return math.ceil(seconds * FRAME_RATE) + DELAY
 
 
 @lru_cache(4096)

@@ -9,10 +9,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dia_server.errors import PayloadTooLarge, ServerError
+from dia_server.units import MIB
 from dia_server.web.requests import json_body
 from dia_server.web.schemas import GenerateRequest
 
-MAX_MESSAGE = 1024 * 1024
+MAX_MESSAGE = MIB
 """Maximum bytes of a message, the same as of a JSON body."""
 
 DESCRIPTION = """

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import DacModel
 
-from dia_server.engine.dia.codec import CONTEXT, HOP, Codec, Window, load_codec, plan_chunk
+from dia_server.engine.dia.codec import CONTEXT, Codec, Window, load_codec, plan_chunk
 from dia_server.engine.types import Samples
 from dia_server.errors import ModelNotLoaded
+from dia_server.units import HOP
 from tests.engine.dia.tiny import save_dac, save_dia, tiny_dac
 
 

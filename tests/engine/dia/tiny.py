@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from transformers import DacConfig, DacModel, DiaConfig, DiaForConditionalGeneration
 
+from dia_server.units import SAMPLE_RATE
+
 EOS = 1024
-SAMPLE_RATE = 44_100
 EOS_SCALE = 6.0
 """Makes EOS the likeliest token now and then, instead of once in a thousand steps."""
 WEIGHT_SCALE = 3.0

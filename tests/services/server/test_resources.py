@@ -3,7 +3,8 @@ import pytest
 
 from dia_server.engine.devices import Device, Load
 from dia_server.services.server import resources
-from dia_server.services.server.resources import GIB, ResourceMonitor
+from dia_server.services.server.resources import ResourceMonitor
+from dia_server.units import GIB
 
 
 def test_gpus_without_nvml_are_measured_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ import pytest
 
 from dia_server.audio.encode import MEDIA_TYPES, AudioFormat, encode
 from dia_server.audio.tempo import change_tempo
-from dia_server.engine.types import SAMPLE_RATE
 from dia_server.services.speech.encoding import EncoderThreads
+from dia_server.units import SAMPLE_RATE
 from tests.audio.signals import tone
 
 

@@ -23,7 +23,7 @@ from dia_server.engine.dia.model import STEPS_PER_POLL, DiaModel
 from dia_server.engine.dia.text import text_bytes
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import Chunk, Frames, Samples, Utterance, VoicePrompt
 from dia_server.services.config import ConfigService
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import SpeechRequest
@@ -33,6 +33,7 @@ from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService
 from dia_server.services.voices.voice_prompts import PAUSE, VoicePrompts
 from dia_server.settings import Settings
+from dia_server.units import SAMPLE_RATE
 from tests.engine.dia.drive import weights_of
 from tests.engine.dia.tiny import tiny_dac, tiny_dia
 from tests.recordings import wav_file

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import SAMPLE_RATE, EngineName, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import EngineName, Samples, Utterance, VoicePrompt
 from dia_server.errors import GpuOutOfMemory, Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narration import MAX_CHUNK, NOTHING, Narrated, Narration
@@ -17,6 +17,7 @@ from dia_server.services.speech.narrator import ExceedsLimit, Narrator
 from dia_server.services.speech.segment import Segment
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.plan import Plan, PlannedUtterance
+from dia_server.units import SAMPLE_RATE
 from tests.scripted import Part, Script, ScriptedModel, frames_of, speech
 from tests.waiting import until
 

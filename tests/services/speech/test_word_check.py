@@ -4,9 +4,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from dia_server.audio.decode import decode
-from dia_server.engine.types import SAMPLE_RATE
 from dia_server.services.speech.word_check import WordCheck
 from dia_server.services.voices.whisper import Whisper
+from dia_server.units import SAMPLE_RATE
 from tests.audio.signals import tone
 
 

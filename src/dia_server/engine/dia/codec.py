@@ -24,10 +24,8 @@ from transformers.utils import logging as library_log
 from dia_server.engine.dia.snake import Snake
 from dia_server.engine.types import Samples
 from dia_server.errors import ModelNotLoaded
+from dia_server.units import HOP, SAMPLE_RATE
 
-SAMPLE_RATE = 44_100
-HOP = 512
-"""Samples per frame."""
 CODEBOOKS = 9
 CONTEXT = 10
 """Frames that a window needs on either side."""

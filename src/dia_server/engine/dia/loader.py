@@ -18,6 +18,7 @@ from dia_server.engine.dia.state import slot_bytes
 from dia_server.engine.dia.weights import FBGEMM, compute_dtype
 from dia_server.engine.types import LoadModel
 from dia_server.errors import ModelNotLoaded
+from dia_server.units import MIB
 
 log = logging.getLogger(__name__)
 
@@ -167,4 +168,4 @@ def _log_memory(
 
 
 def _mib(size: int) -> int:
-    return size >> 20
+    return size // MIB

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import torch
 
 from dia_server.errors import GpuOutOfMemory
+from dia_server.units import GIB
 
-LEAST_MARGIN, MOST_MARGIN = 2 << 30, 3 << 30
+LEAST_MARGIN, MOST_MARGIN = 2 * GIB, 3 * GIB
 """Left free on a GPU for intermediate results, by its size: 0.9 GiB where 16 windows are decoded, 1.6 where a
 recording of 30 s is encoded meanwhile, and the prefill's. With few slots less is ever decoded at once."""
 RETRY_S = 5

@@ -25,8 +25,9 @@ from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import new_state
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner, capturable_steps
 from dia_server.engine.dia.weights import Weights
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Utterance, VoicePrompt
+from dia_server.engine.types import Chunk, Utterance, VoicePrompt
 from dia_server.errors import ServerError
+from dia_server.units import MIB, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ NO_KERNELS = (
     "Triton cannot build or run its kernels, so Dia uses plain PyTorch operations, which are slower: "
     "install a C compiler (gcc) and Python's headers (python3-dev), and restart"
 )
-PROMPT_BYTES = 512 << 20
+PROMPT_BYTES = 512 * MIB
 """Kept of voice prompts: about 16 of ten seconds."""
 
 

@@ -15,10 +15,11 @@ from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import JobStore, file_name
 from dia_server.services.speech.request import Speech
 from dia_server.services.speech.usage import Usage
+from dia_server.units import MIB
 
 log = structlog.get_logger()
 
-MAX_WAITING = 64 * 1024 * 1024
+MAX_WAITING = 64 * MIB
 """Maximum bytes of audio in memory waiting for the disk; above it, requests are counted but not saved."""
 RETRY_S = 1.0
 """Seconds between attempts to update the totals."""

@@ -27,10 +27,10 @@ from prometheus_client.registry import Collector
 
 from dia_server.engine.generation import Generation
 from dia_server.engine.pool import AnyEngine
-from dia_server.engine.types import SAMPLE_RATE
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStatus, JobStore
-from dia_server.services.server.resources import GIB, ResourceMonitor, Resources
+from dia_server.services.server.resources import ResourceMonitor, Resources
+from dia_server.units import GIB, SAMPLE_RATE
 
 log = structlog.get_logger()
 

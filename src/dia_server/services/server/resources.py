@@ -13,8 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import pynvml  # type: ignore[import-untyped]
 
 from dia_server.engine.devices import Device, measure_load
-
-GIB = 2**30
+from dia_server.units import GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

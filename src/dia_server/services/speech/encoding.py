@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dia_server.audio.encode import AudioFormat, Encoder
 from dia_server.audio.tempo import Tempo
-from dia_server.engine.types import SAMPLE_RATE, Samples
+from dia_server.engine.types import Samples
+from dia_server.units import SAMPLE_RATE
 
 
 class EncoderThreads:

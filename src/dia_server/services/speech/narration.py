@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dia_server.audio.join import Join
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Flow, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import Chunk, Flow, Samples, Utterance, VoicePrompt
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narrator import EMPTY, Narrator
 from dia_server.services.speech.segment import Segment
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.budget import encoded_length
 from dia_server.text.plan import ANCHOR, Plan, PlannedUtterance
+from dia_server.units import SAMPLE_RATE
 
 UNLIMITED_S = float("inf")
 NOTHING = np.zeros(SAMPLE_RATE // 4, np.float32)

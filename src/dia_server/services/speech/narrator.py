@@ -10,12 +10,13 @@ import structlog
 from dia_server.audio.guard import judge
 from dia_server.engine.generation import Generation
 from dia_server.engine.pool import AnyEngine
-from dia_server.engine.types import SAMPLE_RATE, Chunk, Frames, Samples, Utterance
+from dia_server.engine.types import Chunk, Frames, Samples, Utterance
 from dia_server.errors import Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.segment import Segment
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.plan import PlannedUtterance
+from dia_server.units import SAMPLE_RATE
 
 log = structlog.get_logger()
 

@@ -21,6 +21,7 @@ from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapsho
 from dia_server.services.voices.voice_prompts import VoicePrompts
 from dia_server.text.plan import Plan, plan
 from dia_server.text.speakers import Speaker, tag
+from dia_server.units import HOP
 
 log = structlog.get_logger()
 
@@ -28,8 +29,6 @@ LONG = 1000
 """Characters above which a text is planned on a thread: 4,096 may take 50 ms."""
 MAX_PAUSES_S = 120.0
 """Maximum seconds of silence that a text may ask for, in all."""
-FRAME = 512
-"""Samples of one of the codec's frames, in which the room for an audio prompt is counted."""
 
 SPEAKERS: dict[str, Speaker] = {"user": "S1", "assistant": "S2", "system": "S2"}
 """Speaker of untagged text in a chat, by role."""
@@ -143,7 +142,7 @@ class SpeechService:
         """Cut `text` into segments beside `prompt`; raises Invalid."""
         cut = partial(plan, text)
         if prompt is not None:
-            frames = -(-len(prompt.samples) // FRAME)
+            frames = -(-len(prompt.samples) // HOP)
             cut = partial(plan, text, transcript=prompt.transcript, prompt_frames=frames)
         planned = await asyncio.to_thread(cut) if len(text) > LONG else cut()
         if planned.pauses_s > MAX_PAUSES_S:

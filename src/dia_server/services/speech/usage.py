@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dia_server.engine.types import SAMPLE_RATE
+from dia_server.units import SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

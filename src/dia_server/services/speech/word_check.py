@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from dia_server.audio.encode import encode
-from dia_server.engine.types import SAMPLE_RATE, Samples
+from dia_server.engine.types import Samples
 from dia_server.errors import UnusableAudio, WhisperNotAvailable
 from dia_server.text.word_errors import word_error_rate
+from dia_server.units import SAMPLE_RATE
 
 log = structlog.get_logger()
 

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal, Self
 
-from dia_server.audio.prompt import SAMPLE_RATE
 from dia_server.db.models import AudioPrompt
+from dia_server.units import SAMPLE_RATE
 
 Source = Literal["reference", "txt", "manual", "whisper_auto"]
 

@@ -4,7 +4,8 @@ from typing import BinaryIO
 
 from dia_server.audio.prompt import PromptMaker
 from dia_server.errors import UnusableAudio
-from dia_server.native import MIB, NativeFailure, NativePool, NativeWorker
+from dia_server.native import NativeFailure, NativePool, NativeWorker
+from dia_server.units import MIB
 
 WORKERS = 2
 """Maximum recordings decoded at the same time."""

@@ -21,11 +21,12 @@ from dia_server.errors import Invalid, PromptNotUsable, UnusableAudio
 from dia_server.services.durable_files import TEMPORARY_FILES
 from dia_server.services.voices import ids
 from dia_server.text.speakers import clean_transcript
+from dia_server.units import MIB
 
 log = structlog.get_logger()
 
 AUDIO = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm", ".aiff", ".aif"}
-MAX_AUDIO = 200 * 1024 * 1024
+MAX_AUDIO = 200 * MIB
 """Maximum bytes of an audio file in the folder."""
 MAX_TEXT = 16 * 1024
 """Maximum bytes of a transcript file."""

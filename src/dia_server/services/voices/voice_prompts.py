@@ -8,14 +8,15 @@ from dataclasses import asdict
 import numpy as np
 
 from dia_server.audio import prompt as audio
-from dia_server.engine.types import SAMPLE_RATE, Samples, VoicePrompt
+from dia_server.engine.types import Samples, VoicePrompt
 from dia_server.errors import PromptNotUsable
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 from dia_server.text.speakers import TAG, Speaker, tag
+from dia_server.units import MIB, SAMPLE_RATE
 
-CACHE_SIZE = 128 * 1024 * 1024
+CACHE_SIZE = 128 * MIB
 """Maximum bytes of samples cached in memory: 12 minutes of audio."""
 PAUSE = np.zeros(SAMPLE_RATE // 4, np.float32)
 """Silence between two combined recordings: 0.25 s of samples."""

@@ -14,6 +14,7 @@ from dia_server.services.jobs import JobService
 from dia_server.services.speech import request as speech_request
 from dia_server.services.speech.request import Speech, Streamed
 from dia_server.services.speech.service import SpeechService
+from dia_server.units import MIB
 from dia_server.web import sse
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.requests.disconnect import cancel_on_disconnect
@@ -31,7 +32,7 @@ AsyncMode = Annotated[
     bool, QueryParameter(description="Answer at once with a job, whose result is fetched when it is made")
 ]
 
-SLICE = 1024 * 1024
+SLICE = MIB
 """Maximum bytes of a complete response that are sent at once."""
 ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
 

@@ -10,14 +10,15 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
 
 from dia_server.errors import Overloaded
+from dia_server.units import MIB
 
 WINDOW_S = 20.0
 """Seconds of waiting for the client after which the body's rate is checked."""
 MIN_BYTES = 20_000
 """Minimum bytes per window, which is 1 kB/s."""
-MAX_HELD = 256 * 1024 * 1024
+MAX_HELD = 256 * MIB
 """Maximum bytes of unfinished bodies in memory; uploads are spooled to disk and do not count."""
-MAX_HELD_PER_ADDRESS = 32 * 1024 * 1024
+MAX_HELD_PER_ADDRESS = 32 * MIB
 """Maximum bytes of unfinished bodies in memory per client address."""
 RETRY_S = 10
 """Retry-After in seconds when the memory for bodies is used up."""

@@ -9,9 +9,10 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Empty
 
 from dia_server.errors import BadRequest, PayloadTooLarge
+from dia_server.units import MIB
 from dia_server.web.requests.json_body import decode
 
-MAX_BODY = 1024 * 1024
+MAX_BODY = MIB
 """Maximum bytes of a JSON body; the longest text that can be configured takes 938 KiB, fully escaped."""
 
 

@@ -17,11 +17,13 @@ from contextlib import asynccontextmanager
 
 from litestar.types import Scope
 
+from dia_server.units import MIB
+
 if sys.platform == "linux":
     import fcntl
     import termios
 
-MAX_RECEIVED = 2 * 1024 * 1024
+MAX_RECEIVED = 2 * MIB
 """Maximum bytes received for one message, including frame headers."""
 INTERVAL_S = 0.25
 """Seconds between checks of a connection; 64 MiB take about as long on the same machine."""

@@ -14,13 +14,14 @@ from litestar.exceptions import ClientException
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from dia_server.errors import Invalid, StorageUnavailable
+from dia_server.units import MIB
 from dia_server.web.requests import nul
 from dia_server.web.requests.json_request import UnsupportedMediaType
 
 MAX_TEXT = 16 * 1024
 """Maximum bytes of a text field: 4,096 characters of any script."""
 MAX_PARTS = 20
-WRITE_SIZE = 1024 * 1024
+WRITE_SIZE = MIB
 """Bytes buffered before a write, because each write runs on another thread."""
 
 

@@ -1,0 +1,16 @@
+"""Units that several layers share: audio rates of Dia and its codec, and byte sizes."""
+
+SAMPLE_RATE = 44_100
+"""Samples per second of all audio that enters or leaves an engine, in Hz."""
+
+HOP = 512
+"""Samples per codec frame (the codec's hop length)."""
+
+FRAME_RATE = SAMPLE_RATE / HOP
+"""Codec frames per second of audio, about 86.1; one decoder step generates one frame."""
+
+MIB = 2**20
+"""Bytes per mebibyte."""
+
+GIB = 2**30
+"""Bytes per gibibyte."""
