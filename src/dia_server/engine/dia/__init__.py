@@ -1,4 +1,4 @@
-"""The Dia model. Only `load_dia` is called from elsewhere; what it imports takes seconds to import."""
+"""The Dia model. Other packages call `load_dia` only, which imports torch (seconds) when it is called."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ def load_dia(
     max_batch: int,
     compile: bool,
 ) -> Model:
-    """Load the model; see `loader.dia_loader`. A partial of this can be sent to another process."""
+    """Load the model, as `loader.dia_loader` describes. A `partial` of this function can be pickled."""
     from dia_server.engine.dia.loader import dia_loader
 
     load = dia_loader(model, codec, device=device, dtype=dtype, max_batch=max_batch, compile=compile)

@@ -1,7 +1,7 @@
-"""An utterance's way into a slot, in parts that keep running streams waiting for moments only.
+"""Admits utterances into batch slots in bounded steps, so that running streams are delayed by milliseconds.
 
-Its text is encoded at once, which takes milliseconds. Its voice prompt, unless known, is encoded beside the
-steps, and then prefilled piece by piece, one between two polls.
+The text is encoded at admission, within milliseconds. The voice prompt, unless cached, is encoded to codes on
+a background stream while the batch runs, then prefilled in chunks of columns, one chunk per poll.
 """
 
 import logging
@@ -28,22 +28,23 @@ from dia_server.errors import GpuOutOfMemory, Invalid
 log = logging.getLogger(__name__)
 
 PREFILL_CHUNK, MIN_PREFILL_CHUNK = 256, 16
-"""Columns of a prompt that are prefilled between two polls; fewer once memory has run out."""
+"""Columns of a prompt prefilled per poll, at the start and at least: an out-of-memory error halves it."""
 NO_ROOM = "Too little memory is left to begin this request"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingPrompt:
-    """An utterance whose text is in its slot, and whose voice prompt is being encoded."""
+    """An utterance whose text is in its slot while its voice prompt is being encoded."""
 
     utterance: Utterance
     text_length: int
     """Bytes of the text."""
     codes: Future[Tensor]
+    """The prompt's codes [T, channels] on the CPU."""
 
 
 class Admission:
-    """`admit` an utterance, then `advance` until its run is running."""
+    """Begins utterances: `admit` one, then call `advance` once per poll until its `Run` is running."""
 
     def __init__(self, weights: Weights, state: State, prompt_cache: PromptCache) -> None:
         self._weights, self._state, self._prompt_cache = weights, state, prompt_cache
@@ -51,7 +52,10 @@ class Admission:
         self._prefill_chunk = PREFILL_CHUNK
 
     def admit(self, slot: int, utterance: Utterance) -> Run | None:
-        """None while the prompt is being encoded; raises TextTooLong, Invalid or GpuOutOfMemory."""
+        """Encode the text into `slot`; return the run, or None while the voice prompt is being encoded.
+
+        Raises TextTooLong, Invalid or GpuOutOfMemory.
+        """
         text = text_bytes(utterance, self._weights.config.encoder.positions)
         if not 1 <= utterance.top_k <= TOP_K_LIMIT:
             raise Invalid(f"top_k must be between 1 and {TOP_K_LIMIT}", param="top_k")
@@ -69,9 +73,10 @@ class Admission:
         self._pending.pop(slot, None)
 
     def advance(self, runs: dict[int, Run]) -> Mapping[int, Exception]:
-        """Add to `runs` what can begin now, and prefill a piece of one; returns what each failure ends.
+        """Add utterances whose prompt is encoded to `runs`, and prefill one chunk of one run.
 
-        Waits for a prompt to be encoded where nothing runs meanwhile.
+        Returns an exception for each slot whose utterance failed. Blocks until a prompt is encoded only if
+        `runs` is empty.
         """
         failures: dict[int, Exception] = {}
         if self._pending and not runs:
@@ -85,7 +90,7 @@ class Admission:
                     runs[slot] = self._begin(
                         slot, pending.utterance, pending.text_length, pending.codes.result()
                     )
-            except Exception as error:  # noqa: BLE001 - it is this request's; the batch goes on
+            except Exception as error:  # noqa: BLE001 - fails this request only, the batch goes on
                 failures[slot] = error
         waiting = ((slot, run) for slot, run in runs.items() if run.prefilled < run.prompt)
         if found := next(waiting, None):
@@ -102,7 +107,11 @@ class Admission:
         return failures
 
     def _begin(self, slot: int, utterance: Utterance, text_length: int, frames: Tensor) -> Run:
-        """Set a slot up whose text is in its arena, behind its recording's `frames`; raises Invalid."""
+        """Set up the grid and sampling parameters of `slot`, whose text is encoded already.
+
+        `frames` [T, channels] are the codes of the prompt's recording. Raises Invalid if the prompt is too
+        long.
+        """
         if utterance.prompt is not None and utterance.prompt.made is not None:
             frames = torch.cat([frames, torch.from_numpy(utterance.prompt.made).long()])
         config, prompt = self._weights.config, len(frames)
@@ -129,7 +138,7 @@ class Admission:
         return run
 
     def _limit(self, utterance: Utterance, prompt: int) -> int:
-        """Decoder steps at most; enough for one frame must be left."""
+        """Return the maximum decoder steps after `prompt` frames; raises Invalid if no frame fits."""
         config = self._weights.config
         room = config.decoder.positions - prompt
         if room < config.tail + 2:

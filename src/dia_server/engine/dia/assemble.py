@@ -1,4 +1,4 @@
-"""From a checkpoint's tensors to `Weights`: check each one's shape, fuse, cast, move, pack."""
+"""Builds `Weights` from a checkpoint: checks shapes, fuses, casts, moves to the device and packs."""
 
 from collections.abc import Callable
 
@@ -20,11 +20,11 @@ from dia_server.engine.dia.weights import (
 from dia_server.errors import ModelNotLoaded
 
 Source = Callable[[str], Tensor]
-"""A checkpoint's tensor by its name; from files, or a transformers model's `state_dict().__getitem__`."""
+"""Return a checkpoint's tensor by name: from files, or a transformers model's `state_dict().__getitem__`."""
 
 
 class Assembly:
-    """Takes tensors from `source` one at a time, so that never more than one of them exists twice."""
+    """Reads tensors from `source` one at a time, so that at most one of them is in memory twice."""
 
     def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
         self.source, self.device, self.dtype = source, device, compute_dtype(dtype, device)
@@ -32,7 +32,10 @@ class Assembly:
         self.bytes = 0
 
     def tensor(self, shape: tuple[int, ...], *names: str) -> Tensor:
-        """The tensors `names`, each of `shape`, one below the other in a new one."""
+        """Return the tensors `names`, each of `shape`, concatenated along dimension 0 on the device.
+
+        Raises ModelNotLoaded if a tensor has another shape.
+        """
         whole = torch.empty(len(names) * shape[0], *shape[1:], dtype=self.dtype, device=self.device)
         for name, part in zip(names, whole.tensor_split(len(names)), strict=True):
             found = self.source(name)
@@ -101,7 +104,7 @@ def assemble(
     dtype: torch.dtype,
     report: Callable[[float], None] = lambda share: None,
 ) -> Weights:
-    """Build the weights in `dtype`, telling `report` the share that is done.
+    """Build the weights in `dtype` on `device`; `report` is called with the share done, 0 to 1.
 
     Raises ModelNotLoaded with the cause.
     """
@@ -115,7 +118,7 @@ def assemble(
     uncond = F.linear(uncond_states(encoder), text_kv).view(decoder.layers, 2, -1, config.cross_head_dim)[
         :, 1
     ]
-    # grouped queries share a value head, which then stands in the place of each of them
+    # grouped-query attention: repeat each value head for every query head that shares it
     uncond = uncond.repeat_interleave(config.cross_heads // config.cross_kv_heads, 1).flatten(1)
     layers = []
     for i, prefix in enumerate(prefixes):

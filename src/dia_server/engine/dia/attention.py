@@ -1,11 +1,11 @@
-"""Attention of one query per row over a K/V arena: the self- and cross-attention of a decoder step.
+"""Attention with one query per row over a KV cache: the self- and cross-attention of a decoder step.
 
-The arena of a layer is [rows, 2 * kv_heads, columns, head_dim], contiguous: keys in the first half of the
-heads, values in the second, so `arena.chunk(2, dim=1)` gives the `keys` and `values` below without a copy,
-and what a program of the kernel reads (one head's columns) is one unbroken stretch of memory.
+A layer's cache is a contiguous arena [rows, 2 * kv_heads, columns, head_dim] with the keys in the first half
+of the heads and the values in the second: `arena.chunk(2, dim=1)` returns `keys` and `values` without a copy,
+and each kernel program reads one head's columns as one contiguous block.
 
-Lengths stay on the device. The kernel splits each row's own length over a fixed number of programs, so
-one captured graph serves every mixture of lengths, balanced, and reads nothing past the end.
+Lengths stay on the device. The kernel splits each row's length over a fixed number of programs, so one
+captured CUDA graph serves any mix of lengths, balances the work and never reads past a row's end.
 """
 
 import torch
@@ -13,23 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PROGRAMS = 512
-"""Enough to keep the largest GPU's 132 to 192 processors busy, each with a few programs to switch between."""
+"""Target number of kernel programs: a few for each of a large GPU's 132 to 192 multiprocessors."""
 MAX_SPLITS = 32
+"""Maximum programs per row and K/V head."""
 ROWS_AT_ONCE = 16
-"""Rows whose keys and values are copied at a time without the kernel: 100 MB in bf16 at Dia's size."""
+"""Rows per batch of the plain path, which copies their keys and values: 100 MB in bf16 at Dia's size."""
 BLOCK = 64
-"""Columns a program reads at a time, in fp32 half as many; a split is a multiple of either."""
+"""Columns per block of the kernel (half as many in fp32); a split is a multiple of it."""
 
 
 @torch.library.custom_op("dia_server::decode_attention", mutates_args=())
 def decode_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-    """softmax(q k) v with scale 1.0: q [R, heads, D] to [R, heads, D].
+    """Return softmax(q k) v with scale 1.0, [R, heads, D], for q [R, heads, D].
 
-    `keys` and `values` [N, kv_heads, T, D] are views of the arena; query row r reads the first `lengths[r]`
-    >= 1 columns of arena row `rows[r]`; heads is a multiple of kv_heads.
+    `keys` and `values` [N, kv_heads, T, D] are views of the arena. Query row r attends to the first
+    `lengths[r]` >= 1 columns of arena row `rows[r]`. `heads` is a multiple of `kv_heads`.
 
-    To a compiled step this is one opaque operation: how the work is split depends on the batch, and is
-    decided when a graph is captured, not when the step is compiled.
+    A compiled step treats this as one opaque operation: the split depends on the batch size and is chosen
+    when a graph is captured, not when the step is compiled.
     """
     if q.is_cuda:
         return fused_attention(q, keys, values, lengths, rows)
@@ -42,7 +43,7 @@ def _(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) ->
 
 
 def plain_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-    """Without the kernel. The queries of one K/V head go in as a sequence: no copy of K and V per query."""
+    """As `decode_attention`, by SDPA: queries of a K/V head form a sequence, so K and V are not repeated."""
     mask = torch.arange(keys.shape[2], device=q.device) < lengths[:, None]
     grouped = q.reshape(len(q), keys.shape[1], -1, q.shape[2])
     out = [
@@ -56,7 +57,10 @@ def plain_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
 
 
 def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-    """Split-KV attention (flash-decoding): softmaxes over pieces of a row, then one pass that joins them."""
+    """As `decode_attention`, by Triton kernels: split-KV attention as in flash-decoding.
+
+    Each split computes a softmax over its part of a row; a second kernel combines them.
+    """
     from dia_server.engine.dia.kernels import join_kernel, split_kernel
 
     count, heads, dim = q.shape
@@ -65,7 +69,7 @@ def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
     assert keys.stride()[2:] == (dim, 1)
     q = q.contiguous()
     splits = split_count(count * kv_heads, columns)
-    # in fp32 two blocks of half the columns fit into the shared memory of any GPU, three whole ones into few
+    # fp32: two stages of half blocks fit any GPU's shared memory, three of whole blocks fit few
     fits = {"BLOCK": BLOCK // 2, "num_stages": 2} if q.dtype == torch.float32 else {"BLOCK": BLOCK}
     out = torch.empty_like(q)
     partial = out if splits == 1 else q.new_empty(count, heads, splits, dim, dtype=torch.float32)
@@ -92,6 +96,6 @@ def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
 
 
 def split_count(tasks: int, columns: int) -> int:
-    """Programs for each of `tasks` (row, K/V head) pairs: a power of two, no more than there are blocks."""
+    """Return the splits for each of `tasks` (row, K/V head) pairs: a power of two, at most one per block."""
     wanted = min(PROGRAMS // tasks, -(-columns // BLOCK), MAX_SPLITS)
     return 1 << max(0, wanted.bit_length() - 1)

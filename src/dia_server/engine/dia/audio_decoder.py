@@ -1,4 +1,4 @@
-"""Codes to audio: inline on a CPU, beside the decoder's steps on CUDA."""
+"""Decodes codes to audio: synchronously on CPUs, concurrently with decoder steps on CUDA."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,12 +15,12 @@ from dia_server.engine.types import Chunk, Samples
 
 class CodecDecoder(Protocol):
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
-        """Codes to the audio of each window's middle."""
+        """Return the samples of each window's middle."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodeTask:
-    """One window's work, and what to say of its utterance when it is done."""
+    """A window to decode, with the fields of its utterance's next `Chunk`."""
 
     slot: int
     run: Run
@@ -31,7 +31,7 @@ class DecodeTask:
 
 
 class AudioDecoder:
-    """One batch of windows at a time."""
+    """Decodes one batch of windows at a time."""
 
     def __init__(self, codec: CodecDecoder, device: torch.device) -> None:
         self._codec = codec
@@ -44,7 +44,10 @@ class AudioDecoder:
         return self._audio is not None
 
     def start(self, tasks: list[DecodeTask]) -> list[tuple[DecodeTask, Chunk]]:
-        """Decode `tasks`, only while nothing else is being decoded; returns what is done already."""
+        """Decode `tasks`; returns their chunks on CPUs, and an empty list on CUDA (see `finished`).
+
+        Must not be called while `busy`.
+        """
         assert self._audio is None
         windows = [task.window for task in tasks]
         if self._background is None:
@@ -54,14 +57,14 @@ class AudioDecoder:
         return []
 
     def finished(self, *, wait: bool) -> list[tuple[DecodeTask, Chunk]]:
-        """What has been decoded; an empty list where that is still going on and is not waited for."""
+        """Return the chunks of the started tasks; without `wait`, [] while they are being decoded."""
         if self._audio is None or not (wait or self._audio.done()):
             return []
         audio, self._audio = self._audio, None
         return _chunks(self._tasks, audio.result())
 
     def abandon(self) -> None:
-        """Wait for what is being decoded and forget it."""
+        """Wait for the batch being decoded and discard its audio or error."""
         if self._audio is not None:
             self._audio.exception()
             self._audio = None

@@ -1,7 +1,7 @@
-"""Work beside the steps: a thread, and on CUDA a stream of its own.
+"""Runs codec work concurrently with decoder steps: on its own thread and, on CUDA, its own stream.
 
-The engine's thread goes on queueing steps while another waits here for the codec. The steps' stream has a
-higher priority (`steps_stream`), so that the codec's kernels fill what those leave of the GPU.
+The engine's thread keeps queueing steps while the background thread waits for the codec. The steps' stream
+(`steps_stream`) has the higher priority, so the codec's kernels only use what the steps leave of the GPU.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from typing import ParamSpec, TypeVar
 import torch
 
 HIGH_PRIORITY = -1
-"""CUDA's default, 0, is the lowest there is."""
+"""CUDA stream priority of decoder steps; the default, 0, is the lowest."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def use_device(device: torch.device) -> None:
-    """Make a CUDA `device` this thread's, with a stream whose work goes before that of the codec."""
+    """Select a CUDA `device` for this thread, with a stream of higher priority than the codec's."""
     torch.cuda.set_device(device)
     torch.cuda.set_stream(steps_stream(device))
-    # cuDNN's attention makes a plan for each new length of a text, which takes longer than a step
+    # cuDNN attention builds a plan for each new text length, which takes longer than a decoder step
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -31,18 +31,20 @@ def steps_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 class BackgroundStream:
-    """One call at a time, in the order they were submitted."""
+    """Runs one call at a time, in the order of submission."""
 
     def __init__(self, device: torch.device, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, name)
         self._stream: torch.cuda.Stream | None = None
         self._inline = device.type == "mps"
-        """Metal takes commands from one thread only."""
+        """Whether `submit` runs the call itself: Metal takes commands from one thread only."""
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._stream.wait_stream(torch.cuda.current_stream(device))  # the codec's tables are made there
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # it computes the codec's tables
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `work` in the background; on Metal run it now and return its finished future."""
+
         def run() -> T:
             with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
                 return work(*args, **kwargs)
@@ -52,10 +54,10 @@ class BackgroundStream:
         done: Future[T] = Future()
         try:
             done.set_result(run())
-        except Exception as error:  # noqa: BLE001 - it is for who asks for the result
+        except Exception as error:  # noqa: BLE001 - raised by `Future.result`
             done.set_exception(error)
         return done
 
     def close(self) -> None:
-        """Wait for what has begun, and drop the rest."""
+        """Wait for the running call and cancel queued ones."""
         self._thread.shutdown(cancel_futures=True)

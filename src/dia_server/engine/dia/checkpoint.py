@@ -1,6 +1,6 @@
-"""Dia's checkpoint on disk: a transformers folder or hub repository, in one safetensors file or many.
+"""Reads Dia's checkpoint from a folder in transformers' format, in one safetensors file or in shards.
 
-Tensors are read through a memory map, one at a time, so that loading never holds a second copy of the model.
+Tensors are memory-mapped and read one at a time, so loading never holds a second copy of the model.
 """
 
 import json
@@ -19,7 +19,7 @@ from dia_server.errors import ModelNotLoaded
 
 
 class Checkpoint:
-    """The config and tensors of one folder; raises ModelNotLoaded where they cannot be read."""
+    """Config and tensors of one folder; raises ModelNotLoaded if a file is missing or unreadable."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Checkpoint:
         return tensor
 
     def elements(self) -> int:
-        """Numbers in all tensors."""
+        """Return the number of elements in all tensors."""
         shapes: list[list[int]] = [f.get_slice(name).get_shape() for name, f in self._where.items()]
         return sum(prod(shape) for shape in shapes)
 

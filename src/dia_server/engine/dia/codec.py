@@ -1,9 +1,9 @@
-"""The DAC codec: 44.1 kHz audio to frames of 9 codes and back, whole or in windows while it is being made.
+"""The DAC codec: encodes 44.1 kHz audio to frames of 9 codes and decodes them, whole or streamed in windows.
 
-A frame is 512 samples. A decoded sample depends on at most 9.25 frames on each side of its own, so a window
-with 10 frames of context around its middle gives the same samples as the whole; context is left out only
-where the sequence itself begins or ends. The weights stay in fp32 (bf16 leaves 12 dB); on GPUs the
-convolutions may use TF32, torch's default for them.
+A frame is 512 samples. A decoded sample depends on at most 9.25 frames on either side, so a window with 10
+frames of context on both sides decodes to the same samples as the whole sequence. Context is omitted only at
+the sequence's own start and end. Weights stay in fp32 (bf16 leaves a signal-to-noise ratio of 12 dB); on GPUs
+convolutions may use TF32, torch's default.
 
 `Codec` knows nothing of slots, delay patterns or special tokens: its codes are 0 to 1023.
 """
@@ -27,17 +27,18 @@ from dia_server.errors import ModelNotLoaded
 from dia_server.units import HOP, SAMPLE_RATE
 
 CODEBOOKS = 9
+"""Codes per frame, one of each codebook."""
 CONTEXT = 10
-"""Frames that a window needs on either side."""
+"""Context frames on either side of a window."""
 MAX_WINDOWS = 16
-"""Decoded at a time, of 63 frames each: 0.6 GB of intermediate results."""
+"""Maximum windows per decoding batch: 63 frames each take 0.6 GB of intermediate results."""
 FIRST_CHUNK, LAST_CHUNK = 4, 43
-"""Frames of the first chunk, for an early start, and of those in full swing, half a second each."""
+"""Frames of the first chunk (short, for early audio) and of the longest chunk (half a second)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """Frames to decode, of which only the `n` after the first `left` are wanted."""
+    """Frames to decode; the first `left` and the last `right` are context, the `n` between are returned."""
 
     frames: LongTensor
     """[left + n + right, 9], on any device."""
@@ -47,7 +48,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The next chunk of a sequence: frames [start, stop) are its window, `n` from `start + left` its own."""
+    """The next chunk: its window is frames [start, stop), its audio the `n` frames from start + left."""
 
     start: int
     stop: int
@@ -56,10 +57,10 @@ class Span:
 
 
 def plan_chunk(emitted: int, complete: int, ended: bool) -> Span | None:
-    """What to decode after `emitted` frames when `complete` are known; None where that is too few as yet.
+    """Return the span to decode after `emitted` frames, or None if too few of the `complete` ones are left.
 
-    Chunks are of 4, 4, 8, 16, 32 and then 43 frames: each starts playing while the next, no longer than
-    everything before it, is being made. Until the sequence has `ended` a chunk waits for its right context.
+    Chunks grow: 4, 4, 8, 16, 32, then 43 frames. None is longer than all before it together, so that it can
+    be generated while they play. Until the sequence has `ended`, a chunk waits for its right context.
     """
     n = min(max(emitted, FIRST_CHUNK), LAST_CHUNK)
     if ended:
@@ -73,8 +74,10 @@ def plan_chunk(emitted: int, complete: int, ended: bool) -> Span | None:
 
 
 class Codec:
+    """Encodes and decodes with a transformers `DacModel`."""
+
     def __init__(self, dac: DacModel, *, kernels: bool = True) -> None:
-        """Takes `dac` over: its activations are replaced by fused ones, where `kernels` work."""
+        """Replace the activations of `dac` in place by `Snake`, fused if Triton's `kernels` work."""
         assert dac.dtype in (torch.float32, torch.float64)
         self.device = dac.device
         self._dac = dac.train(False).requires_grad_(False)
@@ -82,7 +85,7 @@ class Codec:
         quantizers = self._dac.quantizer.quantizers
         self._size = dac.config.codebook_size
         self._table = torch.cat([q.out_proj(q.codebook.weight.T[None])[0].T for q in quantizers])
-        """[9 * 1024, hidden]: what each code adds to the decoder's input, its projection already applied."""
+        """[9 * 1024, hidden]: each code's embedding, already projected to the decoder's input."""
         self._offsets = torch.arange(CODEBOOKS, device=self.device) * self._size
 
     @property
@@ -92,8 +95,11 @@ class Codec:
 
     @torch.inference_mode()
     def encode(self, samples: Samples) -> LongTensor:
-        """Mono at 44.1 kHz, padded with silence to whole frames, to codes [ceil(n / 512), 9] there."""
-        # a copy, since what is shared cannot be written to, and torch warns of that
+        """Encode n mono samples at 44.1 kHz to codes [ceil(n / 512), 9] on the codec's device.
+
+        The last frame is padded with silence.
+        """
+        # a copy: torch warns about read-only arrays, and shared samples are read-only
         waveform = torch.tensor(np.ascontiguousarray(samples), dtype=self._dac.dtype, device=self.device)
         waveform = F.pad(waveform, (0, -len(samples) % HOP))
         codes: Tensor = self._dac.encode(waveform[None, None]).audio_codes
@@ -101,11 +107,12 @@ class Codec:
 
     @torch.inference_mode()
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
-        """The middle of each window, `n` * 512 samples; on GPUs windows of one length go as one batch.
+        """Decode each window and return its middle, `n` * 512 samples in fp32 on the CPU.
 
-        Windows are never padded to a common length: the network pads with zeros at every layer, which
-        added frames would change near an end of the sequence. A CPU gains nothing from a batch, and
-        alone a window's samples are the same to the bit whatever else is decoded.
+        On GPUs windows of equal length are decoded as one batch. They are never padded to a common length:
+        the network zero-pads at every layer, so added frames would change the samples near the sequence's
+        end. On CPUs, where batching gains nothing, windows are decoded one by one, which keeps their samples
+        bit-identical whatever else is decoded.
         """
         groups: dict[int, list[int]] = {}
         for i, window in enumerate(windows):
@@ -121,19 +128,19 @@ class Codec:
                 decoded[i] = waveform[middle]
         if not windows:
             return []
-        # one copy, and so one wait for the device, for all of them
+        # one copy for all windows, so the host waits for the device once
         audio: Samples = torch.cat([decoded[i] for i in range(len(windows))]).float().cpu().numpy()
         return np.split(audio, np.cumsum([window.n * HOP for window in windows])[:-1])
 
     def decode_frames(self, codes: Tensor) -> Tensor:
-        """Codes [batch, T, 9] on the device to waveforms [batch, T * 512] there, without waiting for them."""
+        """Queue the decoding of codes [batch, T, 9] to waveforms [batch, T * 512], both on the device."""
         hidden = F.embedding(codes + self._offsets, self._table).sum(-2)
         waveforms: Tensor = self._dac.decoder(hidden.transpose(1, 2).contiguous())
         return waveforms.squeeze(1)
 
 
 def load_codec(source: Path, device: torch.device | str, *, kernels: bool = True) -> Codec:
-    """Load a DAC checkpoint from the folder `source`; raises ModelNotLoaded with the reason."""
+    """Load a DAC checkpoint from the folder `source`; raises ModelNotLoaded with the cause."""
     library_log.disable_progress_bar()  # type: ignore[no-untyped-call]
     library_log.disable_default_handler()
     library_log.enable_propagation()

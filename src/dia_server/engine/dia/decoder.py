@@ -1,7 +1,7 @@
-"""The decoder's step: one more column for every slot of a batch.
+"""The decode step: samples the next column of every slot in a batch.
 
-It is a pure function over the state's tensors: it never looks at a value on the host and its shapes depend
-on the batch size only, so it runs eagerly, traces as one graph, and is captured as a CUDA graph.
+`step` only reads and writes the state's tensors: no value reaches the host and shapes depend on the batch
+size alone, so it runs eagerly, compiles as one graph and can be captured as a CUDA graph.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,19 +23,19 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 class Attention(NamedTuple):
     self_attention: Attend
-    """Over the columns so far."""
+    """Over the columns up to the current one."""
     cross_attention: Attend
     """Over the text."""
 
 
 DEVICE_ATTENTION = Attention(decode_attention, decode_attention)
-"""Attention whose lengths only the device knows."""
+"""Attention that reads its lengths on the device."""
 PLAIN_ATTENTION = Attention(plain_attention, plain_attention)
-"""The same without Triton's kernels, for CUDA where they do not work."""
+"""`DEVICE_ATTENTION` without Triton kernels, for CUDA machines on which they fail."""
 
 
 def cpu_attention(slots: Sequence[int], columns: Sequence[int], text_lengths: Sequence[int]) -> Attention:
-    """Attention for the CPU, where the host knows all lengths: no masks, no copies, nothing read in vain."""
+    """Return attention for the CPU, where the host knows all lengths: it needs no masks and no copies."""
     return Attention(
         partial(_self_attention_cpu, slots, columns), partial(_cross_attention_cpu, slots, text_lengths)
     )
@@ -44,8 +44,8 @@ def cpu_attention(slots: Sequence[int], columns: Sequence[int], text_lengths: Se
 def _self_attention_cpu(
     slots: Sequence[int], columns: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
 ) -> Tensor:
-    """Both rows of each slot, q [2B, heads, D]."""
-    # the queries that share a K/V head go in as a sequence: each key is read once for all of them
+    """Attend with both rows of each slot, q [2B, heads, D], over the slot's columns."""
+    # queries that share a K/V head form a sequence, so each key is read once
     grouped = q.view(2, len(slots), keys.shape[1], -1, q.shape[-1])
     attended = []
     for i, (slot, length) in enumerate(zip(slots, columns, strict=True)):
@@ -58,7 +58,7 @@ def _self_attention_cpu(
 def _cross_attention_cpu(
     slots: Sequence[int], text_lengths: Sequence[int], q: Tensor, keys: Tensor, values: Tensor, *_: Tensor
 ) -> Tensor:
-    """One row of each slot, q [B, heads, D]; matrices by vectors take half the time of the fused kernel."""
+    """Attend with each slot's conditional row, q [B, heads, D]; `bmm` takes half the time of SDPA here."""
     grouped = q.view(len(slots), keys.shape[1], -1, q.shape[-1]).transpose(2, 3)
     attended = []
     for i, (slot, length) in enumerate(zip(slots, text_lengths, strict=True)):
@@ -68,7 +68,7 @@ def _cross_attention_cpu(
 
 
 def step(weights: Weights, state: State, slots: Tensor, attention: Attention = DEVICE_ATTENTION) -> None:
-    """Sample the next column of every live slot among `slots` [B]; the others are left as they are."""
+    """Sample the next column of every live slot among `slots` [B]; other slots stay unchanged."""
     config, position = weights.config, state.position[slots]
     x = embed(weights, state.grid[slots, position].clamp_min(0)).repeat(2, 1)
     x = _layers(weights, state, x, slots, position, attention)
@@ -80,17 +80,17 @@ def step(weights: Weights, state: State, slots: Tensor, attention: Attention = D
 
 
 def embed(weights: Weights, tokens: Tensor) -> Tensor:
-    """Columns [..., channels] to the sum of their channels' embeddings [..., hidden]."""
+    """Return the sum of the channels' embeddings, [..., hidden], for columns of tokens [..., channels]."""
     return F.embedding(tokens + weights.channel_offset, weights.embedding).sum(-2)
 
 
 def _layers(
     weights: Weights, state: State, x: Tensor, slots: Tensor, position: Tensor, attention: Attention
 ) -> Tensor:
-    """Both rows of each slot [2B, hidden], those with the text first, through all layers."""
+    """Run x [2B, hidden], the conditional rows before the unconditional ones, through all layers."""
     batch, config, decoder = len(slots), weights.config, weights.config.decoder
     rows = torch.cat([2 * slots, 2 * slots + 1])
-    # a slot that has ended may stand behind the last column that can be an input
+    # an ended slot may be past the last column that can be an input
     column = position.clamp_max(decoder.positions - 1).repeat(2)
     cos, sin = (angle[column][:, None] for angle in weights.rotation)
     lengths, text_lengths = column + 1, state.text_length[slots]
@@ -114,7 +114,10 @@ def _layers(
 def _commit(
     weights: Weights, state: State, slots: Tensor, position: Tensor, tokens: Tensor, finite: Tensor
 ) -> None:
-    """Write the column after `position`: forced tokens over sampled ones, the tail after EOS over both."""
+    """Write the column after `position` for live slots.
+
+    Tokens already in the grid replace sampled ones; after EOS the delayed EOS and PAD replace both.
+    """
     config, live = weights.config, state.live[slots]
     column = (position + 1).clamp_max(config.decoder.positions)
     forced = state.grid[slots, column]

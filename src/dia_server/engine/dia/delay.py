@@ -1,7 +1,7 @@
-"""The delay pattern: channel c of frame f stands in column f + 1 + delay[c].
+"""The delay pattern: channel c of frame f is in column f + 1 + delay[c].
 
-Column 0 and whatever lies before a channel's first frame is BOS. With delays of 0 to 15 a frame is complete
-once the column 16 after it is known, and a run ends 15 columns after channel 0's EOS.
+Column 0 and every position before a channel's first frame hold BOS. With delays of 0 to 15, frame f is
+complete once column f + 16 is known, and a run ends 15 columns after channel 0's EOS.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ import torch
 from torch import LongTensor, Tensor
 
 UNKNOWN = -1
-"""A token that is still to be sampled."""
+"""Placeholder for a token that has not been sampled."""
 
 
 def delayed(frames: Tensor, delay: Sequence[int], bos: int) -> LongTensor:
-    """Frames [T, channels] to the columns [T + 1 + max delay, channels] that they determine."""
+    """Return columns [T + 1 + max(delay), channels] of frames [T, channels], UNKNOWN where not determined."""
     count = len(frames)
     columns = torch.full((count + 1 + max(delay), len(delay)), UNKNOWN)
     for channel, shift in enumerate(delay):
@@ -24,6 +24,6 @@ def delayed(frames: Tensor, delay: Sequence[int], bos: int) -> LongTensor:
 
 
 def undelayed(columns: Tensor, start: int, stop: int, delay: Sequence[int]) -> LongTensor:
-    """Frames [start, stop) of the columns [>= stop + max delay + 1, channels]."""
+    """Return frames [start, stop) of `columns`, which has at least stop + max(delay) + 1 rows."""
     frames = [columns[start + 1 + shift : stop + 1 + shift, c] for c, shift in enumerate(delay)]
     return torch.stack(frames, dim=1)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The text encoder: bytes to the keys and values that the decoder attends to."""
+"""The text encoder: turns bytes into the keys and values of the decoder's cross-attention."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from dia_server.engine.dia.weights import Encoder, Weights, rms_norm, rotate
 
 
 def encode(encoder: Encoder, text: Tensor) -> Tensor:
-    """Bytes [n] to states [n, hidden]; attention is bidirectional and unscaled."""
+    """Return the states [n, hidden] of n bytes; attention is bidirectional and unscaled."""
     x = F.embedding(text, encoder.embedding)
     cos, sin = (angle[: len(text), None] for angle in encoder.rotation)
     for block in encoder.blocks:
@@ -22,7 +22,10 @@ def encode(encoder: Encoder, text: Tensor) -> Tensor:
 
 
 def text_keys_values(weights: Weights, text: Tensor) -> Tensor:
-    """Bytes [n] to [layers, 2 * heads, n, head_dim]: keys in the first half of the heads, values behind."""
+    """Return every layer's cross-attention cache of n bytes: [layers, 2 * heads, n, head_dim].
+
+    Keys are in the first half of the heads, values in the second.
+    """
     config, states = weights.config, weights.text_kv(encode(weights.encoder, text))
     per_layer = states.view(
         len(text), config.decoder.layers, 2 * config.cross_kv_heads, config.cross_head_dim
@@ -31,5 +34,5 @@ def text_keys_values(weights: Weights, text: Tensor) -> Tensor:
 
 
 def uncond_states(encoder: Encoder) -> Tensor:
-    """[1, hidden]: every state of the unconditional text, which is one byte 0, however often repeated."""
+    """Return the state [1, hidden] of the unconditional text: zero bytes, whose states are all equal."""
     return encode(encoder, torch.zeros(1, dtype=torch.long, device=encoder.embedding.device))

@@ -1,4 +1,4 @@
-"""Finds checkpoints: a folder, or a repository of the hub, downloaded where it is not on this machine yet."""
+"""Locates checkpoints: a local folder, or a hub repository, downloaded if it is not cached."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dia_server.errors import ModelNotLoaded
 
-# the library's lines go the way of ours, not to a handler of its own
+# pass the library's log lines to the server's handlers instead of its own
 library_log = logging.getLogger("huggingface_hub")
 library_log.handlers.clear()
 library_log.propagate = True
@@ -26,19 +26,19 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 FILES = ["config.json", INDEX, "*.safetensors"]
 
 Report = Callable[[float], None]
-"""Takes the share that is done, 0 to 1."""
+"""Callback that receives the share done, 0 to 1."""
 
 
 def locate(name: str, variable: str, report: Report) -> Path:
-    """Return the folder `name`, or the one that holds the hub's repository of that name.
+    """Return the folder `name`, or the local copy of the hub repository `name`, downloading it if needed.
 
-    Raises ModelNotLoaded, which says what to do; `variable` is the setting that `name` is from.
+    `variable` is the setting that `name` comes from. Raises ModelNotLoaded with the cause and a remedy.
     """
     if os.path.isdir(name):
         return Path(name)
     try:
         return Path(snapshot_download(name, allow_patterns=FILES, tqdm_class=progress_bar(report)))
-    except Exception as error:  # the hub's client has no common base for its failures
+    except Exception as error:  # huggingface_hub's errors have no common base class
         raise ModelNotLoaded(_explain(error, name, variable)) from error
 
 
@@ -63,14 +63,14 @@ def _explain(error: Exception, name: str, variable: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of the error's text: the hub's client adds advice for programmers."""
+    """Return the first line of the error's message; the hub's later lines are advice for programmers."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def progress_bar(report: Report) -> type[tqdm]:
-    """A bar for `snapshot_download` that draws nothing and reports the share of all bytes.
+    """Return a tqdm class for `snapshot_download` that draws nothing and reports the share of bytes done.
 
-    It is no bar of the hub's own class, which does not count once bars are switched off, as loading does.
+    The hub's own class does not count once progress bars are disabled, which loading the codec does.
     """
 
     class Bar(tqdm):  # type: ignore[misc]  # it has no types

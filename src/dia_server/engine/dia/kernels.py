@@ -1,4 +1,4 @@
-"""Triton kernels, imported only where they run (CUDA, ROCm) and by their tests in Triton's interpreter."""
+"""Triton kernels, imported only where they run: on CUDA and ROCm, and in Triton's interpreter by tests."""
 
 # Triton has no types
 # mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator,no-untyped-def"
@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 
+# a Triton kernel takes pointers and strides as separate arguments, so they cannot be bundled
 @triton.jit
 def split_kernel(
     q_ptr,
@@ -23,11 +24,10 @@ def split_kernel(
     SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Attention of the GROUP queries of one K/V head over one piece of one row.
+    """Attend with the GROUP queries of one K/V head over one split of one row.
 
-    Writes the piece's normalised output [R, heads, SPLITS, DIM] (with one split, the answer itself) and
-    its log2-sum-exp [R, heads, SPLITS], -inf for an empty piece. Tensor cores want 16 rows: the group is
-    padded to that.
+    Writes the split's normalised output [R, heads, SPLITS, DIM] (the result itself if SPLITS is 1) and its
+    log2-sum-exp [R, heads, SPLITS], -inf for an empty split. The group is padded to a tensor core's 16 rows.
     """
     r, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     heads = tl.num_programs(1) * GROUP
@@ -73,7 +73,7 @@ def split_kernel(
 
 @triton.jit
 def join_kernel(partial_ptr, scale_ptr, out_ptr, DIM: tl.constexpr, SPLITS: tl.constexpr):
-    """Weigh the pieces of one (row, head) by their sums: the first piece of a row is never empty."""
+    """Combine the splits of one (row, head), weighted by their sums; a row's first split is never empty."""
     query = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     splits, dims = tl.arange(0, SPLITS), tl.arange(0, DIM)
     scale = tl.load(scale_ptr + query * SPLITS + splits)
@@ -85,7 +85,7 @@ def join_kernel(partial_ptr, scale_ptr, out_ptr, DIM: tl.constexpr, SPLITS: tl.c
 
 @triton.jit
 def snake_kernel(x_ptr, alpha_ptr, inverse_ptr, out_ptr, channels, time, BLOCK: tl.constexpr):
-    """x + sin(alpha x)^2 / alpha over [batch * channels, time]."""
+    """Compute x + sin(alpha x)^2 / alpha over [batch * channels, time]."""
     lane = tl.program_id(0)
     alpha = tl.load(alpha_ptr + lane % channels)
     inverse = tl.load(inverse_ptr + lane % channels)

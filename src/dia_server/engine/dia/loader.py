@@ -1,4 +1,4 @@
-"""From the names of a model, a codec and a device to a running `DiaModel`."""
+"""Loads a `DiaModel` from the names of a checkpoint, a codec and a device."""
 
 import logging
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from dia_server.units import MIB
 log = logging.getLogger(__name__)
 
 FOUND, READ, READY = 0.4, 0.9, 1.0
-"""Shares of loading by which the files are there, the weights are read, and the graphs are captured."""
+"""Progress of loading, 0 to 1, once files are located, weights are read and graphs are captured."""
 
 
 def dia_loader(
@@ -36,13 +36,13 @@ def dia_loader(
     compile: bool = True,
     prompt_bytes: int = PROMPT_BYTES,
 ) -> LoadModel:
-    """A function that loads Dia and its codec, each a hub id or a folder; it raises ModelNotLoaded.
+    """Return a function that loads Dia and its codec, each a hub id or a folder; it raises ModelNotLoaded.
 
-    The thread that calls it must be the one that runs the model.
+    Call it on the thread that will run the model.
 
-    `device` is "auto" or as torch names it; `dtype` "auto", "bfloat16", "float16" or "float32".
-    `max_batch` caps the slots, which are else as many as memory holds; `prompt_bytes` bounds what is kept of
-    voice prompts; `compile` asks for compiled steps, which exist on CUDA and ROCm.
+    `device` is "auto" or torch's name for one; `dtype` is "auto", "bfloat16", "float16" or "float32".
+    `max_batch` limits the slots, of which there are otherwise as many as fit into memory; `prompt_bytes`
+    limits the prompt cache; `compile` enables compiled steps (CUDA and ROCm only).
     """
 
     def load(report: Callable[[float], None]) -> DiaModel:
@@ -54,7 +54,7 @@ def dia_loader(
             checkpoint = Checkpoint(locate(model, "DIA_MODEL", lambda share: report(FOUND * share)))
             codec_folder = locate(
                 codec, "DIA_CODEC", lambda _: report(FOUND)
-            )  # before minutes are spent on reading
+            )  # both are located before weights are read, which takes minutes
             _check_memory(checkpoint, where, kind)
             weights = assemble(
                 checkpoint.config,
@@ -89,19 +89,23 @@ def dia_loader(
 
 
 def pick_device(name: str) -> torch.device:
+    """Return the device `name`, or the best one for "auto"; raises ModelNotLoaded if torch can't use it."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.empty(0, device=name).device  # with an index, where there are several
+        device = torch.empty(0, device=name).device  # adds the index of the default device
     except (RuntimeError, AssertionError) as error:
         raise ModelNotLoaded(f"The device {name!r} cannot be used: {error}") from error
     return device
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """bf16 where the device computes with it, else fp16, and fp32 on CPUs that cannot multiply by that."""
+    """Return the dtype `name`; for "auto" bf16 if the device computes in it, else fp16, else fp32 (old CPUs).
+
+    Raises ModelNotLoaded for an unknown name.
+    """
     if name != "auto":
         dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
         if name not in dtypes:
@@ -119,9 +123,9 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def count_slots(
     config: ModelConfig, device: torch.device, dtype: torch.dtype, max_batch: int, prompt_bytes: int
 ) -> int:
-    """As many slots as the memory that is left holds beside what is kept of prompts, at most `max_batch`.
+    """Return how many slots fit into the memory left after `prompt_bytes`, at most `max_batch`.
 
-    `dtype` is that of the caches. Raises ModelNotLoaded where there is room for no slot.
+    `dtype` is that of the KV caches. Raises ModelNotLoaded if no slot fits.
     """
     available = available_bytes(device) - prompt_bytes
     each = sum(slot_bytes(config, device, dtype).values())
@@ -134,7 +138,7 @@ def count_slots(
 
 
 def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """Say so before minutes are spent on reading what cannot fit."""
+    """Raise ModelNotLoaded if the model can't fit, before minutes are spent on reading it."""
     needed = checkpoint.elements() * dtype.itemsize + sum(
         slot_bytes(checkpoint.config, device, compute_dtype(dtype, device)).values()
     )

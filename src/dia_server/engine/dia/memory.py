@@ -1,4 +1,4 @@
-"""How much memory there is, and what it looks like when there is none left."""
+"""Memory that may be allocated on a device, and recognition of out-of-memory errors."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,15 +10,16 @@ from dia_server.errors import GpuOutOfMemory
 from dia_server.units import GIB
 
 LEAST_MARGIN, MOST_MARGIN = 2 * GIB, 3 * GIB
-"""Left free on a GPU for intermediate results, by its size: 0.9 GiB where 16 windows are decoded, 1.6 where a
-recording of 30 s is encoded meanwhile, and the prefill's. With few slots less is ever decoded at once."""
+"""Minimum and maximum bytes of a GPU left free for intermediate results: decoding 16 windows
+takes 0.9 GiB, or 1.6 GiB while a recording of 30 s is encoded, and a prefill comes on top."""
 RETRY_S = 5
+"""Seconds after which a client may retry a request that ran out of memory."""
 CPU_SHARE = 0.6
-"""Of the available memory; the rest stays with the machine."""
+"""Share of the available RAM that the model may use."""
 
 
 def available_bytes(device: torch.device) -> int:
-    """What may be allocated on `device`, less the margin; 0 where that is exceeded already."""
+    """Return the bytes that may be allocated on `device`, less the margin for intermediate results."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, free - _margin(total))
@@ -42,7 +43,7 @@ def _available_ram() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """The allocators of CPUs and of Metal raise a plain RuntimeError, and so may CUDA's libraries."""
+    """Return whether `error` means out of memory; CPU and Metal allocators raise a plain RuntimeError."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     words = str(error)
@@ -50,7 +51,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_cached() -> None:
-    """Give what torch keeps for reuse back to the device."""
+    """Return torch's cached free memory to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
@@ -59,7 +60,7 @@ def release_cached() -> None:
 
 @contextmanager
 def translate_oom(failure: str, spare: Callable[[], None]) -> Iterator[None]:
-    """Raise a lack of memory as GpuOutOfMemory, in the words `failure`; `spare` gives back what can be."""
+    """Translate out-of-memory errors to GpuOutOfMemory(`failure`), after freeing caches by `spare`."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Dia behind the engine's `Model` protocol: admits utterances, steps them as one batch, hands out audio.
+"""Dia as the engine's `Model`: admits utterances, steps them as one batch and returns their audio.
 
 A call of `step` is one poll: one chunk of a pending prompt's prefill, then `STEPS_PER_POLL` decoder steps of
 every running slot, then one copy of the results to the host. On CUDA the copy is read one poll later, while
@@ -32,22 +32,24 @@ from dia_server.units import MIB, SAMPLE_RATE
 log = logging.getLogger(__name__)
 
 STEPS_PER_POLL = 4
-"""Steps between two looks of the host: what a cancellation waits for."""
+"""Decode steps per poll: the longest delay of a cancellation, in steps."""
 WARM_UP_STEPS = 100
-"""Enough for chunks of several lengths."""
+"""Decode steps of the warm-up utterance, enough for chunks of several lengths."""
 NO_KERNELS = (
     "Triton cannot build or run its kernels, so Dia uses plain PyTorch operations, which are slower: "
     "install a C compiler (gcc) and Python's headers (python3-dev), and restart"
 )
 PROMPT_BYTES = 512 * MIB
-"""Kept of voice prompts: about 16 of ten seconds."""
+"""Default limit of the prompt cache in bytes: about 16 prompts of ten seconds."""
 
 
 class AudioCodec(CodecEncoder, CodecDecoder, Protocol):
-    """What the model asks of a codec."""
+    """A codec that encodes voice prompts and decodes windows of codes."""
 
 
 class DiaModel:
+    """The batched Dia model, with a fixed number of slots; see `engine.types.Model` for its methods."""
+
     def __init__(
         self,
         weights: Weights,
@@ -60,9 +62,10 @@ class DiaModel:
         prompt_bytes: int = PROMPT_BYTES,
         report: Callable[[float], None] = lambda share: None,
     ) -> None:
-        """`compiled` asks for fused steps in CUDA graphs, where there is CUDA; `report` follows that.
+        """Allocate the state and, on CUDA if `compiled`, capture fused steps as CUDA graphs.
 
-        With a `kernel_fault`, the cause why Triton does not work, plain PyTorch operations are used instead.
+        `report` receives the share of graphs captured. A `kernel_fault` says why Triton does not work; plain
+        PyTorch operations are then used.
         """
         self.slots = slots
         self.notes: tuple[str, ...] = ()
@@ -90,7 +93,7 @@ class DiaModel:
         self._graphs: StepRunner | None = self._capture(report)
 
     def _capture(self, report: Callable[[float], None]) -> StepRunner | None:
-        """Capture the fastest step that works; None where there is none."""
+        """Capture the fastest step that works; returns None if none does or none is wanted."""
         while self._to_capture:
             step, failure = self._to_capture[0]
             try:
@@ -106,11 +109,11 @@ class DiaModel:
         log.warning(text, extra={"cause": cause})
         self.notes += (f"{text} ({cause})",)
 
-    # What follows is the `Model` protocol.
+    # The `Model` protocol.
 
     @torch.inference_mode()
     def admit(self, slot: int, utterance: Utterance) -> None:
-        """Encode the text, and have the prompt encoded; raises TextTooLong, Invalid or GpuOutOfMemory."""
+        """Encode the text and start encoding the prompt; raises TextTooLong, Invalid or GpuOutOfMemory."""
         run = self._admission.admit(slot, utterance)
         if run is not None:
             self._runs[slot] = run
@@ -129,7 +132,7 @@ class DiaModel:
             self._state.scrub(slot)
 
     def reset(self) -> None:
-        """Begin anew with empty arenas: nobody knows what a failed step has left in the old ones."""
+        """Allocate new arenas: a failed step may have left the old ones in any state."""
         self._runs.clear()
         self._polls.clear()
         self._audio_decoder.abandon()
@@ -145,7 +148,7 @@ class DiaModel:
         release_cached()
 
     def warm_up(self) -> None:
-        """Speak once, for what is made on first use: kernels, cuDNN's plans, pools of memory."""
+        """Generate one utterance, to create kernels, cuDNN plans and memory pools before any request."""
         noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
         prompt = VoicePrompt(noise, "[S1] This is it.", "warm-up")
         self.admit(0, Utterance("[S1] Hello.", "", seed=0, max_tokens=WARM_UP_STEPS, prompt=prompt))
@@ -156,10 +159,10 @@ class DiaModel:
         if isinstance(outcome, Exception):
             raise outcome
 
-    # What follows is how.
+    # The parts of a poll.
 
     def _free_arenas(self) -> None:
-        """Give back arenas and graphs; a failure's frames may still be in cycles that hold them."""
+        """Free arenas and graphs; collect garbage, as a failure's frames may hold them in cycles."""
         for name in ("_graphs", "_eager", "_admission", "_state"):
             vars(self).pop(name, None)
         gc.collect()
@@ -171,7 +174,7 @@ class DiaModel:
         if len(self._polls) > (self._depth if queued else 0):
             poll = self._polls.popleft()
             for slot, run, outcome in poll.outcomes():
-                if self._runs.get(slot) is run:  # it may have left meanwhile
+                if self._runs.get(slot) is run:  # it may have been released since
                     run.apply(outcome)
         for slot, run in self._runs.items():
             if run.broken:
@@ -182,21 +185,21 @@ class DiaModel:
         return outcomes
 
     def _queue_poll(self) -> bool:
-        """Queue the next steps and the copy of their outcome; False where nothing runs."""
+        """Queue the next steps and the copy of their results; returns False if no slot is running."""
         running = {slot: run for slot, run in self._runs.items() if run.running}
         if not running:
             return False
         state, count = self._state, self._steps_per_poll
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
-        # one way for all: a graph's spare places may be any slot's that is not live
+        # one runner for all: a graph pads its batch with slots that are not live
         wanted = self._graphs if all(run.utterance.compile for run in running.values()) else None
         (wanted or self._eager).run(list(running), list(running.values()), count)
         self._polls.append(Poll(state, list(running), list(running.values()), index, before, count))
         return True
 
     def _decode(self, outcomes: dict[int, Chunk | Exception]) -> None:
-        """Give the codec the next window of each utterance that has one; end those that have no more."""
+        """Start decoding the next window of each utterance that has one; end utterances without any left."""
         tasks = []
         for slot, run in self._runs.items():
             window = None if run.broken else run.next_window()
@@ -212,5 +215,5 @@ class DiaModel:
         self, chunks: Sequence[tuple[DecodeTask, Chunk]], outcomes: dict[int, Chunk | Exception]
     ) -> None:
         for task, chunk in chunks:
-            if self._runs.get(task.slot) is task.run:  # as above
+            if self._runs.get(task.slot) is task.run:  # it may have been released since
                 outcomes.setdefault(task.slot, chunk)

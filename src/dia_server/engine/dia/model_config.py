@@ -1,4 +1,4 @@
-"""The sizes of a Dia model, as its config gives them."""
+"""Sizes and special tokens of a Dia model, read from its checkpoint's config."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +11,7 @@ from dia_server.errors import ModelNotLoaded
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
-    """What encoder and decoder have in common."""
+    """Sizes of one stack of transformer layers, the encoder's or the decoder's."""
 
     layers: int
     hidden: int
@@ -26,6 +26,7 @@ class StackConfig:
 
     @classmethod
     def of(cls, config: DiaEncoderConfig | DiaDecoderConfig) -> Self:
+        """Read a stack's config; raises ModelNotLoaded for any but plain RoPE."""
         rope = config.rope_parameters
         theta = rope.get("rope_theta") if isinstance(rope, dict) else None
         if theta is None or not isinstance(rope, dict) or rope.get("rope_type") != "default":
@@ -46,6 +47,8 @@ class StackConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
+    """Sizes of the whole model, and its special tokens."""
+
     encoder: StackConfig
     decoder: StackConfig
     cross_heads: int
@@ -53,13 +56,14 @@ class ModelConfig:
     cross_head_dim: int
     channels: int
     delay: tuple[int, ...]
-    """Of each channel, in columns; that of channel 0 is 0."""
+    """Delay of each channel in columns; 0 for channel 0."""
     eos: int
     pad: int
     bos: int
 
     @classmethod
     def of(cls, config: DiaConfig) -> Self:
+        """Read a checkpoint's config; raises ModelNotLoaded if it is not supported."""
         encoder, decoder, delay = config.encoder_config, config.decoder_config, config.delay_pattern
         assert isinstance(encoder, DiaEncoderConfig)
         assert isinstance(decoder, DiaDecoderConfig)
@@ -82,5 +86,5 @@ class ModelConfig:
 
     @property
     def tail(self) -> int:
-        """Columns that a run goes on for after channel 0 has ended."""
+        """Columns from channel 0's EOS to the end of the run."""
         return max(self.delay)

@@ -1,4 +1,4 @@
-"""What some steps have made of a batch, on its way from the device to the host."""
+"""The results of one poll's steps, copied from the device to the host."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from dia_server.engine.dia.state import State
 
 
 class Poll:
-    """One asynchronous copy, queued behind the steps and read when it has arrived."""
+    """An asynchronous copy of a batch's results, queued behind its steps and read once it has arrived."""
 
     def __init__(
         self,
@@ -21,7 +21,7 @@ class Poll:
         before: Tensor,
         steps: int,
     ) -> None:
-        """`index` [B] is `slots` on the device, `before` [B] where they stood before the `steps` steps."""
+        """Queue the copy; `index` [B] is `slots` on the device, `before` [B] their earlier positions."""
         self._slots, self._runs, self._steps = slots, runs, steps
         after = before[:, None] + torch.arange(1, steps + 1, device=before.device)
         columns = state.grid[index[:, None], after.clamp_max(state.columns)].flatten(1)
@@ -36,7 +36,7 @@ class Poll:
         self._values = values
 
     def outcomes(self) -> Iterator[tuple[int, Run, Outcome]]:
-        """Wait for the copy and tell what became of each slot's run."""
+        """Wait for the copy; yield each slot with its run and outcome."""
         if self._arrived is not None:
             self._arrived.synchronize()
         facts = self._values[:, :4].tolist()

@@ -1,4 +1,4 @@
-"""Many columns of one slot at once: a voice prompt's way into the self-attention's cache."""
+"""Prefill: computes a voice prompt's part of a slot's KV cache, many columns at once."""
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ def prefill(
     *,
     prefill_uncond: bool,
 ) -> None:
-    """Fill the cache with columns [start, stop) of a slot's grid, those before `start` being there already.
+    """Fill the KV cache with columns [start, stop) of a slot's grid; earlier ones are filled already.
 
     `text_length` is the slot's text in bytes. With `prefill_uncond` the unconditional row is filled
     too: it is skipped where the prompt cache has it from an earlier utterance of the same voice.
@@ -40,18 +40,18 @@ def prefill(
 
 
 def _cross_attend(layer: DecoderLayer, x: Tensor, text: Tensor, head_dim: int) -> Tensor:
-    """The cross-attention's part for one row with the text and, perhaps, one without."""
+    """Return the cross-attention's output for the conditional row and, if present, the unconditional one."""
     q = layer.text_q(rms_norm(x[:1], layer.text_norm, layer.block.eps)).view(1, x.shape[1], -1, head_dim)
     conditional = layer.text_out(_attend(q.to(text.dtype), text, None).to(x.dtype))
     return torch.cat([conditional, layer.uncond_cross_attention.expand(len(x) - 1, x.shape[1], -1)])
 
 
 def _attend(q: Tensor, cache: Tensor, mask: Tensor | None) -> Tensor:
-    """q [rows, n, heads, D] over keys and values [rows, 2 * kv_heads, T, D] to [rows, n, heads * D]."""
+    """Return [rows, n, heads * D] for q [rows, n, heads, D] and a cache [rows, 2 * kv_heads, T, D]."""
     keys, values = cache.chunk(2, 1)
     rows, count, heads, dim = q.shape
     groups = heads // keys.shape[1]
-    # the heads that share keys go in as one longer sequence, which copies neither keys nor values
+    # heads that share a K/V head form one longer sequence, so keys and values aren't copied
     grouped = q.reshape(rows, count, -1, groups, dim).permute(0, 2, 3, 1, 4)
     grouped = grouped.reshape(rows, -1, groups * count, dim)
     mask = None if mask is None else mask.repeat(groups, 1)

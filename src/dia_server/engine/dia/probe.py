@@ -12,7 +12,7 @@ from dia_server.engine.dia.snake import Snake, fused_snake
 
 
 def kernel_fault(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Run every kernel on `device` and compare its result; returns the cause where that fails."""
+    """Run every kernel on `device` and check its result; returns the cause of a failure, else None."""
     try:
         _check_attention(device, dtype)
         _check_snake(device)
@@ -24,12 +24,12 @@ def kernel_fault(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def cause_of(error: Exception) -> str:
-    """The kind of `error` and the first line of its message."""
+    """Return the type of `error` and the first line of its message."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _check_attention(device: torch.device, dtype: torch.dtype) -> None:
-    """Attention over two blocks, so that both the split and the join kernel run."""
+    """Check attention over two blocks, so that both the split and the join kernel run."""
     generator = torch.Generator().manual_seed(0)
     arena = torch.randn(2, 8, 128, 128, generator=generator).to(device, dtype)
     q = (torch.randn(2, 16, 128, generator=generator) / 4).to(device, dtype)

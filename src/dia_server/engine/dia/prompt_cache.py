@@ -1,7 +1,7 @@
-"""Voice prompts that were used lately: their codes, and the part of their K/V cache that no text changes.
+"""An LRU cache of voice prompts: their codes, and their unconditional row's KV cache.
 
-The cache of the row without a text depends on the prompt alone, so a second utterance of the same voice
-need not compute it. Recordings are encoded beside the steps: that takes longer than running streams may wait.
+The unconditional row's KV cache depends on the prompt alone, so it is computed once per voice. Recordings are
+encoded on a background stream, because that takes longer than running streams may be delayed.
 """
 
 from collections import OrderedDict
@@ -22,11 +22,11 @@ NO_FRAMES = torch.empty(0, CODEBOOKS, dtype=torch.long)
 
 class CodecEncoder(Protocol):
     def encode(self, samples: Samples) -> LongTensor:
-        """44.1 kHz to codes [T, channels]."""
+        """Encode mono samples at 44.1 kHz to codes [T, channels]."""
 
 
 class PromptCache:
-    """Caches, and then codes, are given up once `limit` bytes are exceeded: the least recently used first."""
+    """Holds at most `limit` bytes; evicts KV caches before codes, the least recently used first."""
 
     def __init__(self, codec: CodecEncoder, device: torch.device, limit: int) -> None:
         self._codec, self._limit = codec, limit
@@ -37,7 +37,7 @@ class PromptCache:
         self.bytes = 0
 
     def codes(self, prompt: VoicePrompt) -> Future[Tensor]:
-        """Its recording's frames [T, channels], on the CPU, once they are known."""
+        """Return a future of the recording's codes [T, channels] on the CPU."""
         self._keep_encoded()
         known = self._find((prompt.digest, "codes")) if len(prompt.samples) else NO_FRAMES
         if known is not None:
@@ -49,11 +49,11 @@ class PromptCache:
         return self._encoding[prompt.digest]
 
     def uncond_cache(self, prompt: VoicePrompt) -> Tensor | None:
-        """[layers, 2 * kv_heads, T, head_dim] of the row without a text, if it is known."""
+        """Return the unconditional KV cache [layers, 2 * kv_heads, T, head_dim], or None if not cached."""
         return self._find((prompt.key, "cache"))
 
     def keep_uncond_cache(self, prompt: VoicePrompt, cache: Tensor) -> None:
-        """Keep `cache`, if it fits at all."""
+        """Cache the unconditional row's KV cache, unless it exceeds the limit on its own."""
         if cache.nbytes <= self._limit:
             self._keep((prompt.key, "cache"), cache)
 
@@ -69,11 +69,11 @@ class PromptCache:
         return self._codec.encode(samples).cpu()
 
     def _keep_encoded(self) -> None:
-        """Take over what has been encoded since this was last called, whoever still waits for it."""
+        """Cache the codes of recordings that have been encoded since the last call."""
         for digest, codes in list(self._encoding.items()):
             if codes.done():
                 del self._encoding[digest]
-                if codes.exception() is None:  # whoever asked for it has been told of one
+                if codes.exception() is None:  # an error is raised by the future that `codes` returned
                     self._keep((digest, "codes"), codes.result())
 
     def _find(self, key: Key) -> Tensor | None:
@@ -87,6 +87,6 @@ class PromptCache:
         self._kept[key] = tensor
         self.bytes += tensor.nbytes
         while self.bytes > self._limit:
-            # codes are small and take long to make again; most caches are of one text's first piece
+            # codes are small and slow to compute again; most KV caches serve one text's first segment only
             caches = (one for one in self._kept if one[1] == "cache")
             self.bytes -= self._kept.pop(next(caches, next(iter(self._kept)))).nbytes

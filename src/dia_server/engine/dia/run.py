@@ -1,4 +1,4 @@
-"""What the host knows of one utterance in a slot: how far it has come and what of it was handed out."""
+"""The host's record of one utterance in a slot: its progress and how much of its audio has been emitted."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,64 +12,66 @@ from dia_server.engine.dia.state import NEVER
 from dia_server.engine.types import Frames, Utterance
 
 FRAMES_A_BYTE = 5.75
-"""Of speech for a byte of text, about 15 characters a second: only for progress while the end is open."""
+"""Codec frames per byte of text, at about 15 characters a second; only used to estimate progress."""
 
 
 class Outcome(NamedTuple):
-    """Where some steps have brought a run."""
+    """A run's state after one poll."""
 
     position: int
     eos_at: int
     live: bool
     broken: bool
     columns: Tensor
-    """[steps, channels]: those made; what follows them, once the run has ended, means nothing."""
+    """[steps, channels]: the poll's columns; those after the run's end are meaningless."""
 
 
 @dataclass(slots=True, eq=False)
 class Run:
+    """One utterance in a slot, as far as the host knows it."""
+
     utterance: Utterance
     text_length: int
-    """Bytes of the text, its prompt's transcript included."""
+    """Bytes of the text, including the prompt's transcript."""
     utterance_bytes: int
-    """Bytes of the text alone."""
+    """Bytes of the utterance's own text, without the transcript."""
     prompt: int
-    """Frames of the voice prompt, which are also the columns to be prefilled."""
+    """Frames of the voice prompt, which is also the number of columns to prefill."""
     limit: int
-    """Decoder steps at most."""
+    """Maximum decode steps."""
     delay: tuple[int, ...]
     columns: Tensor
-    """[prompt + limit + 1, channels], on the host: the grid as far as it is known."""
+    """[prompt + limit + 1, channels] on the host: the grid, UNKNOWN after `position`."""
     prefill_uncond: bool
-    """Whether the row without a text must be prefilled as well."""
+    """Whether the unconditional row must be prefilled too, because it is not cached."""
     prefilled: int = 0
     position: int = field(init=False)
-    """The last column that the host knows."""
+    """Last column that has been copied to the host."""
     eos_at: int = NEVER
     ended: bool = False
     broken: bool = False
     emitted: int = 0
     """Frames given to the codec."""
     counted: int = 0
-    """Decoder steps reported with the chunks so far."""
+    """Decode steps reported with the chunks so far."""
 
     def __post_init__(self) -> None:
         self.position = self.prompt
 
     @property
     def running(self) -> bool:
-        """Whether the prompt is in the cache and the end is not known to be reached."""
+        """Whether the prompt is prefilled and the run has not ended, as far as the host knows."""
         return self.prefilled == self.prompt and not self.ended
 
     @property
     def complete(self) -> int:
-        """Frames, after the prompt's, of which all channels are known."""
+        """Frames after the prompt whose channels are all known."""
         tail = max(self.delay)
         return max(0, min(self.position - tail, self.eos_at - 1) - self.prompt)
 
     @property
     def progress(self) -> float:
-        """Exact once channel 0 has ended; before, by the text's usual length, but no more than the limit."""
+        """Share of the utterance that is generated, 0 to 1; an estimate by the text's length until EOS."""
         made = self.position - self.prompt
         if self.eos_at < NEVER:
             total = self.eos_at + max(self.delay) - self.prompt
@@ -79,14 +81,14 @@ class Run:
         return min(1.0, made / max(1, total))
 
     def apply(self, outcome: Outcome) -> None:
-        """Take over what the device has made since `position`."""
+        """Append the columns generated since `position` and update the run's state."""
         made = outcome.position - self.position
         self.columns[self.position + 1 : outcome.position + 1] = outcome.columns[:made]
         self.position, self.eos_at = outcome.position, outcome.eos_at
         self.ended, self.broken = not outcome.live, outcome.broken
 
     def next_window(self) -> Window | None:
-        """The next frames for the codec, with their context; None where they are too few as yet."""
+        """Return the next frames to decode, with their context, or None if there are too few so far."""
         span = plan_chunk(self.emitted, self.complete, self.ended)
         if span is None:
             return None
@@ -94,18 +96,18 @@ class Run:
         return Window(self._frames(span), span.left, span.n)
 
     def count_tokens(self) -> int:
-        """Decoder steps made since this was last asked."""
+        """Return the decode steps since the last call."""
         made = self.position - self.prompt - self.counted
         self.counted += made
         return made
 
     @property
     def finished(self) -> bool:
-        """Whether the codec has been given everything."""
+        """Whether every frame has been passed to the codec."""
         return self.ended and self.emitted == self.complete
 
     def frames(self) -> Frames:
-        """All frames so far, without the prompt's."""
+        """Return all frames so far [n, channels], without the prompt's."""
         frames = undelayed(self.columns, self.prompt, self.prompt + self.complete, self.delay)
         return frames.numpy().astype(np.int16)
 

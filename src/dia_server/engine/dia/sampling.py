@@ -1,8 +1,8 @@
-"""From both rows' logits to one token per channel, on [B, channels, K] candidates instead of the vocabulary.
+"""Samples one token per channel from the conditional and unconditional rows' logits.
 
-Classifier-free guidance only selects: the K tokens that it ranks highest stay, with their *conditional*
-logits. EOS is taken where it is the likeliest of them in channel 0, and nowhere else. The rest is
-temperature, nucleus and a draw whose noise depends on nothing but (seed, column, channel, token), so that
+Classifier-free guidance only selects candidates: the K tokens with the highest guided logits stay, with their
+*conditional* logits. EOS is sampled only in channel 0, and only if it is the likeliest candidate. Temperature
+and nucleus (top-p) sampling follow. The noise of the draw depends only on (seed, column, channel, token), so
 an utterance sounds the same in any slot, batch and poll.
 """
 
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 TOP_K_LIMIT = 64
-"""K: the candidates computed; a request's top_k takes the first of them."""
+"""K, the number of candidates and so the maximum top_k of a request."""
 
 _MASK = 0xFFFF_FFFF
 
 
 class SamplingParams(NamedTuple):
-    """Each request's settings, [B]."""
+    """Sampling parameters of each slot, [B]."""
 
     temperature: Tensor
     """0 is greedy."""
@@ -30,13 +30,13 @@ class SamplingParams(NamedTuple):
 
 
 def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams, eos: int) -> Tensor:
-    """Logits [B, channels, vocabulary] in fp32 to the tokens [B, channels] of `column` [B]."""
+    """Return the tokens [B, channels] of `column` [B], given fp32 logits [B, channels, vocabulary]."""
     temperature, cfg_scale, top_p, top_k, seed = (value[:, None, None] for value in params)
     guided = cond + (cond - uncond) * cfg_scale
     tokens = _highest(guided, TOP_K_LIMIT)
     ranks = torch.arange(TOP_K_LIMIT, device=cond.device)
     channels = torch.arange(cond.shape[1], device=cond.device)[:, None]
-    # specials follow EOS in the vocabulary; EOS itself is for channel 0
+    # special tokens follow EOS in the vocabulary; EOS itself is allowed in channel 0
     special = tokens > torch.where(channels == 0, eos, eos - 1)
     logits = cond.gather(-1, tokens).masked_fill((ranks >= top_k) | special, -torch.inf)
     logits, order = logits.sort(dim=-1, descending=True)
@@ -51,12 +51,12 @@ def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams,
     drawn = kept / -uniform(seed, column[:, None, None], channels, tokens).log()
     choice = torch.where(hot, drawn, logits).argmax(-1, keepdim=True)
     token = tokens.gather(-1, choice)[..., 0]
-    # transformers takes token 0 where guidance selects specials only
+    # as transformers: token 0 if guidance selects special tokens only
     return torch.where(nothing, 0, torch.where(ends, eos, token))
 
 
 def _highest(values: Tensor, count: int) -> Tensor:
-    """Indices [..., count] of the highest values, the highest first."""
+    """Return the indices [..., count] of the highest values, in descending order."""
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return values.topk(count, dim=-1).indices
     # numpy's partition is vectorised, and takes a third of the time
@@ -65,9 +65,9 @@ def _highest(values: Tensor, count: int) -> Tensor:
 
 
 def uniform(*keys: Tensor) -> Tensor:
-    """Counter-based noise in (0, 1): murmur3's finaliser over the keys, 0 to 2**32 - 1 each, in turn.
+    """Return counter-based uniform noise in (0, 1): murmur3's finaliser over the keys, each 0 to 2**32 - 1.
 
-    23 bits, so that neither 0 nor 1 can come of rounding to fp32.
+    It has 23 bits, so that rounding to fp32 gives neither 0 nor 1.
     """
     h = keys[0]
     for key in keys[1:]:

@@ -1,8 +1,8 @@
-"""The codec's activation, x + sin(alpha x)^2 / alpha, in one pass.
+"""The codec's Snake activation, x + sin(alpha x)^2 / alpha, fused into one pass over memory.
 
-The codec has 29 of them on tensors of up to 4 million values per second of audio. Written out as torch
-operations each moves ten times its input through memory, on a GPU more than the convolutions do; the
-kernel moves it twice.
+The codec applies 29 of them, to tensors of up to 4 million values per second of audio. Composed of torch
+operations, each one moves ten times its input through memory, on a GPU more than the convolutions; the kernel
+moves it twice.
 """
 
 import torch
@@ -12,10 +12,10 @@ BLOCK = 1024
 
 
 class Snake(nn.Module):
-    """Takes over `alpha` [1, channels, 1] of a transformers `Snake1d`."""
+    """Replaces a transformers `Snake1d` that has the parameter `alpha` [1, channels, 1]."""
 
     def __init__(self, alpha: Tensor, *, fused: bool = True) -> None:
-        """`fused` uses the kernel on CUDA; it is off where Triton does not work."""
+        """Use the Triton kernel on CUDA if `fused`, which must be False where Triton does not work."""
         super().__init__()
         self._fused = fused
         self.register_buffer("alpha", alpha.detach())
@@ -24,13 +24,14 @@ class Snake(nn.Module):
         self.inverse: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [batch, channels, time], any float type, to the same shape and type."""
+        """Return the activation of x [batch, channels, time] in its shape and dtype."""
         if x.is_cuda and self._fused:
             return fused_snake(x, self.alpha, self.inverse)
         return torch.addcmul(x, torch.sin(x * self.alpha).square_(), self.inverse)
 
 
 def fused_snake(x: Tensor, alpha: Tensor, inverse: Tensor) -> Tensor:
+    """Return the activation of x [batch, channels, time] by the Triton kernel; `inverse` is 1 / `alpha`."""
     from dia_server.engine.dia.kernels import snake_kernel
 
     x = x.contiguous()

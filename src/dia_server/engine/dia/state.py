@@ -1,8 +1,8 @@
-"""Everything that changes while the batch runs: a fixed number of slots, all on the device.
+"""The batch's mutable state: tensors on the device for a fixed number of slots.
 
-A slot has two rows, 2s with the text and 2s + 1 without it (classifier-free guidance). Its token grid holds
-in advance every token that is not to be sampled (BOS, the voice prompt), and the limits are numbers on the
-device, so that the step needs neither branches nor the host.
+For classifier-free guidance slot s has two rows: 2s is conditional (with the text), 2s + 1 unconditional. Its
+token grid is filled in advance with every token that is not sampled (BOS, the voice prompt), and its limits
+are tensors, so that a step needs neither branches nor the host.
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,25 @@ from dia_server.engine.dia.sampling import SamplingParams
 from dia_server.engine.types import Utterance
 
 NEVER = 1 << 30
+"""Column of an EOS that has not been sampled."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
+    """Tensors of all slots; a slot is stepped while it is `live`."""
+
     grid: Tensor
-    """[slots, columns + 1, channels]: delayed token columns, UNKNOWN where still to be sampled."""
+    """[slots, columns + 1, channels]: columns of delayed tokens, UNKNOWN where not yet sampled."""
     position: Tensor
-    """[slots]: the last known column, the next step's input."""
+    """[slots]: last known column, the next step's input."""
     end: Tensor
-    """[slots]: the column in which channel 0 must end."""
+    """[slots]: column in which channel 0 ends at the latest."""
     eos_at: Tensor
-    """[slots]: the column in which channel 0 has ended, or NEVER."""
+    """[slots]: column of channel 0's EOS, or NEVER."""
     live: Tensor
+    """[slots]: whether a step samples the slot's next column."""
     broken: Tensor
-    """[slots]: the model has produced NaN or infinity."""
+    """[slots]: whether the model has produced NaN or infinity."""
     temperature: Tensor
     cfg_scale: Tensor
     top_p: Tensor
@@ -39,12 +43,12 @@ class State:
     seed: Tensor
     text_length: Tensor
     cache: tuple[Tensor, ...]
-    """Of each layer [2 * slots, 2 * kv_heads, columns, head_dim]: keys, then values, of the self-attention.
+    """Self-attention KV cache of each layer: [2 * slots, 2 * kv_heads, columns, head_dim], keys then values.
 
-    A tensor a layer: a compiled step writes into one that it is given, but would copy a slice of one first.
+    One tensor per layer: a compiled step writes into its inputs in place, but would copy a slice of one.
     """
     text: Tensor
-    """[layers, slots, 2 * heads, bytes, head_dim]: keys, then values, of the cross-attention."""
+    """Cross-attention KV cache [layers, slots, 2 * heads, bytes, head_dim]: keys, then values."""
 
     @property
     def slots(self) -> int:
@@ -55,11 +59,10 @@ class State:
         return self.cache[0].shape[2]
 
     def begin(self, slot: int, utterance: Utterance, columns: LongTensor, prompt: int, end: int) -> None:
-        """Set a slot up whose prompt has `prompt` frames; it runs once it is `live`.
+        """Set up `slot` for an utterance whose prompt has `prompt` frames; set `live` to run it.
 
-        Until then its position is the first column to be stepped, so that a step that has it along
-        without its being live overwrites nothing of it. Numbers are filled in: to assign them would be to
-        copy them from the host, which waits for the device.
+        Its position is the first column to step, so a step that pads its batch with this slot overwrites none
+        of its cache. Scalars use `fill_`: assignment would copy from the host and wait for the device.
         """
         self.grid[slot].fill_(UNKNOWN)
         self.grid[slot, : len(columns)].copy_(self.upload(columns))
@@ -72,16 +75,17 @@ class State:
             getattr(self, name)[slot].fill_(getattr(utterance, name))
 
     def set_text(self, slot: int, keys_values: Tensor) -> None:
-        """Take what `text_keys_values` made of the slot's text."""
+        """Store the slot's cross-attention KV cache, as `text_keys_values` returns it."""
         length = keys_values.shape[2]
         self.text[:, slot, :, :length] = keys_values
         self.text_length[slot].fill_(length)
 
     def uncond_cache(self, slot: int, columns: int) -> Tensor:
-        """A copy of the row without a text: [layers, 2 * kv_heads, columns, head_dim]."""
+        """Return a copy of the unconditional row's KV cache: [layers, 2 * kv_heads, columns, head_dim]."""
         return torch.stack([layer[2 * slot + 1, :, :columns] for layer in self.cache])
 
     def set_uncond_cache(self, slot: int, copy: Tensor) -> None:
+        """Fill the unconditional row's KV cache from a copy that `uncond_cache` returned."""
         for layer, columns in zip(self.cache, copy, strict=True):
             layer[2 * slot + 1, :, : columns.shape[1]] = columns
 
@@ -89,13 +93,13 @@ class State:
         return SamplingParams(*(getattr(self, name)[slots] for name in SamplingParams._fields))
 
     def scrub(self, slot: int) -> None:
-        """Remove what a broken utterance has left: masked attention multiplies it by 0; NaN survives."""
+        """Zero a broken utterance's caches: masked attention multiplies them by 0, and NaN survives."""
         for layer in self.cache:
             layer[2 * slot : 2 * slot + 2].zero_()
         self.text[:, slot].zero_()
 
     def upload(self, tensor: Tensor) -> Tensor:
-        """To the device, without waiting for the work that is queued there."""
+        """Copy `tensor` to the device without waiting for the work queued there."""
         device = self.position.device
         if device.type == "cuda":
             return tensor.pin_memory().to(device, non_blocking=True)
@@ -103,12 +107,12 @@ class State:
 
 
 def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """Of the cross-attention's arena: CPUs multiply a matrix by a vector far faster in fp32 than in bf16."""
+    """Return the cross-attention cache's dtype: fp32 on CPUs, which are slow in bf16."""
     return torch.float32 if device.type == "cpu" else dtype
 
 
 def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
-    """What one slot takes, by arena; the vectors do not count."""
+    """Return the bytes of one slot by arena, without the vectors of one number per slot."""
     cache, text = _arenas(config, 1)
     grid = (config.decoder.positions + 1) * config.channels
     return {
@@ -119,12 +123,12 @@ def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
 
 
 def new_state(config: ModelConfig, slots: int, device: torch.device, dtype: torch.dtype) -> State:
-    """All slots idle; raises torch.OutOfMemoryError where they do not fit."""
+    """Allocate the state with all slots idle; raises torch.OutOfMemoryError if it does not fit."""
 
     def vector(kind: torch.dtype, value: float = 0) -> Tensor:
         return torch.full((slots,), value, dtype=kind, device=device)
 
-    # zeros rather than whatever was there: masked attention multiplies it by 0
+    # zeros, not uninitialised memory: masked attention multiplies it by 0, and NaN would survive
     cache_size, text_size = _arenas(config, slots)
     cache = tuple(torch.zeros(cache_size[1:], dtype=dtype, device=device) for _ in range(cache_size[0]))
     text = torch.zeros(text_size, dtype=text_dtype(device, dtype), device=device)

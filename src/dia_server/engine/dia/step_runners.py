@@ -1,6 +1,7 @@
-"""How a step is launched: eagerly on any device, or on CUDA as one graph for each size of batch.
+"""Runs decode steps: eagerly on any device, or on CUDA as one captured graph per batch size.
 
-An eager step is some hundred kernels, each of which costs the host longer to launch than the GPU to run.
+An eager step launches some hundred kernels, each of which takes the host longer to launch than the GPU to
+run.
 """
 
 from collections import deque
@@ -19,24 +20,25 @@ from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
 
 Step = Callable[[Weights, State, Tensor], None]
-"""Makes the next column of the slots in an index vector."""
+"""Sample the next column of the slots in an index vector [B]."""
 
 NOT_FUSED = "the steps cannot be compiled, so they run unfused, which is slower"
 NOT_CAPTURED = "the steps cannot be captured as CUDA graphs, so they run eagerly, which is slower"
 
 BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+"""Batch sizes for which a graph is captured; a batch between two of them is padded with idle slots."""
 
 
 class StepRunner(Protocol):
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
-        """Queue `steps` steps of `slots`, whose host side is `runs`."""
+        """Queue `steps` decode steps of `slots`; `runs` are the slots' runs, in the same order."""
 
 
 class EagerRunner(StepRunner):
-    """Launches a step kernel by kernel."""
+    """Launches each step kernel by kernel."""
 
     def __init__(self, weights: Weights, state: State, attention: Attention | None) -> None:
-        """None has the host tell each length: it knows them where it waits for each poll, on CPUs."""
+        """Without `attention`, use the host's lengths, which it knows on CPUs: there it awaits each poll."""
         self._weights, self._state, self._attention = weights, state, attention
 
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
@@ -49,7 +51,7 @@ class EagerRunner(StepRunner):
 
 
 class CudaGraphRunner(StepRunner):
-    """One captured step for each bucket of batch sizes, over a vector of slots that is filled in before."""
+    """Replays one captured step per batch size; the slots are copied into the graph's index vector first."""
 
     def __init__(self, weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> None:
         self._state = state
@@ -58,14 +60,14 @@ class CudaGraphRunner(StepRunner):
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
         stream = steps_stream(weights.device)  # a graph's kernels keep the priority they are captured with
-        for i, size in enumerate(reversed(self._sizes)):  # the largest first: the others reuse its memory
+        for i, size in enumerate(reversed(self._sizes)):  # largest first: the others reuse its memory
             index = any_size(torch.arange(size, device=weights.device))
             stream.wait_stream(torch.cuda.current_stream(weights.device))
             with torch.cuda.stream(stream):
                 step(weights, state, index)  # no slot is live, so this changes nothing
             torch.cuda.current_stream(weights.device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            # other threads may go on allocating meanwhile
+            # thread_local: other threads may allocate during the capture
             with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                 step(weights, state, index)
             self._indices[size], self._graphs[size] = index, graph
@@ -79,29 +81,29 @@ class CudaGraphRunner(StepRunner):
 
 
 def capturable_steps(attention: Attention, *, fused: bool) -> deque[tuple[Step, str]]:
-    """Return steps to capture, the fastest first, each with what to say if that fails."""
+    """Return the steps to try, fastest first, each with the note for the operator if its capture fails."""
     plain = (partial(step, attention=attention), NOT_CAPTURED)
     return deque([(compiled_step(), NOT_FUSED), plain] if fused else [plain])
 
 
 def compiled_step(backend: str = "inductor") -> Step:
-    """The step, fused: compiled once for batches of one, and once for all others, given as `any_size`."""
+    """Return the compiled step: compiled once for batches of one and once for all others (see `any_size`)."""
     return torch.compile(step, fullgraph=True, backend=backend)
 
 
 def any_size(index: Tensor) -> Tensor:
-    """`index` [B], whose length is not to be compiled in; a length of one is, as shapes broadcast by it."""
+    """Mark the length of `index` [B] as dynamic for torch.compile, unless it is one, which broadcasts."""
     if len(index) > 1:
         torch._dynamo.mark_dynamic(index, 0)
     return index
 
 
 def bucket_sizes(slots: int) -> tuple[int, ...]:
-    """The batch sizes to capture: never more than there are slots, so that distinct ones fill each."""
+    """Return the batch sizes to capture, at most `slots`, so that distinct slots can fill each."""
     return (*(size for size in BUCKETS if size < slots), slots)
 
 
 def padded(slots: Sequence[int], size: int, available: int) -> list[int]:
-    """`slots` and as many others as fill the bucket: a step leaves those that are not live as they are."""
+    """Return `slots` and idle ones up to `size`; a step leaves slots that are not live unchanged."""
     others = (slot for slot in range(available) if slot not in slots)
     return [*slots, *islice(others, size - len(slots))]

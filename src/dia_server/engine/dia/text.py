@@ -1,4 +1,4 @@
-"""Text as Dia reads it: UTF-8 bytes, each speaker tag folded into one byte."""
+"""Dia's text encoding: UTF-8 bytes, with each speaker tag replaced by one byte."""
 
 from dia_server.engine.types import Utterance
 from dia_server.errors import Invalid, TextTooLong
@@ -7,9 +7,9 @@ TAGS = {b"[S1]": b"\x01", b"[S2]": b"\x02"}
 
 
 def text_bytes(utterance: Utterance, limit: int) -> bytes:
-    """The utterance's text behind its prompt's transcript, 1 to `limit` bytes.
+    """Return the prompt's transcript and the utterance's text as 1 to `limit` bytes.
 
-    Raises TextTooLong rather than cutting: what is cut is not spoken, and nobody would be told.
+    Raises Invalid for an empty text, and TextTooLong instead of silently truncating one.
     """
     text = utterance.text.strip()
     if not text:

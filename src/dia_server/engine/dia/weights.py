@@ -1,4 +1,4 @@
-"""Dia's weights in the form that the step reads them: fused, on the device, packed for the CPU."""
+"""Dia's weights as the decode step reads them: fused, on the device and, for CPUs, packed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ from torch import Tensor
 from dia_server.engine.dia.model_config import ModelConfig
 
 PACK_ROWS = 16
-"""Rows that oneDNN chooses its blocked layout for; any other number runs on it too."""
+"""Batch size for which oneDNN chooses its blocked layout; other sizes run on that layout too."""
 FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
-"""Whether this is an x86 CPU whose AVX2 multiplies fp32 by weights that lie in memory in fp16."""
+"""Whether this x86 CPU (AVX2) can multiply fp32 activations by weights stored in fp16."""
 
 Rotation = tuple[Tensor, Tensor]
 """RoPE's cosines and signed sines [positions, head_dim], in fp32."""
 
 
 def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What activations and caches are in, where the weights are in `dtype`."""
+    """Return the dtype of activations and caches for weights in `dtype`: fp32 for fp16 weights on CPUs."""
     return torch.float32 if device.type == "cpu" and dtype == torch.float16 and FBGEMM else dtype
 
 
 class Linear:
-    """x W^T for W [out, in].
+    """Computes x W^T for a weight W [out, in].
 
-    On a CPU W is packed once: for oneDNN, which else does so in each call, or as fp16 for FBGEMM, which
-    reads half as much, and whose kernels for a few rows are better besides.
+    On CPUs W is packed once: for oneDNN, which would otherwise pack it in each call, or as fp16 for FBGEMM,
+    which reads half the bytes and is faster for small batches.
     """
 
     __slots__ = ("_multiply", "_weight")
 
     def __init__(self, weight: Tensor, *, as_fp16: bool = False) -> None:
-        """`as_fp16` keeps an fp32 `weight` in fp16; x is in fp32 all the same."""
+        """Pack `weight`; `as_fp16` stores an fp32 weight in fp16, with x still in fp32."""
         self._multiply: Callable[[Tensor, Tensor], Tensor] = F.linear
         self._weight = weight
         if as_fp16:
@@ -61,7 +61,7 @@ def _multiplied_by_onednn(weight: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """What encoder and decoder layers have in common."""
+    """Weights that encoder and decoder layers have in common: self-attention and MLP."""
 
     attention_norm: Tensor
     qkv: Linear
@@ -97,10 +97,10 @@ class DecoderLayer:
     text_q: Linear
     text_out: Linear
     uncond_cross_attention: Tensor
-    """[1, hidden]: what the cross-attention adds to a row without a text.
+    """[1, hidden]: the cross-attention's output for the unconditional row, a constant.
 
-    That text is all zeros, so its keys and values are the same everywhere, and any softmax over them
-    gives the value itself: a constant, whatever the query.
+    The unconditional text is all zeros, so all its values are equal, and any softmax over them returns that
+    value whatever the query.
     """
 
 
@@ -109,15 +109,16 @@ class Weights:
     config: ModelConfig
     device: torch.device
     dtype: torch.dtype
-    """Of activations and caches."""
+    """Dtype of activations and caches."""
     bytes: int
+    """Bytes of all weights in memory."""
     encoder: Encoder
     text_kv: Linear
-    """Encoder states to the keys and values of every layer's cross-attention, layer by layer."""
+    """Projection of encoder states to the keys and values of every layer's cross-attention."""
     embedding: Tensor
     """[channels * vocabulary, hidden]."""
     channel_offset: Tensor
-    """[channels]: where a channel begins in `embedding`."""
+    """[channels]: first row of each channel in `embedding`."""
     layers: list[DecoderLayer]
     norm: Tensor
     head: Linear
@@ -131,7 +132,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotation(positions: int, head_dim: int, theta: float, device: torch.device) -> Rotation:
-    """RoPE as in RoFormer (arXiv 2104.09864), halves rotated against each other as GPT-NeoX does."""
+    """Return RoPE's tables as in RoFormer (arXiv 2104.09864), in GPT-NeoX's layout of two rotated halves."""
     frequency = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     angle = torch.outer(torch.arange(positions, dtype=torch.float32), frequency)
     cos, sin = angle.cos(), angle.sin()
@@ -139,7 +140,7 @@ def rotation(positions: int, head_dim: int, theta: float, device: torch.device) 
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x [..., head_dim] by its position, in fp32: bf16 angles cost precision at no gain."""
+    """Rotate x [..., head_dim] by its position, in fp32: bf16 angles are imprecise and no faster."""
     wide = x.float()
     swapped = wide.view(*x.shape[:-1], 2, -1).flip(-2).view(x.shape)
     return torch.addcmul(wide * cos, swapped, sin).to(x.dtype)
