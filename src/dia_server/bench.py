@@ -40,7 +40,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What `clients` got that asked at the same time, each again as soon as it had its answer."""
+    """Results of `clients` concurrent clients, each of which repeats its request once answered."""
 
     clients: int
     samples: Sequence[Sample]
@@ -91,8 +91,8 @@ def table(rounds: Sequence[Round]) -> Iterator[str]:
 def own_server(port: int) -> Iterator[str]:
     """Run a server, with the settings of this process but in an empty folder and without limits.
 
-    An empty database URL means the folder's own database: with somebody else's, the jobs in it would be
-    taken for ones whose files are lost.
+    An empty database URL selects the folder's own database: in a shared one, existing jobs would be marked as
+    missing their files.
     """
     with tempfile.TemporaryDirectory(prefix="dia-bench-") as folder:
         flags = {
@@ -142,14 +142,14 @@ def _ask(url: str, voice: str, text: str, key: str) -> Sample | str:
         answer = connection.getresponse()
         first_byte = answer.read(1)
         first_s = time.perf_counter() - started
-        rest = answer.read()
+        remainder = answer.read()
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
     finally:
         connection.close()
     if answer.status != 200:
-        return f"{answer.status} {(first_byte + rest).decode(errors='replace')[:200]}"
-    return Sample(first_s, time.perf_counter() - started, (1 + len(rest)) / PCM_BYTES_S)
+        return f"{answer.status} {(first_byte + remainder).decode(errors='replace')[:200]}"
+    return Sample(first_s, time.perf_counter() - started, (1 + len(remainder)) / PCM_BYTES_S)
 
 
 def _get(url: str, path: str, key: str) -> tuple[int, dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Which engine speaks, and how many there are: a part of the composition root, app.py."""
+"""Chooses and builds the engines: a part of the composition root."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,11 +17,11 @@ from dia_server.settings import Settings
 log = structlog.get_logger()
 
 PREVIEW_SLOTS = 16
-"""More would only make each other's sentences wait: the preview has two processes of espeak-ng."""
+"""Maximum slots of the preview: its two espeak-ng processes gain nothing from more."""
 
 
 def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> AnyEngine:
-    """Choose what speaks; `config` is asked when the engine is started, and holds what was changed."""
+    """Return the engine that the settings ask for; `config` is read when the engine starts."""
     name = conf.engine
     if name == "auto":
         name = "dia" if gpus else "preview"
@@ -36,7 +36,7 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
 
 
 def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list[Engine]:
-    """One engine in this process, or, for several GPUs, one in a process of its own for each."""
+    """Return one engine per device, on a CUDA GPU in its own process (see `_apart`)."""
     devices = [gpu.torch_name for gpu in gpus] if conf.device == "auto" and gpus else [conf.device]
     devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count or len(devices)]
     load = partial(
@@ -60,9 +60,9 @@ def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list
 
 
 def _apart(device: str, count: int) -> bool:
-    """Whether an engine gets a process of its own.
+    """Return whether an engine runs in its own process: on CUDA, or if there are several engines.
 
-    After a fault of a CUDA device nothing works in its process any more, and only a new one serves on; and
-    two engines, or one and the web server, would wait for each other's Python.
+    After a CUDA fault every call of the process fails, so only a new process can serve on. Engines in one
+    process would also contend for Python's interpreter lock, with each other and with the web server.
     """
     return count > 1 or device.startswith("cuda")

@@ -16,7 +16,7 @@ ROCM_DRIVER = Path("/dev/kfd")
 @dataclass(frozen=True, slots=True)
 class Device:
     torch_name: str
-    """What torch calls it: "cuda:0" (ROCm's too), "mps"."""
+    """Torch's name of the device: "cuda:0" (also for ROCm) or "mps"."""
     model: str
     memory: int
     """Bytes in all; on "mps" what may be used of the machine's."""
@@ -50,9 +50,9 @@ def has_driver() -> bool:
 
 
 def measure_load(device: Device) -> Load | None:
-    """How busy `device` is now; None where nobody counts (MPS, or a driver without its monitor).
+    """Return the current load of `device`, or None if unknown (MPS, or a driver without a monitor).
 
-    It asks the driver, and makes no context on the device.
+    Asks the driver and creates no context on the device.
     """
     if device.torch_name == "mps":
         return None

@@ -21,22 +21,22 @@ log = logging.getLogger(__name__)
 Event = tuple[Generation, Chunk | Exception]
 
 FAIR_SHARE = 5
-"""Of the slots that become free, one in so many is background work's, however long the queue before it."""
+"""Admissions per background admission: one freed slot in five goes to background work in any case."""
 ADMITTED_AT_ONCE = 4
-"""Between two steps: those that run wait for it, a few milliseconds each on a GPU."""
+"""Maximum admissions between two steps: each delays running utterances by a few milliseconds on a GPU."""
 RESERVED_SHARE = 8
-"""One slot in so many, but at least one, is kept from background work, so that a request finds one free."""
+"""Slots per slot reserved for requests: background work never takes the last eighth, at least one slot."""
 CLIENT_SHARE = 8
-"""One place of the queue in so many, and up to NEWCOMER_SLOTS slots, are kept for other clients than one."""
+"""Queue places per place that a single client may not take; also slots per slot kept for newcomers."""
 NEWCOMER_SLOTS = 2
-"""Maximum slots kept for clients that hold none: 2 of 16 or more, 1 of 8, none of fewer, where one would cost
-a single user too much (a quarter of four); there a newcomer gets the next slot that becomes free."""
+"""Maximum slots kept for clients that hold none: 2 of 16 or more, 1 of 8, none of fewer, where one slot would
+cost a single user too much (a quarter of four); there a newcomer gets the next freed slot."""
 
 OVERLOADED_RETRY_S = 2
 
 
 class Engine:
-    """What a caller sees: `start`, `submit`, `stop`, and the state below, true at any moment."""
+    """Owns the model's thread; callers use `start`, `submit`, `stop` and the attributes below."""
 
     worker_count = 1
 
@@ -66,9 +66,9 @@ class Engine:
         self._idle_unload_s = idle_unload_s
         self._waiting = FairQueue()
         self._background: deque[Generation] = deque()
-        """Waits behind `_waiting`, and is not limited: whoever submits to it bounds it."""
+        """Background queue, served after `_waiting` and unlimited: its submitters limit it."""
         self._passed = 0
-        """Admissions since one from `_background`."""
+        """Admissions since the last one from `_background`."""
         self._busy: dict[int, Generation] = {}
         self._stopping = False
         self._wake = threading.Condition()
@@ -215,8 +215,8 @@ class Engine:
     def _reload(self) -> Model | None:
         """Sleep until there is work and load the model for it; None when the engine is to stop.
 
-        Requests for which it cannot be loaded are told why, and the next ones try again: memory that
-        somebody else took meanwhile may be free by then.
+        If loading fails, the waiting requests get the error and the next request tries again: another process
+        may have freed the memory by then.
         """
         while True:
             with self._wake:
@@ -245,7 +245,7 @@ class Engine:
         self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
-        """Raises ModelNotLoaded once the engine is to stop: what is loaded then, nobody wants."""
+        """Record the share loaded; raises ModelNotLoaded once the engine is stopping, to end the load."""
         if self._stopping:
             raise ModelNotLoaded("The server is shutting down")
         if int(10 * share) > int(10 * self.loaded):

@@ -29,7 +29,7 @@ class Generation(AsyncIterator[Chunk]):
         """`on_end` is called once, on the event loop, when `outcome` is known."""
         self.utterance = utterance
         self.background = background
-        """Nobody waits for it: others go first."""
+        """Whether it belongs to background work, which is admitted after requests."""
         self.cancelled = False
         """Read by the engine thread before each step."""
         self.outcome: Outcome | None = None

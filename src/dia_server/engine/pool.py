@@ -30,7 +30,7 @@ class EnginePool:
 
     @property
     def loaded(self) -> float:
-        """Of all models, 0 to 1."""
+        """Share of all models that is loaded, 0 to 1."""
         return sum(engine.loaded for engine in self._engines) / max(1, len(self._engines))
 
     @property

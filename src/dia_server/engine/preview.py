@@ -143,7 +143,7 @@ class Preview:
 
 
 class _Script:
-    """What of an utterance is still to be said."""
+    """The clauses of an utterance that are still to be spoken."""
 
     def __init__(self, utterance: Utterance) -> None:
         self.clauses = deque(clauses(utterance.text, utterance.voice))
@@ -155,7 +155,7 @@ class _Script:
 
 
 def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
-    """Split `text` into what is said in one go, each with who says it; at least one."""
+    """Split `text` into clauses to speak in one step each, with their speakers' profiles; at least one."""
     people = _people(voice)
     _, *parts = SPEAKER.split(text)
     found = []
@@ -179,7 +179,7 @@ def _pieces(clause: str) -> Iterator[str]:
 
 
 def _people(voice: str) -> tuple[Profile, Profile]:
-    """Who says [S1] and [S2]; "aria+luna" are the two voices' own people."""
+    """Return the profiles that speak [S1] and [S2]; "aria+luna" combines the two voices' main profiles."""
     first, _, second = voice.partition("+")
     if second:
         return _main(first), _main(second)

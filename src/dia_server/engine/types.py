@@ -1,4 +1,4 @@
-"""What goes into the engine, what comes out, and what a model must offer to be run by it."""
+"""The engine's input and output types, and the `Model` protocol that it runs."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -21,15 +21,15 @@ Frames = NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True)
 class VoicePrompt:
-    """What to speak on from, and what is said in it (with speaker tags)."""
+    """Audio that an utterance continues, and its transcript with speaker tags."""
 
     samples: Samples
-    """A recording; empty where there is only what was made."""
+    """Recording at SAMPLE_RATE; empty if the prompt is generated frames only."""
     transcript: str
     digest: str
     """Names the content of `samples`: equal digests, equal audio."""
     made: Frames | None = None
-    """What the model itself has said behind the recording."""
+    """Frames that the model generated, which follow the recording."""
 
     @property
     def key(self) -> str:
@@ -49,7 +49,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One piece of speech to make; every field is already resolved to what the model needs."""
+    """One utterance to generate; every field is already resolved to what the model needs."""
 
     text: str
     """With speaker tags: "[S1] Hello. [S2] Hi!"."""
@@ -78,10 +78,10 @@ class Chunk:
     tokens: int
     """Decoder steps made since the previous chunk."""
     progress: float
-    """Of the whole utterance, 0 to 1: exact for what is known, an estimate where the end is open."""
+    """Share of the utterance that is generated, 0 to 1; an estimate until its end is known."""
     done: bool
     frames: Frames | None = None
-    """Of the whole utterance, in its last chunk."""
+    """Frames of the whole utterance, in its last chunk."""
 
 
 class Model(Protocol):

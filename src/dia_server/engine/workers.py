@@ -1,9 +1,9 @@
-"""A model in a process of its own, and its stand-in here: how a machine's GPUs each get an engine.
+"""Runs a model in its own process: every CUDA GPU's, even a single one, and every model if there are several.
 
-Python runs one thread at a time, so several engines in one process would wait for each other between steps.
-`Engine` stays what it is, a thread that calls a `Model`; this model's calls travel over a pipe to a child
-that has the real one. Only messages cross: utterances, chunks (NumPy arrays) and errors, never tensors, so
-the parent needs no torch.
+A CUDA fault then ends the worker process, not the server, and no engine contends with another or with the web
+server for Python's interpreter lock. The `Engine` is unchanged, a thread that calls a `Model`; `WorkerModel`
+forwards the calls over a pipe to the child that holds the real model. Only utterances, chunks (NumPy arrays)
+and errors cross the pipe, never tensors, so the parent needs no torch.
 
     engine = Engine("dia", in_worker(partial(load_dia, device="cuda:1")), max_waiting=32)
 
@@ -28,22 +28,22 @@ from dia_server.errors import ModelNotLoaded, ServerError
 log = logging.getLogger(__name__)
 
 RESTART_S = 10
-"""Seconds after which a client may try again that came while the worker died."""
+"""Seconds after which a client refused during a worker's restart may retry."""
 EXIT_S = 10.0
-"""How long a worker may take to close its model before it is ended."""
+"""Seconds that a worker may take to close its model before it is killed."""
 
 
 class WorkerDied(ServerError):
-    """The process is gone; what it was making is lost, and it is started again."""
+    """The worker process ended; its utterances are lost, and it is restarted."""
 
 
 def in_worker(load_model: LoadModel) -> LoadModel:
-    """`load_model` in a new process; it must be picklable: a function of a module, or a `partial` of one."""
+    """Return a loader that runs `load_model`, a picklable function, in a new process."""
     return partial(WorkerModel, load_model)
 
 
 class WorkerModel:
-    """A `Model` that is somewhere else; a worker that died is replaced by `reset` or when it is next used."""
+    """A `Model` in a child process; a worker that died is replaced by `reset` or at the next `admit`."""
 
     def __init__(self, load_model: LoadModel, report: Callable[[float], None]) -> None:
         """Start the worker and wait until its model is loaded; raises what loading it raised."""
@@ -58,7 +58,7 @@ class WorkerModel:
         try:
             self._call("admit", slot, utterance)
         except WorkerDied:
-            if self._busy:  # the next step tells those that were running, this one was not
+            if self._busy:  # the next step fails the running ones; this one was not among them
                 raise ModelNotLoaded("The engine starts again", retry_after=RESTART_S) from None
             self._restart()
             self._call("admit", slot, utterance)
@@ -69,7 +69,7 @@ class WorkerModel:
         return outcomes
 
     def release(self, slot: int) -> None:
-        """What is wrong with a worker that cannot do even this, the next step tells."""
+        """Free `slot`; a failure is only logged, because the next `step` raises it."""
         self._busy.discard(slot)
         try:
             self._call("release", slot)
@@ -77,7 +77,7 @@ class WorkerModel:
             log.warning("slot not released", exc_info=error)
 
     def reset(self) -> None:
-        """A model that cannot be made whole in its process, as after a fault of the GPU, gets a new one."""
+        """Reset the model, or replace its process if that fails, as after a CUDA fault."""
         self._busy.clear()
         try:
             self._call("reset")
@@ -86,7 +86,7 @@ class WorkerModel:
             self._restart()
 
     def close(self) -> None:
-        self._connection.close()  # the worker's sign to end
+        self._connection.close()  # tells the worker to exit
         self._process.join(EXIT_S)
         if self._process.is_alive():
             self._process.kill()
@@ -120,7 +120,7 @@ class WorkerModel:
         return self._answer()
 
     def _answer(self) -> Any:
-        """The next answer of the worker; raises what it raised. Progress and log lines may come before it."""
+        """Return the worker's next result or raise its error, handling progress and log lines before it."""
         while True:
             try:
                 kind, value = self._connection.recv()
@@ -141,7 +141,7 @@ class WorkerModel:
 
 
 def _serve(connection: Connection, load_model: LoadModel) -> None:
-    """The worker's life: load, then answer calls until the other end closes."""
+    """Load the model in the worker, then answer calls until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     root = logging.getLogger()
     root.addHandler(Forward(connection))
@@ -160,7 +160,7 @@ def _serve(connection: Connection, load_model: LoadModel) -> None:
 
 
 class Forward(QueueHandler):
-    """Sends log lines to the parent; they all come from the thread that answers calls."""
+    """Sends log records to the parent; all come from the thread that answers calls."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(queue.SimpleQueue())
@@ -199,7 +199,7 @@ def _answer_to(model: Model, method: str, args: tuple[Any, ...]) -> tuple[str, A
 
 
 def _portable(error: Exception) -> Exception:
-    """`error` as a parent without torch can unpickle it: what the API has no name for keeps only its text."""
+    """Return `error` as a parent without torch can unpickle it: other errors keep only their text."""
     if isinstance(error, ServerError):
         return error
     log.error("worker's model failed", exc_info=error)
