@@ -12,15 +12,15 @@ from tempfile import TemporaryDirectory
 
 PACKAGE = Path("src/dia_server")
 FLOORS = {
-    "audio": 90,
-    "db": 90,
-    "doctor": 90,
-    "engine": 85,
-    "native": 80,
-    "services": 90,
-    "text": 95,
-    "web": 90,
-    "(top level)": 80,
+    "audio": 80,
+    "db": 80,
+    "doctor": 70,
+    "engine": 70,
+    "native": 60,
+    "services": 80,
+    "text": 85,
+    "web": 80,
+    "(top level)": 60,
 }
 """Percent of a package's lines that tests must run."""
 
