@@ -1,10 +1,10 @@
-"""What a check found."""
+"""Result of one check."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Grade = Literal["ok", "note", "wrong"]
-"""A note is what may surprise; what is wrong keeps the server from starting, speaking or hearing as set."""
+"""`note`: may surprise. `wrong`: the server cannot start, speak or transcribe as set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def check_sites(conf: Settings) -> Iterator[Finding]:
 
 
 def _ask_health(conf: Settings) -> dict[str, object] | None:
-    """What a dia-server says of itself there; None where there is none."""
+    """Return /health of the dia-server at this address; None if there is none."""
     connection = http.client.HTTPConnection(
         EVERYWHERE.get(conf.host, conf.host), conf.port, timeout=TIMEOUT_S
     )
