@@ -1,6 +1,6 @@
-"""A file that tells the next server how the last one crashed.
+"""File that tells the next start how the last server process crashed.
 
-The process that serves can't say so itself: its parent, which sees how it ended, leaves the mark.
+The main process writes it, since it sees the exit code of the worker.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ class CrashMark:
             log.warning("crash not noted", error=str(error))
 
     def read(self) -> str | None:
-        """The cause of the last server's crash; None where it is not known to have crashed."""
+        """Return the cause of the last crash; None if no crash is known."""
         try:
             return self._file.read_text()
         except OSError:

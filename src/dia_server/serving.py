@@ -1,10 +1,10 @@
-"""Granian as we run it: one worker, one log, and an end that does not take for ever.
+"""Runs Granian with one worker, one log, and a graceful shutdown with a deadline.
 
-Granian lets running answers end before it ends the application, however long they take, and tells nobody
-meanwhile. So the worker gets a notice of its own first, on which it sees to it that they end in time.
+Granian waits for running responses without a limit, and does not tell the application that it is stopping. So
+the main process first sends the worker SHUTDOWN_SIGNAL, on which the application enforces the deadline.
 
-A client whose machine or network is gone closes nothing, and Granian never asks whether one is still there.
-The kernel does, once it is told to.
+A client whose machine or network fails closes no connection, and Granian does not probe for that. TCP
+keepalive and a user timeout, set on the listening socket, make the kernel do it.
 """
 
 import os
@@ -32,14 +32,14 @@ except ImportError:  # Windows has no such limits
 log = structlog.get_logger()
 
 SHUTDOWN_SIGNAL = getattr(signal, "SIGUSR1", None)
-"""What a worker is sent when the server is to end; None where there are no such signals."""
+"""Signal that starts the worker's graceful shutdown; None on Windows."""
 
 KILL_AFTER_S = 5
-"""After the time for running work: for what can't be ended in words, a client that does not read its answer,
-or a model that is being downloaded. Jobs survive it as they survive a power failure."""
+"""Seconds after the shutdown timeout until SIGKILL, for work that cannot be cancelled: a client that does not
+read, a model download. Jobs survive it as they survive a power failure."""
 
 GONE_AFTER_S = 60
-"""A connection is ended whose other end has not answered for so long, or has not read what waits for it."""
+"""Seconds after which the kernel closes a connection whose peer neither answers nor reads."""
 
 MAX_CONNECTIONS = 8192
 """Connections at the same time, slow ones included; more wait in the kernel's queue."""
@@ -82,7 +82,7 @@ class GracefulServer(MPServer):
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_S * 1000)
 
     def shutdown(self, exit_code: int = 0) -> None:
-        """Also note for the next start where the worker was ended by a signal that was not ours."""
+        """Leave a crash mark for the next start if a foreign signal ended the worker."""
         for index in self.interrupt_children:
             code = self.wrks[index].inner.exitcode
             if code is not None and code < 0:
