@@ -52,6 +52,7 @@ def test_a_message_with_a_nul_is_refused(settings: Settings) -> None:
         "type": "error",
         "message": "data.text: a NUL character is not allowed",
         "error_code": "VALIDATION_ERROR",
+        "param": "data.text",
         "request_id": "mine",
     }
 
