@@ -9,7 +9,7 @@ size, every implementation in turn, for several rounds; a time is that of a whol
 token. Warm-up (compilation, graph capture) is apart. Medians are reported, and the spread of the rounds. On
 the CPU it is the process's own time, which means something for one thread only.
 
-The model is given in `--dtype`. A CPU that can't multiply bf16 makes transformers crawl in it, where this
+The model is given in `--dtype`. A CPU that cannot multiply bf16 makes transformers crawl in it, where this
 engine, left to choose, keeps fp16 and computes in fp32: there transformers is measured in fp32 too.
 """
 

@@ -86,7 +86,7 @@ def _room(order: tuple[str, ...], inner: list[str]) -> int:
     ids=lambda path: str(path.relative_to(TESTS)),
 )
 def test_helpers_of_tests_are_imported_from_helper_modules(path: Path) -> None:
-    """A test module or conftest.py that another module imports can't be changed or run by itself."""
+    """A test module or conftest.py that another module imports cannot be changed or run by itself."""
     modules = {name for name in imports(path) if name.startswith("tests.")}
 
     assert not {name for name in modules for part in name.split(".") if re.match(r"test_|conftest$", part)}

@@ -62,7 +62,7 @@ def measure(url: str, clients: int, requests: int, *, voice: str, text: str, key
 
 
 def describe(url: str, key: str) -> str:
-    """Name the server and its engine; raises BenchError where it can't speak."""
+    """Name the server and its engine; raises BenchError where it cannot speak."""
     try:
         status, health = _get(url, "/health", key)
     except (OSError, http.client.HTTPException, ValueError) as error:

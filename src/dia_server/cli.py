@@ -76,7 +76,7 @@ def _check_address(host: str, port: int) -> str:
 
 
 def _prepare_data(conf: Settings) -> None:
-    """Fail in words where another server has the data, or the folder or the database can't be used.
+    """Fail in words where another server has the data, or the folder or the database cannot be used.
 
     The worker takes the lock again.
     """
@@ -95,7 +95,7 @@ def _prepare_data(conf: Settings) -> None:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(
-            f"The data folder can't be used: {error.filename}: {error.strerror} (DIA_DATA_DIR)"
+            f"The data folder cannot be used: {error.filename}: {error.strerror} (DIA_DATA_DIR)"
         ) from None
 
 

@@ -144,7 +144,7 @@ class Overloaded(ServerError):
 
 
 class StorageUnavailable(ServerError):
-    """The disk or the database can't take or give anything at the moment."""
+    """The disk or the database cannot take or give anything at the moment."""
 
     status, code = 503, "STORAGE_UNAVAILABLE"
 

@@ -59,7 +59,7 @@ _listeners: list[socket.socket] = []
 
 
 def is_listening() -> bool:
-    """Return whether connections are accepted; True where that can't be known."""
+    """Return whether connections are accepted; True where that cannot be known."""
     return all(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for listener in _listeners)
 
 

@@ -50,7 +50,7 @@ async def test_writes_fail_while_the_file_is_deleted(database: Database, path: P
     os.replace(path, away)
 
     for refused in (write(database), database.require_writable()):
-        with pytest.raises(StorageUnavailable, match="can't be found: No such file") as failure:
+        with pytest.raises(StorageUnavailable, match="cannot be found: No such file") as failure:
             await refused
         assert failure.value.retry_after
     assert names(path) == []
@@ -84,14 +84,14 @@ async def test_a_commit_to_a_deleted_file_raises(database: Database, path: Path)
             await session.execute(text("UPDATE totals SET failed = failed + 1"))
             os.remove(path)
 
-    with pytest.raises(StorageUnavailable, match="can't be found"):
+    with pytest.raises(StorageUnavailable, match="cannot be found"):
         await lose()
 
 
 async def test_a_new_connection_does_not_create_the_file(database: Database, path: Path) -> None:
     os.remove(path)
 
-    with pytest.raises(StorageUnavailable, match="can't be found"):  # the first one to read
+    with pytest.raises(StorageUnavailable, match="cannot be found"):  # the first one to read
         await written(database)
     assert names(path) == []
 

@@ -32,8 +32,8 @@ def fill(path: Path, kind: str) -> None:
 DATABASES = {
     "other": "is damaged: file is not a database. Put a backup in its place",
     "malformed": "is damaged: database disk image is malformed. Put a backup in its place",
-    "newer": "was written by another version: Can't locate revision identified by '9999'. Install",
-    "folder": "can't be used: unable to open database file. See DIA_DATA_DIR",
+    "newer": "was written by another version: Cannot locate revision identified by '9999'. Install",
+    "folder": "cannot be used: unable to open database file. See DIA_DATA_DIR",
 }
 FOLDERS = {
     "/proc/data": "/proc/data: No such file or directory",
@@ -42,8 +42,8 @@ FOLDERS = {
 }
 URLS = {
     "nonsense": "DIA_DATABASE_URL: Could not parse SQLAlchemy URL",
-    "sqlite:///x.sqlite3": "DIA_DATABASE_URL: sqlite can't be used: name an asynchronous driver",
-    "cobol://host/name": "DIA_DATABASE_URL: Can't load plugin",
+    "sqlite:///x.sqlite3": "DIA_DATABASE_URL: sqlite cannot be used: name an asynchronous driver",
+    "cobol://host/name": "DIA_DATABASE_URL: Cannot load plugin",
 }
 COMMANDS = pytest.mark.parametrize("command", [["serve"], ["db", "upgrade"]], ids=" ".join)
 
@@ -89,8 +89,8 @@ def test_a_data_folder_that_cannot_be_created_is_reported_in_one_line(
 def test_a_read_only_data_folder_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIA_DATA_DIR", "/proc")
 
-    assert "database /proc/dia.sqlite3 can't be used: unable to open" in refusal(["db", "upgrade"])
-    assert "data folder can't be used: /proc/dia.sqlite3.lock" in refusal(["serve"])
+    assert "database /proc/dia.sqlite3 cannot be used: unable to open" in refusal(["db", "upgrade"])
+    assert "data folder cannot be used: /proc/dia.sqlite3.lock" in refusal(["serve"])
 
 
 @COMMANDS

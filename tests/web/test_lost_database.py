@@ -17,7 +17,7 @@ async def ready(client: Client) -> int:
 
 
 @pytest.mark.parametrize(
-    ("replaced", "cause"), [(False, "can't be found"), (True, "was replaced while the server ran")]
+    ("replaced", "cause"), [(False, "cannot be found"), (True, "was replaced while the server ran")]
 )
 async def test_no_job_is_taken_until_the_file_is_back(settings: Settings, replaced: bool, cause: str) -> None:
     path = Path(settings.data_dir) / "dia.sqlite3"

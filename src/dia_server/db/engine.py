@@ -102,7 +102,7 @@ class _SerializedWrites(async_sessionmaker[AsyncSession]):
                 await self._lock.acquire()
         except TimeoutError as error:
             raise StorageUnavailable(
-                "The database can't be used at the moment: other writes take too long",
+                "The database cannot be used at the moment: other writes take too long",
                 retry_after=RETRY_S,
             ) from error
 
@@ -115,7 +115,7 @@ class _Pool(AsyncAdaptedQueuePool):
             return super().connect()
         except PoolTimeoutError as error:
             raise StorageUnavailable(
-                "The database can't be used at the moment: all connections to it are in use",
+                "The database cannot be used at the moment: all connections to it are in use",
                 retry_after=RETRY_S,
             ) from error
 
@@ -171,5 +171,5 @@ def _on_error(context: ExceptionContext) -> None:
         return  # a bug in one of our statements
     if isinstance(context.sqlalchemy_exception, OperationalError):
         raise StorageUnavailable(
-            f"The database can't be used at the moment: {context.original_exception}", retry_after=RETRY_S
+            f"The database cannot be used at the moment: {context.original_exception}", retry_after=RETRY_S
         ) from context.original_exception

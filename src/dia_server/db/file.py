@@ -46,7 +46,7 @@ class DatabaseFile:
             now = self.path.stat()
         except OSError as error:
             raise self._unavailable(
-                f"{self.path.name} can't be found: {error.strerror}; put it back"
+                f"{self.path.name} cannot be found: {error.strerror}; put it back"
             ) from error
         if not os.path.samestat(now, os.fstat(self._descriptor)):
             raise self._unavailable(
@@ -62,4 +62,4 @@ class DatabaseFile:
             raise self._unavailable("the disk is full")
 
     def _unavailable(self, cause: str) -> StorageUnavailable:
-        return StorageUnavailable(f"The database can't be used at the moment: {cause}", retry_after=RETRY_S)
+        return StorageUnavailable(f"The database cannot be used at the moment: {cause}", retry_after=RETRY_S)

@@ -28,7 +28,7 @@ def check_url(url: str) -> URL:
         raise DatabaseUnusable(f"DIA_DATABASE_URL: {error}") from error
     if not dialect.is_async:
         raise DatabaseUnusable(
-            f"DIA_DATABASE_URL: {parsed.drivername} can't be used: name an asynchronous driver, as in "
+            f"DIA_DATABASE_URL: {parsed.drivername} cannot be used: name an asynchronous driver, as in "
             "sqlite+aiosqlite:///dia.sqlite3 or postgresql+psycopg://user@host/name"
         )
     return parsed
@@ -66,4 +66,4 @@ def _explain(error: Exception) -> str:
         return f"is damaged: {cause}. Put a backup in its place, or move it away."
     if isinstance(error, OSError):
         cause = f"{error.filename}: {error.strerror}"
-    return f"can't be used: {cause}. See DIA_DATA_DIR and DIA_DATABASE_URL."
+    return f"cannot be used: {cause}. See DIA_DATA_DIR and DIA_DATABASE_URL."

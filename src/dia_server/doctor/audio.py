@@ -22,7 +22,7 @@ def check_formats(conf: Settings) -> Iterator[Finding]:
         except (AudioProcessingError, OSError, ValueError) as error:
             broken.append(f"{audio_format} ({error})")
     if broken:
-        yield wrong("Formats", f"can't be made: {', '.join(broken)}. Install PyAV (av) from its wheel.")
+        yield wrong("Formats", f"cannot be made: {', '.join(broken)}. Install PyAV (av) from its wheel.")
     else:
         yield ok("Formats", ", ".join(MEDIA_TYPES))
 
@@ -35,7 +35,7 @@ def check_espeak(conf: Settings) -> Iterator[Finding]:
     try:
         worker.wait()
     except ServerError as error:
-        yield wrong("espeak-ng", f"the preview engine can't speak: {error}. Install espeakng-loader anew.")
+        yield wrong("espeak-ng", f"the preview engine cannot speak: {error}. Install espeakng-loader anew.")
     else:
         yield ok("espeak-ng", "speaks")
     finally:

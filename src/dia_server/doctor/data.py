@@ -33,7 +33,7 @@ def check_folder(conf: Settings) -> Iterator[Finding]:
     yield _writable(folder, there)
     for inner in (conf.audio_prompts, conf.audio_outputs):
         if inner.exists() and not os.access(inner, os.W_OK | os.X_OK):
-            yield wrong("Data folder", f"{inner.resolve()} can't be written by this user.")
+            yield wrong("Data folder", f"{inner.resolve()} cannot be written by this user.")
     free = shutil.disk_usage(there).free
     text = f"{free / 1e9:.1f} GB free in {there}"
     if free < NO_SPACE:
@@ -64,7 +64,9 @@ def check_database(conf: Settings) -> Iterator[Finding]:
     try:
         current = next((row[0] for row in _rows(conf, "SELECT version_num FROM alembic_version")), None)
     except sqlite3.DatabaseError as error:
-        yield wrong("Database", f"{file} can't be used: {error}. Put a backup in its place, or move it away.")
+        yield wrong(
+            "Database", f"{file} cannot be used: {error}. Put a backup in its place, or move it away."
+        )
         return
     known, head = migrate.revisions()
     if current == head:
@@ -96,7 +98,7 @@ def _writable(folder: Path, there: Path) -> Finding:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        return wrong("Data folder", f"{there} can't be written: {error.strerror}. Set DIA_DATA_DIR.")
+        return wrong("Data folder", f"{there} cannot be written: {error.strerror}. Set DIA_DATA_DIR.")
     return ok("Data folder", str(folder) if folder == there else f"{folder} will be made")
 
 

@@ -25,7 +25,9 @@ def check_python(conf: Settings) -> Iterator[Finding]:
     packages = ["torch", "torchaudio", "transformers"]
     missing = [name for name in packages if _version(name) is None]
     if missing and wants_dia(conf):
-        yield wrong("PyTorch", f"{', '.join(missing)} not installed: Dia can't run. Install dia-server anew.")
+        yield wrong(
+            "PyTorch", f"{', '.join(missing)} not installed: Dia cannot run. Install dia-server anew."
+        )
     elif missing:
         yield note("PyTorch", f"{', '.join(missing)} not installed; the preview engine does without.")
     else:
@@ -45,8 +47,8 @@ def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Findi
     elif conf.engine != "preview" and conf.device != "cpu" and (missing := list(_missing_for_kernels())):
         yield note(
             "Compiler",
-            f"{' and '.join(missing)} not found: Dia's GPU kernels can't be built, so plain PyTorch runs it, "
-            "which is slower. Install gcc and python3-dev.",
+            f"{' and '.join(missing)} not found: Dia's GPU kernels cannot be built, so plain PyTorch runs "
+            "it, which is slower. Install gcc and python3-dev.",
         )
 
 
@@ -80,7 +82,7 @@ def _why_none(pci_devices: Path) -> str:
 
 def _what_then(conf: Settings) -> str:
     if conf.engine == "dia" and conf.device not in {"auto", "cpu"}:
-        return f"So Dia can't run on {conf.device!r}: set DIA_DEVICE=auto."
+        return f"So Dia cannot run on {conf.device!r}: set DIA_DEVICE=auto."
     if conf.engine == "dia":
         return "Dia runs on the CPU, several times slower than it speaks."
     return "The preview engine (espeak-ng) speaks, not Dia."

@@ -25,7 +25,7 @@ def check_port(conf: Settings) -> Iterator[Finding]:
                 version, status = health.get("version"), health.get("status")
                 yield ok("Port", f"{where}: dia-server {version} runs there, and is {status}")
             else:
-                yield wrong("Port", f"{where} can't be had: {error.strerror}. Set DIA_PORT, or DIA_HOST.")
+                yield wrong("Port", f"{where} cannot be had: {error.strerror}. Set DIA_PORT, or DIA_HOST.")
         else:
             yield ok("Port", f"{where} is free")
 

@@ -60,7 +60,7 @@ def _in_cache(name: str) -> Path | None:
 
 
 def _lacking(folder: Path) -> list[str]:
-    """Files without which the model can't be loaded; a link to nothing counts as missing."""
+    """Files without which the model cannot be loaded; a link to nothing counts as missing."""
     needed = {"config.json", "model.safetensors"}
     if (folder / INDEX).exists():
         parts: dict[str, str] = json.loads((folder / INDEX).read_bytes())["weight_map"]

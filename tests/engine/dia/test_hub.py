@@ -1,4 +1,4 @@
-"""Checkpoints that are not on this machine, and what is said where they can't be downloaded."""
+"""Checkpoints that are not on this machine, and what is said where they cannot be downloaded."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_a_folder_is_its_own_place(tmp_path: Path) -> None:
 
 def test_a_hub_that_cannot_be_reached_is_named_with_what_to_do() -> None:
     assert refusal("some/model") == (
-        "The checkpoint 'some/model' is not on this machine, and http://127.0.0.1:9 can't be reached "
+        "The checkpoint 'some/model' is not on this machine, and http://127.0.0.1:9 cannot be reached "
         "([Errno 111] Connection refused). Connect it to the network, or set DIA_MODEL to a folder that "
         "holds it; DIA_ENGINE=preview speaks without it."
     )

@@ -1,4 +1,4 @@
-"""A job speaks with the voices that it was accepted with, or says why it can't."""
+"""A job speaks with the voices that it was accepted with, or says why it cannot."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -49,7 +49,7 @@ def _explain(error: Exception, name: str, variable: str) -> str:
         case LocalEntryNotFoundError() if constants.HF_HUB_OFFLINE:
             return f"{missing}, and HF_HUB_OFFLINE forbids to download it. Unset that, or {instead}."
         case LocalEntryNotFoundError():
-            cause = f"{constants.ENDPOINT} can't be reached ({_first_line(error.__cause__ or error)})"
+            cause = f"{constants.ENDPOINT} cannot be reached ({_first_line(error.__cause__ or error)})"
             return f"{missing}, and {cause}. Connect it to the network, or {instead}."
         case HFValidationError():
             return f"{name!r} is neither a folder nor the name of a repository (owner/name): see {variable}."

@@ -89,7 +89,7 @@ def dia_loader(
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device `name`, or the best one for "auto"; raises ModelNotLoaded if torch can't use it."""
+    """Return the device `name`, or the best one for "auto"; raises ModelNotLoaded if torch cannot use it."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -138,7 +138,7 @@ def count_slots(
 
 
 def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise ModelNotLoaded if the model can't fit, before minutes are spent on reading it."""
+    """Raise ModelNotLoaded if the model cannot fit, before minutes are spent on reading it."""
     needed = checkpoint.elements() * dtype.itemsize + sum(
         slot_bytes(checkpoint.config, device, compute_dtype(dtype, device)).values()
     )
