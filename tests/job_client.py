@@ -11,6 +11,7 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.engine.engine import Engine
+from dia_server.engine.types import EngineName
 from dia_server.services.jobs.outputs import MARKER
 from dia_server.settings import Settings
 from tests.tones import ToneModel, loader
@@ -22,9 +23,11 @@ HELLO = {"text": "Hello, async world!", "voice_id": "aria"}
 
 
 @asynccontextmanager
-async def serving(settings: Settings, model: ToneModel) -> AsyncIterator[Client]:
-    """Yield a client of a server whose engine runs `model`, once that is loaded."""
-    app = create_app(settings, Engine("preview", loader(model), max_waiting=8))
+async def serving(
+    settings: Settings, model: ToneModel, engine: EngineName = "preview"
+) -> AsyncIterator[Client]:
+    """Yield a client of a server whose engine, named `engine`, has loaded `model`."""
+    app = create_app(settings, Engine(engine, loader(model), max_waiting=8))
     async with AsyncTestClient(app, raise_server_exceptions=False) as client:
         await until(lambda: loaded(client))
         yield client
@@ -45,7 +48,7 @@ async def job(client: Client, job_id: str) -> dict[str, Any]:
     return details
 
 
-async def over(client: Client, job_id: str) -> dict[str, Any]:
+async def wait_until_finished(client: Client, job_id: str) -> dict[str, Any]:
     """Wait until a job has ended, and return its details."""
 
     async def finished() -> bool:

@@ -16,7 +16,7 @@ from dia_server.db.engine import Database
 from dia_server.db.models import Base
 from dia_server.settings import Settings
 from tests.db.revisions import upgrade_to
-from tests.job_client import over
+from tests.job_client import wait_until_finished
 from tests.recordings import wav_file
 
 LEFT = Path(__file__).with_name("revision_0003.sql")
@@ -72,7 +72,7 @@ async def test_the_next_server_resumes_the_jobs_of_a_killed_one(settings: Settin
 
     async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
         for job_id in (processing, pending):
-            assert (await over(client, job_id))["status"] == "completed"
+            assert (await wait_until_finished(client, job_id))["status"] == "completed"
             assert (await client.get(f"/jobs/{job_id}/result")).content[:4] == b"RIFF"
         assert (await client.get(f"/jobs/{completed}/result")).content == b"done long ago"
         assert (await client.get("/stats")).json()["requests"]["total"] == 3

@@ -73,10 +73,10 @@ def serving(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
 
 def finished_job(client: httpx.Client) -> dict[str, Any]:
     job_id = client.post("/generate?async_mode=true", json={"text": TEXT}).json()["job_id"]
-    return over(client, job_id)
+    return wait_until_finished(client, job_id)
 
 
-def over(client: httpx.Client, job_id: str) -> dict[str, Any]:
+def wait_until_finished(client: httpx.Client, job_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE_S
     while (job := client.get(f"/jobs/{job_id}").json())["status"] in {"pending", "processing"}:
         assert time.monotonic() < deadline
@@ -211,7 +211,7 @@ def test_a_disk_that_is_not_mounted_at_the_start_costs_no_result(tmp_path: Path)
         subprocess.run(["umount", folder], check=True)
 
     with serving(tmp_path) as client:
-        assert over(client, job_id)["status"] == "completed"
+        assert wait_until_finished(client, job_id)["status"] == "completed"
         assert client.get(f"/jobs/{job_id}/result").status_code == 404
         assert finished_job(client)["status"] == "completed"
         assert "is its disk mounted?" in (tmp_path / "server.log").read_text()

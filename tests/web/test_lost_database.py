@@ -8,7 +8,7 @@ import pytest
 
 from dia_server.db import file as database_file
 from dia_server.settings import Settings
-from tests.job_client import HELLO, Client, over, serving, submit
+from tests.job_client import HELLO, Client, serving, submit, wait_until_finished
 from tests.tones import ToneModel
 
 
@@ -24,7 +24,7 @@ async def test_no_job_is_taken_until_the_file_is_back(settings: Settings, replac
     away = path.with_name("away")
     async with serving(settings, ToneModel()) as client:
         first = await submit(client)
-        await over(client, first)
+        await wait_until_finished(client, first)
         os.replace(path, away)
         if replaced:
             shutil.copy(away, path)
@@ -42,7 +42,7 @@ async def test_no_job_is_taken_until_the_file_is_back(settings: Settings, replac
         os.replace(away, path)
         assert await ready(client) == 200
         second = await submit(client)
-        assert (await over(client, second))["status"] == "completed"
+        assert (await wait_until_finished(client, second))["status"] == "completed"
         assert [job["job_id"] for job in (await client.get("/jobs")).json()["jobs"]] == [second, first]
 
 

@@ -11,7 +11,7 @@ from dia_server.services.jobs import worker as job_worker
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import JobStore
 from dia_server.settings import Settings
-from tests.job_client import HELLO, change, job, over, serving, submit
+from tests.job_client import HELLO, change, job, serving, submit, wait_until_finished
 from tests.tones import Gate, ToneModel
 from tests.waiting import until
 
@@ -45,7 +45,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> Once:
 async def test_the_queue(settings: Settings, once: Once) -> None:
     raised = once(JobStore, "claim", RuntimeError("unforeseen"))
     async with serving(settings, ToneModel()) as client:
-        assert (await over(client, await submit(client)))["status"] == "completed"
+        assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
     assert raised
 
 
@@ -82,7 +82,7 @@ async def test_the_recorder(settings: Settings, once: Once) -> None:
 async def test_retention(settings: Settings, once: Once, error: Exception) -> None:
     raised = once(Outputs, "names", error)
     async with serving(settings, ToneModel()) as client:
-        done = await over(client, await submit(client))
+        done = await wait_until_finished(client, await submit(client))
         (settings.audio_outputs / f"{done['job_id']}.wav").unlink()
 
         async def lost() -> bool:
@@ -109,11 +109,11 @@ async def test_a_job_whose_failure_cannot_be_stored_is_left_to_the_next_start(
             return bool(raised)
 
         await until(failed)
-        assert (await over(client, await submit(client)))["status"] == "completed"
+        assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
         assert (await job(client, unlucky))["status"] == "processing"
 
     async with serving(settings, ToneModel()) as client:
-        assert (await over(client, unlucky))["status"] == "completed"
+        assert (await wait_until_finished(client, unlucky))["status"] == "completed"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ async def test_unreadable_jobs_fail_and_the_others_run(settings: Settings, reque
             change(settings, f"UPDATE jobs SET request = '{request_}' WHERE job_id = '{unreadable}'")
         gate.open()
 
-        assert (await over(client, jobs[3]))["status"] == "completed"
+        assert (await wait_until_finished(client, jobs[3]))["status"] == "completed"
         for unreadable in jobs[1:3]:
             details = await job(client, unreadable)
             assert (details["status"], details["voice_id"]) == ("failed", None)

@@ -11,7 +11,7 @@ from dia_server.services.jobs.store import MAX_ATTEMPTS, Job, JobStore
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
-from tests.job_client import over, serving, submit
+from tests.job_client import serving, submit, wait_until_finished
 from tests.tones import FatalModel
 
 
@@ -94,8 +94,8 @@ async def test_a_job_that_crashes_the_engine_fails_and_concurrent_jobs_complete(
     async with serving(settings, model) as client:
         texts = ["One.", "This will crash.", "Two.", "Three."]
         jobs = [await submit(client, text=text) for text in texts]
-        statuses = [(await over(client, job))["status"] for job in jobs]
-        error = (await over(client, jobs[1]))["error"]
+        statuses = [(await wait_until_finished(client, job))["status"] for job in jobs]
+        error = (await wait_until_finished(client, jobs[1]))["error"]
 
     assert statuses == ["completed", "failed", "completed", "completed"]
     assert "exit code -11" in error

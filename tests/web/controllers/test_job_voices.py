@@ -3,20 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
-from dia_server.app import create_app
-from dia_server.engine.engine import Engine
 from dia_server.settings import Settings
+from tests.job_client import Client, serving, wait_until_finished
 from tests.recordings import wav_file
-from tests.tones import Gate, ToneModel, loader
-from tests.waiting import until
-
-Client = AsyncTestClient[Litestar]
+from tests.tones import Gate, ToneModel
 
 DIALOGUE = {"text": "[S1] Hi. [S2] Hello.", "voice_id": "anna", "voice_id_2": "ben", "max_tokens": 100}
 
@@ -40,8 +33,7 @@ async def waiting_job(settings: Settings) -> AsyncIterator[tuple[Client, ToneMod
     """A dialogue that waits for the only slot, which another job has until the gate is opened."""
     gate = Gate()
     model = ToneModel(slots=1, before_step=gate)
-    app = create_app(settings, Engine("dia", loader(model), max_waiting=8))
-    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+    async with serving(settings, model, engine="dia") as client:
         await upload(client, "anna", "I am Anna.", 150)
         await upload(client, "ben", "I am Ben.", 100)
         await save(client, "anna", "anna")
@@ -52,25 +44,13 @@ async def waiting_job(settings: Settings) -> AsyncIterator[tuple[Client, ToneMod
         yield client, model, gate, job_id
 
 
-async def over(client: Client, job_id: str) -> dict[str, Any]:
-    async def details() -> dict[str, Any]:
-        found: dict[str, Any] = (await client.get(f"/jobs/{job_id}")).json()
-        return found
-
-    async def finished() -> bool:
-        return (await details())["status"] not in {"pending", "processing"}
-
-    await until(finished)
-    return await details()
-
-
 async def test_voices_that_change_while_it_waits_change_nothing(settings: Settings) -> None:
     async with waiting_job(settings) as (client, model, gate, job_id):
         await save(client, "anna", None)
         await client.delete("/voice_mappings/ben")
         gate.open()
 
-        assert (await over(client, job_id))["status"] == "completed"
+        assert (await wait_until_finished(client, job_id))["status"] == "completed"
         prompt = model.seen[1].prompt
         assert model.seen[1].voice == "anna+ben"
         assert prompt is not None
@@ -85,6 +65,6 @@ async def test_a_recording_that_is_replaced_while_it_waits_fails_it_with_the_cau
         await upload(client, name, "I am somebody else.", 200)
         gate.open()
 
-        failed = await over(client, job_id)
+        failed = await wait_until_finished(client, job_id)
         assert failed["status"] == "failed"
         assert failed["error"].startswith(f"The recording of voice '{name}', audio prompt '{name}', has been")

@@ -17,7 +17,7 @@ from dia_server.db import engine as database
 from dia_server.engine.engine import Engine
 from dia_server.services.jobs import worker as job_worker
 from dia_server.settings import Settings
-from tests.job_client import HELLO, Client, change, connect, job, names, over, serving, submit
+from tests.job_client import HELLO, Client, change, connect, job, names, serving, submit, wait_until_finished
 from tests.tones import Gate, ToneModel, loader
 
 
@@ -31,7 +31,7 @@ async def test_a_job_is_as_the_reference_has_it(settings: Settings) -> None:
             "message": "Job queued for processing",
         }
 
-        done = await over(client, job_id)
+        done = await wait_until_finished(client, job_id)
         assert done["status"] == "completed"
         assert done["result_url"] == f"/jobs/{job_id}/result"
         assert done["created_at"] <= done["started_at"] <= done["completed_at"]
@@ -53,7 +53,7 @@ async def test_a_job_is_as_the_reference_has_it(settings: Settings) -> None:
 async def test_the_list_is_newest_first_filtered_and_limited(client: Client) -> None:
     jobs = [await submit(client, text=f"Number {i}") for i in range(5)]
     for job_id in jobs:
-        await over(client, job_id)
+        await wait_until_finished(client, job_id)
 
     async def listed(query: str) -> list[str]:
         return [line["job_id"] for line in (await client.get(f"/jobs{query}")).json()["jobs"]]
@@ -98,7 +98,7 @@ async def test_a_running_job_tells_its_progress_and_has_no_result_yet(settings: 
         answer = await client.get(f"/jobs/{job_id}/result")
         assert (answer.status_code, answer.json()["error_code"]) == (409, "JOB_NOT_COMPLETE")
         gate.open()
-        assert (await over(client, job_id))["progress"] == 100
+        assert (await wait_until_finished(client, job_id))["progress"] == 100
 
 
 async def test_deleting_cancels_what_runs_or_waits_and_removes_what_is_finished(settings: Settings) -> None:
@@ -113,7 +113,7 @@ async def test_deleting_cancels_what_runs_or_waits_and_removes_what_is_finished(
             assert (await job(client, job_id))["status"] == "cancelled"
         gate.open()
         done = await submit(client, response_format="flac")
-        assert (await over(client, done))["status"] == "completed"
+        assert (await wait_until_finished(client, done))["status"] == "completed"
         assert len(model.seen) == 2
 
         assert names(settings) == {f"{done}.flac"}
@@ -158,13 +158,13 @@ async def test_a_failed_job_says_why_and_the_next_is_made(settings: Settings) ->
             raise error
 
     async with serving(settings, ToneModel(before_step=sometimes)) as client:
-        failed = await over(client, await submit(client))
+        failed = await wait_until_finished(client, await submit(client))
         assert (failed["status"], failed["error"]) == ("failed", "Generation failed: out of luck")
         answer = await client.get(f"/jobs/{failed['job_id']}/result")
         assert answer.status_code == 409
         assert "out of luck" in answer.json()["detail"]
 
-        assert (await over(client, await submit(client)))["status"] == "completed"
+        assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
         requests = (await client.get("/stats")).json()["requests"]
         assert requests == {"total": 2, "successful": 1, "failed": 1, "success_rate": 50.0}
 
@@ -178,7 +178,7 @@ async def test_a_job_keeps_the_voice_it_was_accepted_with(settings: Settings) ->
         job_id = await submit(client, voice_id="mine")
         await client.delete("/voice_mappings/mine")
         gate.open()
-        assert (await over(client, job_id))["status"] == "completed"
+        assert (await wait_until_finished(client, job_id))["status"] == "completed"
     assert model.seen[-1].text.startswith("[S2]")
 
 
@@ -192,7 +192,7 @@ async def test_jobs_outlive_a_server_that_stops(settings: Settings) -> None:
     assert attempts(settings) == {0}
     async with serving(settings, ToneModel()) as client:
         for job_id in jobs:
-            assert (await over(client, job_id))["status"] == "completed"
+            assert (await wait_until_finished(client, job_id))["status"] == "completed"
         assert (await client.get("/stats")).json()["requests"]["total"] == 5
     assert attempts(settings) == {1}
 
@@ -200,13 +200,13 @@ async def test_jobs_outlive_a_server_that_stops(settings: Settings) -> None:
 async def test_a_file_that_was_whole_before_a_crash_is_not_made_again(settings: Settings) -> None:
     """As after SIGKILL between the last two of the steps that job_worker lists."""
     async with serving(settings, ToneModel()) as client:
-        job_id = (await over(client, await submit(client)))["job_id"]
+        job_id = (await wait_until_finished(client, await submit(client)))["job_id"]
     change(settings, "UPDATE jobs SET status = 'processing', finished_at = NULL")
     change(settings, "UPDATE totals SET successful = 0")
 
     model = ToneModel()
     async with serving(settings, model) as client:
-        assert (await over(client, job_id))["status"] == "completed"
+        assert (await wait_until_finished(client, job_id))["status"] == "completed"
         assert (await client.get(f"/jobs/{job_id}/result")).status_code == 200
         assert (await client.get("/stats")).json()["requests"]["total"] == 1
     assert not model.seen
@@ -214,7 +214,7 @@ async def test_a_file_that_was_whole_before_a_crash_is_not_made_again(settings: 
 
 async def test_a_job_that_ends_the_server_each_time_is_given_up(settings: Settings) -> None:
     async with serving(settings, ToneModel()) as client:
-        job_id = (await over(client, await submit(client)))["job_id"]
+        job_id = (await wait_until_finished(client, await submit(client)))["job_id"]
     change(settings, "UPDATE jobs SET status = 'processing', file = NULL, attempts = 25")
 
     async with serving(settings, ToneModel()) as client:
@@ -246,8 +246,8 @@ async def test_a_locked_database_is_answered_and_got_over(
 
         other.execute("ROLLBACK")
         other.close()
-        assert (await over(client, job_id))["status"] == "completed"
-        await over(client, await submit(client))
+        assert (await wait_until_finished(client, job_id))["status"] == "completed"
+        await wait_until_finished(client, await submit(client))
 
 
 async def test_an_outputs_folder_that_takes_nothing_fails_jobs_until_it_does(settings: Settings) -> None:
@@ -255,12 +255,12 @@ async def test_an_outputs_folder_that_takes_nothing_fails_jobs_until_it_does(set
     async with serving(settings, ToneModel()) as client:
         rmtree(blocked)
         blocked.write_text("not a folder")
-        failed = await over(client, await submit(client))
+        failed = await wait_until_finished(client, await submit(client))
         assert failed["status"] == "failed"
         assert failed["error"].startswith("The audio could not be saved in audio_outputs/")
 
         blocked.unlink()
-        assert (await over(client, await submit(client)))["status"] == "completed"
+        assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
 
 
 async def test_a_full_disk_fails_jobs_and_leaves_no_trace(
@@ -272,11 +272,11 @@ async def test_a_full_disk_fails_jobs_and_leaves_no_trace(
     async with serving(settings, ToneModel()) as client:
         with monkeypatch.context() as patch:
             patch.setattr("os.fsync", full)
-            failed = await over(client, await submit(client))
+            failed = await wait_until_finished(client, await submit(client))
         assert failed["error"] == "The audio could not be saved in audio_outputs/: No space left on device"
         assert names(settings) == set()
 
-        assert (await over(client, await submit(client)))["status"] == "completed"
+        assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
 
 
 def attempts(settings: Settings) -> set[int]:
@@ -288,7 +288,7 @@ async def test_a_row_that_this_version_cannot_read_hides_no_other(settings: Sett
     async with serving(settings, ToneModel()) as client:
         first, second = await submit(client), await submit(client)
         for job_id in (first, second):
-            await over(client, job_id)
+            await wait_until_finished(client, job_id)
         with closing(sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3")) as rows:
             rows.execute("UPDATE jobs SET request = '{\"text\": 1}' WHERE job_id = ?", [first])
             rows.commit()
@@ -301,7 +301,7 @@ async def test_a_row_that_this_version_cannot_read_hides_no_other(settings: Sett
 async def test_a_result_says_how_it_was_made(settings: Settings) -> None:
     async with serving(settings, ToneModel()) as client:
         job_id = await submit(client, seed=7)
-        await over(client, job_id)
+        await wait_until_finished(client, job_id)
         result = await client.get(f"/jobs/{job_id}/result")
 
     assert (result.headers["x-seed"], result.headers["x-retries"]) == ("7", "0")

@@ -7,7 +7,7 @@ from dia_server.app import create_app
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Flow
 from dia_server.settings import Settings
-from tests.job_client import HELLO, over, serving, submit
+from tests.job_client import HELLO, serving, submit, wait_until_finished
 from tests.tones import ToneModel, loader
 
 SPEECH = {"input": "Hello!", "voice": "aria"}
@@ -67,6 +67,6 @@ def test_a_websocket_is_its_clients(settings: Settings) -> None:
 async def test_a_job_has_no_client(settings: Settings) -> None:
     model = ToneModel()
     async with serving(settings, model) as client:
-        assert (await over(client, await submit(client)))["status"] == "completed"
+        assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
 
     assert [utterance.flow.client for utterance in model.seen] == [""]
