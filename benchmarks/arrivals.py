@@ -70,7 +70,7 @@ async def started(load: LoadModel, max_waiting: int) -> Engine:
 
 
 @dataclass(slots=True)
-class Listening:
+class StreamTiming:
     """What one client heard, in seconds since it asked."""
 
     first: float = 0.0
@@ -84,39 +84,39 @@ class Listening:
     """Between one chunk and the next."""
 
 
-async def listen(engine: Engine, utterance: Utterance) -> Listening:
-    heard, start = Listening(), time.perf_counter()
+async def listen(engine: Engine, utterance: Utterance) -> StreamTiming:
+    timing, start = StreamTiming(), time.perf_counter()
     previous = 0.0
     async with engine.submit(utterance) as generation:
         async for chunk in generation:
             now = time.perf_counter() - start
             if not len(chunk.samples):
                 continue
-            if heard.chunks == 0:
-                heard.first = now
+            if timing.chunks == 0:
+                timing.first = now
             else:
-                heard.late += now > heard.first + heard.audio
-                heard.gaps.append(now - previous)
+                timing.late += now > timing.first + timing.audio
+                timing.gaps.append(now - previous)
             previous = now
-            heard.chunks += 1
-            heard.audio += len(chunk.samples) / SAMPLE_RATE
-    heard.total = time.perf_counter() - start
-    return heard
+            timing.chunks += 1
+            timing.audio += len(chunk.samples) / SAMPLE_RATE
+    timing.total = time.perf_counter() - start
+    return timing
 
 
 def utterances(count: int, seconds: tuple[float, float], seed: int = 0) -> list[Utterance]:
     """Texts of 15 characters for each of `seconds` of speech, which is about what people speak."""
     rng = random.Random(seed)
-    made = []
+    found = []
     for i in range(count):
         length = rng.uniform(*seconds)
         text = "[S1] " + "".join(rng.choices("abcdefghij ", k=int(15 * length)))
         steps = int(length * FRAME_RATE) + 16
-        made.append(Utterance(text, voice="", seed=i, temperature=TEMPERATURE, max_tokens=steps))
-    return made
+        found.append(Utterance(text, voice="", seed=i, temperature=TEMPERATURE, max_tokens=steps))
+    return found
 
 
-async def arrive(engine: Engine, work: list[Utterance], rate: float, seed: int = 0) -> list[Listening]:
+async def arrive(engine: Engine, work: list[Utterance], rate: float, seed: int = 0) -> list[StreamTiming]:
     """Submit `work` as a Poisson process of `rate` requests a second; what each client heard."""
     rng = random.Random(seed)
     tasks = []
@@ -129,5 +129,5 @@ async def arrive(engine: Engine, work: list[Utterance], rate: float, seed: int =
 async def capacity(engine: Engine, work: list[Utterance]) -> float:
     """Seconds of audio a second with every slot full."""
     start = time.perf_counter()
-    heard = await asyncio.gather(*(listen(engine, utterance) for utterance in work))
-    return sum(one.audio for one in heard) / (time.perf_counter() - start)
+    timings = await asyncio.gather(*(listen(engine, utterance) for utterance in work))
+    return sum(one.audio for one in timings) / (time.perf_counter() - start)

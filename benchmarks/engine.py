@@ -126,8 +126,8 @@ def check_parity(device: str) -> None:
     for prompt in (0, 20):
         work = workload(3, 60, prompt_frames=prompt, text_bytes=40)
         greedy = Workload(work.texts, work.prompts, work.steps, sampled=False)
-        for made, expected in zip(ours.generate(greedy), reference.generate(greedy), strict=True):
-            if not torch.equal(made, expected):
+        for tokens, expected in zip(ours.generate(greedy), reference.generate(greedy), strict=True):
+            if not torch.equal(tokens, expected):
                 raise SystemExit(f"The tokens differ from transformers' (prompt of {prompt} frames)")
     print("parity: greedy tokens equal transformers'")
 

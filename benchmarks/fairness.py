@@ -74,14 +74,14 @@ async def measure(port: int, rounds: int, texts: int, *, stream: bool) -> tuple[
     alone = await first_audio(port, rounds)
     tasks = [asyncio.create_task(crowd(port, number, stream=stream)) for number in range(texts)]
     await asyncio.sleep(SETTLE_S)
-    beside = await first_audio(port, rounds)
+    loaded = await first_audio(port, rounds)
     for task in tasks:
         if task.done():
             task.result()
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-    return alone, beside
+    return alone, loaded
 
 
 def describe(name: str, times: list[float]) -> str:
@@ -96,10 +96,10 @@ def main() -> int:
     parser.add_argument("--stream", action="store_true", help="have the long texts streamed")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder), rate_limit_generate=0) as server:
-        alone, beside = asyncio.run(measure(server.port, given.rounds, given.texts, stream=given.stream))
-    ratio = statistics.median(beside) / statistics.median(alone)
+        alone, loaded = asyncio.run(measure(server.port, given.rounds, given.texts, stream=given.stream))
+    ratio = statistics.median(loaded) / statistics.median(alone)
     print(describe("alone", alone))
-    print(describe("beside", beside))
+    print(describe("loaded", loaded))
     print(f"ratio   {ratio:.1f}, limit {LIMIT:.1f}")
     return int(ratio > LIMIT)
 

@@ -121,7 +121,7 @@ class Transformers:
         options: dict[str, Any] = {"do_sample": False}
         if work.sampled:
             options = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P}
-        made = self._dia.generate(
+        generated = self._dia.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             decoder_input_ids=columns,
@@ -132,10 +132,10 @@ class Transformers:
             cache_implementation=self._cache,
             **options,
         )
-        assert isinstance(made, Tensor)
+        assert isinstance(generated, Tensor)
         start = work.prompt_frames
         stop = start + work.steps - max(DELAY) - 1
-        return [undelayed(row.cpu(), start, stop, DELAY) for row in made]
+        return [undelayed(row.cpu(), start, stop, DELAY) for row in generated]
 
 
 class Original:
@@ -161,7 +161,7 @@ class Original:
 
     def generate(self, work: Workload) -> list[Tensor]:
         prompts = [prompt if len(prompt) else None for prompt in work.prompts]
-        made = self._dia.generate(
+        generated = self._dia.generate(
             list(work.texts),
             max_tokens=work.prompt_frames + work.steps,
             cfg_scale=CFG_SCALE,
@@ -171,4 +171,4 @@ class Original:
             use_torch_compile=self._compiled,
             audio_prompt=prompts,
         )
-        return [torch.as_tensor(frames) for frames in made]
+        return [torch.as_tensor(frames) for frames in generated]

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.arrivals import Listening, arrive, capacity, random_loader, started, utterances
+from benchmarks.arrivals import StreamTiming, arrive, capacity, random_loader, started, utterances
 from benchmarks.limits import describe_machine
 from benchmarks.models import SIZES
 
@@ -58,22 +58,22 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         rows = []
         for share in options.shares:
             rate = share * most / statistics.mean(seconds)
-            heard = await arrive(engine, utterances(options.requests, seconds), rate)
-            rows.append({"share_of_capacity": share, "requests_per_s": rate, **summary(heard)})
+            timings = await arrive(engine, utterances(options.requests, seconds), rate)
+            rows.append({"share_of_capacity": share, "requests_per_s": rate, **summary(timings)})
     finally:
         await asyncio.to_thread(engine.stop)
     return {"machine": describe_machine(options.device), "audio_s_per_s": most, "loads": rows}
 
 
-def summary(heard: list[Listening]) -> dict[str, float]:
+def summary(timings: list[StreamTiming]) -> dict[str, float]:
     return {
-        "first_audio_p50_ms": 1000 * quantile([one.first for one in heard], 0.5),
-        "first_audio_p95_ms": 1000 * quantile([one.first for one in heard], 0.95),
-        "total_p50_s": quantile([one.total for one in heard], 0.5),
-        "total_p95_s": quantile([one.total for one in heard], 0.95),
-        "real_time_p5": quantile([one.audio / one.total for one in heard], 0.05),
-        "late_chunks_percent": 100 * sum(one.late for one in heard) / sum(one.chunks for one in heard),
-        "longest_gap_ms": 1000 * max((gap for one in heard for gap in one.gaps), default=0.0),
+        "first_audio_p50_ms": 1000 * quantile([one.first for one in timings], 0.5),
+        "first_audio_p95_ms": 1000 * quantile([one.first for one in timings], 0.95),
+        "total_p50_s": quantile([one.total for one in timings], 0.5),
+        "total_p95_s": quantile([one.total for one in timings], 0.95),
+        "real_time_p5": quantile([one.audio / one.total for one in timings], 0.05),
+        "late_chunks_percent": 100 * sum(one.late for one in timings) / sum(one.chunks for one in timings),
+        "longest_gap_ms": 1000 * max((gap for one in timings for gap in one.gaps), default=0.0),
     }
 
 

@@ -15,9 +15,9 @@ from dia_server.engine.dia.weights import compute_dtype
 
 
 def step_bytes(
-    config: ModelConfig, dtype: torch.dtype, device: str, batch: int, columns: float, letters: float
+    config: ModelConfig, dtype: torch.dtype, device: str, batch: int, columns: float, text_bytes: float
 ) -> float:
-    """Decoder weights once; keys and values of both rows' `columns`, and of one row's `letters`."""
+    """Decoder weights once; keys and values of both rows' `columns`, and of one row's `text_bytes`."""
     audio, cross = config.decoder, config.cross_heads * config.cross_head_dim
     attention = audio.hidden * audio.head_dim * 2 * (audio.heads + audio.kv_heads)
     layer = attention + 2 * audio.hidden * cross + 3 * audio.hidden * audio.mlp
@@ -25,7 +25,7 @@ def step_bytes(
     own = audio.layers * 2 * audio.kv_heads * audio.head_dim
     text = audio.layers * 2 * config.cross_kv_heads * config.cross_head_dim
     cached = compute_dtype(dtype, torch.device(device))
-    return dtype.itemsize * weights + cached.itemsize * batch * (2 * columns * own + letters * text)
+    return dtype.itemsize * weights + cached.itemsize * batch * (2 * columns * own + text_bytes * text)
 
 
 def read_bandwidth(device: str, size: int) -> float:

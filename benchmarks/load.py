@@ -30,39 +30,39 @@ REFUSALS = {429, 503}
 
 
 @dataclass
-class Tally:
+class LoadStats:
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
     health: list[float] = field(default_factory=list)
 
 
-async def client(url: str, until: float, tally: Tally, rng: random.Random) -> None:
+async def client(url: str, until: float, stats: LoadStats, rng: random.Random) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=60) as session:
         while time.monotonic() < until:
             body = {"text": rng.choice(TEXTS), "voice_id": rng.choice(["aria", "atlas", "luna"])}
             body["response_format"] = rng.choice(["wav", "mp3"])
             started = time.perf_counter()
             answer = await session.post("/generate", json=body)
-            tally.latencies.append(time.perf_counter() - started)
-            tally.statuses[answer.status_code] += 1
+            stats.latencies.append(time.perf_counter() - started)
+            stats.statuses[answer.status_code] += 1
 
 
-async def probe(url: str, until: float, tally: Tally) -> None:
+async def probe(url: str, until: float, stats: LoadStats) -> None:
     async with httpx.AsyncClient(base_url=url) as session:
         while time.monotonic() < until:
             started = time.perf_counter()
             (await session.get("/health")).raise_for_status()
-            tally.health.append(time.perf_counter() - started)
+            stats.health.append(time.perf_counter() - started)
             await asyncio.sleep(0.05)
 
 
-async def load(url: str, clients: int, seconds: float) -> Tally:
-    tally, until = Tally(), time.monotonic() + seconds
+async def load(url: str, clients: int, seconds: float) -> LoadStats:
+    stats, until = LoadStats(), time.monotonic() + seconds
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
-            group.create_task(client(url, until, tally, random.Random(number)))
-        group.create_task(probe(url, until, tally))
-    return tally
+            group.create_task(client(url, until, stats, random.Random(number)))
+        group.create_task(probe(url, until, stats))
+    return stats
 
 
 def resident_mb(server: Server) -> float:
@@ -86,23 +86,23 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder), rate_limit_generate=0) as server:
         asyncio.run(load(server.url, given.clients, 30))  # until caches and pools have their size
         before = resident_mb(server)
-        tally = asyncio.run(load(server.url, given.clients, given.seconds))
+        stats = asyncio.run(load(server.url, given.clients, given.seconds))
         after = resident_mb(server)
-    requests = sum(tally.statuses.values())
+    requests = sum(stats.statuses.values())
     errors = sum(
-        count for status, count in tally.statuses.items() if status != 200 and status not in REFUSALS
+        count for status, count in stats.statuses.items() if status != 200 and status not in REFUSALS
     )
-    refused = sum(tally.statuses[status] for status in REFUSALS)
-    health_p99 = percentile(tally.health, 0.99)
+    refused = sum(stats.statuses[status] for status in REFUSALS)
+    health_p99 = percentile(stats.health, 0.99)
     growth = after / before - 1
     print(f"clients   {given.clients}, {given.seconds:.0f} s")
     print(f"requests  {requests} ({requests / given.seconds:.1f}/s), refused {refused}, errors {errors}")
     print(
-        f"latency   p50 {percentile(tally.latencies, 0.5):.0f} ms, "
-        f"p99 {percentile(tally.latencies, 0.99):.0f} ms"
+        f"latency   p50 {percentile(stats.latencies, 0.5):.0f} ms, "
+        f"p99 {percentile(stats.latencies, 0.99):.0f} ms"
     )
     print(
-        f"/health   p50 {percentile(tally.health, 0.5):.1f} ms, p99 {health_p99:.1f} ms ({len(tally.health)})"
+        f"/health   p50 {percentile(stats.health, 0.5):.1f} ms, p99 {health_p99:.1f} ms ({len(stats.health)})"
     )
     print(f"memory    {before:.1f} MB before, {after:.1f} MB after ({growth:+.1%})")
     return int(errors > 0 or growth > 0.05 or health_p99 > 50)

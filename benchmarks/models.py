@@ -107,7 +107,7 @@ def workload(
 ) -> Workload:
     """`batch` different texts of `text_bytes` bytes, each with a different voice prompt."""
     generator = torch.Generator().manual_seed(seed)
-    letters = torch.randint(97, 123, (batch, text_bytes - 1), generator=generator).tolist()
+    characters = torch.randint(97, 123, (batch, text_bytes - 1), generator=generator).tolist()
     prompts = torch.randint(0, 1024, (batch, prompt_frames, 9), generator=generator)
     # a tag is one byte of the text as the model reads it
-    return Workload(["[S1]" + bytes(row).decode() for row in letters], list(prompts), steps)
+    return Workload(["[S1]" + bytes(row).decode() for row in characters], list(prompts), steps)

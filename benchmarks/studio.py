@@ -45,9 +45,9 @@ def sample(studio: Studio) -> float:
     """Ms from the click to the first audible sample."""
     studio.speak()
     studio.until("window.heard.first !== null")
-    heard = studio.heard
+    times = studio.heard
     studio.until("document.getElementById('play').ariaLabel === 'Play'")
-    return float(heard["first"] - heard["clicked"])
+    return float(times["first"] - times["clicked"])
 
 
 def report(what: str, times: list[float], target: float) -> bool:

@@ -36,7 +36,7 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
 
 
 def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list[Engine]:
-    """Return one engine per device, on a CUDA GPU in its own process (see `_apart`)."""
+    """Return one engine per device, on a CUDA GPU in its own process (see `_needs_own_process`)."""
     devices = [gpu.torch_name for gpu in gpus] if conf.device == "auto" and gpus else [conf.device]
     devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count or len(devices)]
     load = partial(
@@ -51,7 +51,7 @@ def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list
     return [
         Engine(
             "dia",
-            in_worker(loader) if _apart(device, len(devices)) else loader,
+            in_worker(loader) if _needs_own_process(device, len(devices)) else loader,
             max_waiting=-(-conf.max_waiting // len(loaders)),
             idle_unload_s=conf.idle_unload or None,
         )
@@ -59,7 +59,7 @@ def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list
     ]
 
 
-def _apart(device: str, count: int) -> bool:
+def _needs_own_process(device: str, count: int) -> bool:
     """Return whether an engine runs in its own process: on CUDA, or if there are several engines.
 
     After a CUDA fault every call of the process fails, so only a new process can serve on. Engines in one

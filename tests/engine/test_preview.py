@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dia_server.engine.espeak import Espeak
-from dia_server.engine.preview import LONGEST, VOICES, Preview, clauses, load
+from dia_server.engine.preview import MAX_CLAUSE, VOICES, Preview, clauses, load
 from dia_server.engine.types import Chunk, Flow, Samples, Utterance
 from dia_server.errors import AudioProcessingError, ModelNotLoaded, UnspeakableText
 from dia_server.units import HOP, SAMPLE_RATE
@@ -84,7 +84,7 @@ def test_clients_take_turns_and_then_their_texts_do() -> None:
     slots = [slot for _ in range(8) for slot in preview.step()]
 
     preview.close()
-    assert slots == [0, 3, 2, 3, 0, 3, 2, 3]  # the long text's second piece waits for its first
+    assert slots == [0, 3, 2, 3, 0, 3, 2, 3]  # the long text's second part waits for its first
 
 
 def test_a_client_whose_texts_are_short_has_no_more_turns_than_others() -> None:
@@ -168,16 +168,16 @@ def test_max_tokens_ends_it(preview: Preview) -> None:
 def test_a_text_without_punctuation_is_cut_between_words_and_nothing_is_lost() -> None:
     words = [f"word{n}" for n in range(300)]
 
-    pieces = [said for _, said in clauses("[S1] " + " ".join(words), "aria")]
+    parts = [said for _, said in clauses("[S1] " + " ".join(words), "aria")]
 
-    assert all(len(piece) <= LONGEST for piece in pieces)
-    assert " ".join(pieces).split() == words
+    assert all(len(part) <= MAX_CLAUSE for part in parts)
+    assert " ".join(parts).split() == words
 
 
 def test_one_endless_word_is_cut_and_nothing_is_lost() -> None:
-    pieces = [said for _, said in clauses("[S1] " + "a" * 1000, "aria")]
+    parts = [said for _, said in clauses("[S1] " + "a" * 1000, "aria")]
 
-    assert "".join(pieces) == "a" * 1000
+    assert "".join(parts) == "a" * 1000
 
 
 def test_turns_are_said_by_the_person_whose_they_are() -> None:

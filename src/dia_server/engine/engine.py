@@ -174,7 +174,7 @@ class Engine:
                 told = isinstance(error, ServerError)  # in words, to which a traceback adds nothing
                 context = {"engine": self.name, "cause": str(error), "retry": "POST /model/load"}
                 log.error("model not loaded", extra=context, exc_info=None if told else error)
-            self.error = _bare(error)  # reported by /health and by every submit
+            self.error = _without_traceback(error)  # reported by /health and by every submit
             return
         self.ready = True
         failure: Exception | None = None
@@ -189,7 +189,7 @@ class Engine:
                 model = self._reload()
         except Exception as error:
             log.error("engine stopped", extra={"engine": self.name}, exc_info=error)
-            self.error = failure = _bare(error)  # a model that cannot be reset is a model that is gone
+            self.error = failure = _without_traceback(error)
         finally:
             with self._wake:
                 self.ready = False
@@ -272,7 +272,7 @@ class Engine:
                 model.admit(slot, generation.utterance)
             except Exception as error:  # noqa: BLE001 - it is this request's; the batch goes on
                 self._release(model, slot)
-                self._deliver([(generation, _answerable(error))])
+                self._deliver([(generation, _as_server_error(error))])
         return not self._stopping
 
     def _next(self, slots: int) -> Generation | None:
@@ -311,13 +311,13 @@ class Engine:
                     events.append((generation, outcome))
                     ended = outcome.done
                 else:
-                    events.append((generation, _answerable(outcome)))
+                    events.append((generation, _as_server_error(outcome)))
                     ended = True
                 if ended:
                     self._release(model, slot)
         except Exception as error:  # an out-of-memory step must not end the server
             log.error("step failed", extra={"engine": self.name, "running": len(self._busy)}, exc_info=error)
-            events += [(generation, _answerable(error)) for generation in self._busy.values()]
+            events += [(generation, _as_server_error(error)) for generation in self._busy.values()]
             self._busy.clear()
             failed = True
         self._deliver(events)  # before anything else can fail
@@ -335,12 +335,16 @@ class Engine:
             self._loop.call_soon_threadsafe(_put_all, events)
 
 
-def _answerable(error: Exception) -> Exception:
+def _as_server_error(error: Exception) -> Exception:
     """`error` as its request is told: what the API has no name for is a failed generation."""
-    return _bare(error) if isinstance(error, ServerError) else ServerError(f"Generation failed: {error}")
+    return (
+        _without_traceback(error)
+        if isinstance(error, ServerError)
+        else ServerError(f"Generation failed: {error}")
+    )
 
 
-def _bare(error: Exception) -> Exception:
+def _without_traceback(error: Exception) -> Exception:
     """`error` without its traceback, whose frames hold the tensors they worked with as long as it is kept."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

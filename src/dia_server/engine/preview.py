@@ -26,9 +26,9 @@ from dia_server.native import NativeFailure, NativePool, NativeWorker
 from dia_server.units import HOP, MIB, SAMPLE_RATE
 from dia_server.vocabulary import SOUND
 
-PAUSE = np.zeros(SAMPLE_RATE * 3 // 10, np.float32)
+PAUSE_SAMPLES = np.zeros(SAMPLE_RATE * 3 // 10, np.float32)
 """Between two sentences or turns, and in place of a clause without anything to pronounce."""
-LONGEST = 200
+MAX_CLAUSE = 200
 """Characters said in one step, so that the engine thread can turn to others."""
 DEADLINE_S = 10.0
 """Seconds for one sentence; it takes some 10 ms."""
@@ -47,7 +47,7 @@ VOICES = {
     "nova": (Profile("f2", 80, 180, 70), Profile("m4", 55, 170)),
 }
 """Voice id to the people that say [S1] and [S2]."""
-SECOND = {"luna", "zara"}
+SECOND_SPEAKERS = {"luna", "zara"}
 """Voices whose own person is the one that says [S2]."""
 
 SPEAKER = re.compile(r"\[S([12])\]")
@@ -92,7 +92,7 @@ class Preview:
         while len(self._speaking) < self._workers and (slot := self._next()) is not None:
             script = self._scripts[slot]
             profile, clause = script.clauses[0]
-            self._turns.take(script.flow)
+            self._turns.record_turn(script.flow)
             self._speaking[slot] = self._pool.submit(Espeak.speak, clause, profile, script.seed)
         patience_s = POLL_S if len(self._speaking) < self._workers else None
         done, _ = wait(self._speaking.values(), patience_s, FIRST_COMPLETED)
@@ -132,7 +132,7 @@ class Preview:
         _, clause = script.clauses.popleft()
         samples = resample(np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768), rate)
         if script.clauses or not samples.any():
-            samples = np.concatenate([samples, PAUSE])
+            samples = np.concatenate([samples, PAUSE_SAMPLES])
         samples = samples[: script.tokens_left * HOP]
         tokens = -(-len(samples) // HOP)
         script.tokens_left -= tokens
@@ -156,41 +156,44 @@ class _Script:
 
 def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
     """Split `text` into clauses to speak in one step each, with their speakers' profiles; at least one."""
-    people = _people(voice)
+    profiles = _profiles(voice)
     _, *parts = SPEAKER.split(text)
     found = []
     for number, said in zip(parts[::2], parts[1::2], strict=True):
-        person = people[int(number) - 1]
-        heard = SOUND.sub(" ", said)
-        found += [(person, piece) for piece in chain.from_iterable(map(_pieces, SENTENCE_END.split(heard)))]
-    return found or [(people[0], "")]
+        profile = profiles[int(number) - 1]
+        spoken_text = SOUND.sub(" ", said)
+        found += [
+            (profile, part)
+            for part in chain.from_iterable(map(_split_clause, SENTENCE_END.split(spoken_text)))
+        ]
+    return found or [(profiles[0], "")]
 
 
-def _pieces(clause: str) -> Iterator[str]:
+def _split_clause(clause: str) -> Iterator[str]:
     """Cut a sentence that is too long for one step: after a comma, else between words, else anywhere."""
     clause = clause.strip()
-    while len(clause) > LONGEST:
-        cut = clause.rfind(", ", 0, LONGEST) + 1 or clause.rfind(" ", 1, LONGEST)
-        cut = cut if cut > 0 else LONGEST
+    while len(clause) > MAX_CLAUSE:
+        cut = clause.rfind(", ", 0, MAX_CLAUSE) + 1 or clause.rfind(" ", 1, MAX_CLAUSE)
+        cut = cut if cut > 0 else MAX_CLAUSE
         yield clause[:cut]
         clause = clause[cut:].strip()
     if clause:
         yield clause
 
 
-def _people(voice: str) -> tuple[Profile, Profile]:
+def _profiles(voice: str) -> tuple[Profile, Profile]:
     """Return the profiles that speak [S1] and [S2]; "aria+luna" combines the two voices' main profiles."""
     first, _, second = voice.partition("+")
     if second:
-        return _main(first), _main(second)
-    return VOICES.get(voice) or _strangers(voice)
+        return _main_profile(first), _main_profile(second)
+    return VOICES.get(voice) or _derived_profiles(voice)
 
 
-def _main(voice: str) -> Profile:
-    return _people(voice)[voice in SECOND]
+def _main_profile(voice: str) -> Profile:
+    return _profiles(voice)[voice in SECOND_SPEAKERS]
 
 
-def _strangers(voice: str) -> tuple[Profile, Profile]:
+def _derived_profiles(voice: str) -> tuple[Profile, Profile]:
     """Two people for a voice that is not built in, always the same for the same id."""
     key = zlib.crc32(voice.encode())
     woman = Profile(f"f{1 + key % 5}", 40 + key // 5 % 40, 150 + key // 200 % 30)

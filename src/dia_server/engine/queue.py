@@ -64,7 +64,7 @@ class FairQueue:
         generation = self._clients[flow.client][flow].popleft()
         self._removed_from(flow)
         self._turns.forget_all_but([*flows, *(flow for flows in self._clients.values() for flow in flows)])
-        self._turns.take(flow)
+        self._turns.record_turn(flow)
         return generation
 
     def clear(self) -> None:

@@ -20,7 +20,7 @@ class Turns:
         """
         return self._last.setdefault(name, self._count - 1)
 
-    def take(self, flow: Flow) -> None:
+    def record_turn(self, flow: Flow) -> None:
         """Note a turn of `flow`, and so of its client."""
         self._count += 2  # the number between is for those that are new
         self._last[flow.client] = self._last[flow] = self._count

@@ -28,15 +28,15 @@ class VoicePrompt:
     transcript: str
     digest: str
     """Names the content of `samples`: equal digests, equal audio."""
-    made: Frames | None = None
+    generated_frames: Frames | None = None
     """Frames that the model generated, which follow the recording."""
 
     @property
     def key(self) -> str:
         """Names all of it but the transcript."""
-        if self.made is None:
+        if self.generated_frames is None:
             return self.digest
-        return f"{self.digest}+{hashlib.sha256(self.made.tobytes()).hexdigest()}"
+        return f"{self.digest}+{hashlib.sha256(self.generated_frames.tobytes()).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

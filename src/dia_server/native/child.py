@@ -20,9 +20,9 @@ ALARM_AFTER_S = 5
 """Seconds after its deadline at which a call ends its process, which the parent should have done."""
 OUT_OF_MEMORY = "out of memory"
 """Sent in place of an error's name."""
-LEFT_SHARE = 8
+LEAK_SHARE = 8
 """One part in so many of its memory may be left behind by calls before a child is replaced."""
-LAST = "last"
+FINAL_RESULT = "final result"
 """Sent with an answer where calls have left so much memory behind that a new child takes the next one."""
 
 
@@ -34,22 +34,22 @@ def serve(
     A call that lasts longer than `deadline_s` ends it here too: the parent may be gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
-    _silence()
+    _discard_output()
     try:
         served = factory()
     except Exception as error:  # noqa: BLE001 - raised again in the parent
         connection.send_bytes(msgspec.msgpack.encode(_failure(error)))
         return
-    enough = math.inf
+    most = math.inf
     if memory is not None:
         limit_memory(memory)
-        enough = _address_space() + memory / LEFT_SHARE
+        most = _address_space() + memory / LEAK_SHARE
     connection.send_bytes(msgspec.msgpack.encode(("returned", None)))
     with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
             kind, value = _answer_to(served, connection, deadline_s)
-            if kind == "returned" and _address_space() > enough:
-                kind = LAST
+            if kind == "returned" and _address_space() > most:
+                kind = FINAL_RESULT
             connection.send_bytes(msgspec.msgpack.encode((kind, value)))
 
 
@@ -78,7 +78,7 @@ def _failure(error: Exception) -> tuple[str, str]:
     return (OUT_OF_MEMORY, "") if isinstance(error, MemoryError) else (type(error).__name__, str(error))
 
 
-def _silence() -> None:
+def _discard_output() -> None:
     """Drop what libraries print: malloc's last words, FFmpeg's remarks, progress bars."""
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)

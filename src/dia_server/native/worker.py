@@ -15,7 +15,7 @@ import msgspec
 
 from dia_server import errors
 from dia_server.errors import Overloaded, ServerError
-from dia_server.native.child import LAST, OUT_OF_MEMORY, is_file, send_file, serve, signature
+from dia_server.native.child import FINAL_RESULT, OUT_OF_MEMORY, is_file, send_file, serve, signature
 from dia_server.units import MIB
 
 log = logging.getLogger(__name__)
@@ -159,16 +159,16 @@ class NativeWorker(Generic[S]):
                 self._await_ready()
                 return work()
             except TimeoutError as error:
-                self._bury()
+                self._end_child()
                 raise NativeFailure(f"it takes the {self._name} process {error}") from None
             except MemoryError:
                 was_used = self._is_used
-                self._bury()
+                self._end_child()
                 if not was_used:  # else what earlier calls have left may be the cause
                     most = "" if self._memory is None else f": the limit is {self._memory // MIB} MiB"
                     raise NativeFailure(f"it takes the {self._name} process too much memory{most}") from None
             except (EOFError, OSError, msgspec.MsgspecError):  # the last: it answers nonsense
-                cause = self._bury()
+                cause = self._end_child()
                 crashes += 1
                 log.warning("native process crashed", extra={"child": self._name, "cause": cause})
         raise Closed(f"The {self._name} process is closed")
@@ -179,10 +179,10 @@ class NativeWorker(Generic[S]):
         try:
             self._answer(self._start_s)
         except ServerError:
-            self._bury()
+            self._end_child()
             raise
         except (EOFError, OSError, MemoryError, msgspec.MsgspecError) as error:
-            cause = self._bury()
+            cause = self._end_child()
             if self._closed:
                 raise EOFError from None
             raise NativeUnavailable(
@@ -209,8 +209,8 @@ class NativeWorker(Generic[S]):
             raise TimeoutError(f"longer than {deadline_s:g} s")
         raw = self._connection.recv_bytes(MAX_ANSWER)
         kind, value = msgspec.msgpack.decode(raw, type=tuple[str, Any])
-        if kind == LAST:
-            self._bury()
+        if kind == FINAL_RESULT:
+            self._end_child()
             return value
         if kind == "returned":
             return value
@@ -218,7 +218,7 @@ class NativeWorker(Generic[S]):
             raise MemoryError
         raise _raised(kind, str(value))
 
-    def _bury(self) -> str:
+    def _end_child(self) -> str:
         """End the child, whatever it is doing; returns how it ended."""
         assert self._process is not None
         assert self._connection is not None

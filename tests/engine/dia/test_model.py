@@ -298,7 +298,7 @@ def test_the_last_chunk_has_the_frames_which_need_not_be_encoded(weights: Weight
     assert [chunk.frames for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
 
     encoded = prompt_of(torch.from_numpy(frames), "[S1] So it goes.")
-    with_frames = replace(encoded, samples=np.empty(0, np.float32), made=frames)
+    with_frames = replace(encoded, samples=np.empty(0, np.float32), generated_frames=frames)
     made = drive(DiaModel(weights, Mute(), 1), [replace(utterance(1), prompt=with_frames)])[0]
     expected = drive(DiaModel(weights, CodesAsAudio(), 1), [replace(utterance(1), prompt=encoded)])[0]
     assert torch.equal(frames_of(made), frames_of(expected))

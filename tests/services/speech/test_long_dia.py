@@ -264,7 +264,7 @@ async def test_a_first_segments_own_frames_are_the_prompt_of_all_others(
         frames = await studio.frames(first)
         assert studio.model.codec.encoded == []
         for prompt in prompts_of(others):
-            np.testing.assert_array_equal(prompt.made, frames)
+            np.testing.assert_array_equal(prompt.generated_frames, frames)
             assert prompt.transcript == "[S1] This is number 0. [S2] I see."
 
 
@@ -280,7 +280,7 @@ async def test_a_first_segment_lets_them_hear_who_is_not_in_the_recording(
         np.testing.assert_array_equal(recording, await studio.recording("high"))
         for prompt in prompts_of(others):
             assert prompt.samples is recording
-            np.testing.assert_array_equal(prompt.made, frames)
+            np.testing.assert_array_equal(prompt.generated_frames, frames)
             assert prompt.transcript == "[S1] Up here. [S1] This is number 0. [S2] I see."
 
 

@@ -136,7 +136,7 @@ async def test_without_a_prompt_the_first_segment_is_the_prompt_of_the_others() 
         for other in others:
             assert other.prompt is not None
             assert len(other.prompt.samples) == 0
-            np.testing.assert_array_equal(other.prompt.made, frames_of(first))
+            np.testing.assert_array_equal(other.prompt.generated_frames, frames_of(first))
             assert other.prompt.transcript == "[S1] 1"
         assert made.model.most == 3
 
@@ -150,7 +150,7 @@ async def test_a_first_segment_follows_the_voices_own_prompt_into_that_of_the_ot
         for other in others:
             assert other.prompt is not None
             assert other.prompt.samples is PROMPT.samples
-            np.testing.assert_array_equal(other.prompt.made, frames_of(first))
+            np.testing.assert_array_equal(other.prompt.generated_frames, frames_of(first))
             assert other.prompt.transcript == "[S1] I speak like this. [S1] 1"
         assert made.model.most == 2
 

@@ -112,8 +112,8 @@ class Admission:
         `frames` [T, channels] are the codes of the prompt's recording. Raises Invalid if the prompt is too
         long.
         """
-        if utterance.prompt is not None and utterance.prompt.made is not None:
-            frames = torch.cat([frames, torch.from_numpy(utterance.prompt.made).long()])
+        if utterance.prompt is not None and utterance.prompt.generated_frames is not None:
+            frames = torch.cat([frames, torch.from_numpy(utterance.prompt.generated_frames).long()])
         config, prompt = self._weights.config, len(frames)
         limit = self._limit(utterance, prompt)
         columns = delayed(frames, config.delay, config.bos)

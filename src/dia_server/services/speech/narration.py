@@ -135,9 +135,11 @@ class Narration:
         """Extend the audio prompt of the segments to come by the text and the frames of `segment`."""
         prompt, text = self._base.prompt, segment.planned.text
         if prompt is None:
-            prompt = VoicePrompt(EMPTY, text, digest="", made=segment.frames)
+            prompt = VoicePrompt(EMPTY, text, digest="", generated_frames=segment.frames)
         else:
-            prompt = replace(prompt, transcript=f"{prompt.transcript} {text}", made=segment.frames)
+            prompt = replace(
+                prompt, transcript=f"{prompt.transcript} {text}", generated_frames=segment.frames
+            )
         self._base = replace(self._base, prompt=prompt)
         self._needs_anchor = False
 
