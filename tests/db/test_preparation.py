@@ -32,7 +32,7 @@ def fill(path: Path, kind: str) -> None:
 DATABASES = {
     "other": "is damaged: file is not a database. Put a backup in its place",
     "malformed": "is damaged: database disk image is malformed. Put a backup in its place",
-    "newer": "was written by another version: Cannot locate revision identified by '9999'. Install",
+    "newer": "was written by another version: Can't locate revision identified by '9999'. Install",
     "folder": "cannot be used: unable to open database file. See DIA_DATA_DIR",
 }
 FOLDERS = {
@@ -43,7 +43,7 @@ FOLDERS = {
 URLS = {
     "nonsense": "DIA_DATABASE_URL: Could not parse SQLAlchemy URL",
     "sqlite:///x.sqlite3": "DIA_DATABASE_URL: sqlite cannot be used: name an asynchronous driver",
-    "cobol://host/name": "DIA_DATABASE_URL: Cannot load plugin",
+    "cobol://host/name": "DIA_DATABASE_URL: Can't load plugin",
 }
 COMMANDS = pytest.mark.parametrize("command", [["serve"], ["db", "upgrade"]], ids=" ".join)
 
