@@ -99,10 +99,12 @@ def _operations(app: Litestar, description: Json) -> Iterator[tuple[HTTPRouteHan
 def _audio() -> Json:
     binary = {"schema": {"type": "string", "format": "binary"}}
     return {
-        "description": "The audio, in the format asked for",
+        "description": "The audio in the requested format",
         "content": {media_type.partition(";")[0]: binary for media_type in MEDIA_TYPES.values()},
         "headers": {
-            "X-Seed": _header("Seed that was used: the same request with it gives the same audio", "integer"),
+            "X-Seed": _header(
+                "Seed of the generation; the same request with this seed gives the same audio", "integer"
+            ),
             "X-Retries": _header(
                 "Number of segments generated again; absent on streamed responses", "integer"
             ),
@@ -121,17 +123,17 @@ def _error(status: int, *, openai: bool) -> Json:
 
 def _headers(handler: HTTPRouteHandler, status: int) -> Json:
     headers = {
-        "X-Request-ID": _header("Names the request in the server's log", "string"),
+        "X-Request-ID": _header("Id of the request in the server's log", "string"),
         "X-Engine": _header("Engine: dia or preview", "string"),
     }
     if "rate_limit" in options_of(handler):
         headers |= {
-            "X-RateLimit-Limit": _header("Requests a minute, where they are limited", "integer"),
+            "X-RateLimit-Limit": _header("Maximum requests per minute; absent without a limit", "integer"),
             "X-RateLimit-Remaining": _header("Requests left in this minute", "integer"),
             "X-RateLimit-Reset": _header("Start of the next minute in Unix seconds", "integer"),
         }
     if status in {429, 503}:
-        headers["Retry-After"] = _header("Seconds to wait before trying again", "integer")
+        headers["Retry-After"] = _header("Seconds to wait before a retry", "integer")
     if status >= 500:
         headers["x-should-retry"] = _header(
             "true, together with Retry-After, or false if a retry cannot succeed", "string"

@@ -29,7 +29,9 @@ Text = Annotated[
     ),
 ]
 Speed = Annotated[float, Meta(ge=0.25, le=4.0, description="Speech speed; the pitch does not change")]
-Temperature = Annotated[float, Meta(ge=0.1, le=2.0, description="Sampling temperature")]
+Temperature = Annotated[
+    float, Meta(ge=0.1, le=2.0, description="Sampling temperature; higher is more varied")
+]
 CfgScale = Annotated[float, Meta(ge=1.0, le=10.0, description="Classifier-free guidance scale")]
 TopP = Annotated[float, Meta(ge=0.0, le=1.0, description="Top-p (nucleus) sampling")]
 MaxTokens = Annotated[
@@ -56,12 +58,14 @@ class GenerateRequest(Struct, kw_only=True):
     voice_id: Annotated[str, Meta(description="Voice identifier")] = "aria"
     response_format: AudioFormat = "wav"
     speed: Speed = 1.0
-    role: Annotated[Role | None, Meta(description="Speaker of untagged text: S1 for user, else S2")] = None
+    role: Annotated[Role | None, Meta(description="Speaker of text without tags: S1 for user, else S2")] = (
+        None
+    )
     temperature: Temperature | None = None
     cfg_scale: CfgScale | None = None
     top_p: TopP | None = None
     max_tokens: MaxTokens | None = None
-    use_torch_compile: Annotated[bool | None, Meta(description="Run the model's compiled path")] = None
+    use_torch_compile: Annotated[bool | None, Meta(description="Use the compiled decoder")] = None
     seed: Seed | None = None
     voice_id_2: Annotated[str | None, Meta(description="Voice identifier for [S2]")] = None
     stream: Annotated[bool, Meta(description="Send the audio while it is generated")] = False
@@ -87,7 +91,7 @@ class SpeechRequest(Struct, kw_only=True):
         Meta(description="Send the audio while it is generated; default: true except for wav"),
     ] = None
     stream_format: Annotated[
-        Literal["audio", "sse"] | None, Meta(description="sse: events with the audio in base64")
+        Literal["audio", "sse"] | None, Meta(description="sse: server-sent events with the audio in base64")
     ] = None
 
 
@@ -184,10 +188,10 @@ class Health(Struct, kw_only=True):
     active_jobs: Annotated[int, Meta(description="Utterances running or waiting")]
     uptime: str
     engine: Annotated[EngineName, Meta(description="Engine in use")]
-    loading: Annotated[int, Meta(ge=0, le=100, description="Percent of the model that is loaded")]
+    loading: Annotated[int, Meta(ge=0, le=100, description="Progress of loading the model in percent")]
     max_characters: Annotated[int, Meta(description="Maximum characters of a text")]
     error: Annotated[
-        str | None, Meta(description="Why the model could not be loaded, and what to do about it")
+        str | None, Meta(description="Cause of the failure to load the model, and the remedy")
     ] = None
     retry: Annotated[
         str | None, Meta(description="Route to POST to for a retry; null unless loading has failed")
@@ -206,7 +210,7 @@ class AudioPromptUploaded(Struct, kw_only=True):
     duration: Annotated[float, Meta(description="Seconds")]
     sample_rate: int
     transcript: Annotated[
-        str | None, Meta(description="null if there is none yet, or Whisper is still working")
+        str | None, Meta(description="null if there is none, or while Whisper transcribes the recording")
     ]
 
 
@@ -225,7 +229,7 @@ class AudioPromptMetadata(AudioPrompt, kw_only=True):
     transcript: str | None
     transcript_source: Annotated[
         Literal["reference", "txt", "manual", "whisper_auto", "pending"] | None,
-        Meta(description="Source of the transcript; pending while Whisper makes the first one"),
+        Meta(description="Source of the transcript; pending while Whisper transcribes the recording"),
     ]
     file_size: Annotated[int, Meta(description="Bytes")]
     created_at: datetime
@@ -242,7 +246,8 @@ class AudioPromptDeleted(Struct):
 
 class DiscoverRequest(Struct, frozen=True):
     force_retranscribe: Annotated[
-        bool, Meta(description="Replace transcripts made by Whisper; those written by people are kept")
+        bool,
+        Meta(description="Regenerate transcripts made by Whisper; other transcripts are kept"),
     ] = False
 
 
@@ -261,7 +266,9 @@ class Discovered(Struct):
     message: str
     total_prompts: int
     discovered: Annotated[list[DiscoveredPrompt], Meta(description="Prompts that are new or changed")]
-    skipped: Annotated[list[SkippedFile], Meta(description="Audio files that cannot be prompts, and why")]
+    skipped: Annotated[
+        list[SkippedFile], Meta(description="Audio files that cannot be used, with the reason")
+    ]
 
 
 class TranscriptRequest(Struct):
@@ -280,8 +287,8 @@ class WhisperStatus(Struct, kw_only=True):
     model_loaded: bool
     model_size: Annotated[str, Meta(description="Name or folder of the model")]
     auto_transcribe: bool
-    device: Annotated[str, Meta(description="cuda or cpu; auto while no model is loaded")]
-    error: Annotated[str | None, Meta(description="Why Whisper is not available")] = None
+    device: Annotated[str, Meta(description="cuda or cpu; auto until a model is loaded")]
+    error: Annotated[str | None, Meta(description="Cause, if Whisper is unavailable")] = None
 
 
 class WhisperLoaded(Struct):
@@ -317,7 +324,7 @@ class JobDetails(Struct, kw_only=True):
     result_url: Annotated[str | None, Meta(description="Path of the audio, once completed")]
     progress: Progress
     error: Cause
-    generation_time: Annotated[float | None, Meta(description="Seconds that the generation took")]
+    generation_time: Annotated[float | None, Meta(description="Duration of the generation in seconds")]
     voice_id: JobVoice
     response_format: AudioFormat | None
     seed: Annotated[int | None, Meta(description="Seed of the generation")]
@@ -329,7 +336,7 @@ class JobSummary(Struct, kw_only=True):
     job_id: str
     status: JobState
     created_at: datetime
-    text_preview: Annotated[str, Meta(description="The beginning of the text")]
+    text_preview: Annotated[str, Meta(description="Beginning of the text")]
     duration: Duration
     progress: Progress
     error: Cause
@@ -351,7 +358,7 @@ class JobRemoved(Struct):
 
 WhisperSize = Annotated[
     str,
-    Meta(description="A size of Whisper", extra_json_schema={"enum": SIZES}),
+    Meta(description="Size of the Whisper model", extra_json_schema={"enum": SIZES}),
 ]
 RetentionHours = Annotated[
     int,
@@ -360,13 +367,13 @@ RetentionHours = Annotated[
     ),
 ]
 WorkerCount = Annotated[
-    int, Meta(ge=0, le=MAX_WORKERS, description="Maximum engines, one per GPU; 0: all GPUs")
+    int, Meta(ge=0, le=MAX_WORKERS, description="Maximum number of engines, one per GPU; 0: all GPUs")
 ]
 
 
 class Config(Struct, kw_only=True):
     debug_mode: Annotated[bool, Meta(description="Log at level debug")]
-    save_outputs: Annotated[bool, Meta(description="Also keep the audio of synchronous requests, as jobs")]
+    save_outputs: Annotated[bool, Meta(description="Also store the audio of synchronous requests, as jobs")]
     show_prompts: Annotated[bool, Meta(description="Log the texts of requests")]
     output_retention_hours: int
     auto_discover_prompts: Annotated[bool, Meta(description="Look for new audio prompts at start")]
@@ -374,7 +381,8 @@ class Config(Struct, kw_only=True):
     whisper_model_size: str
     gpu_mode: GpuMode
     worker_count: Annotated[
-        int, Meta(description="Running engines, or the number requested until the restart")
+        int,
+        Meta(description="Number of running engines; after a change, the requested number until the restart"),
     ]
     torch_compile_enabled: bool
     restart_required: Annotated[
@@ -430,7 +438,7 @@ class Stats(Struct):
     resources: ResourceStats
 
 
-ErrorLimit = Annotated[float, Meta(description="Largest or smallest value allowed, where one was crossed")]
+ErrorLimit = Annotated[float, Meta(description="Maximum or minimum that the request violates")]
 
 
 class Error(Struct):

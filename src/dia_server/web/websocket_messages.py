@@ -19,7 +19,7 @@ MAX_MESSAGE = MIB
 DESCRIPTION = """
 ## The WebSocket `/ws/generate`
 
-Several generations at once on one socket, with progress and, on request, the audio while it is made.
+Runs several generations concurrently on one socket, and sends their progress and, on request, their audio.
 The client sends:
 
 ```json
@@ -51,7 +51,7 @@ RequestId = Annotated[str, Meta(max_length=64)]
 
 class LiveRequest(GenerateRequest, kw_only=True):
     stream: bool = False
-    """True to send the audio, too, while it is generated."""
+    """True to also send the audio while it is generated."""
 
 
 class Generate(Struct, tag="generate", kw_only=True):

@@ -53,10 +53,11 @@ class UploadOperation(Operation):
         file = Schema(
             type=OpenAPIType.STRING,
             format=OpenAPIFormat.BINARY,
-            description="WAV, MP3, FLAC, OGG, M4A or WebM with 0.5 to 60 s of speech, best 5 to 10 s",
+            description="WAV, MP3, FLAC, OGG, M4A or WebM with 0.5 to 60 s of speech; 5 to 10 s work best",
         )
         transcript = Schema(
-            type=OpenAPIType.STRING, description="What is said in it, where Whisper is not to write it down"
+            type=OpenAPIType.STRING,
+            description="Exact words of the recording; default: transcribed by Whisper",
         )
         form = Schema(
             type=OpenAPIType.OBJECT,
@@ -88,7 +89,7 @@ class PromptController(Controller):
         client_address: NamedDependency[ClientAddress],
         upload_limit: NamedDependency[ConcurrencyLimit],
     ) -> AudioPromptUploaded:
-        """Add a recording, or replace the one of that id; it is made mono, 44.1 kHz, peak 0.95."""
+        """Add or replace an audio prompt; the recording is converted to mono, 44.1 kHz, peak 0.95."""
         with upload_limit.hold(client_address(request.scope)):
             async with upload.receive(request, FILE_FIELD, prompt_folder.spool) as form:
                 if (prompt_id := form.fields.get("prompt_id")) is None:
@@ -137,7 +138,7 @@ class PromptController(Controller):
         prompt_service: NamedDependency[PromptService],
         transcript_service: NamedDependency[TranscriptService],
     ) -> AudioPromptsMetadata:
-        """List the audio prompts with all that is known of them."""
+        """List the audio prompts with transcript, file size and creation time."""
         return AudioPromptsMetadata(
             [_metadata(prompt, transcript_service) for prompt in prompt_service.all.values()]
         )
@@ -149,7 +150,7 @@ class PromptController(Controller):
         prompt_service: NamedDependency[PromptService],
         transcript_service: NamedDependency[TranscriptService],
     ) -> AudioPromptMetadata:
-        """Get all that is known of one audio prompt."""
+        """Get an audio prompt with transcript, file size and creation time."""
         return _metadata(prompt_service.get(prompt_id), transcript_service)
 
     @get("/{prompt_id:str}/audio", media_type="audio/wav", opt=route_options(errors=(404,)))
@@ -164,7 +165,7 @@ class PromptController(Controller):
     async def delete_audio_prompt(
         self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
     ) -> AudioPromptDeleted:
-        """Delete an audio prompt with its files; one that a voice mapping uses is refused."""
+        """Delete an audio prompt and its files; 409 while a voice mapping uses it."""
         await prompt_service.delete(prompt_id)
         return AudioPromptDeleted(f"Audio prompt '{prompt_id}' deleted", prompt_id)
 
@@ -174,7 +175,7 @@ class PromptController(Controller):
         transcript_service: NamedDependency[TranscriptService],
         data: JSONBody[DiscoverRequest] = DISCOVER,
     ) -> Discovered:
-        """Read the folder of audio prompts again; files of other formats become WAV files."""
+        """Scan the folder of audio prompts for new and changed files; other formats are converted to WAV."""
         found = await transcript_service.discover(force_retranscribe=data.force_retranscribe)
         return Discovered(
             "Audio prompt discovery completed",

@@ -15,7 +15,7 @@ from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
 MAX_LIMIT = 1000
 
 StatusFilter = Annotated[JobStatus | None, QueryParameter(description="Only jobs with this status")]
-Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Most jobs to return")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="Maximum number of jobs to return")]
 
 
 class JobController(Controller):
@@ -27,12 +27,12 @@ class JobController(Controller):
     async def list_jobs(
         self, job_service: NamedDependency[JobService], status: StatusFilter = None, limit: Limit = 50
     ) -> Jobs:
-        """List jobs, the newest first."""
+        """List jobs, newest first."""
         return Jobs([_summary(item) for item in await job_service.newest(status, limit)])
 
     @get("/{job_id:str}", opt=route_options(errors=(404, 429, 503)))
     async def get_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobDetails:
-        """Tell how far a job is."""
+        """Get the status and progress of a job."""
         return _details(await job_service.get(job_id))
 
     @get("/{job_id:str}/result", opt=route_options(errors=(404, 409, 429, 503), audio=True))
@@ -49,7 +49,7 @@ class JobController(Controller):
 
     @delete("/{job_id:str}", status_code=200, opt=route_options(errors=(404, 429, 503)))
     async def delete_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobRemoved:
-        """Cancel a job that is not finished, or delete one that is, with its result."""
+        """Cancel a pending or running job, or delete a finished one with its result."""
         done = await job_service.remove(job_id)
         return JobRemoved(f"Job '{job_id}' {done}", job_id, done)
 

@@ -13,16 +13,16 @@ class MonitoringController(Controller):
 
     @get("/health/live", opt=route_options(public=True))
     async def live(self) -> Probe:
-        """Answer 200 as long as the server answers at all: restart it where this fails."""
+        """Liveness probe: always 200; restart the server when it fails."""
         return Probe("alive")
 
     @get("/health/ready", opt=route_options(public=True, errors=(503,)))
     async def ready(self, status_service: NamedDependency[StatusService]) -> Probe:
-        """Answer 200 while speech can be made and jobs kept, else 503: send requests elsewhere meanwhile."""
+        """Readiness probe: 200 while speech can be generated and jobs stored, else 503."""
         await status_service.require_ready()
         return Probe("ready")
 
     @get("/metrics", media_type=MediaType.TEXT)
     async def metrics(self, metrics_service: NamedDependency[Metrics]) -> Response[bytes]:
-        """Tell Prometheus what is done and how long it takes."""
+        """Get the metrics in Prometheus's text format."""
         return Response(await metrics_service.render(), media_type=metrics.MEDIA_TYPE)

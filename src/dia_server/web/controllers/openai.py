@@ -27,24 +27,24 @@ class OpenAIController(Controller):
 
     @get("/v1/models")
     async def list_models(self) -> Models:
-        """List the models: there is one."""
+        """List the models; there is one, dia."""
         return Models(data=[DIA])
 
     @get("/v1/models/{model:str}", opt=route_options(errors=(404,)))
     async def get_model(self, model: FromPath[str]) -> Model:
-        """Describe a model."""
+        """Get a model by id."""
         if model != DIA.id:
             raise NotFound(f"Model {model!r} does not exist; this server has {DIA.id!r}", param="model")
         return DIA
 
     @get("/v1/audio/models")
     async def list_audio_models(self) -> AudioModels:
-        """List the speech models, as Open WebUI asks for them."""
+        """List the speech models in Open WebUI's format."""
         return AudioModels([AudioModel(DIA.id)])
 
     @get("/v1/audio/voices")
     async def list_voices(self, voice_service: NamedDependency[VoiceService]) -> AudioVoices:
-        """List the voices, as Open WebUI asks for them."""
+        """List the voices in Open WebUI's format."""
         return AudioVoices(
             [AudioVoice(voice.voice_id, voice.name, voice.voice_id) for voice in voice_service.all.values()]
         )
@@ -53,7 +53,7 @@ class OpenAIController(Controller):
     async def list_model_voices(
         self, model: FromPath[str], voice_service: NamedDependency[VoiceService]
     ) -> ModelVoices:
-        """List the voices of a model, as SillyTavern's TTS WebUI provider asks for them."""
+        """List the voices of a model in the format of SillyTavern's TTS WebUI provider."""
         return ModelVoices(
             [
                 ModelVoice(voice.voice_id, voice.name, voice.voice_id, value=voice.voice_id, label=voice.name)

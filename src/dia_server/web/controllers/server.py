@@ -29,12 +29,12 @@ class ServerController(Controller):
 
     @get("/health", opt=route_options(public=True))
     async def health(self, status_service: NamedDependency[StatusService]) -> Health:
-        """Tell how the server is; the answer is 200 as long as it answers at all."""
+        """Get the state of the server and its model; the status is always 200."""
         return _health(status_service)
 
     @post(LOAD_ROUTE, status_code=202, opt=route_options(errors=(503,)))
     async def load_model(self, status_service: NamedDependency[StatusService]) -> Health:
-        """Begin to load the model again where that has failed; /health tells how far it is."""
+        """Retry loading the model after a failure; GET /health has the progress."""
         status_service.load()
         return _health(status_service)
 
@@ -47,7 +47,7 @@ class ServerController(Controller):
     async def update_config(
         self, data: JSONBody[ConfigUpdate], config_service: NamedDependency[ConfigService]
     ) -> Config:
-        """Change fields of the configuration, for now and for later runs."""
+        """Change fields of the configuration and store them in the database."""
         changes = msgspec.structs.asdict(data).items()
         await config_service.update({name: value for name, value in changes if value is not msgspec.UNSET})
         return _config(config_service)
@@ -56,13 +56,13 @@ class ServerController(Controller):
     async def give_up_config_value(
         self, name: FromPath[str], config_service: NamedDependency[ConfigService]
     ) -> Config:
-        """Give up the stored value of a field, which goes back to its setting."""
+        """Delete the stored value of a field, so that its environment variable or default applies again."""
         await config_service.reset(name)
         return _config(config_service)
 
     @get("/stats", opt=route_options(errors=(503,)))
     async def get_stats(self, stats_service: NamedDependency[StatsService]) -> Stats:
-        """Tell what has been done since the database was made, and how busy the machine is."""
+        """Get totals since the database was created, and the current load of the machine."""
         now = await stats_service.stats()
         return Stats(
             RequestStats(now.total, now.successful, now.failed, round(now.success_rate, 1)),

@@ -29,7 +29,8 @@ from dia_server.web.schemas import (
 )
 
 AsyncMode = Annotated[
-    bool, QueryParameter(description="Answer at once with a job, whose result is fetched when it is made")
+    bool,
+    QueryParameter(description="Create a job and return its id at once, instead of waiting for the audio"),
 ]
 
 SLICE = MIB
@@ -68,7 +69,7 @@ class SpeechController(Controller):
         speech_service: NamedDependency[SpeechService],
         client: NamedDependency[str],
     ) -> Response[bytes] | Stream:
-        """Generate speech from text, OpenAI-compatible; two voices, as "aria+atlas", speak [S1] and [S2]."""
+        """Generate speech from text, OpenAI-compatible; voice "aria+atlas": aria speaks [S1], atlas [S2]."""
         named = data.voice.id if isinstance(data.voice, VoiceReference) else data.voice or "aria"
         voice, _, voice_2 = named.partition("+")
         audio_format = data.response_format or "wav"
@@ -97,7 +98,7 @@ class SpeechController(Controller):
     async def plan(
         self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
     ) -> SpeechPlan:
-        """Show how a text would be cut into segments, and how long it would last, without speaking it."""
+        """Return the segments of a text and their estimated durations, without generating audio."""
         planned = (await speech_service.prepare(_wanted(data))).plan
         return SpeechPlan(
             [
@@ -124,7 +125,7 @@ def _whole(speech: Speech) -> Response[bytes] | Stream:
 
 
 async def _slices(audio: bytes) -> AsyncIterator[bytes]:
-    """Yield the file in slices: Granian copies each body it sends, and would hold a long file twice."""
+    """Yield the file in slices: Granian copies each body it sends, so a whole file would be held twice."""
     for start in range(0, len(audio), SLICE):
         yield audio[start : start + SLICE]
 
@@ -132,7 +133,7 @@ async def _slices(audio: bytes) -> AsyncIterator[bytes]:
 def _stream(
     streamed: Streamed, content: AsyncIterable[bytes] | None = None, media_type: str | None = None
 ) -> Stream:
-    """Stream `content` (default: the file itself), and close the generation however that ends."""
+    """Stream `content` (default: the file itself), then close the generation, also on a disconnect."""
     return Stream(
         content or streamed,
         media_type=media_type or streamed.media_type,

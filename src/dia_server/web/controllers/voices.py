@@ -23,12 +23,12 @@ class VoiceController(Controller):
 
     @get("/voices")
     async def list_voices(self, voice_service: NamedDependency[VoiceService]) -> Voices:
-        """List the voices that can speak."""
+        """List the voices."""
         return Voices([Voice(voice.name, voice.voice_id) for voice in voice_service.all.values()])
 
     @get("/voice_mappings")
     async def list_mappings(self, voice_service: NamedDependency[VoiceService]) -> dict[str, VoiceMapping]:
-        """Get what each voice is made of, by voice id."""
+        """Get all voice mappings by voice id."""
         return {
             voice_id: msgspec.convert(voice, VoiceMapping, from_attributes=True)
             for voice_id, voice in voice_service.all.items()
@@ -38,7 +38,7 @@ class VoiceController(Controller):
     async def save_mapping(
         self, data: JSONBody[VoiceMappingRequest], voice_service: NamedDependency[VoiceService]
     ) -> VoiceMappingSaved:
-        """Create a voice, or replace what it is made of."""
+        """Create or replace a voice mapping."""
         mapping = msgspec.structs.asdict(data)
         await voice_service.save(voices.Voice(**mapping))
         return VoiceMappingSaved(message=f"Voice mapping '{data.voice_id}' saved", **mapping)
@@ -47,7 +47,7 @@ class VoiceController(Controller):
     async def delete_mapping(
         self, voice_id: FromPath[str], voice_service: NamedDependency[VoiceService]
     ) -> VoiceMappingDeleted:
-        """Delete a voice; a built-in one returns to what it was. Its audio prompt is kept."""
+        """Delete a voice, or reset a built-in one; its audio prompt is kept."""
         gone = await voice_service.delete(voice_id)
         done = "deleted" if gone else "is built in and has been reset"
         return VoiceMappingDeleted(f"Voice mapping '{voice_id}' {done}", voice_id)

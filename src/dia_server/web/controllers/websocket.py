@@ -77,7 +77,7 @@ class WebSocketSession:
         count: Callable[[], object],
         ended: Callable[[SocketOutcome], None],
     ) -> None:
-        """Call `count` before each generation, which raises at the rate limit, and `ended` after it."""
+        """Call `count`, which raises at the rate limit, before each generation, and `ended` after it."""
         self._socket = socket
         self._jobs = jobs
         self._client = client
@@ -203,9 +203,8 @@ class WebSocketSession:
             if self._gone:
                 return
             await self._socket.send_text(messages.encode(message))
-            if (
-                audio is not None and not self._gone
-            ):  # the client may have disconnected during the announcement
+            # the client may have disconnected during the announcement
+            if audio is not None and not self._gone:
                 await self._socket.send_bytes(audio)
 
 

@@ -1,4 +1,4 @@
-"""Routes of transcripts and of Whisper, which makes them."""
+"""Routes of transcripts and of Whisper, which generates them."""
 
 from litestar import Controller, get, post, put
 from litestar.di import NamedDependency
@@ -24,7 +24,7 @@ class WhisperController(Controller):
     async def transcribe_audio_prompt(
         self, prompt_id: FromPath[str], transcript_service: NamedDependency[TranscriptService]
     ) -> TranscriptSaved:
-        """Have Whisper make the transcript of an audio prompt, in place of the one it has."""
+        """Transcribe an audio prompt with Whisper, replacing its transcript."""
         return _saved("Transcription completed", await transcript_service.transcribe(prompt_id))
 
     @put(
@@ -37,7 +37,7 @@ class WhisperController(Controller):
         data: JSONBody[TranscriptRequest],
         prompt_service: NamedDependency[PromptService],
     ) -> TranscriptSaved:
-        """Set the transcript of an audio prompt: exactly what is said in it."""
+        """Set the transcript of an audio prompt to the exact words of the recording."""
         prompt = prompt_service.get(prompt_id)
         return _saved(
             "Transcript updated", await prompt_service.set_transcript(prompt, data.transcript, "manual")
@@ -47,7 +47,7 @@ class WhisperController(Controller):
     async def whisper_status(
         self, whisper: NamedDependency[Whisper], transcript_service: NamedDependency[TranscriptService]
     ) -> WhisperStatus:
-        """Tell whether Whisper can be used, and how it is set up."""
+        """Get the availability and configuration of Whisper."""
         return WhisperStatus(
             available=whisper.available,
             model_loaded=whisper.loaded,
@@ -59,7 +59,7 @@ class WhisperController(Controller):
 
     @post("/whisper/load", status_code=200, opt=route_options(errors=(503,)))
     async def load_whisper(self, whisper: NamedDependency[Whisper]) -> WhisperLoaded:
-        """Load the Whisper model, anew where one is loaded; the first time it may be downloaded."""
+        """Load or reload the Whisper model, downloading it if necessary."""
         size, device = await whisper.load()
         return WhisperLoaded("Whisper model loaded successfully", size, device)
 
