@@ -1,4 +1,4 @@
-"""The composition root: the services, the web application over them, and the layers around it."""
+"""Builds the web application over the services, and the ASGI layers around it."""
 
 from collections.abc import Collection
 from typing import Any
@@ -59,8 +59,8 @@ def create_app(
 ) -> Litestar:
     """Build the application.
 
-    Tests pass the settings, the names of those that are `given` as variables, and an `engine` to use instead
-    of the one that the settings name.
+    Without `conf`, the settings are loaded. `given` holds the names of settings that a variable sets. An
+    `engine`, which tests pass, replaces the one that the settings choose.
     """
     if conf is None:
         conf, given = settings.load(), settings.given()
@@ -103,7 +103,7 @@ def build_rate_limit(conf: Settings, client_address: ClientAddress) -> RateLimit
 def build_dependencies(
     services: Services, client_address: ClientAddress, rate_limit: RateLimit
 ) -> dict[str, Provide]:
-    """Return what route handlers may name as parameters."""
+    """Return the values that route handlers may request, by parameter name."""
     return {
         "client": Provide(ClientName(services.conf.api_keys, client_address), sync_to_thread=False),
         "speech_service": _provide(services.speech),
@@ -129,7 +129,7 @@ def build_dependencies(
 
 
 def guard_origins(app: ASGIApp, conf: Settings) -> CrossOrigin:
-    """Keep other sites from a server without keys; where there are keys, other sites do not have them."""
+    """Without keys, refuse foreign sites and host names; with keys, allow all, since they hold no key."""
     hosts = Hosts(conf.allowed_hosts)
     if conf.api_keys:
         return CrossOrigin(app, None, Origins(conf.cors_origins or ("*",), hosts))

@@ -1,7 +1,7 @@
 """The command line: `dia-server serve`, `doctor`, `bench`, `db upgrade`.
 
-It only sets DIA_* variables and starts Granian, whose worker builds the application; nothing heavy is
-imported here, since workers are forked from this process.
+It sets DIA_* variables and starts Granian, whose worker builds the application. It imports nothing heavy,
+because workers are forked from this process.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_settings(flags: dict[str, str | None]) -> Settings:
-    """Put the flags into the environment, where the worker finds them, and read all settings."""
+    """Export the flags as variables, which the worker inherits, and read all settings."""
     os.environ |= {settings.variable(name): value for name, value in flags.items() if value is not None}
     for name in settings.unknown(os.environ):
         click.echo(f"Warning: {name} is not a setting; `dia-server serve --help` lists them.", err=True)
@@ -51,7 +51,7 @@ def main() -> None:
 @main.command()
 @setting_flags
 def serve(**flags: str | None) -> None:
-    """Serve the API; the database is brought up to date first."""
+    """Upgrade the database's schema, then serve the API."""
     conf = load_settings(flags)
     address = _check_address(conf.host, conf.port)
     _prepare_data(conf)
@@ -62,7 +62,7 @@ def serve(**flags: str | None) -> None:
 
 
 def _check_address(host: str, port: int) -> str:
-    """Return the IP address of `host`; fail in words, before anything is started, where it cannot be had."""
+    """Return the IP address of `host`; raises ClickException if it cannot be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,9 +76,9 @@ def _check_address(host: str, port: int) -> str:
 
 
 def _prepare_data(conf: Settings) -> None:
-    """Fail in words where another server has the data, or the folder or the database cannot be used.
+    """Upgrade the database; raises ClickException if the data is locked by another server or unusable.
 
-    The worker takes the lock again.
+    The lock is released again, because the worker acquires it.
     """
     from dia_server.db.lock import AlreadyServed, ServerLock
     from dia_server.db.preparation import DatabaseUnusable, check_url, prepare
@@ -101,13 +101,13 @@ def _prepare_data(conf: Settings) -> None:
 
 @main.group()
 def db() -> None:
-    """Look after the database."""
+    """Manage the database."""
 
 
 @db.command()
 @setting_flags
 def upgrade(**flags: str | None) -> None:
-    """Bring the database's schema up to date; data is kept."""
+    """Upgrade the database's schema; data is kept."""
     conf = load_settings(flags)
 
     from dia_server.db.preparation import DatabaseUnusable, prepare
@@ -122,7 +122,7 @@ def upgrade(**flags: str | None) -> None:
 @main.command()
 @setting_flags
 def doctor(**flags: str | None) -> None:
-    """Tell what this machine lacks to run the server; ends with status 1 where something is wrong."""
+    """Check whether this machine can run the server; exits with status 1 if something is wrong."""
     conf = load_settings(flags)
 
     from dia_server.doctor import examine
@@ -133,23 +133,23 @@ def doctor(**flags: str | None) -> None:
         click.echo(f"{mark}  {finding.subject + ':':<13}{finding.text}")
         count += finding.grade == "wrong"
     if count:
-        raise click.ClickException(f"{count} thing{'s are' if count > 1 else ' is'} wrong.")
-    click.echo("Nothing is wrong.")
+        raise click.ClickException(f"{count} problem{'s' if count > 1 else ''} found.")
+    click.echo("No problems found.")
 
 
 @main.command()
 @click.argument("url", required=False)
-@click.option("--clients", default="1,4,8", show_default=True, help="Requests at the same time, per round.")
+@click.option("--clients", default="1,4,8", show_default=True, help="Concurrent requests of each round.")
 @click.option(
-    "--requests", type=click.IntRange(min=1), default=16, show_default=True, help="Requests in each round."
+    "--requests", type=click.IntRange(min=1), default=16, show_default=True, help="Requests per round."
 )
-@click.option("--voice", default="aria", show_default=True)
-@click.option("--text", default="", help="What is spoken; a short dialogue if left out.")
-@click.option("--key", default="", help="API key, where the server asks for one.")
+@click.option("--voice", default="aria", show_default=True, help="Id of the voice that speaks.")
+@click.option("--text", default="", help="Text to speak; a short dialogue by default.")
+@click.option("--key", default="", help="API key, if the server requires one.")
 def bench(url: str | None, clients: str, requests: int, voice: str, text: str, key: str) -> None:
-    """Measure latency and throughput of the server at URL, or of one that is started for it.
+    """Measure latency and throughput of the server at URL; without URL, of a server started for it.
 
-    Raise DIA_RATE_LIMIT_GENERATE of the server at URL first, or most requests will be refused.
+    First raise DIA_RATE_LIMIT_GENERATE of the server at URL, or most requests are refused with 429.
     """
     from dia_server import bench as measurement
 
@@ -168,8 +168,8 @@ def bench(url: str | None, clients: str, requests: int, voice: str, text: str, k
             click.echo(measurement.describe(url, key))
         except measurement.BenchError as error:
             raise click.ClickException(str(error)) from None
-        said = text or measurement.TEXT
-        rounds = [measurement.measure(url, n, requests, voice=voice, text=said, key=key) for n in counts]
+        text = text or measurement.TEXT
+        rounds = [measurement.measure(url, n, requests, voice=voice, text=text, key=key) for n in counts]
     click.echo("\n".join(measurement.table(rounds)))
     if failures := {failure for r in rounds for failure in r.failures}:
         raise click.ClickException("; ".join(sorted(failures)))

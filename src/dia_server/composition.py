@@ -1,4 +1,4 @@
-"""The services of one server, built from the settings and wired to each other."""
+"""Builds the services of one server from the settings, and connects them."""
 
 from collections.abc import Collection
 
@@ -35,7 +35,7 @@ from dia_server.settings import Settings
 
 
 class Services:
-    """Builds every service; nothing is opened, loaded or started before the lifespan does it."""
+    """Constructs every service; `run_services` opens, loads and starts them."""
 
     def __init__(self, conf: Settings, given: Collection[str], engine: AnyEngine | None) -> None:
         self.conf = conf
@@ -103,7 +103,7 @@ class Services:
         )
 
     def _apply(self, config: Config) -> None:
-        """Hand changed configuration to the parts that keep a copy of it."""
+        """Pass changed configuration to the parts that keep a copy of it."""
         level = "info" if self.conf.log_level == "debug" else self.conf.log_level
         logs.set_level("debug" if config.debug_mode else level)
         self.transcripts.auto_transcribe = config.auto_transcribe

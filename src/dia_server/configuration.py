@@ -1,4 +1,4 @@
-"""The settings as the configuration that a server starts with, before what was changed with PUT /config."""
+"""Converts the settings to the initial configuration, which stored changes of PUT /config override."""
 
 from collections.abc import Collection
 
@@ -11,11 +11,11 @@ RENAMED = {
     "whisper_model_size": "whisper_model",
     "torch_compile_enabled": "torch_compile",
 }
-"""Fields of the configuration whose setting has another name."""
+"""Setting of each configuration field that has another name, by field."""
 
 
 def default_config(conf: Settings) -> Config:
-    """Return the configuration as the settings have it."""
+    """Return the configuration that the settings alone give."""
     return Config(
         debug_mode=conf.log_level == "debug",
         save_outputs=conf.save_outputs,
@@ -31,6 +31,6 @@ def default_config(conf: Settings) -> Config:
 
 
 def set_variables(given: Collection[str]) -> dict[str, str]:
-    """Return the variable of each field of the configuration whose setting is one of `given`."""
+    """Return the variables of the configuration fields whose settings are in `given`, by field."""
     names = {field: RENAMED.get(field, field) for field in Config.__dataclass_fields__}
     return {field: settings.variable(name) for field, name in names.items() if name in given}

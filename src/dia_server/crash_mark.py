@@ -1,6 +1,6 @@
-"""File that tells the next start how the last server process crashed.
+"""File that records for the next start how the last worker process crashed.
 
-The main process writes it, since it sees the exit code of the worker.
+The main process writes it, because it sees the worker's exit code.
 """
 
 from pathlib import Path

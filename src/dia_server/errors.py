@@ -1,4 +1,4 @@
-"""Failures the API names.
+"""Errors of the API, with their status and `error_code`.
 
 ServerError
 ├── BadRequest             400  BAD_REQUEST
@@ -24,7 +24,7 @@ ServerError
 ├── StorageUnavailable     503  STORAGE_UNAVAILABLE
 └── GpuOutOfMemory         503  GPU_OUT_OF_MEMORY
 
-Anything else that escapes is a bug and is answered as 500 INTERNAL_SERVER_ERROR.
+Any other exception is a bug and is answered with 500 INTERNAL_SERVER_ERROR.
 """
 
 
@@ -60,7 +60,7 @@ class Unauthorized(ServerError):
 
 
 class Forbidden(ServerError):
-    """The operator's settings do not let this client, or any, do this."""
+    """The operator's settings do not allow this request."""
 
     status, code = 403, "FORBIDDEN"
 
@@ -100,7 +100,7 @@ class TextTooLong(ServerError):
 
 
 class PromptNotUsable(ServerError):
-    """A voice is to speak with an audio prompt that is missing, changed or without a transcript."""
+    """The voice's audio prompt is missing, was changed, or has no transcript."""
 
     status, code = 422, "AUDIO_PROMPT_NOT_USABLE"
 
@@ -110,13 +110,13 @@ class RateLimitExceeded(ServerError):
 
 
 class GenerationFailed(ServerError):
-    """A job has failed, of what has no name here."""
+    """A job failed because of an error without a class here."""
 
     status, code = 500, "GENERATION_FAILED"
 
 
 class UnspeakableText(GenerationFailed):
-    """The client's text crashes the engine, or takes it too long."""
+    """The client's text crashes the engine or exceeds its deadline."""
 
     status = 422
 
@@ -144,7 +144,7 @@ class Overloaded(ServerError):
 
 
 class StorageUnavailable(ServerError):
-    """The disk or the database cannot take or give anything at the moment."""
+    """The disk or the database cannot be read or written at the moment."""
 
     status, code = 503, "STORAGE_UNAVAILABLE"
 

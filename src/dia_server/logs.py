@@ -1,6 +1,6 @@
-"""One log, in one form, on one stream: our lines, and those of libraries from warnings on.
+"""Structured logging to stderr: our lines from the set level up, those of libraries from warning up.
 
-Lines never hold users' texts, and tracebacks never hold local variables, which could be such texts.
+Tracebacks never show local variables, which may hold users' texts; DIA_SHOW_PROMPTS logs texts on purpose.
 """
 
 import logging.config
@@ -13,7 +13,7 @@ from structlog.typing import Processor
 from dia_server.settings import wants_color
 
 OURS = "dia_server"
-"""The logger above those of all our modules."""
+"""Parent logger of all our modules."""
 SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -23,7 +23,7 @@ SHARED: list[Processor] = [
 
 
 def dict_config(log_format: str, level: str) -> dict[str, Any]:
-    """`logging.config.dictConfig`'s argument; it is given to Granian too."""
+    """Return the argument of `logging.config.dictConfig`, which Granian takes too."""
     renderer: list[Processor]
     if log_format == "json":
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
@@ -53,7 +53,7 @@ def dict_config(log_format: str, level: str) -> dict[str, Any]:
             OURS: {"level": level.upper()},
             "dia_server.db.engine._Pool": {"level": "WARNING"},  # SQLAlchemy's lines, under our class's name
             "_granian": {"propagate": True},
-            "libav": {"level": "CRITICAL"},  # FFmpeg's remarks on users' files; failures are raised
+            "libav": {"level": "CRITICAL"},  # FFmpeg comments on users' files; failures are raised
         },
     }
 
@@ -70,5 +70,5 @@ def configure(log_format: str, level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Change the least severe of our lines that are logged, while the server runs."""
+    """Set the lowest level of our lines that is logged, while the server runs."""
     logging.getLogger(OURS).setLevel(level.upper())

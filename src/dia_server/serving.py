@@ -42,24 +42,24 @@ GONE_AFTER_S = 60
 """Seconds after which the kernel closes a connection whose peer neither answers nor reads."""
 
 MAX_CONNECTIONS = 8192
-"""Connections at the same time, slow ones included; more wait in the kernel's queue."""
+"""Maximum open connections; more wait in the kernel's queue."""
 SPARE_FILES = 1024 + 256
 """Open files besides connections: each WebSocket's second descriptor, the database, recordings, engines."""
 
 HTTP1 = HTTP1Settings(header_read_timeout=30_000, max_buffer_size=64 * 1024)
-"""30,000 ms for the headers of a request; 64 KiB of buffer for them, and for an answer to a slow reader."""
+"""30,000 ms to receive a request's headers; 64 KiB of buffer for headers, and for unread responses."""
 
 
 IMAGE_MARK = Path(sys.prefix) / "container-image"
-"""File that our container image has: listening everywhere does not open that to other machines."""
+"""File that marks our container image, where the published ports decide which machines can connect."""
 
 
 _listeners: list[socket.socket] = []
-"""The server's socket, which its worker inherits; empty where sockets are not inherited."""
+"""The listening socket, which the worker inherits; empty on platforms other than Linux."""
 
 
 def is_listening() -> bool:
-    """Return whether connections are accepted; True where that cannot be known."""
+    """Return whether connections are accepted; True on platforms where that is unknown."""
     return all(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for listener in _listeners)
 
 
@@ -70,7 +70,7 @@ class GracefulServer(MPServer):
     crash_mark: CrashMark
 
     def _init_shared_socket(self) -> None:
-        """On Linux a worker would open a socket of its own; this one's options each connection inherits."""
+        """On Linux, open the listening socket here, not in the worker; connections inherit its options."""
         super()._init_shared_socket()  # type: ignore[no-untyped-call]
         if sys.platform == "linux":
             self._shd, self._ssp = self._ssp.build(), None
@@ -105,7 +105,7 @@ def warn_if_exposed(conf: Settings) -> None:
 
 
 def _connections() -> int:
-    """Raise the limit of open files as far as this process may; returns the connections that fit under it.
+    """Raise the limit of open files as far as allowed; return the number of connections that fit under it.
 
     Without a free descriptor Granian tries to accept in a busy loop.
     """
@@ -121,10 +121,9 @@ def _connections() -> int:
 
 
 def run(conf: Settings) -> None:
-    """Serve until a signal comes."""
-    if (
-        SHUTDOWN_SIGNAL is not None
-    ):  # a worker that is not yet listening inherits this, and is not ended by it
+    """Serve until SIGINT or SIGTERM."""
+    # inherited by the worker: before it has its own handler, the signal would kill it
+    if SHUTDOWN_SIGNAL is not None:
         signal.signal(SHUTDOWN_SIGNAL, signal.SIG_IGN)
     logs.configure(conf.log_format, conf.log_level)
     warn_if_exposed(conf)
@@ -141,7 +140,7 @@ def run(conf: Settings) -> None:
         runtime_threads=1,
         loop=Loops.auto,
         factory=True,
-        log_level=LogLevels.warning,  # our own lines tell of the start and the end
+        log_level=LogLevels.warning,  # our own lines report start and stop
         log_dictconfig=logs.dict_config(conf.log_format, conf.log_level),
     )
     server.crash_mark = CrashMark(conf.data_dir)

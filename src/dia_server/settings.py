@@ -1,7 +1,7 @@
-"""The settings a server is started with: environment, `.env` and flags, in one frozen Struct.
+"""Settings of one server, read from the environment, `.env` and flags into a frozen Struct.
 
-Only cli.py, app.py, the doctor and migrations/env.py (for the `alembic` command) load them; other modules are
-passed what they need.
+Only cli.py, app.py, the doctor and migrations/env.py (for the `alembic` command) load them; other modules
+receive values as arguments.
 """
 
 import os
@@ -23,7 +23,7 @@ def _doc(text: str, **limits: Any) -> Meta:
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Each field is read from the variable of its name in capitals after `DIA_`."""
+    """The field `port` is read from the variable `DIA_PORT`, and so on."""
 
     host: Annotated[str, _doc("Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1"
     port: Annotated[int, _doc("Port to listen on.", ge=1, le=65535)] = 7860
@@ -35,100 +35,106 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = ""
     engine: Annotated[
         Literal["auto", "dia", "preview"],
-        _doc("What speaks: `dia` (the model), `preview` (espeak-ng), `auto` for Dia where there is a GPU."),
+        _doc("Speech engine: `dia` (the model), `preview` (espeak-ng), `auto` for Dia if there is a GPU."),
     ] = "auto"
     model: Annotated[str, _doc("Dia checkpoint: a hub id or a local folder.")] = "nari-labs/Dia-1.6B-0626"
     codec: Annotated[str, _doc("DAC checkpoint: a hub id or a local folder.")] = "descript/dac_44khz"
-    device: Annotated[str, _doc("Where Dia runs: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")] = "auto"
+    device: Annotated[str, _doc("Device that runs Dia: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")] = "auto"
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"], _doc("Number format of Dia's weights.")
     ] = "auto"
-    torch_compile: Annotated[bool, _doc("Run Dia's steps compiled where the GPU can.")] = True
+    torch_compile: Annotated[bool, _doc("Compile Dia's decode steps if the GPU supports it.")] = True
     idle_unload: Annotated[
         int,
-        _doc("Seconds without work after which Dia leaves the memory; 0 for never.", ge=0),
+        _doc("Seconds without work after which Dia is unloaded; 0 for never.", ge=0),
     ] = 0
-    max_characters: Annotated[
-        int, _doc("Characters of the text of one request, at most.", ge=100, le=80_000)
-    ] = 4096
+    max_characters: Annotated[int, _doc("Maximum characters in a request's text.", ge=100, le=80_000)] = 4096
     guard_retries: Annotated[
-        int, _doc("Times that a piece which came out badly is made again with the next seed.", ge=0, le=10)
+        int, _doc("Maximum retries of a faulty segment, each with the next seed.", ge=0, le=10)
     ] = 1
     guard_word_errors: Annotated[
         float,
         _doc(
-            "Share of a piece's words that Whisper may hear wrong before it counts as bad; 0 for no check.",
+            "Word error rate, as Whisper hears it, above which a segment is faulty; 0 for no check.",
             ge=0,
             le=1,
         ),
     ] = 0.0
     max_batch: Annotated[
-        int, _doc("Utterances made at the same time, at most; fewer where memory is short.", ge=1, le=256)
+        int, _doc("Maximum utterances in the batch; fewer if memory is short.", ge=1, le=256)
     ] = 64
     max_waiting: Annotated[
-        int, _doc("Utterances that may wait for a slot; one more is refused with 503.", ge=1, le=100_000)
+        int, _doc("Maximum utterances that wait for a slot; more are refused with 503.", ge=1, le=100_000)
     ] = 256
     shutdown_timeout: Annotated[
-        int, _doc("Seconds that running work has to end when the server is stopped.", ge=0, le=3600)
+        int, _doc("Seconds that running work gets to finish when the server is stopped.", ge=0, le=3600)
     ] = 30
     api_keys: Annotated[
-        tuple[str, ...], _doc("Keys of which a request must bear one, comma-separated; none: no key asked.")
+        tuple[str, ...],
+        _doc("API keys, comma-separated; each request must carry one. If empty, no key is required."),
     ] = ()
     allowed_hosts: Annotated[
         tuple[str, ...],
-        _doc("More names by which browsers may reach a server without keys, comma-separated; `*` for all."),
+        _doc("More host names by which browsers may reach a server without keys, comma-separated; `*`: all."),
     ] = ()
     cors_origins: Annotated[
         tuple[str, ...],
-        _doc("Origins whose pages may call the server, comma-separated; `*` for all; none for local pages."),
+        _doc(
+            "Origins whose pages may call the server; `*`: all; empty: local pages, or all if there are keys."
+        ),
     ] = ()
     trusted_proxies: Annotated[
         tuple[str, ...],
-        _doc("Addresses or networks whose `X-Forwarded-For` names the client, comma-separated."),
+        _doc("Addresses or networks of proxies whose `X-Forwarded-For` is trusted, comma-separated."),
     ] = ()
     config_writable: Annotated[bool, _doc("Let clients change the configuration while the server runs.")] = (
         True
     )
     rate_limit_generate: Annotated[
-        int, _doc("Generations a minute and client; 0 for no limit.", ge=0, le=1_000_000)
+        int, _doc("Generations per minute and client; 0 for no limit.", ge=0, le=1_000_000)
     ] = 10
     rate_limit_upload: Annotated[
-        int, _doc("Uploads a minute and client; 0 for no limit.", ge=0, le=1_000_000)
+        int, _doc("Uploads per minute and client; 0 for no limit.", ge=0, le=1_000_000)
     ] = 5
     rate_limit_jobs: Annotated[
-        int, _doc("Job queries a minute and client, and as many plans; 0 for no limit.", ge=0, le=1_000_000)
+        int, _doc("Job queries per minute and client, and as many plans; 0 for no limit.", ge=0, le=1_000_000)
     ] = 100
     log_format: Annotated[
-        Literal["console", "json"], _doc("Log lines for people, or one JSON object a line.")
+        Literal["console", "json"],
+        _doc("Format of the log: `console` for people, or one JSON object per line."),
     ] = "console"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], _doc("The least severe lines that are logged.")
+        Literal["debug", "info", "warning", "error"], _doc("Lowest level that is logged.")
     ] = "info"
-    show_prompts: Annotated[bool, _doc("Write the texts that are spoken to the log.")] = False
+    show_prompts: Annotated[bool, _doc("Write the texts of requests to the log.")] = False
     whisper_model: Annotated[
-        str, _doc("Whisper that transcribes voice prompts: `tiny` to `large-v3`, `turbo`, or a folder.")
+        str, _doc("Whisper model that transcribes audio prompts: `tiny` to `large-v3`, `turbo`, or a folder.")
     ] = "base"
     whisper_idle: Annotated[
-        int, _doc("Seconds without work after which Whisper is unloaded; 0 to keep it.", ge=0, le=1_000_000)
+        int, _doc("Seconds without work after which Whisper is unloaded; 0 for never.", ge=0, le=1_000_000)
     ] = 300
-    auto_transcribe: Annotated[bool, _doc("Let Whisper transcribe new voice prompts.")] = True
+    auto_transcribe: Annotated[bool, _doc("Transcribe new audio prompts with Whisper.")] = True
     transcribe_wait: Annotated[
         float,
-        _doc("Seconds that an upload waits for its transcript, which arrives later otherwise.", ge=0, le=600),
+        _doc(
+            "Maximum seconds that an upload waits for its transcript, which otherwise follows later.",
+            ge=0,
+            le=600,
+        ),
     ] = 10.0
 
     save_outputs: Annotated[
-        bool, _doc("Keep what is generated at once in `audio_outputs/` too, as jobs' results are.")
+        bool, _doc("Also save the audio of synchronous requests in `audio_outputs/`, as for jobs.")
     ] = False
     output_retention_hours: Annotated[
         int, _doc("Hours that outputs and finished jobs are kept; 0 for ever.", ge=0, le=87_600)
     ] = 24
-    auto_discover_prompts: Annotated[bool, _doc("Look for new files in `audio_prompts/` at start.")] = True
+    auto_discover_prompts: Annotated[bool, _doc("Register new files in `audio_prompts/` at start.")] = True
     gpu_mode: Annotated[
-        Literal["auto", "single", "multi"], _doc("Use one GPU or all there are; `auto` is all.")
+        Literal["auto", "single", "multi"], _doc("Use one GPU (`single`) or all (`multi`); `auto` is all.")
     ] = "auto"
     worker_count: Annotated[
-        int, _doc("Engines at most, each on a GPU of its own; 0 for one on each GPU.", ge=0, le=64)
+        int, _doc("Maximum engines, each on its own GPU; 0 for one per GPU.", ge=0, le=64)
     ] = 0
 
     @property
@@ -153,21 +159,21 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the server."""
+        """Return the URL under which a browser on this machine reaches the server."""
         host = "localhost" if self.host in EVERYWHERE else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 EVERYWHERE = {"0.0.0.0", "::", ""}
-"""Addresses that mean every interface."""
+"""Values of `host` that listen on every interface."""
 
 
 class SettingsError(Exception):
-    """A setting is wrong; the message names its variable and the limit."""
+    """A setting is invalid; the message names its variable and the limit."""
 
 
 SECRET = {"api_keys", "database_url"}
-"""Fields whose values are not shown."""
+"""Fields whose values are kept out of messages."""
 
 
 def _check_network(text: str) -> None:
@@ -181,7 +187,7 @@ def _check_origin(text: str) -> None:
     if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/\sA-Z]*", text):
         raise ValueError("expected origins like https://example.org:8443, in lower case, or *")
     if re.search(r"^http:.*:80$|^https:.*:443$", text):
-        raise ValueError("expected origins without the port that their scheme has anyway")
+        raise ValueError("expected origins without their scheme's default port")
 
 
 def _check_host(text: str) -> None:
@@ -190,7 +196,7 @@ def _check_host(text: str) -> None:
 
 
 PARTS = {"trusted_proxies": _check_network, "cors_origins": _check_origin, "allowed_hosts": _check_host}
-"""Checks of each part of a setting that is a list; they raise ValueError."""
+"""Check of each item of a list, by setting; raises ValueError."""
 
 
 def variable(field: str) -> str:
@@ -198,7 +204,7 @@ def variable(field: str) -> str:
 
 
 def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
-    """Read the settings; what the environment sets wins over `env_file`. Raises SettingsError."""
+    """Read the settings; the environment wins over `env_file`. Raises SettingsError."""
     variables = _variables(environ, env_file)
     values = {}
     for field in msgspec.structs.fields(Settings):
@@ -208,19 +214,19 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")
     if "api_keys" in values and not conf.api_keys and conf.beyond_loopback:
         raise SettingsError(
             f"{variable('api_keys')} is set but holds no key, and DIA_HOST={conf.host} is open to other "
-            "machines. Name a key, or remove the variable for a server that asks for none."
+            "machines. Name a key, or remove the variable to run without keys."
         )
     return conf
 
 
 def given(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> set[str]:
-    """Return the names of the fields that `load` reads from a variable."""
+    """Return the names of the fields that the environment or `env_file` sets."""
     variables = _variables(environ, env_file)
     return {field.name for field in msgspec.structs.fields(Settings) if variable(field.name) in variables}
 
 
 def wants_color(*, terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
-    """Return whether output has colours: see https://no-color.org and https://force-color.org."""
+    """Return whether to colour output, as https://no-color.org and https://force-color.org say."""
     variables = os.environ if environ is None else environ
     if variables.get("NO_COLOR"):
         return False
@@ -233,12 +239,12 @@ def _variables(environ: Mapping[str, str] | None, env_file: Path) -> dict[str, s
 
 
 def describe(field: msgspec.structs.FieldInfo) -> str:
-    """The field's description, as the Struct gives it."""
+    """Return the field's description, as `--help` and docs/configuration.md show it."""
     return str(next(meta.description for meta in field.type.__metadata__ if meta.description))
 
 
 def unknown(environ: Mapping[str, str]) -> Iterator[str]:
-    """The variables that look like settings and are none: misspelt ones, mostly."""
+    """Yield variables that begin with DIA_ but are no setting, usually misspelt ones."""
     known = {variable(field.name) for field in msgspec.structs.fields(Settings)}
     return (name for name in environ if name.startswith(PREFIX) and name not in known)
 
@@ -262,6 +268,6 @@ def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
 
 
 def _choices(field: msgspec.structs.FieldInfo) -> tuple[str, ...]:
-    """The values that a field is limited to, if it is."""
+    """Return the values that a field allows; empty for a free value."""
     kind = field.type.__origin__
     return ("true", "false") if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()

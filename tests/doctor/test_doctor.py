@@ -182,7 +182,7 @@ def test_weights_in_the_hubs_cache_are_found_and_missing_ones_not_downloaded(tmp
     assert "base not here, and HF_HUB_OFFLINE forbids" in offline.stdout
     assert online.returncode == 0
     assert "HF_HUB_OFFLINE" in offline.stdout
-    assert (offline.returncode, offline.stderr) == (1, "Error: 1 thing is wrong.\n")
+    assert (offline.returncode, offline.stderr) == (1, "Error: 1 problem found.\n")
     assert not (tmp_path / "hub" / "models--a--codec").exists()
     assert not (tmp_path / "dia.sqlite3").exists()  # it only looks
 
