@@ -16,7 +16,7 @@ from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.codec import CODEBOOKS, Codec, Window
 from dia_server.engine.dia.loader import pick_dtype
-from dia_server.engine.dia.model import AudioCodec, DiaModel
+from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import LoadModel, Samples, Utterance
@@ -54,7 +54,9 @@ def random_loader(size: str, device: str, slots: int, *, codec: bool) -> LoadMod
             device=dia.device,
             dtype=dtype,
         )
-        return DiaModel(weights, audio, slots, compiled=device.startswith("cuda"), report=report)
+        return DiaModel(
+            weights, audio, slots, ModelOptions(compiled=device.startswith("cuda")), report=report
+        )
 
     return load
 

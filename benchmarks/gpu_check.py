@@ -27,7 +27,7 @@ from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.attention import fused_attention, plain_attention
 from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.codec import Window, plan_chunk
-from dia_server.engine.dia.model import DiaModel
+from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.engine import ADMITTED_AT_ONCE
 from dia_server.engine.types import Utterance, VoicePrompt
@@ -158,7 +158,7 @@ def check_stall(device: str, size: str, dtype: torch.dtype) -> Result:
     weights = assemble(
         ModelConfig.of(dia.config), dia.state_dict().__getitem__, device=dia.device, dtype=dtype
     )
-    model = DiaModel(weights, random_codec(device), 32, compiled=True)
+    model = DiaModel(weights, random_codec(device), 32, ModelOptions(compiled=True))
     model.warm_up()
     noise = np.random.default_rng(0).normal(0, 0.1, 860 * HOP).astype(np.float32)
     for slot, utterance in enumerate(utterances(28, (30.0, 30.0))):

@@ -14,7 +14,7 @@ from benchmarks.models import CFG_SCALE, EOS, TEMPERATURE, TOP_K, TOP_P, Workloa
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.delay import UNKNOWN, delayed, undelayed
-from dia_server.engine.dia.model import DiaModel
+from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.types import Chunk, Samples, Utterance, VoicePrompt
 
@@ -55,7 +55,7 @@ class Ours:
             ),
             CodesAsAudio(),
             slots,
-            compiled=compiled,
+            ModelOptions(compiled=compiled),
         )
         self._voices = 0
 

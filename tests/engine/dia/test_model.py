@@ -12,7 +12,7 @@ import torch
 from dia_server.engine.dia import model as model_module
 from dia_server.engine.dia.codec import Codec, Window
 from dia_server.engine.dia.decoder import DEVICE_ATTENTION, PLAIN_ATTENTION
-from dia_server.engine.dia.model import STEPS_PER_POLL, AudioCodec, DiaModel
+from dia_server.engine.dia.model import STEPS_PER_POLL, AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.prefill import prefill
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
@@ -52,7 +52,9 @@ def test_audio_does_not_depend_on_mates_slot_order_or_poll(weights: Weights, pro
     alone = [frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
     assert len({tuple(frames.flatten().tolist()) for frames in alone}) == len(asked)
     for slots, steps, arrivals in [(6, 4, None), (3, 1, [0, 1, 5, 9, 9, 20]), (4, 7, [5, 4, 3, 2, 1, 0])]:
-        together = drive(DiaModel(weights, CodesAsAudio(), slots, steps_per_poll=steps), asked, arrivals)
+        together = drive(
+            DiaModel(weights, CodesAsAudio(), slots, ModelOptions(steps_per_poll=steps)), asked, arrivals
+        )
         for chunks, frames in zip(together, alone, strict=True):
             assert torch.equal(frames_of(chunks), frames)
 
@@ -87,7 +89,7 @@ def test_streamed_audio_equals_the_whole_decode(weights: Weights, dtype: torch.d
 
 
 def test_the_first_chunk_comes_after_29_steps(weights: Weights) -> None:
-    model = DiaModel(weights, CodesAsAudio(), 1, steps_per_poll=1)
+    model = DiaModel(weights, CodesAsAudio(), 1, ModelOptions(steps_per_poll=1))
     model.admit(0, utterance(0, tokens=60))
     assert steps(model, 28) == []
     (chunk,) = steps(model, 1)
@@ -152,7 +154,7 @@ def test_a_voice_is_encoded_once_and_its_silent_half_prefilled_once(
 
 
 def test_kept_voices_are_bounded(weights: Weights) -> None:
-    model = DiaModel(weights, CodesAsAudio(), 2, prompt_bytes=100_000)
+    model = DiaModel(weights, CodesAsAudio(), 2, ModelOptions(prompt_bytes=100_000))
     drive(model, [utterance(seed, prompt=50) for seed in range(5)])
     assert 0 < model._prompt_cache.bytes <= 100_000
 
@@ -383,7 +385,9 @@ def test_without_kernels_the_cause_and_the_remedy_are_noted_once(
     weights: Weights, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING", "dia_server")  # servers of other tests set it too
-    model = DiaModel(weights, CodesAsAudio(), 1, compiled=True, kernel_fault="RuntimeError: no C compiler")
+    model = DiaModel(
+        weights, CodesAsAudio(), 1, ModelOptions(compiled=True, kernel_fault="RuntimeError: no C compiler")
+    )
     model.reset()
 
     [note] = model.notes

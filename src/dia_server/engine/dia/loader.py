@@ -11,7 +11,7 @@ from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.codec import load_codec
 from dia_server.engine.dia.hub import locate
 from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, release_cached
-from dia_server.engine.dia.model import PROMPT_BYTES, DiaModel
+from dia_server.engine.dia.model import PROMPT_BYTES, DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.dia.state import slot_bytes
@@ -71,9 +71,7 @@ def dia_loader(
                 weights,
                 audio,
                 slots,
-                compiled=compile,
-                kernel_fault=fault,
-                prompt_bytes=prompt_bytes,
+                ModelOptions(compiled=compile, kernel_fault=fault, prompt_bytes=prompt_bytes),
                 report=lambda share: report(READ + (READY - READ) * share),
             )
             if where.type == "cuda":

@@ -9,6 +9,7 @@ import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -47,6 +48,20 @@ class AudioCodec(CodecEncoder, CodecDecoder, Protocol):
     """A codec that encodes voice prompts and decodes windows of codes."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How a `DiaModel` computes on its device."""
+
+    compiled: bool = False
+    """Captures fused steps as CUDA graphs; without effect on other devices."""
+    kernel_fault: str | None = None
+    """Cause why Triton does not work: plain PyTorch operations are then used."""
+    steps_per_poll: int = STEPS_PER_POLL
+    """Decode steps per poll."""
+    prompt_bytes: int = PROMPT_BYTES
+    """Limit of the prompt cache in bytes."""
+
+
 class DiaModel:
     """The batched Dia model, with a fixed number of slots; see `engine.types.Model` for its methods."""
 
@@ -55,31 +70,24 @@ class DiaModel:
         weights: Weights,
         codec: AudioCodec,
         slots: int,
+        options: ModelOptions = ModelOptions(),
         *,
-        compiled: bool = False,
-        kernel_fault: str | None = None,
-        steps_per_poll: int = STEPS_PER_POLL,
-        prompt_bytes: int = PROMPT_BYTES,
         report: Callable[[float], None] = lambda share: None,
     ) -> None:
-        """Allocate the state and, on CUDA if `compiled`, capture fused steps as CUDA graphs.
-
-        `report` receives the share of graphs captured. A `kernel_fault` says why Triton does not work; plain
-        PyTorch operations are then used.
-        """
+        """Allocate the state and capture the CUDA graphs; `report` receives the share of graphs captured."""
         self.slots = slots
         self.notes: tuple[str, ...] = ()
-        self._weights, self._codec, self._steps_per_poll = weights, codec, steps_per_poll
+        self._weights, self._codec, self._steps_per_poll = weights, codec, options.steps_per_poll
         on_cuda = weights.device.type == "cuda"
-        if kernel_fault:
-            self._note(NO_KERNELS, kernel_fault)
-        attention = PLAIN_ATTENTION if kernel_fault else DEVICE_ATTENTION
+        if options.kernel_fault:
+            self._note(NO_KERNELS, options.kernel_fault)
+        attention = PLAIN_ATTENTION if options.kernel_fault else DEVICE_ATTENTION
         self._attention = None if weights.device.type == "cpu" else attention
-        self._to_capture = capturable_steps(attention, fused=not kernel_fault)
-        if not (compiled and on_cuda):
+        self._to_capture = capturable_steps(attention, fused=not options.kernel_fault)
+        if not (options.compiled and on_cuda):
             self._to_capture.clear()
         self._depth = 1 if on_cuda else 0
-        self._prompt_cache = PromptCache(codec, weights.device, prompt_bytes)
+        self._prompt_cache = PromptCache(codec, weights.device, options.prompt_bytes)
         self._audio_decoder = AudioDecoder(codec, weights.device)
         self._runs: dict[int, Run] = {}
         self._polls: deque[Poll] = deque()
