@@ -94,8 +94,8 @@ class Preview:
             profile, clause = script.clauses[0]
             self._turns.record_turn(script.flow)
             self._speaking[slot] = self._pool.submit(Espeak.speak, clause, profile, script.seed)
-        patience_s = POLL_S if len(self._speaking) < self._workers else None
-        done, _ = wait(self._speaking.values(), patience_s, FIRST_COMPLETED)
+        timeout_s = POLL_S if len(self._speaking) < self._workers else None
+        done, _ = wait(self._speaking.values(), timeout_s, FIRST_COMPLETED)
         said = [slot for slot, speech in self._speaking.items() if speech in done]
         return {slot: self._advance(self._scripts[slot], self._speaking.pop(slot)) for slot in said}
 
@@ -136,9 +136,9 @@ class Preview:
         samples = samples[: script.tokens_left * HOP]
         tokens = -(-len(samples) // HOP)
         script.tokens_left -= tokens
-        script.said += len(clause)
+        script.spoken += len(clause)
         done = not script.clauses or not script.tokens_left
-        progress = 1.0 if done else script.said / script.length
+        progress = 1.0 if done else script.spoken / script.length
         return Chunk(samples, tokens=tokens, progress=progress, done=done)
 
 
@@ -148,7 +148,7 @@ class _Script:
     def __init__(self, utterance: Utterance) -> None:
         self.clauses = deque(clauses(utterance.text, utterance.voice))
         self.length = sum(len(clause) for _, clause in self.clauses)
-        self.said = 0
+        self.spoken = 0
         self.seed = utterance.seed
         self.flow = utterance.flow
         self.tokens_left = sys.maxsize if utterance.max_tokens is None else utterance.max_tokens
@@ -196,9 +196,9 @@ def _main_profile(voice: str) -> Profile:
 def _derived_profiles(voice: str) -> tuple[Profile, Profile]:
     """Two people for a voice that is not built in, always the same for the same id."""
     key = zlib.crc32(voice.encode())
-    woman = Profile(f"f{1 + key % 5}", 40 + key // 5 % 40, 150 + key // 200 % 30)
-    man = Profile(f"m{1 + key // 7 % 8}", 30 + key // 56 % 35, 150 + key // 1960 % 30)
-    return (woman, man) if key % 2 else (man, woman)
+    female = Profile(f"f{1 + key % 5}", 40 + key // 5 % 40, 150 + key // 200 % 30)
+    male = Profile(f"m{1 + key // 7 % 8}", 30 + key // 56 % 35, 150 + key // 1960 % 30)
+    return (female, male) if key % 2 else (male, female)
 
 
 def resample(samples: Samples, rate: int) -> Samples:
