@@ -1,8 +1,8 @@
-"""The accelerators of this machine, seen without importing torch where there is no driver for one.
+"""Detects the accelerators of this machine, without importing torch if no driver is installed.
 
-Importing torch takes a second and several hundred megabytes: too much for a process that only asks. Where a
-driver is found torch is asked after all, since it alone knows what it was built for and what
-CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES or MIG leave of the machine.
+Importing torch takes a second and several hundred megabytes. It is imported only if a driver is found:
+only torch knows which devices its build supports and which ones CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES
+or MIG make visible.
 """
 
 import platform
@@ -16,22 +16,22 @@ ROCM_DRIVER = Path("/dev/kfd")
 @dataclass(frozen=True, slots=True)
 class Device:
     torch_name: str
-    """Torch's name of the device: "cuda:0" (also for ROCm) or "mps"."""
+    """Torch device name: "cuda:0" (also for ROCm) or "mps"."""
     model: str
     memory: int
-    """Bytes in all; on "mps" what may be used of the machine's."""
+    """Total bytes; on "mps", the recommended maximum of the shared memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     busy: float
-    """Percent of the last moment in which the device computed."""
+    """Utilization in percent, over the driver's last sample period."""
     memory: int
-    """Bytes in use, by whatever process."""
+    """Bytes in use by all processes."""
 
 
 def accelerators() -> list[Device]:
-    """Every device an engine process can be given, in torch's order; none means the CPU."""
+    """Return all devices usable by an engine, in torch's order; empty means CPU only."""
     if not has_driver():
         return []
     import torch
@@ -43,7 +43,7 @@ def accelerators() -> list[Device]:
 
 
 def has_driver() -> bool:
-    """Whether it is worth asking torch."""
+    """Return whether a driver is installed, so that importing torch is worthwhile."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
     return ROCM_DRIVER.exists() or _nvidia_devices() > 0
@@ -61,7 +61,7 @@ def measure_load(device: Device) -> Load | None:
     try:
         busy = torch.cuda.utilization(device.torch_name)
         return Load(busy, torch.cuda.device_memory_used(device.torch_name))
-    except Exception:  # noqa: BLE001 - NVIDIA's and AMD's monitors have no common base for their failures
+    except Exception:  # noqa: BLE001 - NVIDIA's and AMD's libraries raise unrelated types
         return None
 
 

@@ -1,7 +1,7 @@
-"""The engine: one thread that owns the model and runs every admitted utterance as one batch.
+"""The engine: one thread that owns the model and runs all admitted utterances as one batch.
 
-Requests enter through `submit` and leave as events on their `Generation`. The engine knows nothing
-of HTTP, SQL or audio files; everything it needs is in the `Utterance`.
+`submit` queues an utterance; its audio or failure arrives as events on the returned `Generation`. The engine
+does not depend on HTTP, SQL or audio files: everything it needs is in the `Utterance`.
 """
 
 import asyncio
@@ -21,22 +21,24 @@ log = logging.getLogger(__name__)
 Event = tuple[Generation, Chunk | Exception]
 
 FAIR_SHARE = 5
-"""Admissions per background admission: one freed slot in five goes to background work in any case."""
+"""Background work gets every fifth admission, even while requests wait."""
 ADMITTED_AT_ONCE = 4
-"""Maximum admissions between two steps: each delays running utterances by a few milliseconds on a GPU."""
+"""Maximum admissions between two steps; each delays running utterances by a few milliseconds on a GPU."""
 RESERVED_SHARE = 8
-"""Slots per slot reserved for requests: background work never takes the last eighth, at least one slot."""
+"""Divisor: 1/8 of the slots, at least one, is never used by background work."""
 CLIENT_SHARE = 8
-"""Queue places per place that a single client may not take; also slots per slot kept for newcomers."""
+"""Divisor: one client may fill at most 7/8 of the queue; the last 1/8 is for others. Likewise 1/8 of the
+slots, rounded down and at most NEWCOMER_SLOTS, is kept for clients that hold no slot."""
 NEWCOMER_SLOTS = 2
-"""Maximum slots kept for clients that hold none: 2 of 16 or more, 1 of 8, none of fewer, where one slot would
-cost a single user too much (a quarter of four); there a newcomer gets the next freed slot."""
+"""Maximum slots kept for clients that hold none: 2 of 16 or more slots, 1 of 8 to 15, 0 of fewer. One slot of
+four would cost a single user a quarter of the throughput; there, a new client gets the next freed slot."""
 
 OVERLOADED_RETRY_S = 2
+"""Seconds after which a client refused by a full queue may retry."""
 
 
 class Engine:
-    """Owns the model's thread; callers use `start`, `submit`, `stop` and the attributes below."""
+    """Owns the model's thread; its public methods and attributes are for other threads."""
 
     worker_count = 1
 
@@ -48,17 +50,21 @@ class Engine:
         max_waiting: int,
         idle_unload_s: float | None = None,
     ) -> None:
-        """A model without work for `idle_unload_s` seconds is closed, and loaded for the next request."""
+        """Prepare an engine with a queue of at most `max_waiting` utterances; `start` loads the model.
+
+        A model that is idle for `idle_unload_s` seconds is closed and loaded again at the next request; None
+        keeps it loaded.
+        """
         self.name = name
         self.ready = False
-        """Whether requests are taken; an unloaded model takes them, and they wait for it."""
+        """Whether `submit` accepts utterances. True also for an unloaded model, which is loaded on demand."""
         self.loaded = 0.0
-        """How much of the model is loaded, 0 to 1."""
+        """Share of the model that is loaded, 0 to 1."""
         self.error: Exception | None = None
-        """Why the model could not be loaded; `load` tries again."""
+        """Cause of a failed load or a stopped engine; `load` retries."""
         self.slots = 0
         self.notes: tuple[str, ...] = ()
-        """Parts of the model that work in a reduced way."""
+        """Parts of the model that run degraded, each with cause and remedy."""
         self.work = Work()
         self._on_end: Callable[[Generation], None] = lambda _: None
         self._load_model = load_model
@@ -66,57 +72,57 @@ class Engine:
         self._idle_unload_s = idle_unload_s
         self._waiting = FairQueue()
         self._background: deque[Generation] = deque()
-        """Background queue, served after `_waiting` and unlimited: its submitters limit it."""
+        """Background queue, served after `_waiting`. Unbounded: the job workers bound what they submit."""
         self._passed = 0
         """Admissions since the last one from `_background`."""
         self._busy: dict[int, Generation] = {}
         self._stopping = False
         self._wake = threading.Condition()
-        """Guards `_waiting` and `_stopping` and wakes the thread; held for moments, never during a step."""
+        """Guards the queues and `_stopping`, and wakes the thread; never held during a step."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine")
 
     @property
     def active(self) -> int:
-        """Utterances that are in the batch or wait for it."""
+        """Number of utterances in the batch or in a queue."""
         return len(self._busy) + len(self._waiting) + len(self._background)
 
     @property
     def busy(self) -> int:
-        """Utterances in the batch."""
+        """Number of utterances in the batch."""
         return len(self._busy)
 
     def waiting(self, *, background: bool) -> int:
-        """Utterances that wait for a slot."""
+        """Return the length of the background queue or of the request queue."""
         return len(self._background if background else self._waiting)
 
     def watch(self, on_end: Callable[[Generation], None]) -> None:
-        """Have `on_end` called, on the event loop, with every generation that ends from now on."""
+        """Call `on_end` on the event loop for every generation submitted from now on, when it ends."""
         self._on_end = on_end
 
     def start(self) -> None:
-        """Load the model and serve; events go to the event loop this is called on."""
+        """Start the thread, which loads the model; events go to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def load(self) -> None:
-        """Have the model loaded again where that has failed, or the engine has."""
+        """Retry after a failed load or a stopped engine; without effect otherwise."""
         with self._wake:
             if self.error is not None:
                 self.error, self.loaded = None, 0.0
                 self._wake.notify()
 
     def stop(self) -> None:
-        """Fail what is waiting or running and join the thread; blocks until the current step is over."""
+        """Fail all queued and running utterances and join the thread; blocks until the current step ends."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._thread.join()
 
     def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
-        """Queue `utterance`; raises ModelNotLoaded or Overloaded where that would be in vain.
+        """Queue `utterance`; raises ModelNotLoaded, or Overloaded if the queue is full.
 
-        What is made in the `background` lets others go first, yet never waits for ever.
+        `background` work yields to requests, but gets one admission in FAIR_SHARE, so that it never starves.
         """
         require_ready(self)
         generation = Generation(utterance, self._cancel, background=background, on_end=self._on_end)
@@ -132,7 +138,7 @@ class Engine:
         return generation
 
     def _require_room(self, client: str) -> None:
-        """Raise Overloaded where the queue is full, or has as many utterances of `client` as it may have."""
+        """Raise Overloaded if the queue is full, or if `client` has used up its share of it."""
         places, whose = self._max_waiting, ""
         full = len(self._waiting) >= places
         if not full:
@@ -146,7 +152,7 @@ class Engine:
             )
 
     def _cancel(self, generation: Generation) -> None:
-        """Drop `generation` from the queue; one that is running is released before the next step."""
+        """Remove `generation` from its queue; if running, the thread releases it before the next step."""
         with self._wake:
             if not generation.background:
                 self._waiting.discard(generation)
@@ -156,7 +162,7 @@ class Engine:
     # Everything below runs on the engine thread.
 
     def _run(self) -> None:
-        """Serve until the engine is to stop; after a failure again once `load` is called."""
+        """Serve until `stop`; after a failure, wait for `load` and serve again."""
         while True:
             self._serve()
             with self._wake:
@@ -166,12 +172,12 @@ class Engine:
                     return
 
     def _serve(self) -> None:
-        """Load the model and make what is submitted, until the engine is to stop or `error` says why not."""
+        """Load the model and run utterances, until `stop` or a failure, which is stored in `error`."""
         try:
             model: Model | None = self._load()
         except Exception as error:
             if not self._stopping:
-                told = isinstance(error, ServerError)  # in words, to which a traceback adds nothing
+                told = isinstance(error, ServerError)  # its message suffices without a traceback
                 context = {"engine": self.name, "cause": str(error), "retry": "POST /model/load"}
                 log.error("model not loaded", extra=context, exc_info=None if told else error)
             self.error = _without_traceback(error)  # reported by /health and by every submit
@@ -185,7 +191,7 @@ class Engine:
                 if self._stopping:
                     break
                 self._unload(model)
-                model = None  # its memory is free before the next one is loaded
+                model = None  # frees its memory before the next one is loaded
                 model = self._reload()
         except Exception as error:
             log.error("engine stopped", extra={"engine": self.name}, exc_info=error)
@@ -213,10 +219,10 @@ class Engine:
         log.info("model unloaded", extra={"engine": self.name, "idle_s": self._idle_unload_s})
 
     def _reload(self) -> Model | None:
-        """Sleep until there is work and load the model for it; None when the engine is to stop.
+        """Sleep until an utterance is queued, then load the model; returns None on `stop`.
 
-        If loading fails, the waiting requests get the error and the next request tries again: another process
-        may have freed the memory by then.
+        If loading fails, the queued utterances fail with its error and the next one starts a retry: another
+        process may have freed memory by then.
         """
         while True:
             with self._wake:
@@ -245,7 +251,7 @@ class Engine:
         self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
-        """Record the share loaded; raises ModelNotLoaded once the engine is stopping, to end the load."""
+        """Record the share that is loaded; raises ModelNotLoaded after `stop`, which aborts the load."""
         if self._stopping:
             raise ModelNotLoaded("The server is shutting down")
         if int(10 * share) > int(10 * self.loaded):
@@ -253,9 +259,9 @@ class Engine:
         self.loaded = share
 
     def _admit(self, model: Model) -> bool:
-        """Release what was cancelled and fill free slots; sleep while there is nothing at all to do.
+        """Release cancelled utterances and fill free slots; sleep while nothing is queued or running.
 
-        Returns False when the engine is to leave the model: to stop, or for want of work.
+        Returns False on `stop` or after `idle_unload_s` seconds without work.
         """
         for slot in [slot for slot, generation in self._busy.items() if generation.cancelled]:
             self._release(model, slot)
@@ -270,16 +276,16 @@ class Engine:
                 self._busy[slot] = generation
             try:
                 model.admit(slot, generation.utterance)
-            except Exception as error:  # noqa: BLE001 - it is this request's; the batch goes on
+            except Exception as error:  # noqa: BLE001 - fails this utterance only, not the batch
                 self._release(model, slot)
                 self._deliver([(generation, _as_server_error(error))])
         return not self._stopping
 
     def _next(self, slots: int) -> Generation | None:
-        """Take the next utterance off its queue.
+        """Remove and return the next utterance from its queue, or None if none may take a slot now.
 
-        The last free slots are for clients that hold none. Background work leaves some slots to requests, and
-        of those that are free it gets one in FAIR_SHARE while requests wait too.
+        The last free slots go only to clients that hold none. Background work uses slots no request waits
+        for, and one admission in FAIR_SHARE otherwise, but never the slots reserved for requests.
         """
         requests = [generation for generation in self._busy.values() if not generation.background]
         kept = min(NEWCOMER_SLOTS, slots // CLIENT_SHARE)
@@ -315,13 +321,13 @@ class Engine:
                     ended = True
                 if ended:
                     self._release(model, slot)
-        except Exception as error:  # an out-of-memory step must not end the server
+        except Exception as error:  # such as out of memory: fails the batch, not the engine
             log.error("step failed", extra={"engine": self.name, "running": len(self._busy)}, exc_info=error)
             events += [(generation, _as_server_error(error)) for generation in self._busy.values()]
             self._busy.clear()
             failed = True
-        self._deliver(events)  # before anything else can fail
-        if failed:  # and now that the failure is not being handled any more, which would hold what it used
+        self._deliver(events)  # before `reset`, which may raise
+        if failed:  # outside `except`: there the error would keep tensors alive
             model.reset()
 
     def _release(self, model: Model, slot: int) -> None:
@@ -329,14 +335,14 @@ class Engine:
         model.release(slot)
 
     def _deliver(self, events: list[Event]) -> None:
-        """Hand a step's events to the event loop in one call."""
+        """Pass a step's events to the event loop in one call."""
         assert self._loop is not None
         if events:
             self._loop.call_soon_threadsafe(_put_all, events)
 
 
 def _as_server_error(error: Exception) -> Exception:
-    """`error` as its request is told: what the API has no name for is a failed generation."""
+    """Return a ServerError without its traceback; wrap any other error as "Generation failed: ..."."""
     return (
         _without_traceback(error)
         if isinstance(error, ServerError)
@@ -345,7 +351,7 @@ def _as_server_error(error: Exception) -> Exception:
 
 
 def _without_traceback(error: Exception) -> Exception:
-    """`error` without its traceback, whose frames hold the tensors they worked with as long as it is kept."""
+    """Clear the traceback and causes of `error`: their frames would keep tensors alive. Returns `error`."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 

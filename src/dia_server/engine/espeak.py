@@ -1,7 +1,7 @@
-"""espeak-ng, a formant synthesizer, called from its wheel's shared library.
+"""Calls espeak-ng, a formant synthesizer, through the shared library of its wheel.
 
-The library is one per process, not thread-safe, and can be crashed by a text of five characters: it runs in a
-process of its own (native/), for which this module imports little.
+The library has global state, is not thread-safe, and can be crashed by a text of five characters. It runs in
+a child process therefore (`native/`); this module imports little, so that the child starts quickly.
 """
 
 import _ctypes
@@ -26,23 +26,23 @@ _unload: Callable[[int], None] = getattr(_ctypes, "dlclose", None) or _ctypes.Fr
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How one person sounds."""
+    """Settings of espeak-ng for one speaker."""
 
     variant: str
-    """espeak-ng's voice variant, "f3" for example."""
+    """espeak-ng voice variant, such as "f3"."""
     pitch: int
-    """0 to 100, 50 being the variant's own."""
+    """Base pitch, 0 to 100; 50 is the variant's default."""
     rate: int
-    """Words a minute."""
+    """Words per minute."""
     range: int = 50
-    """How much the pitch moves, 0 (monotone) to 100."""
+    """Pitch range, 0 (monotone) to 100."""
 
 
 class Espeak:
-    """Object that a `NativeWorker` serves."""
+    """The synthesizer as a `NativeWorker` serves it."""
 
     def __init__(self) -> None:
-        """Raises AudioProcessingError where the library does not speak."""
+        """Speak a test word; raises AudioProcessingError if the library is missing or silent."""
         try:
             _, pcm = self.speak("one", Profile("f3", 50, 170), 0)
         except OSError as error:
@@ -51,10 +51,10 @@ class Espeak:
             raise AudioProcessingError("espeak-ng is silent")
 
     def speak(self, text: str, profile: Profile, seed: int) -> tuple[int, bytes]:
-        """Return `text` as the sample rate in Hz and mono 16-bit PCM, empty if nothing can be pronounced.
+        """Synthesize `text`; return the sample rate in Hz and mono 16-bit PCM.
 
-        The same arguments give the same audio. The library keeps phases, tremor and noise from one call to
-        the next and has no call that clears them, so each call loads it afresh (0.8 ms).
+        The PCM is empty if nothing can be pronounced. Equal arguments give equal audio: the library keeps
+        oscillator and noise state between calls and has no way to reset it, so each call reloads it (0.8 ms).
         """
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         try:
@@ -76,7 +76,7 @@ def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> tupl
     sample_rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data, _INITIALIZE_DONT_EXIT)
     if sample_rate <= 0:
         raise AudioProcessingError(f"espeak-ng could not be initialized from {data.decode()}")
-    callback = _Callback(collect)  # kept in a variable: the library holds only its address
+    callback = _Callback(collect)  # keeps a reference: the library holds only the address
     library.espeak_SetSynthCallback(callback)
     library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
     _call(library.espeak_SetVoiceByName, f"en-us+{profile.variant}".encode())

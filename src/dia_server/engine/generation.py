@@ -1,4 +1,4 @@
-"""The asyncio end of one utterance that the engine thread is working on."""
+"""The asyncio side of an utterance that the engine thread runs."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ Outcome = Literal["made", "failed", "cancelled"]
 
 
 class Generation(AsyncIterator[Chunk]):
-    """Iterate over it for audio; leaving the `async with` block cancels whatever is not finished."""
+    """Async iterator over an utterance's chunks; leaving its `async with` block cancels the rest."""
 
     __slots__ = (
         *("_cancel", "_ended", "_events", "_on_end", "_submitted"),
@@ -26,17 +26,22 @@ class Generation(AsyncIterator[Chunk]):
         background: bool = False,
         on_end: Callable[["Generation"], None] = lambda _: None,
     ) -> None:
-        """`on_end` is called once, on the event loop, when `outcome` is known."""
+        """Wrap a queued `utterance`.
+
+        `cancel` removes it from the engine's queue. `on_end` is called once, on the event loop, after
+        `outcome` is set.
+        """
         self.utterance = utterance
         self.background = background
-        """Whether it belongs to background work, which is admitted after requests."""
+        """Whether it is background work, which is admitted after requests."""
         self.cancelled = False
-        """Read by the engine thread before each step."""
+        """Set by `cancel`; the engine thread checks it before each step."""
         self.outcome: Outcome | None = None
+        """None until it ends."""
         self.first_audio_s: float | None = None
-        """Seconds from the submission to the first samples, the queue included."""
+        """Seconds from submission to the first samples, including the time in the queue."""
         self.total_s = 0.0
-        """Seconds from the submission to the outcome."""
+        """Seconds from submission to the outcome."""
         self._on_end = on_end
         self._submitted = time.perf_counter()
         self._cancel = cancel
@@ -50,7 +55,7 @@ class Generation(AsyncIterator[Chunk]):
         self.cancel()
 
     def cancel(self) -> None:
-        """Give the slot, or the place in the queue, back; without effect on what has ended."""
+        """Release the slot or the place in the queue; idempotent, and without effect after the end."""
         if not self.cancelled:
             self.cancelled = True
             self._cancel(self)
@@ -67,7 +72,7 @@ class Generation(AsyncIterator[Chunk]):
         return event
 
     def put(self, event: Chunk | Exception) -> None:
-        """Deliver audio or a failure; called on the event loop only."""
+        """Deliver a chunk or a failure; to be called on the event loop only."""
         self._events.put_nowait(event)
         if isinstance(event, Exception):
             self._end("failed")

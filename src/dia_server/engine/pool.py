@@ -1,4 +1,4 @@
-"""Several engines, one per GPU, behind the face of one."""
+"""Several engines, one per GPU, behind the interface of a single `Engine`."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from dia_server.engine.types import EngineName, Utterance, Work
 
 
 class EnginePool:
-    """Sends each utterance to the engine with the most free slots; its state is that of all together."""
+    """Sends each utterance to the engine with the most free slots; aggregates the engines' state."""
 
     def __init__(self, name: EngineName, make: Callable[[], Sequence[Engine]]) -> None:
-        """`make` builds the engines when the pool is started; before there are none."""
+        """`make` is called by `start` to build the engines; until then the pool is empty."""
         self.name = name
         self._make = make
         self._engines: list[Engine] = []
@@ -25,17 +25,17 @@ class EnginePool:
 
     @property
     def ready(self) -> bool:
-        """Whether an utterance can be taken: one engine is enough."""
+        """Whether at least one engine accepts utterances."""
         return any(engine.ready for engine in self._engines)
 
     @property
     def loaded(self) -> float:
-        """Share of all models that is loaded, 0 to 1."""
+        """Mean share of the models that is loaded, 0 to 1."""
         return sum(engine.loaded for engine in self._engines) / max(1, len(self._engines))
 
     @property
     def error(self) -> Exception | None:
-        """Why nothing can be taken; while one engine works the others' errors are only logged."""
+        """First engine's error if all engines have failed; None while at least one works."""
         errors = [engine.error for engine in self._engines]
         return errors[0] if errors and all(errors) else None
 
@@ -63,7 +63,7 @@ class EnginePool:
         return sum(engine.waiting(background=background) for engine in self._engines)
 
     def watch(self, on_end: Callable[[Generation], None]) -> None:
-        """As `Engine.watch`; to be called before the start."""
+        """Like `Engine.watch`; call it before `start`."""
         self._on_end = on_end
 
     def start(self) -> None:
@@ -74,28 +74,28 @@ class EnginePool:
             engine.start()
 
     def load(self) -> None:
-        """As `Engine.load`, of each engine."""
+        """Call `Engine.load` on every engine."""
         for engine in self._engines:
             engine.load()
 
     def stop(self) -> None:
-        """Stop all at once; blocks until the last is done."""
+        """Stop all engines in parallel; blocks until all have stopped."""
         with ThreadPoolExecutor(len(self._engines)) as threads:
             list(threads.map(Engine.stop, self._engines))
 
     def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
-        """Queue `utterance` with the engine that suits it best; raises what `Engine.submit` raises."""
+        """Submit `utterance` to the best engine; raises the errors of `Engine.submit`."""
         assert self._engines, "not started"
         voice = utterance.prompt.key if utterance.prompt else utterance.voice
         best = max(range(len(self._engines)), key=lambda i: self._suitability(i, voice))
         return self._engines[best].submit(utterance, background=background)
 
     def _suitability(self, i: int, voice: str) -> tuple[bool, bool, int, bytes]:
-        """Higher is better: it takes work, it can begin at once, its free slots, and its rank for this voice.
+        """Return a sort key (higher is better): ready, loaded with a free slot, free slots, voice rank.
 
-        One that is unloaded or starts over comes after those with a free slot and before those without.
-        An engine caches what it has computed of a voice, so among equals a voice keeps to one. That needs no
-        memory here: rendezvous hashing gives every pair of engine and voice a fixed rank.
+        An unloaded or restarting engine ranks behind engines with a free slot and before full ones. Engines
+        cache voice prompts, so ties go to the same engine for the same voice: rendezvous hashing gives each
+        pair of engine and voice a fixed rank, without any state here.
         """
         engine = self._engines[i]
         free = engine.slots - engine.active

@@ -1,8 +1,8 @@
-"""The preview engine's model: espeak-ng behind the frame that Dia runs in.
+"""The preview engine's model: espeak-ng behind the same `Model` protocol as Dia.
 
-Real, intelligible speech on any machine, always labelled as a preview: it is not Dia and does not
-clone voices. Each voice is a pair of people, one for each speaker tag. A step returns as soon as one process
-has said one sentence of one utterance: clients take turns, and within a client its texts do.
+It makes intelligible speech on any machine, is always labelled as a preview, and does not clone voices. Each
+voice is a pair of espeak-ng profiles, one per speaker tag. A step returns as soon as a child process has
+synthesized one clause of one utterance. Clients take turns, then the requests of a client.
 """
 
 import re
@@ -27,16 +27,17 @@ from dia_server.units import HOP, MIB, SAMPLE_RATE
 from dia_server.vocabulary import SOUND
 
 PAUSE_SAMPLES = np.zeros(SAMPLE_RATE * 3 // 10, np.float32)
-"""Between two sentences or turns, and in place of a clause without anything to pronounce."""
+"""Silence after each clause but the last, and for a clause with nothing to pronounce: 0.3 s."""
 MAX_CLAUSE = 200
-"""Characters said in one step, so that the engine thread can turn to others."""
+"""Maximum characters per clause, which bounds how long other utterances wait for a child process."""
 DEADLINE_S = 10.0
-"""Seconds for one sentence; it takes some 10 ms."""
+"""Seconds that one clause may take; it usually takes 10 ms."""
 MEMORY = 128 * MIB
-"""Bytes that espeak-ng may take for one sentence; it leaks 2 to 50 kB of them."""
+"""Bytes that a child process may allocate; espeak-ng leaks 2 to 50 kB per clause."""
 POLL_S = 0.005
+"""Seconds that a step waits for speech while a child process is idle, before new utterances are admitted."""
 WORKERS = 2
-"""Processes that speak: while one is started again after a crash, the other goes on."""
+"""Child processes: while one restarts after a crash, the other continues."""
 
 VOICES = {
     "aria": (Profile("f3", 50, 170), Profile("m3", 45, 160)),
@@ -46,9 +47,9 @@ VOICES = {
     "zara": (Profile("m6", 30, 155), Profile("f1", 20, 150, 40)),
     "nova": (Profile("f2", 80, 180, 70), Profile("m4", 55, 170)),
 }
-"""Voice id to the people that say [S1] and [S2]."""
+"""Voice id to the profiles that speak [S1] and [S2]."""
 SECOND_SPEAKERS = {"luna", "zara"}
-"""Voices whose own person is the one that says [S2]."""
+"""Voices whose main profile speaks [S2], not [S1]."""
 
 SPEAKER = re.compile(r"\[S([12])\]")
 SENTENCE_END = re.compile(r"(?<=[.!?;:…])\s+|\n+")
@@ -75,7 +76,7 @@ class Preview:
         self.slots = slots
         self._workers = workers
         self._scripts: dict[int, _Script] = {}
-        """By slot, in the order of admission."""
+        """Slot to the rest of its text, in the order of admission."""
         self._turns = Turns()
         self._speaking: dict[int, Future[tuple[int, bytes]]] = {}
         self._pool = NativePool([espeak() for _ in range(workers)])
@@ -85,9 +86,9 @@ class Preview:
         self._scripts[slot] = _Script(utterance)
 
     def step(self) -> Mapping[int, Chunk | Exception]:
-        """Keep every process speaking, and return the sentences that are said.
+        """Give each idle child process a clause; return the audio of the clauses that are finished.
 
-        While a process is free it waits for moments only: an utterance may come that has work for it.
+        While a child process is idle, wait for at most POLL_S, because a new utterance may have work for it.
         """
         while len(self._speaking) < self._workers and (slot := self._next()) is not None:
             script = self._scripts[slot]
@@ -114,9 +115,9 @@ class Preview:
         self._pool.close()
 
     def _next(self) -> int | None:
-        """The slot whose client, and of its texts which, has waited longest; new ones come first."""
+        """Return the slot without a clause in progress whose client, then request, waited longest."""
         silent = (slot for slot in self._scripts if slot not in self._speaking)
-        return min(silent, key=self._turn, default=None)  # the first of equals: the earliest utterance
+        return min(silent, key=self._turn, default=None)  # ties go to the earliest utterance
 
     def _turn(self, slot: int) -> tuple[int, int]:
         flow = self._scripts[slot].flow
@@ -143,7 +144,7 @@ class Preview:
 
 
 class _Script:
-    """The clauses of an utterance that are still to be spoken."""
+    """The clauses of an utterance that are still to be synthesized."""
 
     def __init__(self, utterance: Utterance) -> None:
         self.clauses = deque(clauses(utterance.text, utterance.voice))
@@ -155,7 +156,10 @@ class _Script:
 
 
 def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
-    """Split `text` into clauses to speak in one step each, with their speakers' profiles; at least one."""
+    """Split tagged `text` into clauses of at most MAX_CLAUSE characters, each with its speaker's profile.
+
+    Non-verbal sounds such as "(laughs)" are left out. Returns at least one clause, which may be empty.
+    """
     profiles = _profiles(voice)
     _, *parts = SPEAKER.split(text)
     found = []
@@ -170,7 +174,7 @@ def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
 
 
 def _split_clause(clause: str) -> Iterator[str]:
-    """Cut a sentence that is too long for one step: after a comma, else between words, else anywhere."""
+    """Yield parts of at most MAX_CLAUSE characters, cut after a comma, else between words, else anywhere."""
     clause = clause.strip()
     while len(clause) > MAX_CLAUSE:
         cut = clause.rfind(", ", 0, MAX_CLAUSE) + 1 or clause.rfind(" ", 1, MAX_CLAUSE)
@@ -194,7 +198,7 @@ def _main_profile(voice: str) -> Profile:
 
 
 def _derived_profiles(voice: str) -> tuple[Profile, Profile]:
-    """Two people for a voice that is not built in, always the same for the same id."""
+    """Derive two profiles from the id of a voice that is not built in; equal ids give equal profiles."""
     key = zlib.crc32(voice.encode())
     female = Profile(f"f{1 + key % 5}", 40 + key // 5 % 40, 150 + key // 200 % 30)
     male = Profile(f"m{1 + key // 7 % 8}", 30 + key // 56 % 35, 150 + key // 1960 % 30)
@@ -202,7 +206,7 @@ def _derived_profiles(voice: str) -> tuple[Profile, Profile]:
 
 
 def resample(samples: Samples, rate: int) -> Samples:
-    """Bring mono audio from `rate` to 44.1 kHz."""
+    """Resample mono audio from `rate` to SAMPLE_RATE (44.1 kHz)."""
     if not len(samples):
         return samples
     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)

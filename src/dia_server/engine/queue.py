@@ -1,7 +1,8 @@
-"""The queue for slots: clients share them, and within a client its requests do.
+"""The queue for slots, shared fairly between clients, then between the requests of a client.
 
-The next slot goes to the client that holds the fewest, then to that client's request that holds the fewest;
-equals take turns. So a new client waits for one slot, however many utterances wait before its own.
+The next slot goes to the client that holds the fewest slots, then to that client's request that holds the
+fewest. Ties are broken by least recent turn. A new client therefore waits for one free slot, however many
+utterances of other clients are queued.
 """
 
 from collections import Counter, deque
@@ -13,7 +14,7 @@ from dia_server.engine.types import Flow
 
 
 class FairQueue:
-    """Not thread-safe, but for its length: the engine guards it."""
+    """A fair queue of generations; only `len` is thread-safe, so the engine holds a lock for the rest."""
 
     def __init__(self) -> None:
         self._clients: dict[str, dict[Flow, deque[Generation]]] = {}
@@ -32,13 +33,13 @@ class FairQueue:
         return sum(map(len, self._clients.get(client, {}).values()))
 
     def push(self, generation: Generation) -> None:
-        """Add `generation` behind those of its request."""
+        """Add `generation` at the end of its request's queue."""
         flow = generation.utterance.flow
         self._clients.setdefault(flow.client, {}).setdefault(flow, deque()).append(generation)
         self._length += 1
 
     def discard(self, generation: Generation) -> None:
-        """Remove `generation` if it still waits."""
+        """Remove `generation`, if it is still queued."""
         flow = generation.utterance.flow
         waiting = self._clients.get(flow.client, {}).get(flow)
         if waiting and generation in waiting:
@@ -46,9 +47,10 @@ class FairQueue:
             self._removed_from(flow)
 
     def pop(self, running: Collection[Generation], *, newcomers_only: bool = False) -> Generation | None:
-        """Take the next utterance, given those that hold slots now.
+        """Remove and return the next generation, or None if none is eligible.
 
-        With `newcomers_only`, only clients that hold no slot count; returns None where there is none.
+        `running` are the generations that hold slots now. With `newcomers_only`, only clients that hold no
+        slot are eligible.
         """
         flows = [generation.utterance.flow for generation in running]
         held: Counter[str | Flow] = Counter(flows)

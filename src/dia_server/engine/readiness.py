@@ -1,4 +1,4 @@
-"""Whether an engine can take utterances: the one answer for requests, jobs, probes and /health."""
+"""Readiness of an engine, as used by requests, jobs, probes and /health."""
 
 from typing import Literal, Protocol
 

@@ -16,24 +16,24 @@ Samples = NDArray[np.float32]
 """Mono audio in [-1, 1] at SAMPLE_RATE."""
 
 Frames = NDArray[np.int16]
-"""The codec's codes [n, 9], of a model that has a codec."""
+"""Codes of the audio codec, shape [n, 9]; only Dia has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class VoicePrompt:
-    """Audio that an utterance continues, and its transcript with speaker tags."""
+    """Audio that the model continues in the same voice, with its transcript (including speaker tags)."""
 
     samples: Samples
-    """Recording at SAMPLE_RATE; empty if the prompt is generated frames only."""
+    """Recording at SAMPLE_RATE; empty if the prompt consists of generated frames only."""
     transcript: str
     digest: str
-    """Names the content of `samples`: equal digests, equal audio."""
+    """Identifier of the content of `samples`: equal digests mean equal audio."""
     generated_frames: Frames | None = None
-    """Frames that the model generated, which follow the recording."""
+    """Codec frames of an earlier segment, appended to the recording."""
 
     @property
     def key(self) -> str:
-        """Names all of it but the transcript."""
+        """Identifier of the audio: recording and generated frames, without the transcript."""
         if self.generated_frames is None:
             return self.digest
         return f"{self.digest}+{hashlib.sha256(self.generated_frames.tobytes()).hexdigest()}"
@@ -41,7 +41,7 @@ class VoicePrompt:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The request that an utterance is part of, and its client: the units that share slots fairly."""
+    """Client and request of an utterance: the units between which slots are shared fairly."""
 
     client: str = ""
     request: str = field(default_factory=lambda: uuid4().hex)
@@ -49,87 +49,87 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One utterance to generate; every field is already resolved to what the model needs."""
+    """One utterance to generate, with all defaults resolved."""
 
     text: str
-    """With speaker tags: "[S1] Hello. [S2] Hi!"."""
+    """Text with speaker tags, such as "[S1] Hello. [S2] Hi!"."""
     voice: str
-    """The voice's id, for a model that has voices of its own."""
+    """Voice id, for models with built-in voices (the preview)."""
     seed: int
-    """0 to 2**32 - 1."""
+    """Sampling seed, 0 to 2**32 - 1."""
     temperature: float = 1.2
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy decoding."""
     cfg_scale: float = 3.0
     top_p: float = 0.95
     top_k: int = 45
     max_tokens: int | None = None
-    """Decoder steps at most; None for as many as the model can."""
+    """Maximum decode steps; None for the model's maximum."""
     prompt: VoicePrompt | None = None
     compile: bool = True
-    """False asks for plain kernels where the model would run compiled ones."""
+    """False runs eager kernels even if the model has compiled ones."""
     flow: Flow = field(default_factory=Flow)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """Newly made audio of one utterance (it may be empty), and how far the utterance has come."""
+    """Newly generated audio of one utterance, possibly empty, and the utterance's progress."""
 
     samples: Samples
     tokens: int
-    """Decoder steps made since the previous chunk."""
+    """Decode steps since the previous chunk."""
     progress: float
-    """Share of the utterance that is generated, 0 to 1; an estimate until its end is known."""
+    """Share of the utterance that is generated, 0 to 1; an estimate until the end is known."""
     done: bool
     frames: Frames | None = None
-    """Frames of the whole utterance, in its last chunk."""
+    """Codec frames of the whole utterance; only in its last chunk, None for the preview."""
 
 
 class Model(Protocol):
-    """A batched model with a fixed number of slots; all calls come from the engine's thread."""
+    """A batched model with a fixed number of slots; only the engine's thread calls it."""
 
     slots: int
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Parts that work in a reduced way on this machine, with cause and remedy."""
+        """Parts that run degraded on this machine, each with cause and remedy."""
         ...
 
     def admit(self, slot: int, utterance: Utterance) -> None:
-        """Take `utterance` into the free `slot`; raises what concerns this utterance alone."""
+        """Admit `utterance` into the free `slot`; an error raised here fails this utterance only."""
 
     def step(self) -> Mapping[int, Chunk | Exception]:
-        """Advance the busy slots for a moment; return what is new of each.
+        """Advance the busy slots; return new chunks by slot.
 
-        An exception as a slot's value ends that utterance, one that is raised ends them all. A
-        slot stays busy until it is released.
+        An exception as a slot's value fails that utterance; a raised exception fails all of them. A slot
+        stays busy until it is released.
         """
 
     def release(self, slot: int) -> None:
-        """Free `slot`, whatever it is doing."""
+        """Free `slot` in any state."""
 
     def reset(self) -> None:
-        """Make the model whole again after `step` has raised, with every slot free."""
+        """Restore the model after `step` has raised; all slots are then free."""
 
     def close(self) -> None:
-        """Give back threads, memory and processes."""
+        """Release threads, memory and processes."""
 
 
 LoadModel = Callable[[Callable[[float], None]], Model]
-"""Load a model; it calls its argument with the share that is loaded (0 to 1)."""
+"""Function that loads a model and reports the share loaded, 0 to 1, through its argument."""
 
 
 @dataclass(slots=True)
 class Work:
-    """Counts since the engine was started; its thread adds to them and any thread may read them."""
+    """Counters since the engine's start, written by its thread and readable from any thread."""
 
     steps: int = 0
-    """Calls of the model's `step`; for Dia one is a poll of several decoder steps."""
+    """Calls of `Model.step`; in Dia, each is a poll of several decode steps."""
     slot_steps: int = 0
-    """Busy slots, summed over the steps: divided by `steps` it is the mean batch."""
+    """Busy slots summed over the steps; divided by `steps`, the mean batch size."""
     tokens: int = 0
-    """Decoder steps of all utterances."""
+    """Decode steps, summed over all utterances."""
     samples: int = 0
-    """At SAMPLE_RATE, before any change of speed."""
+    """Samples at SAMPLE_RATE, before any change of speed."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

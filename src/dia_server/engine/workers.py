@@ -1,4 +1,4 @@
-"""Runs a model in its own process: every CUDA GPU's, even a single one, and every model if there are several.
+"""Runs a model in its own process: always on CUDA, and elsewhere if there are several engines.
 
 A CUDA fault then ends the worker process, not the server, and no engine contends with another or with the web
 server for Python's interpreter lock. The `Engine` is unchanged, a thread that calls a `Model`; `WorkerModel`
@@ -58,7 +58,7 @@ class WorkerModel:
         try:
             self._call("admit", slot, utterance)
         except WorkerDied:
-            if self._busy:  # the next step fails the running ones; this one was not among them
+            if self._busy:  # the next `step` fails those; this utterance can be retried
                 raise ModelNotLoaded("The engine starts again", retry_after=RESTART_S) from None
             self._restart()
             self._call("admit", slot, utterance)
@@ -141,7 +141,7 @@ class WorkerModel:
 
 
 def _serve(connection: Connection, load_model: LoadModel) -> None:
-    """Load the model in the worker, then answer calls until the parent closes the pipe."""
+    """Load the model in the worker process, then answer calls until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     root = logging.getLogger()
     root.addHandler(Forward(connection))
@@ -199,7 +199,7 @@ def _answer_to(model: Model, method: str, args: tuple[Any, ...]) -> tuple[str, A
 
 
 def _portable(error: Exception) -> Exception:
-    """Return `error` as a parent without torch can unpickle it: other errors keep only their text."""
+    """Return a ServerError unchanged, any other as a RuntimeError that unpickles without torch."""
     if isinstance(error, ServerError):
         return error
     log.error("worker's model failed", exc_info=error)
