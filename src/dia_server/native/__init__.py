@@ -1,14 +1,15 @@
-"""Native code that reads what strangers send, in a process of its own.
+"""Runs native code that reads untrusted input in child processes.
 
-espeak-ng, FFmpeg and CTranslate2 can be crashed, or made to take gigabytes or minutes, by their input. A
-`NativeWorker` makes one object in a child process and calls its methods there, one call at a time. A crash is
-the error of that call alone, and a new child is started at once.
+Crafted input can crash espeak-ng, FFmpeg and CTranslate2, or make them use gigabytes or minutes. A
+`NativeWorker` creates one object in a child process and calls its methods there, one call at a time. A crash
+fails that call only, and a new child is started.
 
     worker = NativeWorker("espeak", Espeak, deadline_s=10, memory=128 * MIB)
     speech = worker.call(Espeak.speak, "Hello.", profile, 1)
 
-Arguments and results travel as MessagePack of the types that the method is annotated with, never as pickles:
-a child that was taken over can only send wrong values. An open file travels as its handle.
+Arguments and results are encoded as MessagePack according to the method's annotations. They are never
+pickled, so a compromised child can return wrong values but cannot run code in the parent. Open files are
+passed as handles.
 """
 
 from dia_server.native.pool import NativePool as NativePool

@@ -1,4 +1,4 @@
-"""The child's side: an object, and the calls that its methods answer. It imports as little as it can."""
+"""The child's side: creates the object and answers calls of its methods. Imports little, to start quickly."""
 
 import math
 import mmap
@@ -17,21 +17,21 @@ from typing import Any, BinaryIO
 import msgspec
 
 ALARM_AFTER_S = 5
-"""Seconds after its deadline at which a call ends its process, which the parent should have done."""
+"""Seconds past a call's deadline after which the child kills itself, in case the parent has not."""
 OUT_OF_MEMORY = "out of memory"
-"""Sent in place of an error's name."""
+"""Kind of an answer to a call that ran out of memory."""
 LEAK_SHARE = 8
-"""One part in so many of its memory may be left behind by calls before a child is replaced."""
+"""Divisor: a child is replaced once its calls have leaked more than 1/8 of its memory limit."""
 FINAL_RESULT = "final result"
-"""Sent with an answer where calls have left so much memory behind that a new child takes the next one."""
+"""Kind of a result after which the parent must replace the child, because its calls have leaked memory."""
 
 
 def serve(
     connection: Connection, factory: Callable[[], object], memory: int | None, deadline_s: float
 ) -> None:
-    """The child's life: make the object, then answer calls until the other end closes.
+    """Entry point of the child: create the object, then answer calls until the parent closes the pipe.
 
-    A call that lasts longer than `deadline_s` ends it here too: the parent may be gone.
+    A call that exceeds `deadline_s` also ends the process from within, because the parent may be gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     _discard_output()
@@ -79,14 +79,14 @@ def _failure(error: Exception) -> tuple[str, str]:
 
 
 def _discard_output() -> None:
-    """Drop what libraries print: malloc's last words, FFmpeg's remarks, progress bars."""
+    """Redirect stdout and stderr to the null device: libraries print warnings and progress bars."""
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
 
 
 def limit_memory(growth: int) -> None:
-    """Let this process take `growth` bytes more than it has; without effect where there is no RLIMIT_AS."""
+    """Limit the address space to its present size plus `growth` bytes; without effect except on Linux."""
     if sys.platform == "linux":
         import resource
 
@@ -95,7 +95,7 @@ def limit_memory(growth: int) -> None:
 
 
 def _address_space() -> int:
-    """Return the bytes of this process's address space, 0 where the system does not tell."""
+    """Return the size of this process's address space in bytes, or 0 if unknown (not Linux)."""
     if sys.platform != "linux":
         return 0
     return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
@@ -124,7 +124,7 @@ def receive_file(connection: Connection) -> BinaryIO:
 
 @cache
 def signature(method: Callable[..., Any]) -> tuple[list[Any], Any]:
-    """Types of a method's arguments and of its result."""
+    """Return the annotated types of a method's arguments, without `self`, and of its result."""
     hints = typing.get_type_hints(method)
     result = hints.pop("return")
     return list(hints.values()), result

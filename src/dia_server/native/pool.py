@@ -1,4 +1,4 @@
-"""Several children for the same calls, so that a crash of one keeps only its own call waiting."""
+"""Several children for the same calls, so that a crash of one delays only its own call."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 class NativePool(Generic[S]):
-    """`submit` a call from any thread; each worker has a thread that waits for it."""
+    """Distributes calls to idle workers; `submit` is thread-safe, and each worker has a thread."""
 
     def __init__(self, workers: Sequence[NativeWorker[S]]) -> None:
         self._workers = workers
@@ -23,19 +23,19 @@ class NativePool(Generic[S]):
         self._threads = ThreadPoolExecutor(len(workers), "native")
 
     def start(self) -> None:
-        """Start the children now rather than when they are needed; returns at once.
+        """Start all children in the background; returns at once.
 
-        A child that cannot be started tells why at the first call.
+        If a child cannot be started, the first call raises the error.
         """
         for _ in self._workers:
             self._threads.submit(self._with_worker, NativeWorker.wait)
 
     def submit(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """As `NativeWorker.call`, by the next worker that is idle."""
+        """Run `NativeWorker.call` on the next idle worker."""
         return self._threads.submit(self._with_worker, lambda worker: worker.call(method, *args, **kwargs))
 
     def close(self) -> None:
-        """End the children; calls that they run raise Closed, calls that wait for one are cancelled."""
+        """Kill the children; running calls raise Closed, queued calls are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.close()

@@ -1,4 +1,4 @@
-"""The parent's side: one child process, and the calls that it is sent."""
+"""The parent's side: one child process and the calls sent to it."""
 
 import logging
 import multiprocessing
@@ -27,30 +27,30 @@ T = TypeVar("T")
 
 HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 METHOD = "forkserver" if HAS_FORKSERVER and sys.version_info[:3] > (3, 11, 0) else "spawn"
-"""How children start: a fork of this process would copy the locks of its other threads, and Python 3.11.0's
-fork server takes orders from any user of the machine (CVE-2022-42919)."""
+"""Start method of children. "fork" would copy locks held by other threads; the fork server of Python 3.11.0
+accepts commands from any local user (CVE-2022-42919)."""
 PRELOADED = ["dia_server.cli", "dia_server.native.child", "dia_server.engine.espeak"]
-"""Modules that the fork server imports once, so that a child is there in 10 ms; none that starts threads."""
+"""Modules that the fork server imports once, so that a child starts in 10 ms. None may start threads."""
 START_S = 60.0
-"""Seconds until a child must be ready, unless its factory has another limit."""
+"""Default maximum seconds for a child to start and create its object."""
 START_PAUSES_S = (0.02, 0.1, 0.4)
-"""Seconds before a start that failed is tried again."""
+"""Seconds to wait before each retry of a failed process start."""
 RETRY_S = 5
-"""Seconds after which a client may try again where no child can be started."""
+"""Seconds after which a client may retry if no child can be started."""
 MAX_CRASHES = 2
-"""Children that one call may kill before its input is taken for the cause."""
+"""Maximum crashes per call: after these its input is assumed to be the cause."""
 MAX_ANSWER = 64 * MIB
-"""Bytes of one answer: a minute of audio is 5 MB."""
+"""Maximum bytes of an answer; a minute of audio takes 5 MB."""
 EXIT_S = 1.0
-"""Seconds that a child has to end by itself when its worker is closed."""
+"""Seconds that a child may take to exit after its pipe is closed, before it is killed."""
 
 
 class NativeFailure(ServerError):
-    """A call crashed its child twice, or took too long or too much memory; the message says which."""
+    """A call crashed MAX_CRASHES children, or exceeded a limit of time or memory (see the message)."""
 
 
 class NativeUnavailable(Overloaded):
-    """No child can be started, whatever the call."""
+    """No child can be started at present; independent of the call's input."""
 
 
 class Closed(ServerError):
@@ -58,7 +58,7 @@ class Closed(ServerError):
 
 
 class NativeWorker(Generic[S]):
-    """A child process that holds one object; `call` blocks and belongs to one thread, `close` to any."""
+    """A child process that holds one object; `call` blocks. Only `close` is thread-safe."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class NativeWorker(Generic[S]):
         memory: int | None,
         start_s: float | None = START_S,
     ) -> None:
-        """`factory` makes the object in the child; it must be picklable.
+        """Prepare a worker whose child creates its object with `factory`, which must be picklable.
 
-        `deadline_s` is the longest a call may take, `start_s` the longest the factory may. `memory` is the
-        number of bytes that calls may add to what the child has once the object is made; where they have left
-        an eighth of it behind, in a library that leaks, a new child takes the next call. None is no limit.
+        `deadline_s` limits each call and `start_s` the factory, in seconds. `memory` limits the bytes that
+        calls may allocate beyond the child's size after the factory. A child whose calls have leaked 1/8 of
+        that is replaced. None means no limit.
         """
         self._name = name
         self._factory = factory
@@ -81,21 +81,18 @@ class NativeWorker(Generic[S]):
         self._start_s = start_s
         self._memory = memory
         self._is_used = False
-        """True once the present child has answered a call."""
+        """Whether the current child has answered a call."""
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._is_ready = False
         self._closed = False
 
     def start(self) -> None:
-        """Start the child if there is none, without waiting for it; raises NativeUnavailable."""
+        """Start the child if there is none, without waiting until it is ready; raises NativeUnavailable."""
         for pause_s in (*START_PAUSES_S, None):
             try:
                 return self._start()
-            except (
-                OSError,
-                EOFError,
-            ) as error:  # no file or process is free, or the fork server has just died
+            except (OSError, EOFError) as error:  # process limit, file limit, or a dead fork server
                 if pause_s is None:
                     raise NativeUnavailable(
                         f"The {self._name} process cannot be started: {error}", retry_after=RETRY_S
@@ -119,19 +116,19 @@ class NativeWorker(Generic[S]):
         )
         with _uninterrupted():
             process.start()
-        theirs.close()  # so that the pipe ends when the child does
+        theirs.close()  # so that the pipe reports EOF when the child exits
         self._process, self._connection = process, ours
-        if self._closed:  # meanwhile, by another thread
+        if self._closed:  # by another thread, in the meantime
             process.kill()
 
     def wait(self) -> None:
-        """Start the child and return once its object is made; raises what making it raised."""
+        """Start the child and wait until its object is created; raises the error of the factory."""
         self._run(lambda: None)
 
     def call(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `method` of the child's object; raises what it raised, NativeFailure or Closed.
+        """Run `method` of the child's object; raises its errors, NativeFailure, NativeUnavailable or Closed.
 
-        A call that the child does not survive is made once more in a new child.
+        If the child crashes, the call is retried once in a new child.
         """
         assert not kwargs, "arguments are positional"
         files = [(cast(BinaryIO, arg), cast(BinaryIO, arg).fileno()) for arg in args if is_file(arg)]
@@ -141,7 +138,7 @@ class NativeWorker(Generic[S]):
         return cast(R, answer)
 
     def close(self) -> None:
-        """End the child, and with it the call that another thread is waiting for."""
+        """Kill the child; a call in progress in another thread raises Closed."""
         self._closed = True
         process = self._process
         if process is not None and process.is_alive():
@@ -149,7 +146,7 @@ class NativeWorker(Generic[S]):
             process.join()
 
     def _run(self, work: Callable[[], T]) -> T:
-        """Do `work` with a child that is started, once more where the child crashes."""
+        """Run `work` with a started child, and retry it once if the child crashes."""
         crashes, cause = 0, ""
         while not self._closed:
             self.start()
@@ -160,14 +157,14 @@ class NativeWorker(Generic[S]):
                 return work()
             except TimeoutError as error:
                 self._end_child()
-                raise NativeFailure(f"it takes the {self._name} process {error}") from None
+                raise NativeFailure(f"the {self._name} process took {error}") from None
             except MemoryError:
                 was_used = self._is_used
                 self._end_child()
-                if not was_used:  # else what earlier calls have left may be the cause
+                if not was_used:  # otherwise memory leaked by earlier calls may be the cause
                     most = "" if self._memory is None else f": the limit is {self._memory // MIB} MiB"
-                    raise NativeFailure(f"it takes the {self._name} process too much memory{most}") from None
-            except (EOFError, OSError, msgspec.MsgspecError):  # the last: it answers nonsense
+                    raise NativeFailure(f"the {self._name} process took too much memory{most}") from None
+            except (EOFError, OSError, msgspec.MsgspecError):  # MsgspecError: malformed answer
                 cause = self._end_child()
                 crashes += 1
                 log.warning("native process crashed", extra={"child": self._name, "cause": cause})
@@ -203,7 +200,7 @@ class NativeWorker(Generic[S]):
         return answer
 
     def _answer(self, deadline_s: float | None) -> Any:
-        """The child's next answer; raises what it raised, TimeoutError, EOFError where it is gone."""
+        """Return the child's next result; raises its error, TimeoutError, or EOFError if it is gone."""
         assert self._connection is not None
         if not self._connection.poll(deadline_s):
             raise TimeoutError(f"longer than {deadline_s:g} s")
@@ -219,10 +216,10 @@ class NativeWorker(Generic[S]):
         raise _raised(kind, str(value))
 
     def _end_child(self) -> str:
-        """End the child, whatever it is doing; returns how it ended."""
+        """Stop the child in any state; returns its signal or exit code as text."""
         assert self._process is not None
         assert self._connection is not None
-        self._connection.close()  # a child that waits for a call ends by itself
+        self._connection.close()  # an idle child exits by itself
         self._process.join(EXIT_S)
         self._process.kill()
         self._process.join()
@@ -235,7 +232,7 @@ class NativeWorker(Generic[S]):
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Start processes that Ctrl-C, which reaches all, does not end: the parent decides when they do."""
+    """Block SIGINT, so that children started here inherit that: Ctrl-C must end only the parent directly."""
     if sys.platform == "win32":
         yield
         return
@@ -247,7 +244,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _raised(kind: str, message: str) -> ServerError:
-    """The child's error: one of the API's, or what has no name there as a ServerError."""
+    """Return the child's error as the API error of that name, otherwise as a ServerError."""
     named = getattr(errors, kind, None)
     if isinstance(named, type) and issubclass(named, ServerError):
         return named(message)
