@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from dia_server import errors
@@ -180,14 +179,14 @@ def assert_of_a_kind(shown: Any, answer: Any, where: str) -> None:
 
 def operations(server: Server) -> set[str]:
     """Return the operations of the OpenAPI description, such as "GET /voices"."""
-    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    paths = server.get("/openapi.json").json()["paths"]
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
 def called(server: Server) -> set[str]:
     """Return the operations answered with 2xx since the server was started."""
     sample = re.compile(r'dia_http_requests_total\{method="(\w+)",route="([^"]+)",status="2\d\d"\}')
-    return {f"{method} {route}" for method, route in sample.findall(httpx.get(f"{server.url}/metrics").text)}
+    return {f"{method} {route}" for method, route in sample.findall(server.get("/metrics").text)}
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")

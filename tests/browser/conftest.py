@@ -62,7 +62,7 @@ def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="package")
 def furnished(server: Server) -> Server:
     """The shared server with a recording, a voice and jobs, so that no view is empty."""
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         add_voice(client)
         for text in ("[S1] Chapter one. [S2] Already?", "The second chapter."):
             client.post("/generate?async_mode=true", json={"text": text}).raise_for_status()

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.live.address import Address
+
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, Route
 
@@ -14,10 +16,10 @@ PATIENCE_MS = 60_000
 """Milliseconds that tests wait for the page; far more than is needed, for machines under load."""
 
 
-class Studio:
+class Studio(Address):
     def __init__(self, page: "Page", url: str) -> None:
+        super().__init__(url)
         self.page = page
-        self.url = url
 
     def open(self, view: str = "speak") -> None:
         self.page.goto(f"{self.url}/#{view}")

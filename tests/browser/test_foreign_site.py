@@ -85,7 +85,7 @@ def attack(browser: "Browser", server: Server, *, rebinding: bool) -> dict[str, 
 
 def furnish(server: Server) -> None:
     """Add a recording, a voice, a job and a file to discover; delete what earlier attempts have planted."""
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         client.put("/config", json={"output_retention_hours": 24}).raise_for_status()
         for name in PLANTED:
             client.delete(f"/audio_prompts/{name}")
@@ -96,7 +96,7 @@ def furnish(server: Server) -> None:
 
 def changes(server: Server) -> set[str]:
     """Return what the attempts have changed."""
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         prompts = {prompt["prompt_id"] for prompt in client.get("/audio_prompts").json()["audio_prompts"]}
         changed = prompts & PLANTED
         if client.get("/config").json()["output_retention_hours"] != 24:

@@ -2,7 +2,6 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from tests.browser.studio import OpenStudio
@@ -58,9 +57,9 @@ def test_a_waiting_job_can_be_cancelled(open_studio: OpenStudio, slow_server: Se
     studio.answer("Cancel the job")
     job.get_by_text("cancelled").wait_for()
 
-    assert httpx.get(f"{slow_server.url}/jobs/{last}").json()["status"] == "cancelled"
+    assert slow_server.get(f"/jobs/{last}").json()["status"] == "cancelled"
     for waiting in reversed(before):  # so that the tests that follow have the server to themselves
-        httpx.delete(f"{slow_server.url}/jobs/{waiting}")
+        slow_server.delete(f"/jobs/{waiting}")
 
 
 def test_running_jobs_show_their_progress(open_studio: OpenStudio, steady_server: Server) -> None:
@@ -101,7 +100,7 @@ def test_the_cause_of_a_failure_is_shown(open_studio: OpenStudio, steady_server:
 def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_server: Server) -> None:
     texts = ("I fail.", "Never mind.", "Go on and on.")
     failed, gone, running = (submit(steady_server, text) for text in texts)
-    httpx.delete(f"{steady_server.url}/jobs/{gone}")
+    steady_server.delete(f"/jobs/{gone}")
     studio = open_studio(steady_server.url, "jobs")
     rows = {job: studio.page.locator(f"[data-job='{job}']") for job in (failed, gone, running)}
     rows[failed].get_by_text("failed", exact=True).wait_for()
@@ -125,7 +124,7 @@ def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_serve
     assert rows[running].is_visible()
     assert not studio.button("Clear finished jobs").is_visible()
     assert studio.page.evaluate("document.activeElement.ariaLabel") == "Cancel “Go on and on.”"
-    httpx.delete(f"{steady_server.url}/jobs/{running}")
+    steady_server.delete(f"/jobs/{running}")
 
 
 def test_the_faults_of_a_result_are_shown(open_studio: OpenStudio, slow_server: Server) -> None:
@@ -178,6 +177,6 @@ def release(server: Server, name: str) -> None:
 
 
 def submit(server: Server, text: str) -> str:
-    answer = httpx.post(f"{server.url}/generate?async_mode=true", json={"text": text})
+    answer = server.post("/generate?async_mode=true", json={"text": text})
     job_id: str = answer.raise_for_status().json()["job_id"]
     return job_id

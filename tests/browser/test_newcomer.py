@@ -9,8 +9,6 @@ import os
 import re
 from pathlib import Path
 
-import httpx
-
 from tests.browser.studio import OpenStudio, Studio
 from tests.live.server import Server
 
@@ -95,7 +93,7 @@ def test_the_steps_lead_to_speech_with_a_new_voice(tmp_path: Path, open_studio: 
 
         body = asked.value.post_data_json or {}
         assert (body["voice_id"], body["text"]) == ("robot", f"[S1] {SENTENCE}")
-        prompt = httpx.get(f"{server.url}/audio_prompts/metadata/robot").json()
+        prompt = server.get("/audio_prompts/metadata/robot").json()
         assert prompt["duration"] > 4
         assert prompt["transcript"] == "Beep, beep, beep, beep, beep."
     assert steps.left == []

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import httpx
 import pytest
 
 from dia_server.web.controllers.docs import PAGES, STATIC
@@ -23,7 +22,7 @@ def test_the_page_is_light() -> None:
 
 
 def test_the_policy_allows_nothing_inline_and_no_other_host(server: Server) -> None:
-    answer = httpx.get(server.url)
+    answer = server.get("/")
 
     policy = answer.headers["content-security-policy"]
     assert "default-src 'self'" in policy
@@ -160,7 +159,7 @@ def test_the_api_is_one_click_away(studio: Studio) -> None:
     for name, address in (("try it", "/docs"), ("read about it", "/redoc")):
         link = studio.page.get_by_role("link", name=name)
         assert link.get_attribute("href") == address
-        assert httpx.get(studio.url + address).status_code == 200
+        assert studio.get(address).status_code == 200
 
 
 def _brightness(studio: Studio) -> int:

@@ -1,7 +1,6 @@
 import re
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from tests.browser.studio import Studio
@@ -44,7 +43,7 @@ def test_an_unloaded_model_is_reported(studio: Studio) -> None:
 
 
 def test_loading_can_be_retried_after_a_failure(studio: Studio) -> None:
-    health = httpx.get(f"{studio.url}/health").json()
+    health = studio.get("/health").json()
     loading = health | {"status": "loading", "loading": 7, "model_loaded": False, "retry": None}
     cause = "The checkpoint is not on this machine. Connect it, or set DIA_MODEL to a folder."
     refusal = {"detail": "The server is shutting down", "error_code": "MODEL_NOT_LOADED"}
@@ -78,7 +77,7 @@ def test_the_configuration_is_changed_with_the_form(studio: Studio) -> None:
     page.locator("#save-config").click()
     studio.wait_for_text("next start: GPUs.")
 
-    config = httpx.get(f"{studio.url}/config").json()
+    config = studio.get("/config").json()
     assert (config["output_retention_hours"], config["debug_mode"], config["gpu_mode"]) == (
         48,
         True,
@@ -88,7 +87,7 @@ def test_the_configuration_is_changed_with_the_form(studio: Studio) -> None:
 
 def test_an_overridden_variable_is_named_and_can_take_effect_again(studio: Studio) -> None:
     page = studio.page
-    httpx.put(f"{studio.url}/config", json={"auto_transcribe": True})  # DIA_AUTO_TRANSCRIBE is false
+    studio.put("/config", json={"auto_transcribe": True})  # DIA_AUTO_TRANSCRIBE is false
     studio.open("server")
     field = page.get_by_label("Let Whisper transcribe new recordings")
     assert field.is_checked()
@@ -104,7 +103,7 @@ def test_an_overridden_variable_is_named_and_can_take_effect_again(studio: Studi
     assert page.get_by_label("Write texts to the log").is_checked()
     assert page.locator("#save-config").is_enabled()
     assert not studio.button("Use DIA_AUTO_TRANSCRIBE").is_visible()
-    assert httpx.get(f"{studio.url}/config").json()["auto_transcribe"] is False
+    assert studio.get("/config").json()["auto_transcribe"] is False
 
 
 def test_a_value_out_of_range_is_refused_with_the_fields_name(studio: Studio) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
-import httpx
 import numpy as np
 import pytest
 
@@ -427,7 +426,7 @@ def test_an_api_key_is_asked_for_and_kept(open_studio: OpenStudio, tmp_path: Pat
 def test_a_right_key_is_accepted_after_many_wrong_ones(open_studio: OpenStudio, tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="open-sesame", rate_limit_generate=0) as server:
         for _ in range(20):
-            httpx.get(f"{server.url}/voices", headers={"Authorization": "Bearer open-barley"})
+            server.get("/voices", headers={"Authorization": "Bearer open-barley"})
         studio = open_studio(server.url)
         key = studio.page.get_by_label("API key")
         key.fill("open-barley")

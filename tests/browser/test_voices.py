@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import numpy as np
 import pytest
 
@@ -57,9 +56,9 @@ def test_an_uploaded_recording_becomes_a_voice(studio: Studio) -> None:
     page.locator("#save-voice").click()
     studio.wait_for_text("Saved. Try it, or cast it in a dialogue.")
 
-    mapping = httpx.get(f"{studio.url}/voice_mappings").json()["uncle_ben"]
+    mapping = studio.get("/voice_mappings").json()["uncle_ben"]
     assert mapping["audio_prompt"] == "uncle_ben"
-    prompt = httpx.get(f"{studio.url}/audio_prompts/metadata/uncle_ben").json()
+    prompt = studio.get("/audio_prompts/metadata/uncle_ben").json()
     assert prompt["transcript"] == "Power is a thing to be careful with."
     studio.button("Try Uncle Ben").click()
     studio.until("window.heard.seconds > 1")
@@ -83,7 +82,7 @@ def test_a_voice_is_recorded_with_the_microphone(studio: Studio) -> None:
     page.locator("#save-voice").click()
     studio.wait_for_text("Saved. Try it")
 
-    recording = httpx.get(f"{studio.url}/audio_prompts/the_robot/audio").content
+    recording = studio.get("/audio_prompts/the_robot/audio").content
     with wave.open(io.BytesIO(recording)) as audio:
         seconds = audio.getnframes() / audio.getframerate()
         samples = np.frombuffer(audio.readframes(audio.getnframes()), "<i2")
@@ -103,7 +102,7 @@ def test_a_transcript_is_corrected_and_its_recording_played(studio: Studio) -> N
     row.get_by_role("button", name="Play the recording Aunt May").click()
     studio.until("window.heard.seconds > 0.5")
 
-    prompt = httpx.get(f"{studio.url}/audio_prompts/metadata/aunt_may").json()
+    prompt = studio.get("/audio_prompts/metadata/aunt_may").json()
     assert (prompt["transcript"], prompt["transcript_source"]) == ("Wheat cakes are ready.", "manual")
 
 
@@ -116,7 +115,7 @@ def test_a_transcript_being_edited_is_not_overwritten(studio: Studio) -> None:
     busy = {"now": True}
 
     def still_busy(route: "Route") -> None:
-        answer = httpx.get(f"{studio.url}/audio_prompts/metadata").json()
+        answer = studio.get("/audio_prompts/metadata").json()
         for prompt in answer["audio_prompts"]:
             if busy["now"]:
                 prompt |= {"transcript": None, "transcript_source": "pending"}
@@ -151,7 +150,7 @@ def test_whisper_is_asked_for_another_transcript(hearing: Studio) -> None:
     hearing.wait_for_text("Whisper has written it down.")
     row.get_by_text("by Whisper: check it").wait_for()
 
-    prompt = httpx.get(f"{hearing.url}/audio_prompts/metadata/aunt_may").json()
+    prompt = hearing.get("/audio_prompts/metadata/aunt_may").json()
     assert prompt["transcript_source"] == "whisper_auto"
     assert prompt["transcript"].isalpha()  # what a random model hears
     words = row.get_by_label("What is said in it")
@@ -188,7 +187,7 @@ def test_the_reason_why_whisper_is_unavailable_is_shown(open_studio: OpenStudio,
 
 def test_a_voice_without_a_transcript_is_refused_with_the_remedy(studio: Studio) -> None:
     _upload(studio, "mute")
-    httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "mute", "audio_prompt": "mute"})
+    studio.post("/voice_mappings", json={"voice_id": "mute", "audio_prompt": "mute"})
     studio.open("voices")
     studio.page.get_by_role("button", name="Cast Mute").click()
     studio.button("Speak").click()
@@ -199,7 +198,7 @@ def test_a_voice_without_a_transcript_is_refused_with_the_remedy(studio: Studio)
 
 def test_a_recording_in_use_is_not_deleted(studio: Studio) -> None:
     _upload(studio, "jonah")
-    httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "jonah", "audio_prompt": "jonah"})
+    studio.post("/voice_mappings", json={"voice_id": "jonah", "audio_prompt": "jonah"})
     page = studio.page
     studio.open("voices")
     page.get_by_role("button", name="Delete the recording Jonah").click()
@@ -213,7 +212,7 @@ def test_a_recording_in_use_is_not_deleted(studio: Studio) -> None:
     page.get_by_role("button", name="Delete the recording Jonah").click()
     studio.answer("Delete it")
     studio.wait_for_text("Recording deleted.")
-    assert httpx.get(f"{studio.url}/audio_prompts/metadata/jonah").status_code == 404
+    assert studio.get("/audio_prompts/metadata/jonah").status_code == 404
 
 
 def test_a_file_that_is_no_audio_is_refused(studio: Studio) -> None:
@@ -241,8 +240,8 @@ def test_a_denied_microphone_is_reported(studio: Studio) -> None:
 
 
 def _upload(studio: Studio, prompt_id: str, transcript: str = "") -> None:
-    httpx.post(
-        f"{studio.url}/audio_prompts/upload",
+    studio.post(
+        "/audio_prompts/upload",
         data={"prompt_id": prompt_id, "transcript": transcript},
         files={"audio_file": ("sample.wav", wav_file(2.0))},
     ).raise_for_status()
@@ -257,14 +256,14 @@ def test_replacing_a_recording_asks_for_confirmation(studio: Studio) -> None:
     studio.wait_for_text("There is a recording of this name.")
     assert studio.accessibility_violations() == []
     studio.answer("No, keep it")
-    assert httpx.get(f"{studio.url}/audio_prompts/metadata/otto").json()["duration"] == pytest.approx(2)
+    assert studio.get("/audio_prompts/metadata/otto").json()["duration"] == pytest.approx(2)
     assert page.locator("#voice-name").input_value() == "Otto"
     page.locator("#voice-words").fill("Anything.")
     studio.button("Save as a voice").click()
     studio.answer("Replace it")
     studio.wait_for_text("Saved.")
 
-    assert httpx.get(f"{studio.url}/audio_prompts/metadata/otto").json()["duration"] == pytest.approx(4)
+    assert studio.get("/audio_prompts/metadata/otto").json()["duration"] == pytest.approx(4)
     page.get_by_role("article", name="Recording Otto").get_by_text("0:04").wait_for()
 
 
@@ -278,25 +277,25 @@ def test_a_changed_built_in_voice_can_be_reset(studio: Studio) -> None:
     studio.answer("Replace it")
     studio.button("Reset Kai").click()
     studio.wait_for_text("Kai is as it came.")
-    assert httpx.get(f"{studio.url}/voice_mappings").json()["kai"]["audio_prompt"] is None
+    assert studio.get("/voice_mappings").json()["kai"]["audio_prompt"] is None
     studio.undo("Kai is as it came.")
     studio.button("Reset Kai").wait_for()
 
-    assert httpx.get(f"{studio.url}/voice_mappings").json()["kai"]["audio_prompt"] == "kai"
+    assert studio.get("/voice_mappings").json()["kai"]["audio_prompt"] == "kai"
     studio.button("Reset Kai").click()
     studio.button("Reset Kai").wait_for(state="detached")
 
 
 def test_a_deleted_voice_can_be_restored(studio: Studio) -> None:
     _upload(studio, "felicia")
-    httpx.post(f"{studio.url}/voice_mappings", json={"voice_id": "felicia", "audio_prompt": "felicia"})
+    studio.post("/voice_mappings", json={"voice_id": "felicia", "audio_prompt": "felicia"})
     studio.open("voices")
     studio.button("Delete the voice Felicia").click()
     studio.button("Try Felicia").wait_for(state="detached")
     studio.undo("Felicia is deleted")
     studio.button("Try Felicia").wait_for()
 
-    assert httpx.get(f"{studio.url}/voice_mappings").json()["felicia"]["audio_prompt"] == "felicia"
+    assert studio.get("/voice_mappings").json()["felicia"]["audio_prompt"] == "felicia"
 
 
 def test_a_double_click_on_record_opens_one_microphone(studio: Studio) -> None:

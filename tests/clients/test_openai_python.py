@@ -79,7 +79,7 @@ def test_a_rate_limited_client_gets_retry_after(tmp_path: Path) -> None:
 def test_the_client_retries_when_the_queue_is_full(narrow: Server) -> None:
     speech = f"{narrow.url}/v1/audio/speech"
     statuses: list[int] = []
-    with httpx.stream("POST", speech, json={"input": "One.", "stream": True}, timeout=30) as running:
+    with httpx.stream("POST", speech, json={"input": "One.", "stream": True}, timeout=60) as running:
         audio = running.iter_raw()  # kept: the request is cancelled with it
         next(audio)
         waiting = ask(narrow, "/v1/audio/speech", {"input": "Two."})

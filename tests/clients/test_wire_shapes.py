@@ -24,7 +24,7 @@ PROBE = {"model": "tts-1", "input": ".", "voice": "alloy", "response_format": "m
 
 
 def test_open_webui_lists_voices_without_a_key(server: Server) -> None:
-    answer = requests.get(f"{server.url}/v1/audio/voices", timeout=10)
+    answer = requests.get(f"{server.url}/v1/audio/voices", timeout=60)
 
     assert answer.headers["content-type"].startswith("application/json")  # aiohttp's json() requires it
     voices = {voice["id"]: voice["name"] for voice in answer.json()["voices"]}
@@ -32,7 +32,7 @@ def test_open_webui_lists_voices_without_a_key(server: Server) -> None:
 
 
 def test_open_webui_finds_the_models(server: Server) -> None:
-    answer = requests.get(f"{server.url}/v1/audio/models", timeout=10)
+    answer = requests.get(f"{server.url}/v1/audio/models", timeout=60)
 
     assert [model["id"] for model in answer.json()["models"]] == ["dia"]
 
@@ -62,7 +62,7 @@ def test_open_webui_gets_the_reason_of_a_refusal(server: Server) -> None:
 
 def test_home_assistants_probe_is_answered(server: Server) -> None:
     headers = {"content-type": "application/json", "authorization": "Bearer anything"}
-    answer = requests.post(f"{server.url}/v1/audio/speech", json=PROBE, headers=headers, timeout=10)
+    answer = requests.post(f"{server.url}/v1/audio/speech", json=PROBE, headers=headers, timeout=60)
 
     assert answer.status_code == 200
 
@@ -70,7 +70,7 @@ def test_home_assistants_probe_is_answered(server: Server) -> None:
 def test_home_assistants_probe_is_refused_with_a_wrong_key(tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="secret") as locked:
         url, wrong = f"{locked.url}/v1/audio/speech", {"authorization": "Bearer wrong"}
-        assert requests.post(url, json=PROBE, headers=wrong, timeout=10).status_code == 401
+        assert requests.post(url, json=PROBE, headers=wrong, timeout=60).status_code == 401
 
 
 def test_home_assistant_lists_voices_beside_the_speech(server: Server) -> None:
@@ -94,7 +94,7 @@ def test_home_assistant_gets_speech(server: Server) -> None:
         "speed": 1.0,
         "instructions": "Speak cheerfully.",
     }
-    answer = requests.post(f"{server.url}/v1/audio/speech", json=body, headers=HOME_ASSISTANT, timeout=30)
+    answer = requests.post(f"{server.url}/v1/audio/speech", json=body, headers=HOME_ASSISTANT, timeout=60)
 
     assert 0.5 < seconds(answer.content, "mp3") < 5
 

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.live.server import Server
@@ -85,7 +84,7 @@ def test_the_steps_of_the_image_make_a_server_that_speaks(
     assert report.returncode == 0
 
     with Server(data, command=(command, *json.loads(later("CMD")))) as server:
-        assert httpx.post(f"{server.url}/generate", json={"text": "Hello."}).content[:4] == b"RIFF"
+        assert server.post("/generate", json={"text": "Hello."}).content[:4] == b"RIFF"
         check = later("HEALTHCHECK")
         probe = json.loads(check[check.index("[") :])
         subprocess.run(probe, env=image.variables | {"DIA_PORT": str(server.port)}, check=True)

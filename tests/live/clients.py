@@ -7,16 +7,15 @@ import socket
 import time
 from typing import Any, Self
 
-import httpx
-
-from tests.live.server import PATIENCE_S, Server
+from tests.live.address import PATIENCE_S
+from tests.live.server import Server
 
 LONG = ("This sentence takes a little while to say. " * 95)[:4096]
 
 
 def active(server: Server) -> int:
     """Return the number of utterances that run or wait."""
-    return int(httpx.get(f"{server.url}/health").json()["active_jobs"])
+    return int(server.get("/health").json()["active_jobs"])
 
 
 def wait_for(server: Server, *, busy: bool) -> float:

@@ -11,11 +11,10 @@ from typing import Any, Self
 
 import httpx
 
-PATIENCE_S = 60
-"""Seconds that tests wait for anything; far more than is needed, for machines under load."""
+from tests.live.address import PATIENCE_S, Address
 
 
-class Server:
+class Server(Address):
     """A `dia-server` with settings as keyword arguments: `with Server(folder, max_batch=2) as server`."""
 
     def __init__(
@@ -31,7 +30,7 @@ class Server:
         self._command = command
         self._patience_s = patience_s
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(f"http://127.0.0.1:{self.port}")
         self.variables = {
             "DIA_DATA_DIR": str(data_dir),
             "DIA_PORT": str(self.port),
@@ -61,8 +60,7 @@ class Server:
         deadline = time.monotonic() + self._patience_s
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                # reading certificates, for a URL that needs none, would take 30 ms of a core
-                health = httpx.get(f"{self.url}/health", verify=False).json()
+                health = self.get("/health").json()
                 if health["model_loaded"] or not wait_until_loaded:
                     return
             except httpx.TransportError:

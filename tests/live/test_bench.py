@@ -8,7 +8,6 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.live.server import Server
@@ -49,8 +48,8 @@ def test_without_an_address_bench_starts_a_server(tmp_path: Path) -> None:
 def test_bench_leaves_the_configured_database_alone(tmp_path: Path) -> None:
     """If the benchmark opened it, finished jobs would be marked failed: their files are in another folder."""
     with Server(tmp_path, rate_limit_jobs=0) as server:
-        httpx.post(f"{server.url}/generate?async_mode=true", json={"text": "Keep me."}).raise_for_status()
-        while not httpx.get(f"{server.url}/jobs?status=completed").json()["jobs"]:
+        server.post("/generate?async_mode=true", json={"text": "Keep me."}).raise_for_status()
+        while not server.get("/jobs?status=completed").json()["jobs"]:
             time.sleep(0.02)
     (tmp_path / "elsewhere").mkdir()
     database = f"sqlite+aiosqlite:///{tmp_path / 'dia.sqlite3'}"

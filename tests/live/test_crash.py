@@ -7,7 +7,6 @@ import time
 import wave
 from pathlib import Path
 
-import httpx
 import pytest
 
 from dia_server.audio.wav import pcm16
@@ -51,8 +50,8 @@ def test_each_job_has_one_result_after_many_kills(tmp_path: Path, jobs: int, kil
         server.start()
     while len(finished(tmp_path)) < jobs:
         time.sleep(0.05)
-    stats = httpx.get(f"{server.url}/stats").json()["requests"]
-    listed = httpx.get(f"{server.url}/jobs").json()["jobs"]
+    stats = server.get("/stats").json()["requests"]
+    listed = server.get("/jobs").json()["jobs"]
     assert server.stop() == 0
 
     assert killed_at_work > kills / 2

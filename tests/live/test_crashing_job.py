@@ -2,8 +2,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
-
 from tests.live import crashing_server
 from tests.live.jobs import submit
 from tests.live.server import Server
@@ -21,7 +19,7 @@ def test_a_job_that_crashes_the_server_is_failed_at_the_third_start(tmp_path: Pa
             AssertionError, ProcessLookupError
         ):  # it may have crashed again before it has answered once
             server.start()
-    jobs = {job["job_id"]: job for job in httpx.get(f"{server.url}/jobs").json()["jobs"]}
+    jobs = {job["job_id"]: job for job in server.get("/jobs").json()["jobs"]}
     assert server.stop() == 0
 
     assert jobs[guilty]["status"] == "failed"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -35,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def say(server: Server, text: str, seed: int = 1) -> bytes:
     body = {"text": text, "seed": seed, "max_tokens": TOKENS}
-    answer = httpx.post(f"{server.url}/generate", json=body, timeout=60)
+    answer = server.post("/generate", json=body)
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-engine"] == "dia"
     return answer.content
@@ -43,7 +42,7 @@ def say(server: Server, text: str, seed: int = 1) -> bytes:
 
 def measured(server: Server) -> dict[tuple[str, str], float]:
     """Return the samples of /metrics by name and label `kind` ("" without)."""
-    families = text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)
+    families = text_string_to_metric_families(server.get("/metrics").text)
     return {
         (sample.name, sample.labels.get("kind", "")): sample.value
         for family in families
@@ -58,7 +57,7 @@ def test_the_length_of_audio_follows_from_max_tokens(server: Server) -> None:
 
 
 def test_health_reports_the_engine(server: Server) -> None:
-    health = httpx.get(f"{server.url}/health").json()
+    health = server.get("/health").json()
 
     assert (health["engine"], health["status"], health["model_loaded"]) == ("dia", "healthy", True)
 

@@ -93,4 +93,4 @@ def assert_alive(server: Server) -> None:
     assert server.process is not None
     assert server.process.poll() is None
     assert "server process crashed" not in server.log
-    assert httpx.get(f"{server.url}/health").json()["status"] == "healthy"
+    assert server.get("/health").json()["status"] == "healthy"

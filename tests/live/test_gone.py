@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.live import impatient_server
+from tests.live.address import PATIENCE_S
 from tests.live.clients import Reader
 from tests.live.impatient_server import GONE_AFTER_S
 from tests.live.jobs import status
-from tests.live.server import PATIENCE_S, Server
+from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the options")

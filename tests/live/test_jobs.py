@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.live.address import PATIENCE_S
 from tests.live.jobs import status
-from tests.live.server import PATIENCE_S, Server, free_port
+from tests.live.server import Server, free_port
 from tests.live.websocket import WebSocketClient
 
 LONG = "The quick brown fox jumps over the lazy dog and runs away into the dark wood. " * 50
@@ -45,7 +45,7 @@ def test_a_second_server_on_the_same_data_refuses_to_start(server: Server, varia
     assert used in second.stderr
     assert "DIA_DATA_DIR" in second.stderr
     assert "Traceback" not in second.stderr
-    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert server.get("/health").status_code == 200
 
 
 def test_the_messages_of_the_reference_on_the_wire(server: Server) -> None:
@@ -62,7 +62,7 @@ def test_the_messages_of_the_reference_on_the_wire(server: Server) -> None:
             "job_id": job_id,
             "audio_url": f"/jobs/{job_id}/result",
         }
-        assert httpx.get(server.url + messages[-1]["audio_url"]).content[:4] == b"RIFF"
+        assert server.get(messages[-1]["audio_url"]).content[:4] == b"RIFF"
 
         client.send({"type": "generate", "data": {"text": ""}})
         assert client.receive()["type"] == "error"
@@ -102,7 +102,7 @@ def test_a_client_that_disconnects_cancels_its_job(server: Server) -> None:
     while status(server, job_id) != "cancelled":
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    while httpx.get(f"{server.url}/health").json()["active_jobs"]:
+    while server.get("/health").json()["active_jobs"]:
         assert time.monotonic() < deadline
 
 
@@ -126,7 +126,7 @@ def wait_until_it_stalls(server: Server, job_id: str) -> None:
     """Wait until a job's progress has stood still for a second, because its client does not read."""
     progress, since = -1, time.monotonic()
     while time.monotonic() - since < 1:
-        now = httpx.get(f"{server.url}/jobs/{job_id}").json()
+        now = server.get(f"/jobs/{job_id}").json()
         assert now["status"] == "processing"
         if now["progress"] != progress:
             progress, since = now["progress"], time.monotonic()
@@ -138,17 +138,17 @@ def test_texts_are_logged_only_with_show_prompts(tmp_path: Path) -> None:
 
         def speak(text: str) -> None:
             body = {"text": text, "voice_id": "aria"}
-            assert httpx.post(f"{server.url}/generate", json=body).status_code == 200
-            httpx.post(f"{server.url}/generate?async_mode=true", json=body)
+            assert server.post("/generate", json=body).status_code == 200
+            server.post("/generate?async_mode=true", json=body)
             with WebSocketClient(server.port, "/ws/generate") as client:
                 client.send({"type": "generate", "data": body})
                 while client.receive()["type"] != "complete":
                     pass
 
         speak("Marmalade")
-        httpx.put(f"{server.url}/config", json={"debug_mode": True, "save_outputs": True})
+        server.put("/config", json={"debug_mode": True, "save_outputs": True})
         speak("Marmalade")
         assert "arma" not in server.log
-        httpx.put(f"{server.url}/config", json={"show_prompts": True})
+        server.put("/config", json={"show_prompts": True})
         speak("Marmalade")
         assert server.log.count("[S1] Marmalade") >= 2

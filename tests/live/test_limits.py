@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import httpx
 import pytest
 
 from benchmarks.load import resident_mb
 from dia_server.web.requests.message_size import MAX_RECEIVED
+from tests.live.address import PATIENCE_S
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only
@@ -41,7 +41,7 @@ def crowd(server: Server, data: bytes, count: int = CROWD) -> Iterator[list[sock
         for _ in range(count):
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.settimeout(10)
+            connection.settimeout(PATIENCE_S)
             connection.connect(("127.0.0.1", server.port))
             connection.sendall(data)
             connections.append(connection)
@@ -51,7 +51,7 @@ def crowd(server: Server, data: bytes, count: int = CROWD) -> Iterator[list[sock
 @pytest.mark.parametrize("data", [SLOW_HEADERS, SLOW_BODY], ids=["headers", "bodies"])
 def test_others_are_answered_beside_slow_clients(server: Server, data: bytes) -> None:
     with crowd(server, data):
-        assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
+        assert server.get("/health").status_code == 200
 
 
 @linux_only
@@ -60,7 +60,7 @@ def test_responses_that_are_not_read_are_not_held_whole(server: Server) -> None:
     with crowd(server, LARGE_FILE, count=150) as connections:
         for connection in connections:  # sent in part: the rest waits
             assert connection.recv(12) == b"HTTP/1.1 200"
-        assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
+        assert server.get("/health").status_code == 200
 
         assert resident_mb(server) - before < 100  # 260 MB were they held whole
 
@@ -68,7 +68,7 @@ def test_responses_that_are_not_read_are_not_held_whole(server: Server) -> None:
 def wait_until_all_are_closed(server: Server) -> None:
     """Wait until the server has closed all WebSockets of earlier tests."""
     for _ in range(200):
-        if 'dia_websockets_open{route="/ws/generate"} 0.0' in httpx.get(f"{server.url}/metrics").text:
+        if 'dia_websockets_open{route="/ws/generate"} 0.0' in server.get("/metrics").text:
             return
         time.sleep(0.02)
     raise AssertionError("sockets stay open")
@@ -98,7 +98,5 @@ def test_an_address_may_open_64_websockets(server: Server) -> None:
 
 
 def test_headers_are_limited_in_length(server: Server) -> None:
-    url = f"{server.url}/health"
-
-    assert httpx.get(url, headers={"X-Long": "x" * 30_000}).status_code == 200
-    assert httpx.get(url, headers={"X-Long": "x" * 200_000}).status_code == 431
+    assert server.get("/health", headers={"X-Long": "x" * 30_000}).status_code == 200
+    assert server.get("/health", headers={"X-Long": "x" * 200_000}).status_code == 431

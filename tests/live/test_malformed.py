@@ -5,9 +5,9 @@ import json
 import socket
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
+from tests.live.address import PATIENCE_S
 from tests.live.server import Server
 
 JSON = "Content-Type: application/json"
@@ -65,7 +65,7 @@ def send(server: Server, data: bytes) -> tuple[int, dict[str, str]]:
 
     A server may answer and close before it has read everything.
     """
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         answer = b""
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
@@ -83,7 +83,7 @@ def request(body: bytes, *headers: str, target: str = "/generate", method: str =
 
 
 def still_speaks(server: Server) -> bool:
-    return httpx.post(f"{server.url}/generate", json={"text": "Hi"}).status_code == 200
+    return server.post("/generate", json={"text": "Hi"}).status_code == 200
 
 
 def test_a_hundred_wrong_bodies(server: Server) -> None:
@@ -127,7 +127,7 @@ def test_odd_paths_and_headers(server: Server, data: bytes) -> None:
     ids=["tls", "version", "nonsense", "many headers", "long header"],
 )  # fmt: skip
 def test_what_is_not_http_does_no_harm(server: Server, data: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         first_line = b""
         with contextlib.suppress(OSError):
             connection.sendall(data)
@@ -154,12 +154,12 @@ def test_a_handshake_is_refused_in_the_format_too(
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
         "Sec-WebSocket-Version": "13",
     }
-    answer = httpx.get(f"{server.url}/ws/generate", headers=upgrade | headers)
+    answer = server.get("/ws/generate", headers=upgrade | headers)
 
     assert answer.status_code == status
     assert setting in answer.json()["detail"]
     assert answer.headers["x-request-id"]
-    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert server.get("/health").status_code == 200
 
 
 CHUNKED = b"POST %s HTTP/1.1\r\nHost: test\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n"
@@ -180,7 +180,7 @@ FORM = b"multipart/form-data; boundary=edge"
 )
 def test_what_breaks_off_is_the_clients_error_and_one_line(server: Server, data: bytes, ends: bool) -> None:
     before = len(server.log)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(data)
         if ends:
             connection.shutdown(socket.SHUT_WR)

@@ -32,12 +32,10 @@ def test_a_running_request_is_answered_before_shutdown(tmp_path: Path) -> None:
         answers: list[httpx.Response] = []
         text = "This is said to the end. " * 60
         thread = threading.Thread(
-            target=lambda: answers.append(
-                httpx.post(f"{server.url}/generate", json={"text": text}, timeout=30)
-            )
+            target=lambda: answers.append(server.post("/generate", json={"text": text}))
         )
         thread.start()
-        while httpx.get(f"{server.url}/health").json()["active_jobs"] == 0:
+        while server.get("/health").json()["active_jobs"] == 0:
             time.sleep(0.005)
         server.stop()
         thread.join()
@@ -48,18 +46,18 @@ def test_a_running_request_is_answered_before_shutdown(tmp_path: Path) -> None:
 
 def test_voices_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
-        httpx.post(f"{server.url}/voice_mappings", json={"voice_id": "narrator", "style": "deep"})
+        server.post("/voice_mappings", json={"voice_id": "narrator", "style": "deep"})
     with Server(tmp_path) as server:
-        assert httpx.get(f"{server.url}/voice_mappings").json()["narrator"]["style"] == "deep"
+        assert server.get("/voice_mappings").json()["narrator"]["style"] == "deep"
 
 
 def test_the_log_is_json_on_request_and_holds_no_texts(tmp_path: Path) -> None:
     with Server(tmp_path, log_format="json", log_level="debug") as server:
         body = {"text": SECRET_TEXT}
-        answer = httpx.post(f"{server.url}/generate", json=body)
-        httpx.post(f"{server.url}/generate", json=body | {"voice_id": "nobody"})
-        httpx.post(f"{server.url}/generate", content=b'{"text": "' + SECRET_TEXT.encode())
-        httpx.post(f"{server.url}/generate", json=body | {"speed": SECRET_TEXT})
+        answer = server.post("/generate", json=body)
+        server.post("/generate", json=body | {"voice_id": "nobody"})
+        server.post("/generate", content=b'{"text": "' + SECRET_TEXT.encode())
+        server.post("/generate", json=body | {"speed": SECRET_TEXT})
 
     lines = [json.loads(line) for line in server.log.splitlines()]
     ours = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
@@ -69,7 +67,7 @@ def test_the_log_is_json_on_request_and_holds_no_texts(tmp_path: Path) -> None:
 
 def test_the_log_has_the_address_and_no_lines_of_libraries(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
-        httpx.post(f"{server.url}/generate", json={"text": "Hi"})
+        server.post("/generate", json={"text": "Hi"})
 
     events = re.findall(r"] (\w+(?: \w+)*)", server.log)
     assert set(events) - {"loading", "request"} == {"model loaded", "started", "shutting down", "stopped"}
@@ -79,7 +77,7 @@ def test_the_log_has_the_address_and_no_lines_of_libraries(tmp_path: Path) -> No
 
 def test_the_log_holds_texts_with_show_prompts(tmp_path: Path) -> None:
     with Server(tmp_path, show_prompts="true") as server:
-        httpx.post(f"{server.url}/generate", json={"text": SECRET_TEXT})
+        server.post("/generate", json={"text": SECRET_TEXT})
 
     assert SECRET_TEXT in server.log
 
@@ -123,9 +121,9 @@ def test_dia_without_weights_is_reported_and_never_replaced(tmp_path: Path) -> N
     server = Server(tmp_path, engine="dia", model=str(tmp_path / "no-such-model"))
     try:
         server.start(wait_until_loaded=False)
-        while (health := httpx.get(f"{server.url}/health").json())["status"] == "loading":
+        while (health := server.get("/health").json())["status"] == "loading":
             time.sleep(0.1)
-        answer = httpx.post(f"{server.url}/generate", json={"text": "Hi"})
+        answer = server.post("/generate", json={"text": "Hi"})
     finally:
         server.stop()
 

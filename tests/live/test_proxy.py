@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.live.address import PATIENCE_S, Address
 from tests.live.clients import LONG
 from tests.live.server import Server, free_port
 from tests.live.websocket import WebSocketClient
@@ -68,7 +69,7 @@ def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def wait_for_answer(port: int) -> None:
     for _ in range(100):
         try:
-            httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
+            Address(f"http://127.0.0.1:{port}").get("/health").raise_for_status()
             return
         except httpx.TransportError:
             time.sleep(0.02)
@@ -76,11 +77,10 @@ def wait_for_answer(port: int) -> None:
 
 
 def test_uploads_pass(proxy: int) -> None:
-    answer = httpx.post(
-        f"http://127.0.0.1:{proxy}/audio_prompts/upload",
+    answer = Address(f"http://127.0.0.1:{proxy}").post(
+        "/audio_prompts/upload",
         data={"prompt_id": "long", "transcript": "Three megabytes."},
         files={"audio_file": ("long.wav", wav_file(40.0))},
-        timeout=30,
     )
 
     assert answer.status_code == 200, answer.text
@@ -88,11 +88,11 @@ def test_uploads_pass(proxy: int) -> None:
 
 def test_streamed_audio_is_not_buffered(proxy: int, server: Server) -> None:
     body = {"text": LONG, "stream": True}
-    with httpx.stream("POST", f"http://127.0.0.1:{proxy}/generate", json=body, timeout=30) as answer:
+    with httpx.stream("POST", f"http://127.0.0.1:{proxy}/generate", json=body, timeout=PATIENCE_S) as answer:
         assert answer.status_code == 200
         audio = answer.iter_raw()  # kept: the response is closed with it
         assert next(audio)
-        busy = httpx.get(f"{server.url}/health").json()["active_jobs"]
+        busy = server.get("/health").json()["active_jobs"]
 
     assert busy > 0
 
@@ -107,5 +107,5 @@ def test_websockets_pass_and_an_address_has_64_connections(proxy: int, server: S
             message = sockets[0].receive()
 
         assert message["type"] == "complete"
-        assert httpx.get(f"http://127.0.0.1:{proxy}/health").status_code == 429
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert Address(f"http://127.0.0.1:{proxy}").get("/health").status_code == 429
+        assert server.get("/health").status_code == 200

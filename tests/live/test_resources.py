@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live.server import PATIENCE_S, Server
+from tests.live.address import PATIENCE_S
+from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.recordings import wav_file
 
@@ -66,7 +67,7 @@ def mount(*arguments: str) -> None:
 def serving(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
     unlimited: Any = dict.fromkeys(["rate_limit_generate", "rate_limit_upload", "rate_limit_jobs"], 0)
     with Server(folder, auto_transcribe="false", **unlimited, **settings) as server:
-        with httpx.Client(base_url=server.url, timeout=30) as client:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             yield client
         assert "Traceback" not in server.log
 

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from tests.live import slow_server
-from tests.live.server import PATIENCE_S, Server
+from tests.live.address import PATIENCE_S
+from tests.live.server import Server
 from tests.live.slow_server import STEP_S
 
 SLOW = (sys.executable, slow_server.__file__, "serve")
@@ -34,15 +35,15 @@ class Request(threading.Thread):
 
     def __init__(self, server: Server, text: str) -> None:
         super().__init__()
-        self.url = f"{server.url}/generate"
+        self.server = server
         self.text = text
         self.answer: httpx.Response | None = None
         self.start()
-        while httpx.get(f"{server.url}/health").json()["active_jobs"] == 0:
+        while server.get("/health").json()["active_jobs"] == 0:
             time.sleep(0.005)
 
     def run(self) -> None:
-        self.answer = httpx.post(self.url, json={"text": self.text}, timeout=60)
+        self.answer = self.server.post("/generate", json={"text": self.text})
 
 
 def end(server: Server, number: signal.Signals = signal.SIGTERM) -> float:
@@ -104,11 +105,11 @@ def test_jobs_that_do_not_end_in_time_run_after_the_restart(tmp_path: Path, serv
     server.start()
 
     def submit(text: str) -> str:
-        answer = httpx.post(f"{server.url}/generate?async_mode=true", json={"text": text})
+        answer = server.post("/generate?async_mode=true", json={"text": text})
         return str(answer.json()["job_id"])
 
     def status(job_id: str) -> str:
-        return str(httpx.get(f"{server.url}/jobs/{job_id}").json()["status"])
+        return str(server.get(f"/jobs/{job_id}").json()["status"])
 
     short, long, *queued = [submit(says(seconds)) for seconds in (0.2, 5, 2, 2, 2)]
     deadline = time.monotonic() + PATIENCE_S
@@ -139,7 +140,7 @@ def test_a_client_that_does_not_read_cannot_prevent_shutdown(tmp_path: Path, ser
     connection.connect()
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.request("POST", "/generate", body, {"content-type": "application/json"})
-    while httpx.get(f"{server.url}/stats").json()["requests"]["successful"] == 0:
+    while server.get("/stats").json()["requests"]["successful"] == 0:
         time.sleep(0.05)  # until the response waits to be read
     end(server)
     connection.close()

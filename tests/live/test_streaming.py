@@ -115,7 +115,7 @@ def test_a_client_that_hardly_reads_and_closes_its_websocket_frees_its_slots(slo
         client.read_for(1, per_second=1000)
 
     wait_for(slow, busy=False)
-    assert httpx.get(f"{slow.url}/jobs/{job_id}").json()["status"] == "cancelled"
+    assert slow.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
     assert "Traceback" not in slow.log[log_before:]
 
 
@@ -129,7 +129,7 @@ def test_a_generation_cancelled_while_it_waits_for_its_reader_ends_between_two_m
         while not isinstance(client.receive(), bytes):
             pass
         wait_for(server, busy=False)  # it waits for the reader only
-        assert httpx.get(f"{server.url}/jobs/{job_id}").json()["status"] == "processing"
+        assert server.get(f"/jobs/{job_id}").json()["status"] == "processing"
         client.send({"type": "cancel", "job_id": job_id})
         while (message := client.receive()) != {"type": "cancelled", "job_id": job_id}:
             if size is not None:

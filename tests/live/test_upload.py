@@ -14,7 +14,8 @@ import pytest
 import requests
 
 from dia_server.audio.encode import encode
-from tests.live.server import PATIENCE_S, Server
+from tests.live.address import PATIENCE_S
+from tests.live.server import Server
 from tests.recordings import RATE, sound, wav_file
 
 START = (
@@ -70,7 +71,7 @@ def test_an_upload_that_is_cut_leaves_nothing(server: Server, files: Callable[[]
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
-    prompts = httpx.get(f"{server.url}/audio_prompts").json()["audio_prompts"]
+    prompts = server.get("/audio_prompts").json()["audio_prompts"]
     assert "cut" not in {prompt["prompt_id"] for prompt in prompts}
     assert "Traceback" not in server.log
     assert files() == set()
@@ -84,15 +85,14 @@ def test_a_large_upload_goes_to_the_disk_and_others_are_served_meanwhile(
     with ThreadPoolExecutor() as threads:
         before = memory(server)
         upload = threads.submit(
-            httpx.post,
-            f"{server.url}/audio_prompts/upload",
+            server.post,
+            "/audio_prompts/upload",
             data={"prompt_id": "hours"},
             files={"audio_file": ("hours.mp3", hours)},
-            timeout=60,
         )
         answered = 0
         while not upload.done():
-            answered += httpx.get(f"{server.url}/health", timeout=60).status_code == 200
+            answered += server.get("/health").status_code == 200
 
         answer = upload.result()
         assert (answer.status_code, answer.json()["error_code"]) == (422, "AUDIO_PROCESSING_ERROR")
@@ -111,7 +111,7 @@ def test_an_upload_with_too_large_a_content_length_is_refused_at_once(server: Se
 
 
 def test_a_connection_is_kept_where_the_body_was_read(server: Server) -> None:
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
         file = {"audio_file": ("x.wav", b"no audio")}
         refused = client.post("/audio_prompts/upload", data={"prompt_id": "x"}, files=file)
         assert refused.status_code == 422
@@ -133,7 +133,7 @@ def test_prompts_are_whole_after_a_kill_in_mid_change(tmp_path: Path) -> None:
             changing.result()
             server.start()
 
-            prompts = httpx.get(f"{server.url}/audio_prompts/metadata").json()["audio_prompts"]
+            prompts = server.get("/audio_prompts/metadata").json()["audio_prompts"]
             sizes = {f"{prompt['prompt_id']}.wav": prompt["file_size"] for prompt in prompts}
             folder = tmp_path / "audio_prompts"
             assert sizes == {path.name: path.stat().st_size for path in folder.glob("*.wav")}

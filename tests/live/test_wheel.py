@@ -5,8 +5,6 @@ import sys
 import venv
 from pathlib import Path
 
-import httpx
-
 from tests.live.server import Server
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +29,9 @@ def test_a_server_starts_from_the_wheel_in_an_empty_folder(tmp_path: Path) -> No
     (folder := tmp_path / "empty").mkdir()
 
     with Server(folder, command=(str(python), "-m", "dia_server", "serve")) as server:
-        assert httpx.post(f"{server.url}/generate", json={"text": "Hi"}).content[:4] == b"RIFF"
+        assert server.post("/generate", json={"text": "Hi"}).content[:4] == b"RIFF"
         for path in ("/", "/static/studio/js/main.js", "/docs", "/redoc", "/static/docs/swagger-ui.css"):
-            assert httpx.get(f"{server.url}{path}").status_code == 200
+            assert server.get(f"{path}").status_code == 200
     where = [str(python), "-c", "import dia_server; print(dia_server.__file__)"]
     assert (
         str(packages) in subprocess.run(where, capture_output=True, text=True, check=True, cwd=folder).stdout

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from tests.live.server import PATIENCE_S
+from tests.live.address import PATIENCE_S
 
 TEXT = 1
 
