@@ -1,4 +1,4 @@
-"""An `Engine` with a random Dia, and requests that arrive at it as a Poisson process."""
+"""Runs an `Engine` with a random Dia, and submits requests to it as a Poisson process."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ from dia_server.units import FRAME_RATE, HOP, SAMPLE_RATE
 
 
 class Hum:
-    """Stands in for the codec on slow machines; its audio has the right length and is no silence."""
+    """Replaces the codec on slow machines: audio of the right length that is not silent."""
 
     def encode(self, samples: Samples) -> LongTensor:
         return torch.zeros(-(-len(samples) // HOP), CODEBOOKS).long()  # type: ignore[return-value]
@@ -34,13 +34,13 @@ class Hum:
 
 
 def random_codec(device: str) -> Codec:
-    """Of the real one's size: 76.6 M parameters."""
+    """Return a codec with random weights and the real size, 76.6 M parameters."""
     with torch.device(device):
         return Codec(DacModel(DacConfig(sampling_rate=SAMPLE_RATE)))
 
 
 def random_loader(size: str, device: str, slots: int, *, codec: bool) -> LoadModel:
-    """In the dtype that the server would choose."""
+    """Return a loader of a random Dia in the dtype that the server would choose for `device`."""
 
     def load(report: Callable[[float], None]) -> DiaModel:
         dtype = pick_dtype("auto", torch.device(device))
@@ -73,7 +73,7 @@ async def started(load: LoadModel, max_waiting: int) -> Engine:
 
 @dataclass(slots=True)
 class StreamTiming:
-    """What one client heard, in seconds since it asked."""
+    """Times of one stream, in seconds since its request."""
 
     first: float = 0.0
     total: float = 0.0
@@ -81,9 +81,9 @@ class StreamTiming:
     """Seconds of audio received."""
     chunks: int = 0
     late: int = 0
-    """Chunks that came when everything before them had been played."""
+    """Chunks that arrived after playback of all earlier ones would have ended."""
     gaps: list[float] = field(default_factory=list)
-    """Between one chunk and the next."""
+    """Seconds between successive chunks."""
 
 
 async def listen(engine: Engine, utterance: Utterance) -> StreamTiming:
@@ -107,7 +107,7 @@ async def listen(engine: Engine, utterance: Utterance) -> StreamTiming:
 
 
 def utterances(count: int, seconds: tuple[float, float], seed: int = 0) -> list[Utterance]:
-    """Texts of 15 characters for each of `seconds` of speech, which is about what people speak."""
+    """Return `count` random utterances of `seconds` (from, to), at 15 characters per second of speech."""
     rng = random.Random(seed)
     found = []
     for i in range(count):
@@ -119,7 +119,7 @@ def utterances(count: int, seconds: tuple[float, float], seed: int = 0) -> list[
 
 
 async def arrive(engine: Engine, work: list[Utterance], rate: float, seed: int = 0) -> list[StreamTiming]:
-    """Submit `work` as a Poisson process of `rate` requests a second; what each client heard."""
+    """Submit `work` as a Poisson process of `rate` requests per second; return the times of each stream."""
     rng = random.Random(seed)
     tasks = []
     for utterance in work:
@@ -129,7 +129,7 @@ async def arrive(engine: Engine, work: list[Utterance], rate: float, seed: int =
 
 
 async def capacity(engine: Engine, work: list[Utterance]) -> float:
-    """Seconds of audio a second with every slot full."""
+    """Return the seconds of audio generated per second when all of `work` is submitted at once."""
     start = time.perf_counter()
     timings = await asyncio.gather(*(listen(engine, utterance) for utterance in work))
     return sum(one.audio for one in timings) / (time.perf_counter() - start)

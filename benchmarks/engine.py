@@ -1,16 +1,16 @@
-"""Decoder steps per second of this engine and of its peers, on equal random weights and equal work.
+"""Decode steps per second of this engine and of its peers, with equal random weights and equal work.
 
     python -m benchmarks.engine                              one CPU thread, 115 M parameters
     python -m benchmarks.engine --device cuda --size 1.6B --batches 1 8 32 64 --prompt 860
-    python -m benchmarks.engine --original ../dia            with the original package beside them
+    python -m benchmarks.engine --original ../dia            with the original package as a peer
 
-First parity: greedy tokens in fp32 must equal transformers', or nothing is measured. Then, for each batch
-size, every implementation in turn, for several rounds; a time is that of a whole call, from text to the last
-token. Warm-up (compilation, graph capture) is apart. Medians are reported, and the spread of the rounds. On
-the CPU it is the process's own time, which means something for one thread only.
+Parity is checked first: unless greedy tokens in fp32 equal transformers', nothing is measured. Then, for each
+batch size, the implementations run in turn for several rounds. A time covers a whole call, from text to last
+token, without warm-up (compilation, graph capture). Reported are medians and the spread of the rounds. On the
+CPU it is process time, which is meaningful for one thread only.
 
-The model is given in `--dtype`. A CPU that cannot multiply bf16 makes transformers crawl in it, where this
-engine, left to choose, keeps fp16 and computes in fp32: there transformers is measured in fp32 too.
+`--dtype` is the model's dtype. On a CPU without bf16 arithmetic transformers is very slow in bf16, while this
+engine stores fp16 and computes in fp32 by default; transformers is then measured in fp32 too.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from dia_server.units import FRAME_RATE, GIB
 @dataclass(slots=True)
 class Measured:
     warm_up: float
-    """Seconds of the first call, in which kernels are compiled and chosen."""
+    """Seconds of the first call, which compiles and selects kernels."""
     seconds: list[float] = field(default_factory=list)
-    """Of each round."""
+    """Seconds of each round."""
     peak: int = 0
-    """Bytes allocated on the GPU at most, those of the other implementations included."""
+    """Peak bytes allocated on the GPU, including the other implementations."""
 
 
 def main() -> None:
@@ -117,9 +117,10 @@ def parse() -> argparse.Namespace:
 
 
 def check_parity(device: str) -> None:
-    """A result counts only where the tokens are the same.
+    """Exit unless greedy tokens equal transformers'.
 
-    The scale makes the tokens depend on the whole input; at twice of it rounding decides some of them.
+    Weights of standard deviation 0.1 make the tokens depend on the whole input; with 0.2, rounding errors
+    would change some of them.
     """
     dia = random_dia("tiny", device, torch.float32, std=0.1)
     ours, reference = Ours(dia, 3, dia.dtype), Transformers(dia, "dynamic")
@@ -135,7 +136,7 @@ def check_parity(device: str) -> None:
 def measure(
     implementations: Sequence[Implementation], work: Workload, rounds: int, device: str
 ) -> list[Measured]:
-    """Each implementation's rounds, which are interleaved, after one call that warms up."""
+    """Warm up each implementation with one call, then time interleaved rounds."""
     first = Workload(work.texts, work.prompts, 32) if device == "cpu" else work
     results = [Measured(timed(lambda: one.generate(first), device)) for one in implementations]  # noqa: B023
     for _ in range(rounds):
@@ -149,7 +150,7 @@ def measure(
 
 
 def timed(call: Callable[[], list[Tensor]], device: str) -> float:
-    """Seconds: on the CPU those that this process had of it, so that a busy machine does less harm."""
+    """Return the seconds of `call`: process time on the CPU, where other load distorts it less."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     synchronize(device)
     start = clock()
@@ -194,7 +195,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def compare_arrivals(ours: Ours, peer: Implementation, options: argparse.Namespace) -> dict[str, Any]:
-    """Requests that arrive one by one, served as they come, against `generate` called for each in turn."""
+    """Compare staggered requests served together with one call of the peer's `generate` per request."""
     work = workload(options.arrivals, options.steps)
     singles = [workload(1, options.steps, seed=i) for i in range(options.arrivals)]
     joined, in_turn = [], []

@@ -1,10 +1,10 @@
-"""First audio of a short request, alone and beside another address's long texts.
+"""Time to first audio of a short request, alone and while another address has long texts running.
 
     python -m benchmarks.fairness [--rounds 15] [--texts 16] [--stream]
 
-A server of its own on the preview engine. 127.0.0.2 keeps `--texts` texts of 4,000 characters going, whole
-answers or streams; 127.0.0.1 asks for one short sentence as a stream, again and again. Ends with status 1
-where the median beside the texts is more than 3 times the median alone.
+Starts a server with the preview engine. 127.0.0.2 keeps `--texts` requests of 4,000 characters running, as
+whole responses or streams; 127.0.0.1 repeatedly streams one short sentence. Exits with status 1 if the median
+under load is more than 3 times the median alone.
 """
 
 import argparse
@@ -20,19 +20,19 @@ from pathlib import Path
 from tests.live.server import Server
 
 LIMIT = 3.0
-"""Times the first audio alone."""
+"""Maximum ratio of the two medians."""
 CROWD, BYSTANDER = "127.0.0.2", "127.0.0.1"
 SHORT = {"text": "Hello there, can you hear me?", "stream": True, "response_format": "mp3"}
 LONG = "The quick brown fox jumps over the lazy dog, and runs away into the dark and silent wood. "
 LONG_CHARACTERS = 4_000
 SETTLE_S = 1.5
-"""Seconds that the long texts run before anything is measured."""
+"""Seconds that the long texts run before the measurement."""
 PAUSE_S = 0.2
 """Seconds between two short requests."""
 
 
 async def post(port: int, address: str, body: object) -> tuple[float, int]:
-    """Return the seconds to the first byte of audio, and the bytes of the answer."""
+    """Return the seconds to the first 16 bytes of audio, and the bytes of audio."""
     content = json.dumps(body).encode()
     head = f"POST /generate HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
@@ -60,7 +60,7 @@ async def crowd(port: int, number: int, *, stream: bool) -> None:
 
 
 async def first_audio(port: int, rounds: int) -> list[float]:
-    """Milliseconds, a round each."""
+    """Return the milliseconds to first audio of each round."""
     found = []
     for _ in range(rounds):
         first_s, _ = await post(port, BYSTANDER, SHORT)
@@ -70,7 +70,7 @@ async def first_audio(port: int, rounds: int) -> list[float]:
 
 
 async def measure(port: int, rounds: int, texts: int, *, stream: bool) -> tuple[list[float], list[float]]:
-    await first_audio(port, 3)  # loads what is loaded once
+    await first_audio(port, 3)  # warms up
     alone = await first_audio(port, rounds)
     tasks = [asyncio.create_task(crowd(port, number, stream=stream)) for number in range(texts)]
     await asyncio.sleep(SETTLE_S)

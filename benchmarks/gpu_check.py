@@ -1,10 +1,10 @@
-"""Everything that only a GPU can show, each against what it must reach: `make gpu-check`.
+"""Checks that need a GPU, each against a target: `make gpu-check`.
 
     python -m benchmarks.gpu_check                     the first GPU, 1.6 B parameters
-    python -m benchmarks.gpu_check --original ../dia   with the original package, compiled, beside it
+    python -m benchmarks.gpu_check --original ../dia   with the original package, compiled, as a peer
 
-Correctness first (kernels, captured steps), then speed; it ends with 0 only if all of it holds. The targets
-are an H200's; on another GPU the shares of its own limit are what counts.
+Correctness is checked first (kernels, captured steps), then speed. Exits with status 0 only if every target
+is met. Absolute targets are for an H200; on other GPUs the shares of the byte limit are what counts.
 """
 
 import argparse
@@ -34,10 +34,11 @@ from dia_server.engine.types import Utterance, VoicePrompt
 from dia_server.units import FRAME_RATE, GIB, HOP, SAMPLE_RATE
 
 BATCHES = {1: 65.0, 32: 60.0, 64: 60.0}
-"""Batch size to the share of the byte limit, in percent, that is asked for."""
+"""Batch size to the minimum share of the byte limit, in percent."""
 BEYOND_ORIGINAL = {1: 3.0, 32: 5.0}
+"""Batch size to the minimum speed relative to the original package."""
 CODEC_FLOP = 138.5e9
-"""Per second of decoded audio."""
+"""Floating-point operations per second of decoded audio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--original", help="folder of the original package")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("gpu-check needs a GPU that torch can use (CUDA or ROCm); there is none here.")
+        raise SystemExit("gpu-check needs a GPU that torch can use (CUDA or ROCm); none was found.")
     device, size = options.device, options.size
     use_device(torch.device(device))
     bandwidth = read_bandwidth(device, 8 * GIB)
@@ -95,7 +96,7 @@ def show(results: list[Result]) -> None:
 
 
 def check_kernels(device: str) -> list[Result]:
-    """The split-KV kernel against SDPA, at the real sizes and ragged lengths."""
+    """Compare the split-KV kernel with SDPA at the real sizes and ragged lengths."""
     results = []
     generator = torch.Generator(device).manual_seed(0)
     for rows, heads, kv_heads, columns in ((2, 16, 4, 3072), (128, 16, 4, 3072), (64, 16, 16, 1024)):
@@ -115,7 +116,7 @@ def check_kernels(device: str) -> list[Result]:
 
 
 def check_graphs(device: str) -> Result:
-    """Captured and eager steps must sample the same tokens: greedy, fp32, every bucket up to 4."""
+    """Compare tokens of captured and eager steps: greedy, fp32, every bucket up to 4."""
     dia = random_dia("tiny", device, torch.float32, std=0.1)
     eager, captured = Ours(dia, 4, dia.dtype), Ours(dia, 4, dia.dtype, compiled=True)
     same = total = 0
@@ -130,10 +131,10 @@ def check_graphs(device: str) -> Result:
 def check_steps(
     device: str, size: str, dtype: torch.dtype, bandwidth: float, original: str | None
 ) -> list[Result]:
-    """Share of the byte limit, and speed beside the original's, without the codec."""
+    """Measure the share of the byte limit and the speed relative to the original, without the codec."""
     steps, results = 512, []
     dia = random_dia(size, device, dtype)
-    torch._dynamo.reset()  # the tiny model's graph is no use, and its sizes would become symbols
+    torch._dynamo.reset()  # the tiny model's graphs would turn sizes into symbols
     ours = Ours(dia, max(BATCHES), dia.dtype, compiled=True)
     peer: Implementation | None = Original(original, dia, compiled=True) if original else None
     for batch, share in BATCHES.items():
@@ -153,7 +154,7 @@ def check_steps(
 
 
 def check_stall(device: str, size: str, dtype: torch.dtype) -> Result:
-    """How much longer than usual 28 streams wait while four join with new prompts of 860 frames."""
+    """Measure the longest extra delay of 28 streams while four join with new prompts of 860 frames."""
     dia = random_dia(size, device, dtype)
     weights = assemble(
         ModelConfig.of(dia.config), dia.state_dict().__getitem__, device=dia.device, dtype=dtype
@@ -192,7 +193,7 @@ def _time_polls(model: DiaModel, count: int) -> list[float]:
 
 
 def check_codec(device: str) -> list[Result]:
-    """Alone: it must keep up with 400 times real time, which 64 streams come near to."""
+    """Measure the codec alone; 64 streams need nearly 400 times real time."""
     codec, results = random_codec(device), []
     frames = torch.randint(0, 1024, (300, 9))
     (whole,) = codec.decode([Window(frames, 0, 300)])  # type: ignore[arg-type]
@@ -220,7 +221,7 @@ def check_codec(device: str) -> list[Result]:
 
 
 async def check_serving(device: str, size: str) -> list[Result]:
-    """The whole engine with 64 slots and the codec on."""
+    """Measure the whole engine with 64 slots and the codec."""
     seconds = (5.0, 15.0)
     engine = await started(random_loader(size, device, 64, codec=True), 256)
     try:

@@ -1,4 +1,4 @@
-"""Ours and its peers behind one call: a workload in, the frames [T, 9] of each of its texts out."""
+"""This engine and its peers behind one interface: a workload in, frames [T, 9] per text out."""
 
 import sys
 from collections import deque
@@ -30,7 +30,7 @@ class Implementation(Protocol):
 
 
 class CodesAsAudio:
-    """Stands in for the codec where only the decoder is measured: its audio is the codes themselves."""
+    """Replaces the codec where only the decoder is measured: its audio is the codes themselves."""
 
     def encode(self, samples: Samples) -> LongTensor:
         return torch.from_numpy(samples).view(-1, 9).long()  # type: ignore[return-value]
@@ -60,7 +60,7 @@ class Ours:
         self._voices = 0
 
     def generate(self, work: Workload, *, polls_between: int = 0) -> list[Tensor]:
-        """All at once, or one more after each `polls_between` polls."""
+        """Submit all texts at once, or one more after each `polls_between` polls."""
         waiting = deque(enumerate(self._utterances(work)))
         frames: dict[int, list[Samples]] = {}
         running: dict[int, bool] = {}
@@ -83,7 +83,7 @@ class Ours:
         ]
 
     def _utterances(self, work: Workload) -> list[Utterance]:
-        """Prompts get digests never seen before: nothing is known of a voice from an earlier round."""
+        """Return one utterance per text; prompts get new digests, so that none is cached."""
         self._voices += len(work.texts)
         return [
             Utterance(

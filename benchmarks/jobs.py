@@ -1,9 +1,9 @@
-"""How fast jobs are listed while many wait, and how fast lists and statistics are over many that are done.
+"""Latency of job lists while many jobs are queued, and of lists and statistics over many finished jobs.
 
     python benchmarks/jobs.py [--queued 200] [--finished 100000] [--requests 100]
 
-It starts servers with the preview engine on databases of its own and prints milliseconds of whole HTTP
-requests on one kept connection: the median, and the slowest of ten.
+Starts servers with the preview engine and empty databases. Prints milliseconds of whole HTTP requests on one
+kept connection: the median and the 90th percentile.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LISTS = (
 )
 TARGET_QUEUED_MS, TARGET_FINISHED_MS = 20, 50
 
-# none names a file: that would be looked for at the start, and its job failed
+# No row names a result file: at start, the server would look for it and fail the job.
 FINISHED_ROWS = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
 INSERT INTO jobs (job_id, status, request, voice, text_preview, attempts, progress, created_at, finished_at)

@@ -1,11 +1,11 @@
-"""First audio, total time and late chunks when requests arrive at random, through the whole `Engine`.
+"""Time to first audio, total time and late chunks under random arrivals, through the whole `Engine`.
 
     python -m benchmarks.latency --device cuda --size 1.6B --slots 64 --codec
     python -m benchmarks.latency --size toy --seconds 2 4      a CPU, without the codec
 
-First the capacity is measured (every slot full); then requests arrive as a Poisson process at shares of it.
-A chunk is late if it comes after everything before it has been played, were playback to begin with the
-first one.
+The capacity (all slots full) is measured first; then requests arrive as a Poisson process at shares of it. A
+chunk is late if it arrives after playback of all earlier chunks would have ended; playback starts with the
+first chunk.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def summary(timings: list[StreamTiming]) -> dict[str, float]:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The smallest value that at least `share` of `values` do not exceed."""
+    """Return the smallest value that at least `share` of `values` do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 

@@ -1,4 +1,4 @@
-"""What a step must read at least, how fast this machine can read, and what machine it is."""
+"""Minimum bytes that a decode step reads, this machine's read bandwidth, and its description."""
 
 import os
 import platform
@@ -17,7 +17,11 @@ from dia_server.engine.dia.weights import compute_dtype
 def step_bytes(
     config: ModelConfig, dtype: torch.dtype, device: str, batch: int, columns: float, text_bytes: float
 ) -> float:
-    """Decoder weights once; keys and values of both rows' `columns`, and of one row's `text_bytes`."""
+    """Return the bytes that a step of `batch` utterances must read.
+
+    These are the decoder's weights once, keys and values of `columns` for the conditional and unconditional
+    row of each utterance, and cross-attention's keys and values of `text_bytes` for the conditional row.
+    """
     audio, cross = config.decoder, config.cross_heads * config.cross_head_dim
     attention = audio.hidden * audio.head_dim * 2 * (audio.heads + audio.kv_heads)
     layer = attention + 2 * audio.hidden * cross + 3 * audio.hidden * audio.mlp
@@ -29,7 +33,7 @@ def step_bytes(
 
 
 def read_bandwidth(device: str, size: int) -> float:
-    """Bytes a second: the best of several sums of `size` bytes that no cache holds."""
+    """Return bytes per second: the best of 8 sums over `size` bytes, which must exceed the caches."""
     data = torch.ones(size // 4, device=device)
     best = float("inf")
     for _ in range(8):
@@ -76,7 +80,7 @@ def _driver_version() -> str:
 
 
 def _cpu_name() -> str:
-    """The model, and the instruction sets that decide how fast bf16 is."""
+    """Return the CPU model and the instruction sets that matter for bf16."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

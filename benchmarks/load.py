@@ -1,10 +1,10 @@
-"""Sixteen clients at once against a server of its own on the preview engine.
+"""Load of 16 concurrent clients on a server with the preview engine.
 
     python -m benchmarks.load [--seconds 60] [--clients 16]
 
-Prints requests, errors, latencies, how `/health` answered meanwhile, and memory before and after. Ends
-with status 1 where a request failed with anything but a documented refusal, memory grew by more than 5 %,
-or `/health` took 50 ms at the 99th percentile.
+Prints requests, errors, latencies, latencies of `/health` under load, and memory before and after. Exits with
+status 1 if a request failed with any status but 429 or 503, memory grew by more than 5 %, or `/health` took
+more than 50 ms at the 99th percentile.
 """
 
 import argparse
@@ -66,7 +66,7 @@ async def load(url: str, clients: int, seconds: float) -> LoadStats:
 
 
 def resident_mb(server: Server) -> float:
-    """Memory of the worker process."""
+    """Return the resident memory of the server's child processes in MB."""
     assert server.process is not None
     parent = server.process.pid
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
@@ -84,7 +84,7 @@ def main() -> int:
     arguments.add_argument("--clients", type=int, default=16)
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder), rate_limit_generate=0) as server:
-        asyncio.run(load(server.url, given.clients, 30))  # until caches and pools have their size
+        asyncio.run(load(server.url, given.clients, 30))  # warms up caches and pools
         before = resident_mb(server)
         stats = asyncio.run(load(server.url, given.clients, given.seconds))
         after = resident_mb(server)

@@ -1,16 +1,16 @@
-"""A long text whose pieces are made side by side, against the same pieces made one after another.
+"""Speed of a long text whose segments run in parallel, relative to the same segments one by one.
 
     python -m benchmarks.longform [--size toy] [--rounds 3] [--threads 1]
 
-A story of 2,200 characters, cut by the server's planner, on a random Dia on the CPU, without the codec:
-once by an engine with a slot for each piece, once by one with a single slot. Each piece runs to its
-estimated length. All of it with a voice prompt, whose frames are computed before, and without one, where
-the first piece is the prompt of the others. The guard is off: it would find nothing but faults in a hum.
-Ends with status 1 where the median share of the time is more than 0.25 with a prompt, or 0.35 without.
+The server's planner cuts a story of 2,200 characters into segments. A random Dia on the CPU, without the
+codec, generates them twice: in an engine with one slot per segment, and in an engine with a single slot. Each
+segment runs to its estimated length. Both are measured with a voice prompt, whose frames are cached, and
+without, where the first segment is the prompt of the others. Retries are off, because the guard would reject
+the hum that replaces the codec. Exits with status 1 if the median share of the time is more than 0.25 with a
+prompt, or 0.35 without.
 
-A toy of a model, because one CPU core has no batching to show with a larger one: it computes no faster
-than it reads weights from some 8 rows on, whereas a GPU reads the weights for a hundred rows in the time
-that it takes to read them for two.
+The default model is tiny because one CPU core gains little from batching a larger one: it is compute-bound
+from about 8 rows on, whereas a GPU is memory-bound up to a hundred rows.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from dia_server.units import FRAME_RATE, SAMPLE_RATE
 
 PROMPT_S = 5.0
 TARGETS = {True: 0.25, False: 0.35}
-"""By whether there is a voice prompt."""
+"""Maximum share of the time, with (True) and without (False) a voice prompt."""
 
 STORY = """
 [S1] The ferry to the island leaves twice a day, and in winter only if the captain likes the look of the
@@ -66,7 +66,7 @@ hold on to the wheel, and then he said that he had never once looked at a bird i
 
 
 def script(prompt: VoicePrompt | None) -> Plan:
-    """The story's plan; Dia would end its pieces about there, and random weights never would."""
+    """Return the story's plan with `max_tokens` per segment, because random weights never emit EOS."""
     frames = round(PROMPT_S * FRAME_RATE) if prompt else 0
     cut = plan(" ".join(STORY.split()), transcript=prompt.transcript if prompt else "", prompt_frames=frames)
     return replace(
@@ -76,7 +76,7 @@ def script(prompt: VoicePrompt | None) -> Plan:
 
 
 async def narrate(engine: Engine, wanted: Plan, base: Utterance) -> tuple[float, float]:
-    """Seconds until the first audio and until the end."""
+    """Return the seconds until the first audio and until the end."""
     begun, first = time.perf_counter(), 0.0
     narrator = Narrator(engine, retries=0, ahead_s=float("inf"))
     narration = Narration(narrator, wanted, base, Delivery(live=True), UsageMeter())
@@ -87,33 +87,31 @@ async def narrate(engine: Engine, wanted: Plan, base: Utterance) -> tuple[float,
 
 
 async def compare(many: Engine, one: Engine, rounds: int, prompt: VoicePrompt | None) -> float:
-    """Measure both engines in turn, print what they took and return the median share."""
+    """Measure both engines in turn, print the times and return the median share."""
     whole, shares = script(prompt), []
     base = Utterance("", "", seed=0, temperature=TEMPERATURE, prompt=prompt)
     name = "with a prompt" if prompt else "without one"
-    lengths = ", ".join(f"{piece.estimated_s:.1f}" for piece in whole.utterances)
-    print(f"{name}: {len(whole.utterances)} pieces of {lengths} s", flush=True)
+    lengths = ", ".join(f"{segment.estimated_s:.1f}" for segment in whole.utterances)
+    print(f"{name}: {len(whole.utterances)} segments of {lengths} s", flush=True)
     for engine in (many, one):
         short = replace(whole.utterances[0], max_tokens=100)
-        await narrate(engine, Plan((short,), 0.0), base)  # fills caches
+        await narrate(engine, Plan((short,), 0.0), base)  # warms up
     for _ in range(rounds):
         first, together = await narrate(many, whole, base)
         _, apart = await narrate(one, whole, base)
         shares.append(together / apart)
         print(
-            f"{name}: {together:.1f} s side by side, {apart:.1f} s one after another: {shares[-1]:.3f}, "
+            f"{name}: {together:.1f} s in parallel, {apart:.1f} s one by one: {shares[-1]:.3f}, "
             f"first chunk after {first:.2f} s",
             flush=True,
         )
     share = median(shares)
-    print(
-        f"{name}: {share:.3f} at the median, at most {TARGETS[prompt is not None]} is asked for", flush=True
-    )
+    print(f"{name}: {share:.3f} at the median, target at most {TARGETS[prompt is not None]}", flush=True)
     return share
 
 
 async def run(given: argparse.Namespace) -> bool:
-    """Whether both targets are reached."""
+    """Return whether both targets are met."""
     torch.set_num_threads(given.threads)
     noise = np.random.default_rng(0).normal(0, 0.1, round(PROMPT_S * SAMPLE_RATE)).astype(np.float32)
     prompts = [VoicePrompt(noise, "[S1] So it sounds.", "noise"), None]

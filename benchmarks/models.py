@@ -1,4 +1,4 @@
-"""Random Dia models of two sizes, and the work that every implementation is given."""
+"""Random Dia models of several sizes, and the workload that every implementation runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from transformers import DiaConfig, DiaForConditionalGeneration
 EOS = 1024
 
 TEMPERATURE, TOP_P, TOP_K, CFG_SCALE = 1.2, 0.95, 45, 3.0
-"""The original's defaults."""
+"""Sampling parameters, the defaults of the original package."""
 
 SIZES: dict[str, dict[str, Any]] = {
     "1.6B": {},
@@ -67,18 +67,18 @@ SIZES: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Where they differ from the real config: the real model, one a CPU core can run, one for parity, whose heads
-are the real ones, and one of which all is small."""
+"""Size to its differences from the real config: "115M" runs on a CPU core, "tiny" (for parity) has heads of
+the real shape, and in "toy" everything is small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     texts: Sequence[str]
     prompts: Sequence[Tensor]
-    """Frames [T, 9] of each text's voice prompt, all of one length, which may be 0."""
+    """Frames [T, 9] of each text's voice prompt, all of the same length, which may be 0."""
     steps: int
     sampled: bool = True
-    """With the settings above; otherwise greedy."""
+    """Whether to sample, with the parameters above; otherwise greedy."""
 
     @property
     def prompt_frames(self) -> int:
@@ -88,7 +88,7 @@ class Workload:
 def random_dia(
     size: str, device: str, dtype: torch.dtype, *, std: float = 0.02
 ) -> DiaForConditionalGeneration:
-    """Weights from N(0, std^2); EOS has logit 0, so it is never the likeliest and no run ends early."""
+    """Return a Dia with weights from N(0, std^2). EOS has logit 0, so greedy decoding never ends early."""
     config = DiaConfig(**SIZES[size])
     with torch.device(device):
         model = DiaForConditionalGeneration(config)
@@ -105,9 +105,9 @@ def random_dia(
 def workload(
     batch: int, steps: int, *, prompt_frames: int = 0, text_bytes: int = 200, seed: int = 0
 ) -> Workload:
-    """`batch` different texts of `text_bytes` bytes, each with a different voice prompt."""
+    """Return `batch` different texts of `text_bytes` bytes, each with a different voice prompt."""
     generator = torch.Generator().manual_seed(seed)
     characters = torch.randint(97, 123, (batch, text_bytes - 1), generator=generator).tolist()
     prompts = torch.randint(0, 1024, (batch, prompt_frames, 9), generator=generator)
-    # a tag is one byte of the text as the model reads it
+    # the model encodes a speaker tag as one byte
     return Workload(["[S1]" + bytes(row).decode() for row in characters], list(prompts), steps)

@@ -1,9 +1,9 @@
-"""What the server adds to one short preview request: the whole time, less synthesis and encoding.
+"""Server overhead of one short preview request: total time minus synthesis and encoding.
 
     python -m benchmarks.overhead [--requests 300]
 
-Client and server are threads of one process, so that the parts of each single request can be told apart.
-Prints medians and ends with status 1 where the overhead's is 5 ms or more.
+Client and server are threads of one process, so that each request's parts can be measured. Prints medians and
+exits with status 1 if the overhead's median is 5 ms or more.
 """
 
 import argparse
@@ -34,7 +34,7 @@ Times = dict[str, float]
 
 
 class Clock:
-    """Adds up the time that a request spends in each part, in ms."""
+    """Sums the milliseconds that a request spends in each part."""
 
     def __init__(self) -> None:
         self.times: Times = {}
@@ -59,7 +59,7 @@ def preview_engine(clock: Clock) -> Engine:
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: str | None) -> float:
-    """Milliseconds until the whole answer is here."""
+    """Send a request and return the milliseconds until its whole response has arrived."""
     started = time.perf_counter()
     connection.request(method, path, body, {"content-type": "application/json"})
     answer = connection.getresponse()
@@ -102,14 +102,14 @@ async def run(count: int) -> list[Times]:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description="What the server adds to one short preview request")
+    arguments = argparse.ArgumentParser(description="Server overhead of one short preview request")
     arguments.add_argument("--requests", type=int, default=300)
     requests = asyncio.run(run(arguments.parse_args().requests))
     medians = {part: statistics.median(times[part] for times in requests) for part in requests[0]}
     for part, median in medians.items():
         print(f"{part:16} {median:7.2f} ms")
     print(
-        "(overhead is POST /generate less synthesis and encoding; GET /health is HTTP and middleware alone)"
+        "(overhead is POST /generate minus synthesis and encoding; GET /health is HTTP and middleware alone)"
     )
     return int(medians["overhead"] >= 5)
 

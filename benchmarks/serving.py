@@ -1,11 +1,11 @@
-"""What the server costs beside the engine's steps, and how full it keeps the batch.
+"""Server overhead relative to the engine's steps, and occupancy of the batch.
 
     python -m benchmarks.serving [--size 115M] [--slots 8] [--clients 16] [--requests 48]
 
-A random Dia on the CPU, one thread, behind Granian in this process; clients in another. The server's own cost
-is the processor time of this process less that of the engine thread's steps. Occupancy counts only steps
-that begin while somebody waits for a slot. Ends with status 1 where the cost is 5 % of a step or more, or
-the occupancy 90 % or less.
+A random Dia runs on one CPU thread behind Granian in this process; the clients run in another process. The
+overhead is this process's CPU time minus that of the engine thread's steps. Occupancy counts only steps that
+begin while an utterance is queued. Exits with status 1 if the overhead is 5 % of a step or more, or the
+occupancy 90 % or less.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TOKENS = 128
 
 
 class Meter:
-    """Notes each poll's processor time, of its thread alone, and how many slots are busy."""
+    """Records each poll's CPU time, of its thread only, and the share of busy slots."""
 
     def __init__(self) -> None:
         self.step_s = 0.0
@@ -69,7 +69,7 @@ def ask(number: int) -> float:
 
 
 def clients(count: int, requests: int) -> list[float]:
-    """Seconds that each request took; runs in a process of its own."""
+    """Send the requests and return the seconds of each; runs in a separate process."""
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(ask, range(requests)))
 
@@ -104,7 +104,7 @@ async def run(given: argparse.Namespace) -> tuple[Meter, float, list[float]]:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description="What the server costs beside the engine's steps")
+    arguments = argparse.ArgumentParser(description="Server overhead relative to the engine's steps")
     arguments.add_argument("--size", default="115M")
     arguments.add_argument("--slots", type=int, default=8)
     arguments.add_argument("--clients", type=int, default=16)
@@ -113,7 +113,7 @@ def main() -> int:
     steps = meter.polls * STEPS_PER_POLL
     share, occupancy = own_s / meter.step_s, statistics.mean(meter.occupied)
     print(f"requests       {len(times)}, median {statistics.median(times):.2f} s")
-    print(f"a step         {meter.step_s / steps * 1000:.2f} ms of processor time")
+    print(f"a step         {meter.step_s / steps * 1000:.2f} ms of CPU time")
     print(f"server's own   {own_s / steps * 1000:.3f} ms a step, {share:.1%} of it")
     print(f"occupancy      {occupancy:.1%} of slots while work waits ({len(meter.occupied)} polls)")
     return int(share >= 0.05 or occupancy <= 0.9)

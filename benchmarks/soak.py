@@ -1,11 +1,11 @@
-"""Memory of a server under a mixed load with many disconnects.
+"""Memory of a server under mixed load with many disconnects.
 
     python -m benchmarks.soak [--minutes 10] [--idle-minutes 2] [--rate 1.0]
 
-The preview engine, and every kind of traffic at a rate of its own that two processors keep up with; `--rate`
-scales all of them. Prints the resident memory of all the server's processes after the first minute, at the
-end, and after the idle minutes. Ends with status 1 where the last two exceed the first by more than 15 %, a
-request had an unexpected answer, or the log holds a traceback.
+Uses the preview engine. Each kind of traffic has its own rate, which two cores can sustain; `--rate` scales
+all rates. Prints the resident memory of the server's processes after the first minute, at the end, and after
+the idle minutes. Exits with status 1 if one of the last two exceeds the first by more than 15 %, a response
+had an unexpected status, or the log contains a traceback.
 """
 
 import argparse
@@ -31,11 +31,12 @@ from tests.recordings import wav_file
 FORMATS = ["wav", "mp3", "opus", "aac", "flac", "pcm"]
 SHORT = "Hello, world!"
 LONG = "A longer paragraph keeps the engine busy for a while. " * 12
-"""40 s of speech, of which most is never read."""
+"""40 s of speech; most clients read only its beginning."""
 MEDIUM = LONG[: len(LONG) // 4]
 MAX_GROWTH = 0.15
+"""Maximum growth of memory, as a share of its size after the first minute."""
 TAKEN = 3000
-"""Bytes of a stream that its client reads before it leaves."""
+"""Bytes of a stream that a client reads before it disconnects."""
 WARM_UP_S = 60
 
 WRONG: list[tuple[str, str, bytes, int]] = [
@@ -47,7 +48,7 @@ WRONG: list[tuple[str, str, bytes, int]] = [
     ("GET", "/absent", b"", 404),
     ("PUT", "/generate", b"{}", 405),
 ]
-"""Requests that are refused, and with which status."""
+"""Invalid requests, with the expected status."""
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Load:
         writer.transport.abort()
 
     async def left_early(self, number: int) -> None:
-        """Leave before the answer begins."""
+        """Disconnect before the response begins."""
         _, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
         data = json.dumps({"text": LONG, "response_format": FORMATS[number % 6]}).encode()
         head = "POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -101,7 +102,7 @@ class Load:
         await asyncio.to_thread(self._socket, number)
 
     def _socket(self, number: int) -> None:
-        """Every other one leaves in the middle."""
+        """Stream over a WebSocket; odd numbers disconnect in the middle."""
         with WebSocketClient(self.server.port, "/ws/generate", timeout_s=120) as client:
             client.send({"type": "generate", "data": {"text": MEDIUM, "stream": True}})
             while (message := client.receive()) is not None:
@@ -142,7 +143,7 @@ class Load:
         self.check(path, (await self.session.get(path)).status_code)
 
     async def repeat(self, kind: Callable[[int], Awaitable[None]], per_second: float, until: float) -> None:
-        """Call `kind` so often, or as often as the one before has ended."""
+        """Call `kind` `per_second` times per second, or back to back if it takes longer."""
         for number in itertools.count():
             started = time.monotonic()
             if started >= until:
@@ -174,7 +175,7 @@ class Load:
 
 
 async def soak(server: Server, minutes: float, idle_minutes: float, rate: float) -> tuple[Load, list[float]]:
-    """Load `server`; returns what was done, and its memory in MiB at the three times."""
+    """Load `server`; return the counts and its memory in MiB after warm-up, load and idle time."""
     assert server.process is not None
     measured = []
     limits = httpx.Limits(max_keepalive_connections=4)

@@ -1,11 +1,10 @@
-"""How soon a streamed text is heard: ms from the request to the first audio, on the preview engine.
+"""Milliseconds from a request to the first audio of a streamed text, on the preview engine.
 
     python -m benchmarks.streaming [--rounds 20] [--characters 4000] [--reader 10]
 
-A server of its own, one client, a connection for each request, which leaves once it has heard something: a
-byte behind the file's header, of a file from either endpoint, or of a WebSocket's binary frames. Then
-a reader takes 10 kB/s for some seconds, and what the server's memory grew by is printed. Ends with status
-1 where a median exceeds 150 ms.
+Starts a server. One client opens a connection per request and disconnects after the first byte of audio
+behind the file header, over HTTP or in a WebSocket's binary frames. Then a client reads 10 kB/s for some
+seconds, and the growth of the server's memory is printed. Exits with status 1 if a median exceeds 150 ms.
 """
 
 import argparse
@@ -34,11 +33,11 @@ SENTENCE = "This sentence takes a little while to say. "
 FIELDS = {"/v1/audio/speech": "input", "/generate": "text"}
 
 Ask = Callable[[], float]
-"""Returns the ms until the first audio."""
+"""Function that sends a request and returns the milliseconds until the first audio."""
 
 
 def header_length(audio_format: AudioFormat) -> int:
-    """Bytes of a stream that come before any audio."""
+    """Return the bytes of a stream before its first audio."""
     return len(Encoder(audio_format, SAMPLE_RATE).push(np.zeros(0, np.float32)))
 
 
@@ -89,7 +88,7 @@ def measure(server: Server, ask: Ask, rounds: int) -> list[float]:
 
 
 def growth_mb(server: Server, text: str, seconds: float) -> float:
-    """What the server holds in MB, at most, for one who reads 10 kB/s of a quarter of the speed."""
+    """Return the peak growth of the server's memory in MB while a client reads 10 kB/s at speed 0.25."""
     before = most = resident_mb(server)
     body = {"text": text, "stream": True, "speed": 0.25}
     until = time.monotonic() + seconds

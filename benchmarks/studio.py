@@ -1,10 +1,10 @@
-"""How soon the studio is seen and heard, in Chromium, on the preview engine.
+"""Time to first paint and to first sound of the studio, in Chromium, on the preview engine.
 
     python -m benchmarks.studio [--rounds 10]
 
-A server of its own, and a browser profile of its own for each load of the page: ms until something of it is
-painted, and from the click on Speak until a sample above -34 dB goes to the loudspeakers. Ends with status 1
-where a median exceeds 300 or 200 ms.
+Starts a server, and loads the page in a new browser profile each time. Measures the milliseconds until the
+first contentful paint, and from the click on Speak until a sample above -34 dB is played. Exits with status 1
+if the medians exceed 300 or 200 ms.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def opened(browser: Browser, url: str) -> Studio:
 
 
 def paint(browser: Browser, url: str) -> float:
-    """Ms from the navigation to the first contentful paint."""
+    """Return the milliseconds from navigation to the first contentful paint."""
     studio = opened(browser, url)
     entries = "performance.getEntriesByName('first-contentful-paint')"
     studio.until(f"{entries}.length > 0")
@@ -42,7 +42,7 @@ def paint(browser: Browser, url: str) -> float:
 
 
 def sample(studio: Studio) -> float:
-    """Ms from the click to the first audible sample."""
+    """Return the milliseconds from the click to the first audible sample."""
     studio.speak()
     studio.until("window.heard.first !== null")
     times = studio.heard
@@ -51,7 +51,7 @@ def sample(studio: Studio) -> float:
 
 
 def report(what: str, times: list[float], target: float) -> bool:
-    """Whether the median is within the target."""
+    """Print the times; return whether their median is within the target."""
     print(f"{what}: median {median(times):.0f} ms, worst {max(times):.0f} ms (at most {target:.0f})")
     return median(times) <= target
 

@@ -1,9 +1,9 @@
-"""Many writers at once: answers that are refused because the database is locked, and how long writes take.
+"""Latency of concurrent writes, and responses refused because the database is locked.
 
     python -m benchmarks.writes [--requests 2000] [--clients 64]
 
-A server of its own on the preview engine; each client enters jobs and voices in turn, while the jobs are made
-and finished. Ends with status 1 where an answer is not 200.
+Starts a server with the preview engine; each client adds jobs and voices in turn, while the jobs run and
+finish. Exits with status 1 if a response is not 200.
 """
 
 import argparse
@@ -23,7 +23,7 @@ JOB = {"text": "Hi."}
 
 
 async def write(session: httpx.AsyncClient, number: int) -> str:
-    """Return the answer's status, and its words where it is a refusal."""
+    """Send one write; return its status, with the error's `detail` unless it is 200."""
     if number % 2:
         answer = await session.post("/generate?async_mode=true", json=JOB)
     else:
