@@ -1,13 +1,12 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
 
-from dia_server.db import engine
 from dia_server.db.engine import Database
 from dia_server.db.models import Totals
 from dia_server.errors import StorageUnavailable
@@ -17,9 +16,15 @@ CONNECTIONS = 15
 
 
 @pytest.fixture
-async def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    monkeypatch.setattr(engine, "POOL_TIMEOUT_S", 0.2)
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A database that waits 0.2 s for a connection or for the write lock."""
+    async with opened(tmp_path, pool_timeout_s=0.2) as database:
+        yield database
+
+
+@asynccontextmanager
+async def opened(folder: Path, pool_timeout_s: float) -> AsyncIterator[Database]:
+    database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3", pool_timeout_s=pool_timeout_s)
     await database.upgrade()
     yield database
     await database.close()
@@ -65,18 +70,18 @@ async def test_reads_do_not_wait_for_queued_writers(database: Database, lock: sq
         assert await session.scalar(select(Totals.failed)) == results.count(None)
 
 
-async def test_writes_run_one_at_a_time_in_order(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "POOL_TIMEOUT_S", 30.0)
+async def test_writes_run_one_at_a_time_in_order(tmp_path: Path) -> None:
     begun: list[int] = []
 
-    async def writer(number: int) -> None:
+    async def writer(database: Database, number: int) -> None:
         async with database.sessions.begin() as session:
             begun.append(number)
             await session.execute(text("UPDATE totals SET failed = failed + 1"))
             await session.execute(text("UPDATE totals SET successful = failed"))
             assert begun[-1] == number
 
-    await asyncio.gather(*(writer(number) for number in range(5 * CONNECTIONS)))
+    async with opened(tmp_path, pool_timeout_s=30.0) as database:
+        await asyncio.gather(*(writer(database, number) for number in range(5 * CONNECTIONS)))
 
     assert begun == list(range(5 * CONNECTIONS))
 

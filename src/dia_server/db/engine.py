@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,14 +38,16 @@ TRANSIENT_ERRORS = {
 class Database:
     """`async with database.sessions.begin() as session` is one short transaction."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, pool_timeout_s: float = POOL_TIMEOUT_S
+    ) -> None:
         self._file = _file(make_url(url))
-        self._writing = _engine(url, "BEGIN IMMEDIATE", self._file)
-        self._reading = _engine(url, "BEGIN", self._file)
+        self._writing = _engine(url, "BEGIN IMMEDIATE", self._file, busy_timeout_ms, pool_timeout_s)
+        self._reading = _engine(url, "BEGIN", self._file, busy_timeout_ms, pool_timeout_s)
         self.sessions: async_sessionmaker[AsyncSession] = (
             async_sessionmaker(self._writing, expire_on_commit=False)
             if self._file is None
-            else _SerializedWrites(self._writing, self._file)
+            else _SerializedWrites(self._writing, self._file, pool_timeout_s)
         )
         self.reads: async_sessionmaker[AsyncSession] = async_sessionmaker(
             self._reading, expire_on_commit=False
@@ -80,9 +83,10 @@ class Database:
 class _SerializedWrites(async_sessionmaker[AsyncSession]):
     """Runs transactions on a SQLite file in order of arrival; SQLite alone lets writers race for its lock."""
 
-    def __init__(self, engine: AsyncEngine, file: DatabaseFile) -> None:
+    def __init__(self, engine: AsyncEngine, file: DatabaseFile, timeout_s: float) -> None:
         super().__init__(engine, expire_on_commit=False)
         self._file = file
+        self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
@@ -98,7 +102,7 @@ class _SerializedWrites(async_sessionmaker[AsyncSession]):
 
     async def _acquire(self) -> None:
         try:
-            async with asyncio.timeout(POOL_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 await self._lock.acquire()
         except TimeoutError as error:
             raise StorageUnavailable(
@@ -127,10 +131,12 @@ def _file(url: URL) -> DatabaseFile | None:
     return DatabaseFile(Path(url.database or ""))
 
 
-def _engine(url: str, begin: str, file: DatabaseFile | None) -> AsyncEngine:
+def _engine(
+    url: str, begin: str, file: DatabaseFile | None, busy_timeout_ms: int, pool_timeout_s: float
+) -> AsyncEngine:
     """Return an engine; `begin` is the statement that begins a transaction in SQLite."""
     # parameters contain clients' texts, which must not be logged
-    engine = create_async_engine(url, poolclass=_Pool, pool_timeout=POOL_TIMEOUT_S, hide_parameters=True)
+    engine = create_async_engine(url, poolclass=_Pool, pool_timeout=pool_timeout_s, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         if file is not None:
             file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,13 +151,13 @@ def _engine(url: str, begin: str, file: DatabaseFile | None) -> AsyncEngine:
             connection.exec_driver_sql(begin)
 
         event.listen(engine.sync_engine, "do_connect", before_connect)
-        event.listen(engine.sync_engine, "connect", _on_connect)
+        event.listen(engine.sync_engine, "connect", partial(_on_connect, busy_timeout_ms))
         event.listen(engine.sync_engine, "begin", on_begin)
     event.listen(engine.sync_engine, "handle_error", _on_error)
     return engine
 
 
-def _on_connect(connection: DBAPIConnection, _: Any) -> None:
+def _on_connect(busy_timeout_ms: int, connection: DBAPIConnection, _: Any) -> None:
     # By default the driver begins transactions late and never for DDL, so that a failed migration would
     # not be rolled back. `on_begin` begins them instead.
     connection.isolation_level = None
@@ -159,7 +165,7 @@ def _on_connect(connection: DBAPIConnection, _: Any) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     # an accepted job survives a power failure; costs 0.4 ms per write on a good disk
     cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 

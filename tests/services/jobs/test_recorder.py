@@ -6,7 +6,6 @@ import pytest
 from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.services.config import ConfigService
-from dia_server.services.jobs import recorder
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.recorder import Recorder
 from dia_server.services.jobs.store import JobStore
@@ -22,14 +21,14 @@ USAGE = Usage(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
 
 
 class World:
-    """A recorder that saves outputs, not started yet."""
+    """A recorder that saves outputs, not started yet; at most 100 bytes may wait."""
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
         self.store = JobStore(self.database)
         config = ConfigService(self.database.sessions, default_config(Settings(save_outputs=True)))
         self.folder = folder / "audio_outputs"
-        self.recorder = Recorder(self.store, Outputs(self.folder), config)
+        self.recorder = Recorder(self.store, Outputs(self.folder), config, max_waiting=100)
 
     def finish(self, size: int | None) -> None:
         speech = None if size is None else Speech(REQUEST, Voice("aria"), b"x" * size, USAGE)
@@ -47,8 +46,7 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(recorder, "MAX_WAITING", 100)
+async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path)
     await world.database.upgrade()
     yield world

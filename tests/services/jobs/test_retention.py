@@ -221,13 +221,13 @@ async def test_a_folder_created_after_the_start_gets_the_marker(
     assert await world.files() == {job_id}
 
 
-async def test_one_sweep_deletes_more_than_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dia_server.services.jobs.retention.BATCH", 2)
+async def test_one_sweep_deletes_more_than_one_batch(world: World) -> None:
+    retention = Retention(world.store, world.outputs, world.config, batch=2)
     for _ in range(5):
         await world.job("completed", age_hours=25)
     young = [await world.job("completed") for _ in range(5)]
 
-    await world.retention.sweep()
+    await retention.sweep()
 
     assert await world.files() == await world.rows() == set(young)
 

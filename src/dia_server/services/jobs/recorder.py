@@ -39,10 +39,20 @@ class _Entry:
 class Recorder:
     """`start` and `stop` it with the server; `stop` writes what was recorded before."""
 
-    def __init__(self, store: JobStore, outputs: Outputs, config: ConfigService) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        outputs: Outputs,
+        config: ConfigService,
+        *,
+        max_waiting: int = MAX_WAITING,
+        retry_s: float = RETRY_S,
+    ) -> None:
         self._store = store
         self._outputs = outputs
         self._config = config
+        self._max_waiting = max_waiting
+        self._retry_s = retry_s
         self._entries: asyncio.Queue[_Entry | None] = asyncio.Queue()
         self._waiting = 0
         """Bytes of audio that are queued or being written."""
@@ -69,8 +79,10 @@ class Recorder:
     def _may_save(self, size: int) -> bool:
         if not self._config.current.save_outputs:
             return False
-        if self._waiting and self._waiting + size > MAX_WAITING:
-            log.warning("output not saved: disk too slow", waiting_bytes=self._waiting, limit=MAX_WAITING)
+        if self._waiting and self._waiting + size > self._max_waiting:
+            log.warning(
+                "output not saved: disk too slow", waiting_bytes=self._waiting, limit=self._max_waiting
+            )
             return False
         return True
 
@@ -105,7 +117,7 @@ class Recorder:
             try:
                 return await self._store.count(usage)
             except StorageUnavailable as error:
-                log.warning("request not counted yet", error=str(error), retry_s=RETRY_S)
+                log.warning("request not counted yet", error=str(error), retry_s=self._retry_s)
                 if self._stopping:
                     return
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(self._retry_s)

@@ -22,10 +22,20 @@ BATCH = 1000
 class Retention:
     """Sweeps at the start, hourly, and when `output_retention_hours` changes."""
 
-    def __init__(self, store: JobStore, outputs: Outputs, config: ConfigService) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        outputs: Outputs,
+        config: ConfigService,
+        *,
+        interval_s: float = INTERVAL_S,
+        batch: int = BATCH,
+    ) -> None:
         self._store = store
         self._outputs = outputs
         self._config = config
+        self._interval_s = interval_s
+        self._batch = batch
         self._hours: int | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -59,18 +69,18 @@ class Retention:
             try:
                 await self.sweep()
             except StorageUnavailable as error:
-                log.warning("retention postponed", error=str(error), retry_s=INTERVAL_S)
+                log.warning("retention postponed", error=str(error), retry_s=self._interval_s)
             except Exception as error:  # the next sweep may succeed
                 log.error("retention failed", exc_info=error)
             try:
-                await asyncio.wait_for(self._changed.wait(), INTERVAL_S)
+                await asyncio.wait_for(self._changed.wait(), self._interval_s)
             except TimeoutError:
                 continue
 
     async def _expire(self, hours: int) -> None:
         """Delete the files of expired jobs, then the rows: on a full disk, SQLite needs the freed space."""
         moment = now() - timedelta(hours=hours)
-        while old := await self._store.finished_before(moment, BATCH):
+        while old := await self._store.finished_before(moment, self._batch):
             free = {job_id: file for job_id, file in old.items() if file not in self._outputs.held}
             if not free:  # all are being downloaded; the next sweep deletes them
                 return
@@ -91,7 +101,7 @@ class Retention:
         if (oldest := await self._store.oldest()) is None:
             return
         orphans, number = files - self._outputs.held, 0
-        while page := await self._store.files_after(number, BATCH):
+        while page := await self._store.files_after(number, self._batch):
             number = page[-1][0]
             for _, job_id, status, file in page:
                 orphans.discard(file)

@@ -44,11 +44,22 @@ class Stopping(Exception):
 class JobWorker:
     """`start` and `stop` it with the server; `wake` it after adding a pending job."""
 
-    def __init__(self, engine: AnyEngine, speech: SpeechService, store: JobStore, outputs: Outputs) -> None:
+    def __init__(
+        self,
+        engine: AnyEngine,
+        speech: SpeechService,
+        store: JobStore,
+        outputs: Outputs,
+        *,
+        retry_s: float = RETRY_S,
+        progress_interval_s: float = PROGRESS_INTERVAL_S,
+    ) -> None:
         self._engine = engine
         self._speech = speech
         self._store = store
         self._outputs = outputs
+        self._retry_s = retry_s
+        self._progress_interval_s = progress_interval_s
         self._wake = asyncio.Event()
         self._stopping = False
         self._loops: list[asyncio.Task[None]] = []
@@ -163,10 +174,10 @@ class JobWorker:
                     await self._wake.wait()
                     continue
             except StorageUnavailable as error:
-                log.warning("jobs waiting for the database", error=str(error), retry_s=RETRY_S)
+                log.warning("jobs waiting for the database", error=str(error), retry_s=self._retry_s)
             except Exception as error:  # must not stop the queue
                 log.error("jobs not claimed", exc_info=error)
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(self._retry_s)
 
     async def _start_pending(self) -> None:
         """Claim and run pending jobs, up to the number of slots; the engine reserves some for requests."""
@@ -226,7 +237,7 @@ class JobWorker:
     async def _requeue(self, job: Job) -> None:
         """Set a job back to pending, until the engine accepts work or for the next start."""
         await self._record_end(job.job_id, lambda: self._store.requeue(job.job_id))
-        asyncio.get_running_loop().call_later(RETRY_S, self._wake.set)
+        asyncio.get_running_loop().call_later(self._retry_s, self._wake.set)
 
     async def _record_end(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
         """Persist the job's final status; if that fails, the next start treats the job as interrupted."""
@@ -243,15 +254,15 @@ class JobWorker:
             try:
                 return await write()
             except StorageUnavailable as error:
-                log.warning("job waiting for the database", error=str(error), retry_s=RETRY_S)
+                log.warning("job waiting for the database", error=str(error), retry_s=self._retry_s)
                 if self._stopping:
                     raise Stopping from error
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(self._retry_s)
 
     async def _save_progress(self) -> None:
         """Write the progress of running jobs to the database periodically."""
         while True:
-            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            await asyncio.sleep(self._progress_interval_s)
             if self._progress:
                 try:
                     await self._store.save_progress(dict(self._progress))
