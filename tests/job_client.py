@@ -14,6 +14,7 @@ from dia_server.engine.engine import Engine
 from dia_server.engine.types import EngineName
 from dia_server.services.jobs.outputs import MARKER
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 from tests.tones import ToneModel, loader
 from tests.waiting import until
 
@@ -24,10 +25,13 @@ HELLO = {"text": "Hello, async world!", "voice_id": "aria"}
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, model: ToneModel, engine: EngineName = "preview"
+    settings: Settings,
+    model: ToneModel,
+    engine: EngineName = "preview",
+    timing: Timing = Timing(),  # noqa: B008 - frozen
 ) -> AsyncIterator[Client]:
     """Yield a client of a server whose engine, named `engine`, has loaded `model`."""
-    app = create_app(settings, Engine(engine, loader(model), max_waiting=8))
+    app = create_app(settings, Engine(engine, loader(model), max_waiting=8), timing=timing)
     async with AsyncTestClient(app, raise_server_exceptions=False) as client:
         await until(lambda: loaded(client))
         yield client

@@ -12,6 +12,7 @@ from dia_server.composition import Services
 from dia_server.engine.pool import AnyEngine
 from dia_server.lifespan import run_services
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 from dia_server.web.controllers.audio_prompts import MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS, PromptController
 from dia_server.web.controllers.docs import docs_router
 from dia_server.web.controllers.jobs import JobController
@@ -55,17 +56,20 @@ CONTROLLERS = [
 
 
 def create_app(
-    conf: Settings | None = None, engine: AnyEngine | None = None, given: Collection[str] = ()
+    conf: Settings | None = None,
+    engine: AnyEngine | None = None,
+    given: Collection[str] = (),
+    timing: Timing = Timing(),  # noqa: B008 - frozen
 ) -> Litestar:
     """Build the application.
 
-    Without `conf`, the settings are loaded. `given` holds the names of settings that a variable sets. An
-    `engine`, which tests pass, replaces the one that the settings choose.
+    Without `conf`, the settings are loaded. `given` holds the names of settings that a variable sets. Tests
+    pass an `engine`, which replaces the one that the settings choose, and `timing` with shorter waits.
     """
     if conf is None:
         conf, given = settings.load(), settings.given()
     logs.configure(conf.log_format, conf.log_level)
-    services = Services(conf, given, engine)
+    services = Services(conf, given, engine, timing)
     client_address = ClientAddress(conf.trusted_proxies)
     rate_limit = build_rate_limit(conf, client_address)
     dependencies = build_dependencies(services, client_address, rate_limit)

@@ -32,16 +32,20 @@ from dia_server.services.voices.voice_prompts import VoicePrompts
 from dia_server.services.voices.whisper import Whisper
 from dia_server.serving import is_listening
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 
 
 class Services:
     """Constructs every service; `run_services` opens, loads and starts them."""
 
-    def __init__(self, conf: Settings, given: Collection[str], engine: AnyEngine | None) -> None:
+    def __init__(
+        self, conf: Settings, given: Collection[str], engine: AnyEngine | None, timing: Timing
+    ) -> None:
         self.conf = conf
+        self.timing = timing
         gpus = accelerators()
         self.lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
-        self.database = Database(conf.sqlalchemy_url)
+        self.database = Database(conf.sqlalchemy_url, busy_timeout_ms=timing.busy_timeout_ms)
         self.config = ConfigService(self.database.sessions, default_config(conf), set_variables(given))
         self.engine = engine or choose_engine(conf, gpus, lambda: self.config.current)
         self._build_voices()
@@ -65,10 +69,10 @@ class Services:
         )
 
     def _build_speech_and_jobs(self) -> None:
-        conf = self.conf
+        conf, timing = self.conf, self.timing
         self.job_store = JobStore(self.database)
         self.outputs = Outputs(conf.audio_outputs)
-        self.recorder = Recorder(self.job_store, self.outputs, self.config)
+        self.recorder = Recorder(self.job_store, self.outputs, self.config, retry_s=timing.recorder_retry_s)
         words = WordCheck(self.whisper.transcribe, conf.guard_word_errors)
         narrator = Narrator(
             self.engine,
@@ -83,9 +87,18 @@ class Services:
             self.recorder.record,
             max_characters=conf.max_characters,
         )
-        self.job_worker = JobWorker(self.engine, self.speech, self.job_store, self.outputs)
+        self.job_worker = JobWorker(
+            self.engine,
+            self.speech,
+            self.job_store,
+            self.outputs,
+            retry_s=timing.job_retry_s,
+            progress_interval_s=timing.job_progress_interval_s,
+        )
         self.jobs = JobService(self.engine, self.speech, self.job_store, self.job_worker, self.outputs)
-        self.retention = Retention(self.job_store, self.outputs, self.config)
+        self.retention = Retention(
+            self.job_store, self.outputs, self.config, interval_s=timing.retention_interval_s
+        )
 
     def _build_server(self, gpu_count: int, monitor: ResourceMonitor) -> None:
         conf = self.conf

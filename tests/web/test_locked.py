@@ -11,8 +11,8 @@ from litestar import Litestar
 from litestar.testing import TestClient
 
 from dia_server.app import create_app
-from dia_server.db import engine as database
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 from tests.job_client import connect, names
 from tests.recordings import wav_file
 
@@ -20,10 +20,10 @@ Client = TestClient[Litestar]
 
 
 @pytest.fixture
-def client(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+def client(settings: Settings) -> Iterator[Client]:
     """Of a server with a voice `mine` and a prompt `old`."""
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    app = create_app(settings, timing=Timing(busy_timeout_ms=50))
+    with TestClient(app, raise_server_exceptions=False) as client:
         while not client.get("/health").json()["model_loaded"]:
             time.sleep(0.01)
         assert client.post("/voice_mappings", json={"voice_id": "mine"}).is_success

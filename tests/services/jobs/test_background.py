@@ -6,25 +6,23 @@ from typing import Any
 
 import pytest
 
-from dia_server.services.jobs import recorder, retention
-from dia_server.services.jobs import worker as job_worker
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import JobStore
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 from tests.job_client import HELLO, change, job, serving, submit, wait_until_finished
 from tests.tones import Gate, ToneModel
 from tests.waiting import until
 
+TIMING = Timing(
+    job_retry_s=0.01, job_progress_interval_s=0.01, recorder_retry_s=0.01, retention_interval_s=0.01
+)
 Once = Callable[[type[Any], str, Exception], list[str]]
 
 
 @pytest.fixture
 def once(monkeypatch: pytest.MonkeyPatch) -> Once:
     """Return a function that makes a method raise an error at its first call, and lists such calls."""
-    for module in (job_worker, recorder):
-        monkeypatch.setattr(module, "RETRY_S", 0.01)
-    monkeypatch.setattr(job_worker, "PROGRESS_INTERVAL_S", 0.01)
-    monkeypatch.setattr(retention, "INTERVAL_S", 0.01)
 
     def once(owner: type[Any], name: str, error: Exception) -> list[str]:
         original = getattr(owner, name)
@@ -44,7 +42,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> Once:
 
 async def test_the_queue(settings: Settings, once: Once) -> None:
     raised = once(JobStore, "claim", RuntimeError("unforeseen"))
-    async with serving(settings, ToneModel()) as client:
+    async with serving(settings, ToneModel(), timing=TIMING) as client:
         assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
     assert raised
 
@@ -53,7 +51,7 @@ async def test_the_progress_writer(settings: Settings, once: Once) -> None:
     raised = once(JobStore, "save_progress", RuntimeError("unforeseen"))
     gate = Gate()
     model = ToneModel(before_step=gate)
-    async with serving(settings, model) as client:
+    async with serving(settings, model, timing=TIMING) as client:
         await submit(client)
         await asyncio.to_thread(gate.entered.wait, 5)
         noted = once(JobStore, "save_progress", RuntimeError("unforeseen"))
@@ -67,7 +65,7 @@ async def test_the_progress_writer(settings: Settings, once: Once) -> None:
 
 async def test_the_recorder(settings: Settings, once: Once) -> None:
     raised = once(JobStore, "count", RuntimeError("unforeseen"))
-    async with serving(settings, ToneModel()) as client:
+    async with serving(settings, ToneModel(), timing=TIMING) as client:
         for _ in range(2):
             await client.post("/generate", json=HELLO)
 
@@ -81,7 +79,7 @@ async def test_the_recorder(settings: Settings, once: Once) -> None:
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("unforeseen")])
 async def test_retention(settings: Settings, once: Once, error: Exception) -> None:
     raised = once(Outputs, "names", error)
-    async with serving(settings, ToneModel()) as client:
+    async with serving(settings, ToneModel(), timing=TIMING) as client:
         done = await wait_until_finished(client, await submit(client))
         (settings.audio_outputs / f"{done['job_id']}.wav").unlink()
 
@@ -102,7 +100,7 @@ async def test_a_job_whose_failure_cannot_be_stored_is_left_to_the_next_start(
         for error in luck:
             raise error
 
-    async with serving(settings, ToneModel(before_step=sometimes)) as client:
+    async with serving(settings, ToneModel(before_step=sometimes), timing=TIMING) as client:
         unlucky = await submit(client)
 
         async def failed() -> bool:
@@ -112,7 +110,7 @@ async def test_a_job_whose_failure_cannot_be_stored_is_left_to_the_next_start(
         assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
         assert (await job(client, unlucky))["status"] == "processing"
 
-    async with serving(settings, ToneModel()) as client:
+    async with serving(settings, ToneModel(), timing=TIMING) as client:
         assert (await wait_until_finished(client, unlucky))["status"] == "completed"
 
 

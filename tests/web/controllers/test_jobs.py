@@ -13,10 +13,9 @@ import pytest
 from litestar.testing import TestClient
 
 from dia_server.app import create_app
-from dia_server.db import engine as database
 from dia_server.engine.engine import Engine
-from dia_server.services.jobs import worker as job_worker
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 from tests.job_client import HELLO, Client, change, connect, job, names, serving, submit, wait_until_finished
 from tests.tones import Gate, ToneModel, loader
 
@@ -223,13 +222,10 @@ async def test_a_job_that_ends_the_server_each_time_is_given_up(settings: Settin
         assert "25 times" in given_up["error"]
 
 
-async def test_a_locked_database_is_answered_and_got_over(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
-    monkeypatch.setattr(job_worker, "RETRY_S", 0.05)
+async def test_a_locked_database_is_answered_and_got_over(settings: Settings) -> None:
+    timing = Timing(busy_timeout_ms=50, job_retry_s=0.05)
     gate = Gate()
-    async with serving(settings, ToneModel(before_step=gate)) as client:
+    async with serving(settings, ToneModel(before_step=gate), timing=timing) as client:
         job_id = await submit(client)
         await asyncio.to_thread(gate.entered.wait, 5)
         other = connect(settings)

@@ -14,11 +14,10 @@ from litestar.testing import TestClient
 from litestar.testing.websocket_test_session import WebSocketTestSession
 
 from dia_server.app import create_app
-from dia_server.db import engine as database
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Model
-from dia_server.services.jobs import worker as job_worker
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 from tests.job_client import connect
 from tests.tones import Gate, ToneModel, loader
 
@@ -29,8 +28,12 @@ HELLO = {"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria
 
 
 @contextmanager
-def connected(settings: Settings, model: ToneModel) -> Iterator[tuple[TestClient[Litestar], Any]]:
-    app = create_app(settings, Engine("preview", loader(model), max_waiting=MAX_WAITING))
+def connected(
+    settings: Settings,
+    model: ToneModel,
+    timing: Timing = Timing(),  # noqa: B008 - frozen
+) -> Iterator[tuple[TestClient[Litestar], Any]]:
+    app = create_app(settings, Engine("preview", loader(model), max_waiting=MAX_WAITING), timing=timing)
     with TestClient(app, raise_server_exceptions=False) as client:
         while not client.get("/health").json()["model_loaded"]:
             time.sleep(0.01)
@@ -229,13 +232,10 @@ def test_a_client_that_leaves_cancels_its_work(settings: Settings) -> None:
         gate.open()
 
 
-def test_one_that_leaves_gives_its_slot_back_though_the_database_cannot_be_told(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
-    monkeypatch.setattr(job_worker, "RETRY_S", 0.05)
+def test_one_that_leaves_gives_its_slot_back_though_the_database_cannot_be_told(settings: Settings) -> None:
+    timing = Timing(busy_timeout_ms=50, job_retry_s=0.05)
     model = ToneModel(before_step=partial(time.sleep, 0.005))
-    with connected(settings, model) as (client, socket), closing(connect(settings)) as other:
+    with connected(settings, model, timing) as (client, socket), closing(connect(settings)) as other:
         socket.send_json({"type": "generate", "data": {"text": "x" * 4000}})
         job_id = socket.receive_json(timeout=5)["job_id"]
         other.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,14 @@
+from msgspec import Struct
+
+from dia_server.db.engine import BUSY_TIMEOUT_MS
+from dia_server.services.jobs import recorder, retention, worker
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """Timeouts and intervals inside the server; not settings, but shorter in tests."""
+
+    busy_timeout_ms: int = BUSY_TIMEOUT_MS
+    job_retry_s: float = worker.RETRY_S
+    job_progress_interval_s: float = worker.PROGRESS_INTERVAL_S
+    recorder_retry_s: float = recorder.RETRY_S
+    retention_interval_s: float = retention.INTERVAL_S
