@@ -32,11 +32,9 @@ def test_an_open_server_without_keys_warns_when_it_starts(
     assert all("DIA_API_KEYS" in line["event"] for line in lines)
 
 
-def test_our_image_does_not(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "IMAGE_MARK", tmp_path)
-
+def test_our_image_does_not(settings: Settings, tmp_path: Path) -> None:
     with capture_logs() as lines:
-        serving.warn_if_exposed(msgspec.structs.replace(settings, host="0.0.0.0"))
+        serving.warn_if_exposed(msgspec.structs.replace(settings, host="0.0.0.0"), image_mark=tmp_path)
 
     assert lines == []
 
@@ -53,7 +51,7 @@ def test_our_image_does_not(settings: Settings, tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_as_many_connections_as_files_may_be_open(
-    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, connections: int
+    soft: int, hard: int, raised: int | None, connections: int
 ) -> None:
     set_to: list[tuple[int, int]] = []
     system = SimpleNamespace(
@@ -62,7 +60,6 @@ def test_as_many_connections_as_files_may_be_open(
         getrlimit=lambda _: (soft, hard),
         setrlimit=lambda _, limits: set_to.append(limits),
     )
-    monkeypatch.setattr(serving, "resource", system)
 
-    assert serving._connections() == connections
+    assert serving.raise_connection_limit(system) == connections
     assert set_to == ([] if raised is None else [(raised, hard)])

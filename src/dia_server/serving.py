@@ -99,12 +99,12 @@ class GracefulServer(MPServer):
         super().signal_handler_interrupt(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
-def warn_if_exposed(conf: Settings) -> None:
-    if conf.beyond_loopback and not conf.api_keys and not IMAGE_MARK.exists():
+def warn_if_exposed(conf: Settings, image_mark: Path = IMAGE_MARK) -> None:
+    if conf.beyond_loopback and not conf.api_keys and not image_mark.exists():
         log.warning("other machines can use this server without a key; set DIA_API_KEYS", host=conf.host)
 
 
-def _connections() -> int:
+def raise_connection_limit(resource: Any = resource) -> int:
     """Raise the limit of open files as far as allowed; return the number of connections that fit under it.
 
     Without a free descriptor Granian tries to accept in a busy loop.
@@ -134,7 +134,7 @@ def run(conf: Settings) -> None:
         interface=Interfaces.ASGI,
         http=HTTPModes.http1,
         http1_settings=HTTP1,
-        backpressure=_connections(),
+        backpressure=raise_connection_limit(),
         workers=1,
         workers_kill_timeout=conf.shutdown_timeout + KILL_AFTER_S,
         runtime_threads=1,
