@@ -1,4 +1,5 @@
 import asyncio
+import multiprocessing
 from collections.abc import Iterator
 from functools import partial
 
@@ -86,8 +87,9 @@ def test_a_worker_that_died_is_started_again(model: WorkerModel, reports: list[f
 
 
 def test_a_worker_that_died_while_idle_is_started_for_the_next_utterance(model: WorkerModel) -> None:
-    model._process.kill()
-    model._process.join()
+    (worker,) = [child for child in multiprocessing.active_children() if child.name == "dia-worker"]
+    worker.kill()
+    worker.join()
 
     model.admit(0, say("one"))
 
