@@ -67,7 +67,10 @@ class Generation(AsyncIterator[Chunk]):
         event = await self._events.get()
         if isinstance(event, Exception):
             self._ended = True
-            raise event
+            try:
+                raise event
+            finally:
+                del event  # its traceback refers to this frame
         self._ended = event.done
         return event
 

@@ -1,5 +1,4 @@
 import asyncio
-import gc
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from dia_server.services.speech.segment import Segment
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.plan import Plan, PlannedUtterance
 from dia_server.units import SAMPLE_RATE
+from tests.garbage import until_freed, without_collector
 from tests.scripted import Part, Script, ScriptedModel, frames_of, speech
 from tests.waiting import until
 
@@ -253,9 +253,7 @@ async def test_being_cancelled_frees_every_slot() -> None:
 
 async def test_being_cancelled_frees_the_audio_without_the_garbage_collector() -> None:
     async with rig(lambda u: speech(60), step_s=0.005) as made:
-        gc.collect()  # what other tests have left
-        gc.disable()
-        try:
+        with without_collector():
             telling = asyncio.create_task(made.tell(segments(9), Utterance("", "aria", 7, prompt=PROMPT)))
 
             async def has_said_something() -> bool:
@@ -265,13 +263,16 @@ async def test_being_cancelled_frees_the_audio_without_the_garbage_collector() -
             telling.cancel()
             del telling
             await until(made.is_idle, timeout_s=1)
+            await until_freed(Segment)
 
-            async def no_segment_is_left() -> bool:
-                return not any(type(found) is Segment for found in gc.get_objects())
 
-            await until(no_segment_is_left, timeout_s=1)
-        finally:
-            gc.enable()
+async def test_a_failure_frees_the_audio_without_the_garbage_collector() -> None:
+    async with rig(lambda u: [*speech(1.0), ServerError("no more")]) as made:
+        with without_collector():
+            with pytest.raises(ServerError, match="no more") as raised:
+                await made.tell(segments(3), Utterance("", "aria", 7, prompt=PROMPT))
+            del raised
+            await until_freed(Segment)
 
 
 async def test_an_error_is_raised_at_its_place_and_what_follows_is_given_up() -> None:
