@@ -33,6 +33,7 @@ async def cancel_on_disconnect(request: Request[Any, Any, Any], work: Coroutine[
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+        del working  # the traceback of its exception refers to this frame
 
 
 async def _disconnected(request: Request[Any, Any, Any]) -> None:
