@@ -206,6 +206,7 @@ class JobWorker:
             return await self._fail(job, error)
         finally:
             del self._generations[job.job_id]
+            del generation  # the traceback of its exception refers to this frame
         return await self._finish(job, speech)
 
     async def _finish(self, job: Job, speech: Speech) -> ServerError | None:
@@ -232,7 +233,7 @@ class JobWorker:
         cause = str(error)
         log.warning("job failed", job_id=job.job_id, cause=cause)
         await self._record_end(job.job_id, lambda: self._store.fail(job.job_id, cause))
-        return error
+        return error.with_traceback(None)  # its frames hold the audio, and `RunningJob` holds the error
 
     async def _requeue(self, job: Job) -> None:
         """Set a job back to pending, until the engine accepts work or for the next start."""
