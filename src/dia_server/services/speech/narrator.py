@@ -133,7 +133,10 @@ class Narrator:
         return faults
 
     async def _submit(self, segment: Segment) -> Generation:
-        """Queue `segment`; wait while the queue is full, but raise Overloaded for a text's first segment."""
+        """Queue `segment`; wait while the queue is full.
+
+        Raises Overloaded instead for the first attempt at a text's first segment: nothing was accepted yet.
+        """
         while True:
             try:
                 return self._engine.submit(segment.utterance, background=segment.background)

@@ -49,7 +49,10 @@ class SpeechService:
         *,
         max_characters: int,
     ) -> None:
-        """`finished` is called once for each `speak` and `stream`, with None if the server has failed."""
+        """Call `finished` with the result of each `speak` and `stream`, or None if the server failed.
+
+        Client errors (4xx) and requests whose client disconnects are not reported.
+        """
         self._narrator = narrator
         self._voices = voices
         self._prompts = prompts
