@@ -1,4 +1,4 @@
-"""A model that says what a test has written for it, a chunk of 0.1 s a step."""
+"""A model that plays the audio which a test scripts, in chunks of 0.1 s per step."""
 
 import time
 from collections import deque
@@ -16,7 +16,7 @@ CHUNK = SAMPLE_RATE // 10
 
 
 def speech(seconds: float, level: float = 0.2) -> list[Part]:
-    """A tone that falls silent at its end, as a word does: the guard finds nothing wrong with it."""
+    """Return a tone that fades to silence at its end, as a word does, so that the guard accepts it."""
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     samples = (level * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
     samples[-CHUNK:] *= np.linspace(1, 0, CHUNK, dtype=np.float32)
@@ -24,7 +24,7 @@ def speech(seconds: float, level: float = 0.2) -> list[Part]:
 
 
 def frames_of(utterance: Utterance) -> Frames:
-    """What it is said to have been made of."""
+    """Return the frames that the model reports for `utterance`."""
     return np.full((3, 9), sum(utterance.text.encode()) % 1024, np.int16)
 
 
@@ -36,7 +36,7 @@ class ScriptedModel:
         step_s: float = 0.0,
         is_held: Callable[[Utterance], bool] = lambda _: False,
     ) -> None:
-        """`step_s` is how long a step takes; an utterance makes no audio while `is_held`."""
+        """`step_s` is the duration of a step in seconds; an utterance makes no progress while `is_held`."""
         self.script = script
         self.slots = slots
         self.notes = ()
@@ -44,7 +44,7 @@ class ScriptedModel:
         self.is_held = is_held
         self.seen: list[Utterance] = []
         self.most = 0
-        """Utterances that ran at the same time, at most."""
+        """Maximum number of utterances that ran at the same time."""
         self._parts: dict[int, deque[Part]] = {}
         self._counts: dict[int, int] = {}
         self._running: dict[int, Utterance] = {}

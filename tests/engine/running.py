@@ -1,4 +1,4 @@
-"""Engines that run a tone model, and the order of its utterances."""
+"""Starts engines with a tone model, and returns the order of its utterances."""
 
 import asyncio
 from collections.abc import AsyncIterator

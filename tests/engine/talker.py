@@ -1,4 +1,4 @@
-"""A model without weights for tests of workers: it says a chunk for each word, or fails on cue."""
+"""A model without weights for tests of workers: one chunk per word, or a failure named by the word."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Talker:
-    """Each chunk is one sample: the id of the process it was made in."""
+    """Each chunk is one sample: the id of the process that runs the model."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots

@@ -1,4 +1,4 @@
-"""Background work in the engine: it goes last, leaves room, and still comes to its turn."""
+"""Background work in the engine: it yields to requests, leaves slots free, and does not starve."""
 
 import asyncio
 

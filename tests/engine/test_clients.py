@@ -1,4 +1,4 @@
-"""Clients share the engine: its slots, and the places of its queue."""
+"""Fair sharing of slots and queue places between clients."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ async def test_a_newcomer_begins_at_once_beside_a_client_with_many_long_texts() 
         crowd = [engine.submit(utterance("c" * 1_000_000, "crowd")) for _ in range(12)]
         await anext(crowd[6])
 
-        await finish(engine.submit(utterance("n", "newcomer")))  # though none of the crowd ends
+        await finish(engine.submit(utterance("n", "newcomer")))  # although none of the other texts has ended
 
         assert engine.busy >= 7
         for generation in crowd:

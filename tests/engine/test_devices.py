@@ -18,7 +18,7 @@ def test_without_a_driver_torch_is_not_imported() -> None:
 
 
 def test_torch_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With CUDA_VISIBLE_DEVICES empty the driver still has devices, torch none."""
+    """With an empty CUDA_VISIBLE_DEVICES the driver still reports devices, but torch does not."""
     monkeypatch.setattr(devices, "has_driver", lambda: True)
     assert len(accelerators()) == torch.cuda.device_count() or torch.backends.mps.is_available()
 

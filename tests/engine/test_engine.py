@@ -65,7 +65,7 @@ async def test_utterances_share_steps(engine: Engine, model: ToneModel) -> None:
     gate.open()
     await asyncio.gather(*tasks)
 
-    assert model.steps <= 11  # ten, and one that the first may have taken alone
+    assert model.steps <= 11  # ten, plus one that the first utterance may have run alone
 
 
 async def test_a_burst_is_admitted_in_parts_between_which_those_that_run_go_on() -> None:
@@ -97,7 +97,7 @@ async def test_leaving_early_frees_the_slot_within_a_step(engine: Engine, model:
             await anext(generation)
         steps = model.steps
         await until(lambda: engine.active == 0)
-        assert model.steps - steps <= 2  # the one that was running, and one to start from
+        assert model.steps - steps <= 2  # the current step, plus one started before the count
     assert len(await collect(engine, 2)) == 2
 
 
@@ -112,7 +112,7 @@ async def test_a_cancelled_task_leaves_the_queue_without_a_slot() -> None:
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
-    async with engine.submit(utterance(1)) as generation:  # its place is free again
+    async with engine.submit(utterance(1)) as generation:  # its place in the queue is free again
         gate.open()
         assert len(await running) == len([chunk async for chunk in generation]) == 1
     assert len(model.seen) == 2
@@ -173,7 +173,7 @@ async def test_a_model_that_does_not_load_is_loaded_when_asked_for() -> None:
         engine.submit(utterance(1))
     engine.load()
     await until(lambda: engine.ready)
-    engine.load()  # which does nothing now
+    engine.load()  # no effect after success
     assert len(await collect(engine, 2)) == 2
     await stop(engine)
 
@@ -256,7 +256,7 @@ async def test_a_model_that_cannot_be_reset_ends_the_engine_with_its_cause(model
     with pytest.raises(ModelNotLoaded, match="gone"):
         engine.submit(utterance(1))
 
-    engine.load()  # a new one
+    engine.load()  # loads a new model
     await until(lambda: engine.ready)
     assert len(await collect(engine, 5)) == 5
     await stop(engine)

@@ -20,7 +20,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def pool() -> AsyncIterator[EnginePool]:
-    """Two engines of two slots, each in a process of its own."""
+    """Two engines of two slots, each in its own process."""
     load = in_worker(partial(load_talker, slots=2))
     pool = EnginePool("dia", lambda: [Engine("dia", load, max_waiting=8) for _ in range(2)])
     pool.start()
@@ -36,7 +36,7 @@ def say(text: str, digest: str = "") -> Utterance:
 
 
 async def processes(pool: EnginePool, *utterances: Utterance) -> list[int]:
-    """Which process made each of `utterances`, submitted together."""
+    """Submit `utterances` together; return the id of the process that ran each."""
     generations = [pool.submit(utterance) for utterance in utterances]
     made = [[chunk async for chunk in generation] for generation in generations]
     return [int(chunks[0].samples[0]) for chunks in made]

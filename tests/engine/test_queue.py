@@ -15,7 +15,7 @@ def queue(*generations: Generation) -> FairQueue:
 
 
 def order(queue: FairQueue, running: list[Generation] | None = None) -> str:
-    """The texts in the order of their turns; each holds a slot from then on where `running` is given."""
+    """Pop all texts in order; with `running`, each popped generation then holds a slot."""
     texts = ""
     while generation := queue.pop(running or ()):
         texts += generation.utterance.text

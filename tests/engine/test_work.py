@@ -1,4 +1,4 @@
-"""What an engine counts, and what it tells of utterances that ended."""
+"""Counters of an engine, and its notifications about utterances that ended."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ def gate() -> Gate:
 
 @pytest.fixture
 async def started(gate: Gate) -> AsyncIterator[tuple[Engine, list[Generation]]]:
-    """An engine, and the generations it tells of."""
+    """A started engine, and the list of generations that ended."""
     one = engine(gate)
     ended: list[Generation] = []
     one.watch(ended.append)
@@ -83,7 +83,7 @@ async def test_the_end_of_each_utterance_is_told_once_with_its_times(
     assert made.first_audio_s is not None
     assert 0 < made.first_audio_s <= made.total_s
     assert left.first_audio_s is None
-    made.cancel()  # as leaving its block does
+    made.cancel()  # as leaving its `async with` block does
     assert (made.outcome, len(ended)) == ("made", 3)
 
 

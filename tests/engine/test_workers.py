@@ -124,7 +124,7 @@ async def test_an_engine_outlives_its_worker() -> None:
 
 
 async def test_an_engine_outlives_a_fault_of_its_gpu() -> None:
-    """After one every call fails, also those that give slots back."""
+    """After a CUDA fault every call fails, including `release`."""
     engine = Engine("dia", in_worker(load_talker), max_waiting=8)
     engine.start()
     while not engine.ready:

@@ -1,4 +1,4 @@
-"""An object whose methods fail in every way that native code does."""
+"""An object whose methods fail in the ways of native code: crash, hang, leak, too much memory."""
 
 import ctypes
 import os
@@ -43,7 +43,7 @@ class Fragile:
         ctypes.string_at(0)
 
     def crash_once(self, name: str) -> int:
-        """Crash unless a process before this one has."""
+        """Crash on the first call with `name` only; later processes return their id."""
         mark = self._folder / name
         if not mark.exists():
             mark.touch()

@@ -84,7 +84,7 @@ def test_a_child_that_leaks_gives_way_to_a_new_one_before_a_call_fails() -> None
     pids = [worker.call(Fragile.leak, 2 * MIB) for _ in range(20)]
     worker.close()
 
-    assert 4 <= len(set(pids)) <= 7  # each leaks an eighth of its memory
+    assert 4 <= len(set(pids)) <= 7  # each is replaced after leaking 1/8 of its limit
 
 
 def test_an_answer_is_limited(worker: NativeWorker[Fragile]) -> None:
