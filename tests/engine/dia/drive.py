@@ -31,7 +31,7 @@ def weights_of(dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.f
 
 
 def prompt_of(frames: Tensor, transcript: str = "") -> VoicePrompt:
-    """A voice prompt that `CodesAsAudio` encodes to `frames`."""
+    """Return a voice prompt that `CodesAsAudio` encodes to `frames`."""
     samples = frames.flatten().float().numpy()
     return VoicePrompt(samples, transcript, digest=str(hash(samples.tobytes())))
 
@@ -39,9 +39,9 @@ def prompt_of(frames: Tensor, transcript: str = "") -> VoicePrompt:
 def drive(
     model: Model, utterances: Sequence[Utterance], arrivals: Sequence[int] | None = None
 ) -> list[list[Chunk]]:
-    """All chunks of each utterance; the n-th enters at poll `arrivals[n]` or when a slot is free after it.
+    """Run all utterances and return their chunks; the n-th enters at poll `arrivals[n]` if a slot is free.
 
-    Raises what the model raises or answers for one of them.
+    Raises the errors that the model raises or returns.
     """
     waiting = sorted(range(len(utterances)), key=lambda n: arrivals[n] if arrivals else 0)
     chunks: list[list[Chunk]] = [[] for _ in utterances]
@@ -68,5 +68,5 @@ def audio_of(chunks: Sequence[Chunk]) -> Samples:
 
 
 def frames_of(chunks: Sequence[Chunk]) -> Tensor:
-    """The frames [n, 9] that `CodesAsAudio` was given."""
+    """Return the frames [n, 9] that `CodesAsAudio` received."""
     return torch.from_numpy(audio_of(chunks)).view(-1, 9).long()

@@ -1,4 +1,4 @@
-"""What transformers' own `generate` makes of a request: the reference for every token."""
+"""The output of transformers' own `generate`, the reference for every token."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def generate(
     cfg_scale: float,
     top_k: int,
 ) -> Tensor:
-    """Greedy columns after a prompt [T, 9], from its first sampled one on [<= max_tokens, 9]."""
+    """Return the greedy columns [<= max_tokens, 9] sampled after a prompt [T, 9]."""
     ids = torch.tensor([list(text)])
     columns = delayed(prompt, DELAY, BOS)[None]
     columns[columns < 0] = PAD
@@ -43,7 +43,7 @@ def _until_end(columns: Tensor) -> Tensor:
 
 
 def frames_of(columns: Tensor, prompt: Tensor) -> Tensor:
-    """The frames in `generate`'s answer: delay undone, prompt and tail cut off."""
+    """Return the frames of the output of `generate`: delay undone, prompt and tail removed."""
     whole = torch.cat([delayed(prompt, DELAY, BOS)[: len(prompt) + 1], columns])
     count = len(columns) - max(DELAY) - 1
     at = len(prompt) + torch.arange(count)[:, None] + 1 + torch.tensor(DELAY)

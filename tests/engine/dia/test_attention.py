@@ -1,4 +1,4 @@
-"""Against SDPA; the kernels run in Triton's interpreter, which must be chosen before Triton is imported."""
+"""Attention compared with SDPA, in Triton's interpreter, which must be chosen before Triton is imported."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ COLUMNS = 200
 def case(
     heads: int, kv_heads: int, dtype: torch.dtype, lengths: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """q, keys, values, rows, lengths; NaN wherever nothing may be read."""
+    """Return q, keys, values, rows, lengths; memory that must not be read holds NaN."""
     generator = torch.Generator().manual_seed(heads)
     count = len(lengths)
     arena = torch.randn(2 * count, 2 * kv_heads, COLUMNS, 128, generator=generator).to(dtype)
@@ -36,7 +36,7 @@ def case(
 
 
 def reference(q: Tensor, keys: Tensor, values: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
-    """Row by row in fp32, over that row's own columns."""
+    """Return SDPA's result row by row in fp32, over the columns of that row."""
     out = []
     for query, row, n in zip(q.float(), rows.tolist(), lengths.tolist(), strict=True):
         k, v = keys[row, :, :n].float(), values[row, :, :n].float()
@@ -89,18 +89,18 @@ def test_kernels_that_cannot_run_are_found_with_the_cause() -> None:
 
 
 def interpret() -> None:
-    """Run the checks in the interpreter, mended where Triton 3.6's is wrong."""
+    """Run the checks in the interpreter, with fixes for bugs of Triton 3.6's."""
     from triton.runtime import interpreter  # type: ignore[import-untyped]
 
     patch, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
 
     def patch_and_mend(tensor: type, scope: Any) -> None:
-        """Loop bounds are arrays of one element, which NumPy 2.4 does not take for numbers."""
+        """Make loop bounds usable as integers: they are one-element arrays, which NumPy 2.4 rejects."""
         patch(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
     def dot_of_bf16(self: Any, a: Any, b: Any, *rest: Any) -> Any:
-        """bf16 is kept as its bits, and those would be multiplied."""
+        """Convert bf16 to fp32 first: the interpreter would multiply its bit patterns."""
         if a.dtype == interpreter.tl.bfloat16:
             a, b = (self.cast_impl(x, interpreter.tl.float32) for x in (a, b))
         return dot(self, a, b, *rest)
@@ -111,10 +111,10 @@ def interpret() -> None:
 
 
 def check_kernels(device: str = "cpu") -> None:
-    """The kernels against SDPA, row by row; on "cpu" only in the interpreter."""
+    """Compare the kernels with SDPA, row by row; "cpu" works only in the interpreter."""
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
         for heads, kv_heads in ((16, 4), (16, 16)):
-            # one piece per row; then several, of which the short rows leave some empty
+            # one split per row; then several, some of them empty for short rows
             for programs in (1, 64):
                 attention.PROGRAMS = programs
                 q, keys, values, rows, lengths = (

@@ -17,7 +17,7 @@ from tests.engine.dia.tiny import save_dac, save_dia, tiny_dac
 
 
 def lively_dac(dtype: torch.dtype = torch.float32) -> DacModel:
-    """A codec whose output is loud and depends on every frame within reach, so that errors are heard."""
+    """Return a codec whose output is loud and depends on each frame of the context, which exposes errors."""
     dac = tiny_dac()
     generator = torch.Generator().manual_seed(0)
     for name, weight in dac.named_parameters():
@@ -34,7 +34,7 @@ def random_frames(count: int, seed: int = 0) -> torch.LongTensor:
 
 
 def streamed(codec: Codec, frames: torch.LongTensor, arrivals: list[int]) -> Samples:
-    """Decode `frames` as they become complete: `arrivals[0]` of them, `arrivals[1]`, ... and at last all."""
+    """Decode `frames` in chunks, with `arrivals[0]`, `arrivals[1]`, ... and finally all frames available."""
     chunks: list[Samples] = []
     emitted = 0
     for complete in [*arrivals, len(frames)]:
@@ -90,7 +90,7 @@ SPANS = [(0, 4), (4, 4), (8, 8), (16, 16), (20, 7), (32, 28)]
 
 
 def error_in_fp64(context: int, spans: list[tuple[int, int]]) -> float:
-    """The largest error of chunks (start, frames) of 60 that are decoded with `context` on each side."""
+    """Return the largest error of chunks (start, frames) of 60 decoded with `context` on each side."""
     codec = Codec(lively_dac(torch.float64))
     worst = 0.0
     frames = random_frames(60)
@@ -110,7 +110,7 @@ def test_ten_frames_of_context_are_enough_and_nine_are_not() -> None:
 
 @pytest.mark.skipif(not torch._C.has_mkl, reason="asks MKL to be reproducible")
 def test_chunks_are_bit_identical_where_matrix_products_are() -> None:
-    """MKL rounds a product differently for different shapes, unless it is told to be reproducible."""
+    """MKL rounds products depending on their shape, unless set to be reproducible."""
     code = "from tests.engine.dia.test_codec import *; print(error_in_fp64(CONTEXT, SPANS))"
     run = subprocess.run(
         [sys.executable, "-c", code],

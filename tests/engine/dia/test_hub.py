@@ -1,4 +1,4 @@
-"""Checkpoints that are not on this machine, and what is said where they cannot be downloaded."""
+"""Checkpoints that are not on this machine, and the errors if they cannot be downloaded."""
 
 from pathlib import Path
 

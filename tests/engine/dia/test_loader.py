@@ -1,4 +1,4 @@
-"""Loading from folders, and the cause that each way of failing is given."""
+"""Loading from folders, and the message of each failure."""
 
 import json
 from pathlib import Path

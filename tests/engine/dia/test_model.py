@@ -1,4 +1,4 @@
-"""What an utterance gets from the model, whatever else the model does."""
+"""The model's output for an utterance, independent of other utterances and of failures."""
 
 import threading
 import weakref
@@ -42,7 +42,7 @@ def utterance(seed: int, *, tokens: int = 40, prompt: int = 0) -> Utterance:
 
 
 def steps(model: DiaModel, count: int) -> list[Chunk | Exception]:
-    """What slot 0 answers in `count` polls."""
+    """Return the outcomes of slot 0 in `count` polls."""
     return [outcomes[0] for outcomes in (model.step() for _ in range(count)) if 0 in outcomes]
 
 
@@ -275,7 +275,7 @@ def test_a_prompt_is_encoded_while_others_run(weights: Weights) -> None:
             chunks[slot].append(outcome)
             if outcome.done:
                 model.release(slot)
-                may_encode.set()  # the first has come to its end meanwhile
+                may_encode.set()  # the first utterance has ended by now
     assert all(torch.equal(frames_of(c), frames) for c, frames in zip(chunks, alone, strict=True))
 
 
@@ -309,7 +309,7 @@ def test_the_last_chunk_has_the_frames_which_need_not_be_encoded(weights: Weight
 def test_the_old_arenas_are_gone_before_new_ones_are_made(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A card that is full of them has no room for both."""
+    """A full GPU has no memory for both."""
 
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -342,7 +342,7 @@ def test_warming_up_leaves_nothing_behind(weights: Weights) -> None:
 
 
 class Recorded(EagerRunner):
-    """In place of graphs, which take CUDA."""
+    """Replaces CUDA graphs on a CPU."""
 
     def __init__(self, weights: Weights, state: State) -> None:
         super().__init__(weights, state, None)
@@ -361,9 +361,7 @@ def test_all_are_stepped_eagerly_while_one_wants_to_be(weights: Weights) -> None
     mixed = drive(model, asked)
 
     assert set(fused.batches) == {2}
-    assert (
-        len(fused.batches) * STEPS_PER_POLL <= 20 + STEPS_PER_POLL
-    )  # of 40 steps, in 20 of which the other one ran too
+    assert len(fused.batches) * STEPS_PER_POLL <= 20 + STEPS_PER_POLL  # of 40 steps; both ran in 20 of them
     alone = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
     for chunks, expected in zip(mixed, alone, strict=True):
         assert torch.equal(frames_of(chunks), frames_of(expected))
@@ -413,7 +411,7 @@ def test_the_fastest_step_that_can_be_captured_is(
     model = DiaModel(weights, CodesAsAudio(), 1)
     model._to_capture = capturable_steps(DEVICE_ATTENTION, fused=True)
     model.reset()
-    model.reset()  # does not try again what failed
+    model.reset()  # does not retry failed captures
 
     notes = [f"{text} (RuntimeError: failed)" for text in (NOT_FUSED, NOT_CAPTURED)]
     assert list(model.notes) == notes[:failing]

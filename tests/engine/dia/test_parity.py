@@ -1,4 +1,4 @@
-"""Greedy output equals that of transformers' `generate`, token for token, whatever shares the batch."""
+"""Greedy output equals transformers' `generate` token for token, independent of the rest of the batch."""
 
 import random
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ GROUP = 8
 
 @dataclass(frozen=True)
 class Case:
-    """What the requests of one group have in common; their texts differ."""
+    """Common parameters of one group of requests; their texts differ."""
 
     prompt: int
     max_tokens: int
@@ -45,13 +45,13 @@ def cases(count: int, seed: int) -> list[Case]:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_mixed_batches_equal_transformers(seed: int) -> None:
-    """Over both seeds 208 requests of 26 groups, shuffled, joining while others run."""
+    """With both seeds, 208 requests in 26 groups, shuffled, each admitted while others run."""
     compare(tiny_dia(seed), torch.float32, seed, groups=13)
 
 
 @pytest.mark.skipif(not FBGEMM, reason="needs a CPU that multiplies by weights in fp16")
 def test_weights_in_fp16_lose_nothing_else() -> None:
-    """Weights that are in fp16 already give what transformers computes with them in fp32."""
+    """With weights exact in fp16, results equal transformers' in fp32."""
     dia = tiny_dia()
     for weight in dia.parameters():
         weight.copy_(weight.half())

@@ -1,4 +1,4 @@
-"""Sampling against transformers' own processors, and the noise behind it."""
+"""Sampling compared with transformers' logits processors, and the noise that it uses."""
 
 import math
 
@@ -31,7 +31,7 @@ def params(
 def expected_shares(
     cond: Tensor, uncond: Tensor, *, temperature: float, top_p: float, top_k: int, cfg_scale: float = 3.0
 ) -> Tensor:
-    """[channels, vocabulary]: what transformers would draw from."""
+    """Return the distribution [channels, vocabulary] that transformers samples from."""
     ids = torch.zeros(CHANNELS, 1, dtype=torch.long)
     scores = DiaClassifierFreeGuidanceLogitsProcessor(cfg_scale, top_k)(ids, torch.cat([cond, uncond]))
     scores = TemperatureLogitsWarper(temperature)(ids, scores)
@@ -41,7 +41,7 @@ def expected_shares(
 
 
 def chi_square(counts: Tensor, shares: Tensor) -> float:
-    """How many standard deviations the statistic lies above its mean."""
+    """Return the number of standard deviations by which the statistic exceeds its mean."""
     drawn = shares > 0
     expected = shares[drawn].double() * counts.sum()
     statistic = ((counts[drawn].double() - expected) ** 2 / expected).sum().item()

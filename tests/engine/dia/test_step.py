@@ -44,7 +44,7 @@ class Synchronised(Exception):
 
 
 class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses the operations whose result, or its shape, the host has to wait for."""
+    """Raises on operations that make the host wait for the device."""
 
     calls = 0
 
@@ -60,7 +60,7 @@ class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def begun(device: str, *, layers: int = 2) -> tuple[Weights, State]:
-    """A state in which every slot is about to sample its first column."""
+    """Return a state in which every slot is about to sample its first column."""
     dia = tiny_dia(layers=layers)
     where = torch.device(device)
     source = dia.state_dict().__getitem__
@@ -76,7 +76,7 @@ def begun(device: str, *, layers: int = 2) -> tuple[Weights, State]:
 
 
 def observed(function: Step, device: str) -> int:
-    """Run `function` where synchronising is impossible ("meta" has no values) or refused; count its calls."""
+    """Run `function` with synchronization refused (impossible on "meta"); return its number of operations."""
     weights, state = begun(device)
     slots = torch.arange(SLOTS, device=device)
     seen = NoSynchronisation()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The real model in processes of its own: two CPU engines stand for two GPUs."""
+"""The real model in worker processes: two CPU engines stand for two GPUs."""
 
 import asyncio
 from collections.abc import Callable

@@ -13,13 +13,13 @@ from dia_server.units import SAMPLE_RATE
 
 EOS = 1024
 EOS_SCALE = 6.0
-"""Makes EOS the likeliest token now and then, instead of once in a thousand steps."""
+"""Scale of EOS's weights that makes EOS likeliest now and then, not only once in a thousand steps."""
 WEIGHT_SCALE = 3.0
-"""Makes the output depend on the whole input: at the initial scale it hardly depends on the text."""
+"""Scale of the weights; at the default scale the output hardly depends on the text."""
 
 
 def tiny_dia(seed: int = 0, *, layers: int = 2, ends: bool = True) -> DiaForConditionalGeneration:
-    """A Dia of about 2 M parameters; one that does not end of itself never finds EOS the likeliest."""
+    """Return a Dia of about 2 M parameters; without `ends`, EOS is never the likeliest token."""
     torch.manual_seed(seed)
     attention = {"num_attention_heads": 4, "head_dim": 16, "num_hidden_layers": layers}
     config = DiaConfig(
@@ -47,7 +47,7 @@ def tiny_dia(seed: int = 0, *, layers: int = 2, ends: bool = True) -> DiaForCond
 
 
 def tiny_dac(seed: int = 0) -> DacModel:
-    """A codec with the real one's rate, hop (512) and codebooks (9 of 1024 entries), but few channels."""
+    """Return a codec of the real rate, hop (512) and codebooks (9 of 1024 entries), but few channels."""
     torch.manual_seed(seed)
     config = DacConfig(
         encoder_hidden_size=4,
@@ -64,7 +64,7 @@ def tiny_dac(seed: int = 0) -> DacModel:
 
 
 def save_dia(folder: Path, model: DiaForConditionalGeneration | None = None, *, shard: str = "5GB") -> Path:
-    """Write a checkpoint as a hub repository has it; a small `shard` ("1MB") splits it into several files."""
+    """Write a checkpoint in the layout of a hub repository; `shard` ("1MB") splits it into files."""
     (tiny_dia() if model is None else model).save_pretrained(folder, max_shard_size=shard)
     return folder
 
