@@ -42,8 +42,8 @@ class ServerError(Exception):
     ) -> None:
         """Create an error for clients.
 
-        `param` is the request field at fault, `limit` the value that it, or the request, must not exceed
-        (or, for a minimum, fall below), and `retry_after` the seconds to wait before a retry.
+        `param` is the request field at fault, `limit` the maximum or minimum that the field or the request
+        violates, and `retry_after` the seconds to wait before a retry.
         """
         super().__init__(message)
         self.param = param
@@ -86,7 +86,7 @@ class PayloadTooLarge(ServerError):
 
 
 class MisdirectedRequest(ServerError):
-    """The request is for a host that is not this server."""
+    """The request's Host header is not an allowed name of this server."""
 
     status, code = 421, "MISDIRECTED_REQUEST"
 
@@ -110,7 +110,7 @@ class RateLimitExceeded(ServerError):
 
 
 class GenerationFailed(ServerError):
-    """A job failed because of an error without a class here."""
+    """The generation failed for a cause without an error class of its own."""
 
     status, code = 500, "GENERATION_FAILED"
 
@@ -126,7 +126,7 @@ class AudioProcessingError(ServerError):
 
 
 class UnusableAudio(AudioProcessingError):
-    """The client's audio is at fault."""
+    """The uploaded audio is invalid; the client must change it."""
 
     status = 422
 

@@ -114,7 +114,9 @@ encode = msgspec.json.Encoder().encode
 def decode(text: str) -> Generate | Cancel:
     """Decode a message; raises BadRequest, Invalid, PayloadTooLarge."""
     if len(text.encode()) > MAX_MESSAGE:
-        raise PayloadTooLarge(f"A message may have {MAX_MESSAGE:,} bytes at most", limit=MAX_MESSAGE)
+        raise PayloadTooLarge(
+            f"The message is too large: the limit is {MAX_MESSAGE:,} bytes", limit=MAX_MESSAGE
+        )
     message: Generate | Cancel = json_body.decode(text, Generate | Cancel)
     return message
 

@@ -97,7 +97,7 @@ class PromptController(Controller):
                 transcript = form.fields.get("transcript", "").strip() or None
                 if transcript is not None and len(transcript) > MAX_TRANSCRIPT:
                     raise Invalid(
-                        f"transcript: at most {MAX_TRANSCRIPT:,} characters",
+                        f"transcript: too long; the limit is {MAX_TRANSCRIPT:,} characters",
                         param="transcript",
                         limit=MAX_TRANSCRIPT,
                     )

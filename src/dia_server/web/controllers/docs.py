@@ -95,7 +95,7 @@ def vocabulary() -> Response[bytes]:
 @get("/static/{file_path:path}", sync_to_thread=False)
 def asset(file_path: FromPath[PurePath]) -> SlicedResponse:
     if (file := ASSETS.get(file_path)) is None:
-        raise NotFoundException(f"There is no file {file_path}")
+        raise NotFoundException(f"File {file_path} not found")
     modified = file.stat().st_mtime
     content = _content(file, modified)
     headers = {

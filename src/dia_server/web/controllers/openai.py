@@ -34,7 +34,7 @@ class OpenAIController(Controller):
     async def get_model(self, model: FromPath[str]) -> Model:
         """Get a model by id."""
         if model != DIA.id:
-            raise NotFound(f"Model {model!r} does not exist; this server has {DIA.id!r}", param="model")
+            raise NotFound(f"Model {model!r} does not exist; GET /v1/models lists the models", param="model")
         return DIA
 
     @get("/v1/audio/models")

@@ -109,11 +109,14 @@ class WebSocketSession:
             message = messages.decode(text)
             if isinstance(message, messages.Cancel):
                 if message.job_id not in self._running:
-                    raise NotFound(f"No job {message.job_id!r} runs for this socket")
+                    raise NotFound(f"Job {message.job_id!r} is not running on this socket")
                 self._spawn(self._cancel(message.job_id))
                 return
             if self._generations >= MAX_AT_ONCE:
-                raise Overloaded(f"{MAX_AT_ONCE} generations run for this socket already", limit=MAX_AT_ONCE)
+                raise Overloaded(
+                    f"Too many concurrent generations on this socket: the limit is {MAX_AT_ONCE}",
+                    limit=MAX_AT_ONCE,
+                )
             self._count()
             self._generations += 1
             self._spawn(self._generate(message))

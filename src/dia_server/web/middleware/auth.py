@@ -47,7 +47,8 @@ class ApiKeys(ASGIMiddleware):
         if self._wrong.add(self._client_address(scope)) > MAX_WRONG_KEYS:
             wait = self._wrong.wait_s
             failure = RateLimitExceeded(
-                f"The API key is wrong, as were {MAX_WRONG_KEYS} before; try again in {wait} s",
+                f"Too many wrong API keys: the limit is {MAX_WRONG_KEYS} a minute per address; "
+                f"try again in {wait} s",
                 limit=MAX_WRONG_KEYS,
                 retry_after=wait,
             )

@@ -77,7 +77,12 @@ class BodyLimits:
         if body.held and (
             self._held[body.address] > self._max_held_of_address or self._held.total() > self._max_held
         ):
-            raise Overloaded("Too many unfinished requests are being received", retry_after=RETRY_S)
+            raise Overloaded(
+                "Too many unfinished request bodies: the limits are "
+                f"{self._max_held_of_address:,} bytes per address and {self._max_held:,} bytes in total; "
+                f"try again in {RETRY_S} s",
+                retry_after=RETRY_S,
+            )
 
     def _account(self, body: "_Body", held: int) -> None:
         self._held[body.address] += held - body.held
@@ -108,7 +113,7 @@ class _Body:
                 message = await receive()
         except TimeoutError:
             raise BodyTooSlow(
-                f"The body arrives too slowly: fewer than {MIN_BYTES:,} bytes in {self._window_s:g} s"
+                f"The body arrived too slowly: the minimum is {MIN_BYTES:,} bytes in {self._window_s:g} s"
             ) from None
         self._left_s -= clock() - started
         if self._left_s <= 0:

@@ -14,5 +14,5 @@ class ReadOnlyConfig(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         below_config = scope["path_template"].split("/")[1] == "config"
         if scope["type"] == ScopeType.HTTP and below_config and scope["method"] not in SAFE_METHODS:
-            raise Forbidden("The configuration of this server is fixed: DIA_CONFIG_WRITABLE=false")
+            raise Forbidden("The configuration is read-only: DIA_CONFIG_WRITABLE=false")
         await next_app(scope, receive, send)

@@ -59,15 +59,15 @@ class CrossOrigin:
         send = self._sender(send, origin if allowed else None)
 
         if self._hosts is not None and not await self._hosts.accepts(host):
-            words = f"This server does not go by the name {host[:MAX_SHOWN]!r}; DIA_ALLOWED_HOSTS can add it"
+            words = f"The host name {host[:MAX_SHOWN]!r} is not allowed; add it to DIA_ALLOWED_HOSTS"
             await _refuse(scope, receive, send, MisdirectedRequest(words))
             return
 
         preflight = _is_preflight(scope, headers)
         changes = scope["type"] == ScopeType.WEBSOCKET or scope["method"] not in SAFE_METHODS
         if (preflight or changes) and not (allowed if origin is not None else self._is_from_here(headers)):
-            page = "Pages of other sites" if origin is None else f"Pages of {origin[:MAX_SHOWN]!r}"
-            words = f"{page} may not use this server; DIA_CORS_ORIGINS names those that may"
+            page = "A page of another site" if origin is None else f"A page of {origin[:MAX_SHOWN]!r}"
+            words = f"{page} may not call this server; add its origin to DIA_CORS_ORIGINS"
             await _refuse(scope, receive, send, Forbidden(words))
         elif preflight:
             await _preflight_answer(headers)(scope, receive, send)

@@ -15,6 +15,14 @@ from dia_server.errors import RateLimitExceeded
 from dia_server.web.middleware.minute_counts import MinuteCounts
 from dia_server.web.route_options import LimitName, options_of
 
+SETTINGS: dict[LimitName, str] = {
+    "generate": "DIA_RATE_LIMIT_GENERATE",
+    "jobs": "DIA_RATE_LIMIT_JOBS",
+    "plan": "DIA_RATE_LIMIT_JOBS",
+    "upload": "DIA_RATE_LIMIT_UPLOAD",
+}
+"""Environment variable of each limit, which its errors name."""
+
 
 class RateLimit(ASGIMiddleware):
     """Counts requests to routes with the option `rate_limit`, which names one of `limits`; 0 is no limit."""
@@ -53,7 +61,10 @@ class RateLimit(ASGIMiddleware):
         if count > limit:
             wait = self._counts.wait_s
             failure = RateLimitExceeded(
-                f"More than {limit} requests a minute; try again in {wait} s", limit=limit, retry_after=wait
+                f"Rate limit exceeded: {limit} {'request' if limit == 1 else 'requests'} a minute"
+                f" ({SETTINGS[name]}); try again in {wait} s",
+                limit=limit,
+                retry_after=wait,
             )
             failure.headers = headers  # type: ignore[attr-defined]
             raise failure

@@ -24,13 +24,15 @@ class ConcurrencyLimit:
         """Count as a holder while in the context; raises Overloaded when a limit is reached."""
         if self._held[address] >= self._each:
             raise Overloaded(
-                f"{self._each} {self._what} of one address are open already",
+                f"Too many concurrent {self._what} from this address: the limit is {self._each}",
                 limit=self._each,
                 retry_after=RETRY_S,
             )
         if self._held.total() >= self._total:
             raise Overloaded(
-                f"{self._total} {self._what} are open already", limit=self._total, retry_after=RETRY_S
+                f"Too many concurrent {self._what}: the limit is {self._total}",
+                limit=self._total,
+                retry_after=RETRY_S,
             )
         self._held[address] += 1
         try:

@@ -30,9 +30,9 @@ def decode(body: bytes | str, expected: Any) -> Any:
         message += name_choices(expected, field)
         raise Invalid(f"{field}: {message}" if field else message, param=field or None, limit=limit) from None
     except (msgspec.DecodeError, ValueError) as error:
-        raise BadRequest(f"Not valid JSON: {error}") from None
+        raise BadRequest(f"Invalid JSON: {error}") from None
     except RecursionError:
-        raise BadRequest("Not valid JSON: nested too deeply") from None
+        raise BadRequest("Invalid JSON: nested too deeply") from None
     if (ESCAPED_NUL in body) if isinstance(body, str) else (ESCAPED_NUL.encode() in body):
         nul.check_all(decoded)
     return decoded

@@ -41,9 +41,11 @@ class JSONRequest(Request[Any, Any, Any]):
                 yield part
         except RequestEntityTooLarge:
             limit = self.route_handler.resolve_request_max_body_size()
-            raise PayloadTooLarge(f"The body may have {limit:,} bytes at most", limit=limit) from None
+            raise PayloadTooLarge(
+                f"The body is too large: the limit is {limit:,} bytes", limit=limit
+            ) from None
         except InternalServerException:  # Litestar's exception for http.disconnect
-            raise BadRequest("The body broke off before its end, or its chunks are malformed") from None
+            raise BadRequest("The body is incomplete, or its chunked encoding is malformed") from None
 
     def _check_media_type(self) -> None:
         media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -20,7 +20,7 @@ class NoNulInPath(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         if NUL in scope["path"]:
-            raise BadRequest("The address holds a NUL character (%00)")
+            raise BadRequest("The URL contains a NUL character (%00)")
         await next_app(scope, receive, send)
 
 

@@ -57,7 +57,7 @@ async def receive(
         finally:
             await asyncio.to_thread(file.close)
     except OSError as error:
-        raise StorageUnavailable(f"The upload fails: {error.strerror}", param=file_field) from error
+        raise StorageUnavailable(f"The upload failed: {error.strerror}", param=file_field) from error
 
 
 class _Form:
@@ -81,7 +81,7 @@ class _Form:
                     if len(self._unwritten) >= WRITE_SIZE:
                         await self._write()
         except MultipartError as error:
-            raise ClientException(f"The body is no valid multipart/form-data: {error}") from None
+            raise ClientException(f"The body is not valid multipart/form-data: {error}") from None
         await self._write()
         await asyncio.to_thread(self._file.seek, 0)
 
@@ -90,9 +90,7 @@ class _Form:
             self._part, self._text = event.name, bytearray()
             if event.name == self._file_field:
                 if self.has_file:
-                    raise Invalid(
-                        f"{self._file_field}: one file is accepted, not more", param=self._file_field
-                    )
+                    raise Invalid(f"{self._file_field}: only one file is accepted", param=self._file_field)
                 self.has_file = True
         elif event is None:
             if self._part != self._file_field:
@@ -104,7 +102,9 @@ class _Form:
             self._text += event
             if len(self._text) > MAX_TEXT:
                 raise Invalid(
-                    f"{self._part}: the limit is {MAX_TEXT} bytes", param=self._part, limit=MAX_TEXT
+                    f"{self._part}: too long; the limit is {MAX_TEXT:,} bytes",
+                    param=self._part,
+                    limit=MAX_TEXT,
                 )
 
     async def _write(self) -> None:
