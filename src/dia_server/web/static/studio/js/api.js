@@ -37,7 +37,7 @@ export async function send(method, path, { json, form, signal } = {}) {
   return response;
 }
 
-/** Whether the 429 is for earlier wrong keys, not a rate limit or a proxy: a right key still passes. */
+/** Return whether a 429 is due to many wrong keys, not to a rate limit or proxy: a valid key still passes. */
 async function tooManyWrongKeys(response) {
   if (response.status !== 429 || response.headers.has("X-RateLimit-Limit")) return false;
   const body = await response.clone().json().catch(() => ({}));

@@ -2,11 +2,11 @@
 
 import { h } from "./dom.js";
 
-const KEPT = 75_000; // ms
+const KEPT = 75_000; // ms of values shown
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Chart {
-  #points = []; // [when, value]
+  #points = []; // [time, value]
 
   /** `most` is the top of the scale; null scales to the largest value shown. */
   constructor(title, unit, most = null) {

@@ -109,7 +109,7 @@ export class Editor {
     }
   }
 
-  /** A tag was typed or pasted: make turns of the text. */
+  /** Split the text into turns after a tag was typed or pasted. */
   #split(i) {
     const found = parse(this.turns[i].text, this.turns[i].speaker);
     this.turns.splice(i, 1, ...found);
@@ -121,7 +121,7 @@ export class Editor {
     this.#redraw(after + 1, 0);
   }
 
-  /** Begin anew. What was there comes back before what was written since, if that is wished. */
+  /** Clear the dialogue; Undo inserts the old turns before those written since. */
   clear() {
     const before = this.turns;
     this.turns = [{ speaker: 1, text: "" }];
@@ -157,7 +157,7 @@ export class Editor {
 
   #focus(i, cursor) {
     const fields = this.root.querySelectorAll("textarea");
-    const target = fields[Math.min(i, fields.length - 1)]; // plain text is one
+    const target = fields[Math.min(i, fields.length - 1)]; // plain text has one field
     target.focus();
     target.setSelectionRange(cursor ?? target.value.length, cursor ?? target.value.length);
   }
@@ -167,14 +167,14 @@ export class Editor {
   }
 }
 
-/** A field over an underlay of the same words, which marks the sounds and grows the field. */
+/** A text field over an underlay of the same words that highlights the sounds and sets the height. */
 function field(value, attributes) {
   const under = h("div", { class: "under", "aria-hidden": "true" });
   const area = h("textarea", { spellcheck: "true", ...attributes, value });
   const mark = () => {
     under.replaceChildren(
       ...marks(area.value).map(([piece, kind]) => (kind ? h("mark", { class: kind }, piece) : piece)),
-      " ", // a line that is being begun has a height too
+      " ", // gives an empty last line its height
     );
   };
   area.addEventListener("input", mark);

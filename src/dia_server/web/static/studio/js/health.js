@@ -45,7 +45,7 @@ export const health = new (class extends EventTarget {
   }
 })();
 
-/** What the model does: "failed", "loading", "resting" (unloaded for want of work) or "loaded". */
+/** Return the model's state: "failed", "loading", "resting" (unloaded while idle) or "loaded". */
 export function modelState({ status, loading }) {
   if (status === "unhealthy") return "failed";
   if (status === "loading") return "loading";

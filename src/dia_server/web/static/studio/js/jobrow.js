@@ -11,7 +11,7 @@ import { FAULTS } from "./words.js";
 
 const PREVIEW = 100; // characters of the text preview
 const LONGEST_WORD = 30;
-const NAME = 40; // characters of the text that name a job
+const NAME = 40; // characters of a job's name, the start of its text
 const LOOKS = { pending: "busy", processing: "busy", completed: "good", failed: "bad", cancelled: "" };
 const STATES = { pending: "waiting", processing: "being made", completed: "ready", failed: "failed", cancelled: "cancelled" };
 

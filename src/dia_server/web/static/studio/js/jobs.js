@@ -11,7 +11,7 @@ const EVERY = 3000; // ms
 const SHOWN = 50;
 
 let list;
-let clear; // the button that deletes what is finished
+let clear; // the button that deletes finished jobs
 let clearError;
 let error;
 let empty;
@@ -78,7 +78,7 @@ async function clearFinished() {
   for (const row of gone) {
     row.clip.stop();
     if (failures[0]?.status === 429) failures.push(failures[0]); // the limit would refuse the others too
-    else await row.forget().catch((failure) => { if (failure.status !== 404) failures.push(failure); }); // gone already
+    else await row.forget().catch((failure) => { if (failure.status !== 404) failures.push(failure); }); // deleted already
   }
   if (failures.length) trouble(clearError, `Not deleted: ${failures.length} of ${gone.length}. ${failures[0].message}`);
   else notice(`${gone.length} finished ${jobs} deleted.`);

@@ -58,4 +58,4 @@ find("main").parentElement.querySelector(".skip").addEventListener("click", (eve
 });
 route();
 health.start();
-voicelist.load().catch(() => {}); // the banner tells when the server is away
+voicelist.load().catch(() => {}); // the banner reports an unreachable server

@@ -17,7 +17,7 @@ export class NewVoice {
   #saving = false;
   #blob = null;
 
-  /** `onsaved(id)` once there is something new, a recording or also a voice. */
+  /** `onsaved(id)` is called when the recording and its voice have been saved. */
   constructor(onsaved) {
     this.onsaved = onsaved;
     this.clip = new Clip("your recording");
@@ -173,13 +173,13 @@ export class NewVoice {
   }
 }
 
-/** The id for a name: "Grand-père 2" -> "grand-pere_2". */
+/** Convert a name to an id: "Grand-père 2" -> "grand-pere_2". */
 function idOf(name) {
   const letters = name.trim().toLowerCase().normalize("NFD").replace(/\p{Mark}/gu, "");
   return letters.replace(/[^a-z0-9_.-]+/g, "_").replace(/^[._]+|_+$/g, "");
 }
 
-/** Ask before a recording or a voice of that id is replaced; true where there is none. */
+/** Ask before replacing a recording or voice with this id; resolves to true if there is none. */
 async function mayReplace(id) {
   const [{ audio_prompts: recordings }] = await Promise.all([get("/audio_prompts"), voicelist.load()]);
   const voice = voicelist.all.find((one) => one.id === id);

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { chips } from "./script.js";
 import { onChange } from "./state.js";
 
-const PATIENCE = 450; // ms without a key before the server is asked
+const PATIENCE = 450; // ms after the last keystroke before the server is asked
 
 export class Plan {
   /** Estimated seconds of audio; null while unknown. */
@@ -57,14 +57,14 @@ export class Plan {
 
   #draw({ utterances, estimated_s: seconds }) {
     this.steps.replaceChildren(
-      h("ol", { class: "steps", tabindex: 0, "aria-label": "Segments of the text" }, ...utterances.map((piece) =>
+      h("ol", { class: "steps", tabindex: 0, "aria-label": "Segments of the text" }, ...utterances.map((segment) =>
         h("li", {},
-          h("span", { class: "words" }, ...chips(piece.text)),
-          h("span", {}, `${piece.pause_before_s ? `+${round(piece.pause_before_s)} ` : ""}${round(piece.estimated_s)} s`),
+          h("span", { class: "words" }, ...chips(segment.text)),
+          h("span", {}, `${segment.pause_before_s ? `+${round(segment.pause_before_s)} ` : ""}${round(segment.estimated_s)} s`),
         ))),
     );
-    const pieces = utterances.length === 1 ? "One segment" : `${utterances.length} segments, made side by side`;
-    this.total.textContent = `${pieces}, about ${Math.round(seconds)} s.`;
+    const count = utterances.length === 1 ? "One segment" : `${utterances.length} segments, made side by side`;
+    this.total.textContent = `${count}, about ${Math.round(seconds)} s.`;
     this.#tell(seconds);
   }
 

@@ -1,6 +1,6 @@
 // Plays samples with Web Audio while more arrive.
 
-const RATE = 44100; // the server's; a context of the same rate joins pieces without a click
+const RATE = 44100; // Hz, as the server's; chunks at the context's own rate join without clicks
 const LEAD = 0.015; // seconds between now and the first sample
 const REFILL = 0.25; // seconds to collect after the network was too slow
 
@@ -20,10 +20,10 @@ export const silence = () => sounding?.pause();
 export class Player extends EventTarget {
   #buffer = new Float32Array(0);
   #sources = new Set();
-  #marks = []; // {time, sample}: from when on which sample is heard, in order
-  #head = 0; // samples that are scheduled
-  #next = 0; // when the next one is due
-  #start = 0; // where it stands while it does not play
+  #marks = []; // {time, sample} in order: `sample` is heard at `time`
+  #head = 0; // number of scheduled samples
+  #next = 0; // time of the next sample
+  #start = 0; // position while paused
   rate = RATE;
   length = 0;
   complete = true;
@@ -106,7 +106,7 @@ export class Player extends EventTarget {
     if (!ready) return;
     const out = audio();
     const late = this.#next < out.currentTime;
-    // after an underrun, buffer a little first, so that one gap does not become many
+    // after an underrun, buffer REFILL seconds first, so that one gap does not become many
     if (late && this.#marks.length && !this.complete && ready < REFILL * this.rate) return;
     if (late) {
       this.#next = out.currentTime + LEAD;

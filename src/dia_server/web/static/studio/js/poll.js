@@ -24,9 +24,9 @@ export class Poll {
 
   async #turn() {
     clearTimeout(this.#timer);
-    if (document.hidden) return; // it goes on when the page is seen
+    if (document.hidden) return; // polling resumes when the page becomes visible
     await this.look();
-    clearTimeout(this.#timer); // another turn may have begun meanwhile
+    clearTimeout(this.#timer); // another call may have set a timer in the meantime
     if (this.#wanted) this.#timer = setTimeout(() => this.#turn(), this.ms);
   }
 }

@@ -56,8 +56,8 @@ export class Prompts {
 }
 
 class Row {
-  #recording = ""; // what its sound was when it was fetched
-  #transcript = ""; // what the server has
+  #recording = ""; // duration and size of the fetched audio, to notice a replacement
+  #transcript = ""; // the transcript on the server
 
   /** `onchange()` is called after a change on the server. */
   constructor(id, onchange) {

@@ -12,7 +12,7 @@ export class Recorder {
    */
   async start(onlevel) {
     this.stream = await navigator.mediaDevices.getUserMedia({
-      // processing meant for calls changes the voice
+      // processing for calls would change the voice
       audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
     });
     if (this.#dropped) {
@@ -44,7 +44,7 @@ export class Recorder {
   /** End the recording and release the microphone; resolves to a Blob. */
   async stop() {
     clearInterval(this.#meter);
-    // it ends by itself where the microphone is unplugged
+    // the recorder is inactive already if the microphone was unplugged
     if (this.recorder.state !== "inactive") this.recorder.stop();
     await this.#ended;
     this.#giveBack();

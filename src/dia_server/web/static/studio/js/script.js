@@ -5,12 +5,12 @@ import { SOUND_PATTERN } from "./vocabulary.js";
 
 const TAG = /\[S([12])\]/gi;
 
-/** How many of the sounds are at hand; the others are behind "More". */
+/** Number of sounds shown; the button "More sounds" reveals the others. */
 export const AT_HAND = 6;
 
 const MARKS = new RegExp(`\\[S[12]\\]|${SOUND_PATTERN}|\\[pause:\\s*[\\d.]+\\s*m?s\\]`, "gi");
 
-/** Split tagged text into turns; what comes before the first tag is said by `first`. */
+/** Split tagged text into turns; speaker `first` says the text before the first tag. */
 export function parse(text, first = 1) {
   const [before, ...rest] = text.split(TAG);
   const turns = before.trim() ? [{ speaker: first, text: before.trim() }] : [];
@@ -20,7 +20,7 @@ export function parse(text, first = 1) {
 
 export const hasTag = (text) => text.search(TAG) >= 0;
 
-/** The tagged text of turns, without the empty ones. */
+/** Join turns into tagged text; empty turns are left out. */
 export function tagged(turns, between = " ") {
   return turns
     .filter((turn) => turn.text.trim())
@@ -28,23 +28,23 @@ export function tagged(turns, between = " ") {
     .join(between);
 }
 
-/** Cut text into [piece, kind] where kind is "", "sound", "s1" or "s2". */
+/** Split text into [span, kind] pairs, where kind is "", "sound", "s1" or "s2". */
 export function marks(text) {
-  const pieces = [];
+  const spans = [];
   let at = 0;
   for (const match of text.matchAll(MARKS)) {
-    if (match.index > at) pieces.push([text.slice(at, match.index), ""]);
+    if (match.index > at) spans.push([text.slice(at, match.index), ""]);
     const speaker = /^\[s([12])/i.exec(match[0]);
-    pieces.push([match[0], speaker ? `s${speaker[1]}` : "sound"]);
+    spans.push([match[0], speaker ? `s${speaker[1]}` : "sound"]);
     at = match.index + match[0].length;
   }
-  pieces.push([text.slice(at), ""]);
-  return pieces;
+  spans.push([text.slice(at), ""]);
+  return spans;
 }
 
-/** The same pieces as elements to read, with the speakers' tags as chips. */
+/** Return text as elements, with tags and sounds highlighted. */
 export const chips = (text) =>
-  marks(text).map(([piece, kind]) => (kind ? h("em", { class: `mark ${kind}` }, piece.replace(/^\[(S[12])\]$/i, "$1")) : piece));
+  marks(text).map(([span, kind]) => (kind ? h("em", { class: `mark ${kind}` }, span.replace(/^\[(S[12])\]$/i, "$1")) : span));
 
 /** Estimate a text's seconds at 15 characters per second, as the server's planner does. */
 export const guessSeconds = (text, speed) => text.replace(TAG, "").trim().length / 15 / speed;

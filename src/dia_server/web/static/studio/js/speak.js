@@ -19,9 +19,9 @@ import { SOUNDS } from "./vocabulary.js";
 let editor;
 let take;
 let plan;
-let limit = Infinity; // characters that the server takes at once
-let saving = false; // a download is being made
-let refused = ""; // the request that the error which is shown is about
+let limit = Infinity; // maximum characters of a text
+let saving = false; // a download is running
+let refused = ""; // JSON of the request whose error is shown
 
 export function start() {
   const cast = new Cast(find("cast"));
@@ -49,7 +49,7 @@ export function start() {
   });
   find("queue").addEventListener("click", queue);
   document.addEventListener("keydown", keys);
-  // the audio device takes a moment to open: do it on the way to the button
+  // opening the audio device takes a moment, so begin on pointerdown, before the click
   find("say").addEventListener("pointerdown", audio);
   health.addEventListener("change", refresh);
 
@@ -65,7 +65,7 @@ export const recolour = () => take.recolour();
 /** Update the plan, which is not fetched while the view is hidden. */
 export const show = () => plan.update();
 
-/** The body of POST /generate for what is written and chosen now. */
+/** Return the body of POST /generate for the current script and settings. */
 export function request() {
   const body = { text: tagged(state.turns), voice_id: state.voice };
   if (state.voice2) body.voice_id_2 = state.voice2;
@@ -112,7 +112,7 @@ function keys(event) {
   }
 }
 
-/** Make the text as a job. */
+/** Submit the text as a job. */
 async function queue() {
   trouble(find("speak-error"));
   try {
@@ -194,7 +194,7 @@ function refresh() {
 
 /** Show the length of the text and whether it exceeds the server's limit. */
 function measure(text) {
-  const written = [...text].length; // as the server counts them: a JavaScript string has two for an emoji
+  const written = [...text].length; // code points, as the server counts; an emoji has length 2 in JavaScript
   limit = health.now?.max_characters ?? limit;
   const over = written > limit;
   const seconds = Math.max(1, Math.round(plan.seconds ?? guessSeconds(text, state.speed)));

@@ -1,4 +1,4 @@
-// Which tones sound when: one column of bytes for each 12 ms, from 60 Hz to 12 kHz by octaves.
+// A spectrogram: one column of bytes every 12 ms, on a logarithmic scale from 60 Hz to 12 kHz.
 
 import { Fft } from "./fft.js";
 
@@ -7,9 +7,9 @@ const HOP = 512;
 const ROWS = 96;
 const LOW = 60;
 const HIGH = 12000;
-const FLOOR = -60; // dB that is drawn as nothing
-const TOP = -9; // and as the loudest there is
-const BUDGET = 6; // ms of work at a time, so that the page stays quick
+const FLOOR = -60; // dB, drawn in the first colour
+const TOP = -9; // dB, drawn in the last colour
+const BUDGET = 6; // ms of work per call, so that the page stays responsive
 
 export class Spectrogram {
   #fft = new Fft(SIZE);
@@ -22,7 +22,7 @@ export class Spectrogram {
     this.#edges = Array.from({ length: ROWS + 1 }, (_, row) => (LOW * (HIGH / LOW) ** (row / ROWS) * SIZE) / rate);
   }
 
-  /** Work on samples that are not drawn yet for a moment; returns whether there is more to do. */
+  /** Analyse new samples for at most BUDGET ms; returns whether more are left. */
   advance(samples) {
     const until = performance.now() + BUDGET;
     for (;;) {
@@ -38,17 +38,17 @@ export class Spectrogram {
     for (let row = 0; row < ROWS; row++) {
       const [from, to] = [this.#edges[row], this.#edges[row + 1]];
       const low = Math.floor(from);
-      // low tones lie between two frequencies of the transform, high rows hold many of them
+      // low rows are narrower than an FFT bin, so interpolate; high rows span many bins, so take the loudest
       let loudest = power[low] + (power[low + 1] - power[low]) * (from - low);
       for (let bin = low + 1; bin < to; bin++) loudest = Math.max(loudest, power[bin]);
-      // high tones are weaker in speech: lift them a little, as the ear does
+      // speech has less energy at high frequencies: raise them by up to 18 dB
       const db = 10 * Math.log10(loudest / (SIZE * SIZE / 16) + 1e-12) + (18 * row) / ROWS;
       column[row] = 255 * Math.max(0, Math.min(1, (db - FLOOR) / (TOP - FLOOR))) ** 1.15;
     }
     return column;
   }
 
-  /** Draw so that `seconds` fill the canvas; `palette` has 256 colours as [r, g, b]. */
+  /** Scale `seconds` to the canvas's width and draw; `palette` has 256 colours as [r, g, b]. */
   draw(canvas, seconds, palette) {
     const width = Math.max(1, Math.round(canvas.clientWidth));
     if (canvas.width !== width || canvas.height !== ROWS) Object.assign(canvas, { width, height: ROWS });
@@ -73,7 +73,7 @@ export class Spectrogram {
   }
 }
 
-/** 256 colours through the given ones, which are CSS rgb() values. */
+/** Interpolate 256 colours between `stops`, which are CSS rgb() values. */
 export function palette(stops) {
   const found = stops.map((stop) => stop.match(/[\d.]+/g).slice(0, 3).map(Number));
   return Array.from({ length: 256 }, (_, i) => {

@@ -71,7 +71,7 @@ export class Stage {
     else this.player.play();
   }
 
-  /** The theme has changed. */
+  /** Redraw in the colours of a changed theme. */
   recolour() {
     const [nothing, first, second, heard, ahead, line] = colours("card", "s1", "s2", "ink", "edge", "line");
     this.#palette = palette([nothing, mixed(nothing, first, 0.16), mixed(nothing, first, 0.5), first, second]);
@@ -79,7 +79,7 @@ export class Stage {
     this.#refresh();
   }
 
-  /** The field's own step is a hundredth of a second, so that a pointer finds every place. */
+  /** Seek by STEPS: the field's own step of 0.01 s, made for the pointer, is too small for keys. */
   #key(event) {
     if (!(event.key in STEPS)) return;
     event.preventDefault();

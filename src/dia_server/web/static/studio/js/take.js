@@ -11,10 +11,10 @@ const PART = "Stopped. A WAV download has the part made so far; other formats ar
 
 export class Take {
   #stage = new Stage();
-  #making = null; // {abort, before, begun} of what is being made
+  #making = null; // {abort, before, begun} of the running request
   #made = null; // the request whose audio is on the stage
 
-  /** `onchange()` when making or playing begins or ends. */
+  /** `onchange()` is called when generation or playback begins or ends. */
   constructor(onchange) {
     this.onchange = onchange;
     this.#stage.player.addEventListener("change", onchange);
@@ -32,7 +32,7 @@ export class Take {
     this.#stage.recolour();
   }
 
-  /** Make and play `body`, which takes about `seconds()`, in place of the take there is. Raises a Refusal. */
+  /** Generate and play `body`, about `seconds()` of audio, replacing the current take. Throws Refusal. */
   async make(body, seconds) {
     this.stop();
     audio();
@@ -47,22 +47,22 @@ export class Take {
         json: { ...body, response_format: "wav", stream: true },
         signal: mine.abort.signal,
       });
-      for await (const piece of read(response)) {
-        if (this.#making !== mine) return; // bytes that were under way when it was stopped
-        if (piece.rate) {
-          mine.begun = true; // until then the last take stays
+      for await (const chunk of read(response)) {
+        if (this.#making !== mine) return; // received after the take was stopped
+        if (chunk.rate) {
+          mine.begun = true; // the previous take stays until the first bytes arrive
           this.#made = { ...body, seed: Number(response.headers.get("X-Seed") ?? body.seed ?? 0) };
-          this.#stage.begin(piece.rate, seconds());
+          this.#stage.begin(chunk.rate, seconds());
           continue;
         }
         first ??= performance.now() - asked;
-        this.#stage.append(piece);
+        this.#stage.append(chunk);
         told("Being made while you listen");
       }
       if (first === null) throw new Refusal("The server sent no sound.");
       this.#end(this.#facts(first, performance.now() - asked));
     } catch (error) {
-      if (this.#making !== mine) return; // it was stopped
+      if (this.#making !== mine) return; // the user stopped it
       this.#end(mine.begun ? "" : mine.before);
       throw error instanceof Refusal ? error : new Refusal("The connection broke while it was made.");
     }
@@ -77,13 +77,13 @@ export class Take {
     this.#end(begun ? PART : before);
   }
 
-  /** Download it as `format`. */
+  /** Download the take as `format`. */
   async save(format) {
     const name = fileName("dialogue", format);
     const { samples, rate } = this.#stage.player;
     if (format === "wav") return download(write(samples, rate), name);
-    // the same request with the same seed is the same audio, if it is streamed too: what is made as a whole
-    // may be made again until it is good
+    // streamed like the take, so that the same seed gives the same audio: responses that are not streamed
+    // are generated again while they are faulty
     const response = await send("POST", "/generate", { json: { ...this.#made, response_format: format, stream: true } });
     download(await response.blob(), name);
   }

@@ -2,5 +2,5 @@
 try {
   document.documentElement.dataset.theme = localStorage.getItem("dia-theme") || "auto";
 } catch {
-  document.documentElement.dataset.theme = "auto"; // a browser may forbid to keep anything
+  document.documentElement.dataset.theme = "auto"; // the browser may forbid storage
 }

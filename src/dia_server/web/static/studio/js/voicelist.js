@@ -1,8 +1,8 @@
-// The voices the server has, shared by the views.
+// The server's voices, shared by all views.
 
 import { get } from "./api.js";
 
-/** The voices that come with the server, and their styles. */
+/** Styles of the built-in voices by id. */
 const BUILT_IN = { aria: "neutral", atlas: "calm", luna: "expressive", kai: "friendly", zara: "deep", nova: "bright" };
 
 export const voicelist = new (class extends EventTarget {
@@ -19,7 +19,7 @@ export const voicelist = new (class extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Return the name of a voice or recording: the server's, or else made from its id. */
+  /** Return the server's name of a voice or recording, or one made from its id. */
   name(id) {
     return this.all.find((voice) => voice.id === id)?.name
       ?? id.replace(/[_-]+/g, " ").trim().replace(/\p{L}+/gu, (word) => word[0].toUpperCase() + word.slice(1).toLowerCase());

@@ -86,7 +86,7 @@ function card(voice) {
         onclick: () => drop(voice, `${voice.name} is deleted; its recording is kept.`) }, icon("bin")));
 }
 
-/** Delete a voice, which brings a built-in one back to what it was. */
+/** Delete a voice; the server resets a built-in one. */
 async function drop({ id, style, primary_speaker, audio_prompt, audio_prompt_transcript }, done) {
   const mapping = { voice_id: id, style, primary_speaker, audio_prompt, audio_prompt_transcript };
   const attempt = async (action) => {

@@ -2,7 +2,7 @@
 
 const FULL = 32768;
 
-/** Read a response's 16-bit mono WAV; yields {rate} first and then Float32Arrays as they come. */
+/** Read a response with 16-bit mono WAV; yields {rate}, then Float32Arrays of samples as they arrive. */
 export async function* read(response) {
   const reader = response.body.getReader();
   let bytes = new Uint8Array(0);
@@ -24,7 +24,7 @@ export async function* read(response) {
   }
 }
 
-/** The sample rate and the size of a header, or null while it is not all there. */
+/** Return a WAV header's sample rate and size, or null while it is incomplete. */
 function parseHeader(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let at = 12;
@@ -53,7 +53,7 @@ function joined(a, b) {
   return both;
 }
 
-/** Mono 16-bit WAV of samples. */
+/** Return samples as a 16-bit mono WAV blob. */
 export function write(samples, rate) {
   const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
   const text = (at, words) => [...words].forEach((letter, i) => view.setUint8(at + i, letter.charCodeAt(0)));

@@ -1,4 +1,4 @@
-// The outline of a sound: the loudest sample of each 3 ms, drawn as bars.
+// A waveform of bars; each peak is the loudest sample in 3 ms.
 
 import { fit } from "./dom.js";
 
@@ -25,11 +25,11 @@ export class Waveform {
     }
   }
 
-  /** Draw so that `seconds` fill the canvas; what is before `position` has the colour `heard`. */
+  /** Scale `seconds` to the canvas's width and draw; bars before `position` have the colour `heard`. */
   draw(canvas, seconds, position, { heard, ahead, line }) {
     const { context, width, height } = fit(canvas);
     const bars = Math.max(1, Math.floor((width + GAP) / (BAR + GAP)));
-    const step = (width - BAR) / Math.max(1, bars - 1); // the last one ends where the canvas does
+    const step = (width - BAR) / Math.max(1, bars - 1); // the last bar ends at the canvas's edge
     const perBar = (seconds * this.rate) / SPAN / bars;
     const middle = height / 2;
     for (let bar = 0; bar < bars; bar++) {

@@ -1,6 +1,6 @@
 // The server's field names, faults and errors in words for users.
 
-/** Fields of requests by the names that the page has for them. */
+/** Labels of request fields by field name. */
 export const LABELS = {
   audio_file: "The file",
   prompt_id: "The name",
@@ -19,7 +19,7 @@ export const LABELS = {
   torch_compile_enabled: "Compile the model",
 };
 
-/** What the guard heard in a result and could not get better. */
+/** Descriptions of faults that remained after all retries, by fault name. */
 export const FAULTS = {
   too_short: "words may be missing",
   too_long: "longer than its text",
@@ -29,7 +29,7 @@ export const FAULTS = {
   misheard: "some words are unclear",
 };
 
-/** Refusals in the page's words, by error code. Other codes are shown in the server's words. */
+/** Texts for errors by error code; for other codes the server's text is shown. */
 const REFUSALS = {
   AUDIO_PROMPT_NOT_USABLE: () =>
     "This voice cannot speak: its recording is missing, has changed or has no transcript. Correct it under Voices.",
@@ -45,5 +45,5 @@ const REFUSALS = {
   },
 };
 
-/** The text to show for an error body of the server; undefined where there is none. */
+/** Return the text to show for an error body; undefined if the body has none. */
 export const explain = (error) => REFUSALS[error.error_code]?.(error) ?? error.detail;
