@@ -25,7 +25,7 @@ MAX_RETENTION_HOURS = 87_600
 MAX_WORKERS = 64
 
 NEEDS_RESTART = ("gpu_mode", "worker_count", "torch_compile_enabled")
-"""Fields that only take effect at the start, when the engines are built."""
+"""Fields whose changes take effect at the next start, when the engines are built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +34,13 @@ class Config:
     save_outputs: bool
     show_prompts: bool
     output_retention_hours: int
-    """Hours that finished jobs are kept; 0: for ever."""
+    """Hours until finished jobs and their results are deleted; 0 keeps them forever."""
     auto_discover_prompts: bool
     auto_transcribe: bool
     whisper_model_size: str
     gpu_mode: GpuMode
     worker_count: int
-    """Number of engines; 0: one per GPU."""
+    """Number of engines, at most one per GPU; 0: one per GPU."""
     torch_compile_enabled: bool
 
 
@@ -62,7 +62,7 @@ def decode_stored(rows: Iterable[tuple[str, str]]) -> dict[str, Any]:
 def find_overridden(
     stored: Mapping[str, Any], defaults: Config, variables: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the `variables` (by field) whose field has a different stored value."""
+    """Return the `variables` (field to variable) of the fields whose stored value differs from `defaults`."""
     return {
         name: variables[name]
         for name, value in stored.items()
@@ -71,7 +71,7 @@ def find_overridden(
 
 
 class ConfigService:
-    """Holds the `current` configuration; `subscribe` reports every change."""
+    """Holds the `current` configuration, and calls the functions given to `subscribe` after each change."""
 
     def __init__(
         self,
@@ -79,15 +79,15 @@ class ConfigService:
         defaults: Config,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`variables` maps fields to the environment variables that are set for them."""
+        """`defaults` come from the settings; `variables` maps fields to the environment variables set."""
         self._sessions = sessions
         self._defaults = defaults
         self._variables = variables or {}
         self._stored: dict[str, Any] = {}
         self._loaded = defaults
-        """The configuration requested at the start."""
+        """The configuration requested at the start: the settings with the stored values."""
         self._running = defaults
-        """The configuration in effect; it differs from `current` if a change needs a restart."""
+        """The configuration at the start, with effective values: NEEDS_RESTART fields keep these."""
         self._listeners: list[Callable[[Config], None]] = []
         self.current = defaults
 
@@ -113,7 +113,7 @@ class ConfigService:
         self._publish(self._running)
 
     async def update(self, changes: Mapping[str, Any]) -> Config:
-        """Change and store the given fields; raises Invalid, and then changes nothing.
+        """Change and store the given fields. Raises Invalid without a change for an unknown Whisper model.
 
         Values that equal the current ones are not stored, so that a GET/PUT round trip does not pin them.
         """
@@ -134,7 +134,10 @@ class ConfigService:
         return self.current
 
     async def reset(self, name: str) -> None:
-        """Delete the stored value of the field `name`, so that its setting applies again; raises NotFound."""
+        """Delete the stored value of the field `name`, if there is one: its default applies again.
+
+        Raises NotFound if the configuration has no such field.
+        """
         if name not in FIELDS:
             raise NotFound(
                 f"The configuration has no field {name!r}; it must be one of {', '.join(FIELDS)}",
@@ -146,7 +149,7 @@ class ConfigService:
             return
         del self._stored[name]
         default = getattr(self._defaults, name)
-        # if the setting was in effect at the start, use the value that it resolved to
+        # if the default was requested at the start, use the effective value that it became
         value = getattr(self._running, name) if getattr(self._loaded, name) == default else default
         log.info("stored configuration reset", **{name: value})
         self._publish(replace(self.current, **{name: value}))
@@ -163,7 +166,7 @@ class ConfigService:
 
     @property
     def overridden(self) -> dict[str, str]:
-        """Fields whose stored value overrides a differing environment variable, and that variable."""
+        """Map each field whose stored value overrides an environment variable to that variable's name."""
         return find_overridden(self._stored, self._defaults, self._variables)
 
     @property

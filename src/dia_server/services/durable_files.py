@@ -13,13 +13,14 @@ UNSUPPORTED = {errno.EINVAL, errno.EBADF}
 READ_SIZE = 32 * 1024
 """Bytes per read of a file sent to a client; Granian buffers up to eight reads for a client that stalls."""
 TEMPORARY_FILES = ".*.tmp"
-"""Pattern of temporary files, which a crash during a change leaves behind."""
+"""Glob pattern of temporary files; a crash during a change leaves some behind."""
 
 
 class FileChange:
     """A set of file writes and removals in one folder: `stage`, `apply`, then `rollback` or `cleanup`.
 
-    At every moment, each file has its complete old or new content. All methods block and raise OSError.
+    At every moment, each file has its complete old or new content. All methods block; all but `cleanup`
+    raise OSError.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, bytes | None]) -> None:
@@ -28,7 +29,7 @@ class FileChange:
         self._files = files
         self._staged: dict[str, Path] = {}
         self._former: dict[str, Path | None] = {}
-        """Backup of each file whose change has begun; None if there was no file."""
+        """Backups, by name, of the files changed so far; None for a name that had no file."""
 
     def stage(self) -> None:
         """Write the new content to temporary files and fsync them: the slow part, which may fill the disk."""
@@ -41,7 +42,7 @@ class FileChange:
                     os.fsync(file.fileno())
 
     def apply(self) -> None:
-        """Rename the staged files to their names, and remove files."""
+        """Back up each file, then replace it by its staged content or remove it; fsync the folder."""
         for name in self._files:
             self._former[name] = self._keep(self._folder / name)
             if name in self._staged:
@@ -52,7 +53,7 @@ class FileChange:
             sync_folder(self._folder)
 
     def rollback(self) -> None:
-        """Restore the folder, however far the change has come."""
+        """Restore the old files, after `apply` or after a failure of `stage` or `apply`."""
         for name, former in self._former.items():
             if former is not None:
                 former.replace(self._folder / name)
@@ -71,7 +72,7 @@ class FileChange:
         return self._folder / f".{uuid4().hex}.tmp"
 
     def _keep(self, path: Path) -> Path | None:
-        """Return a backup of a file: a hard link, or a copy where links fail; None if it is missing."""
+        """Back up `path` by a hard link, or a copy if links fail; return the backup, None without a file."""
         kept = self._temporary()
         try:
             os.link(path, kept, follow_symlinks=False)
