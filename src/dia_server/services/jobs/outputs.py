@@ -1,8 +1,9 @@
 """The outputs folder: result files, written atomically.
 
 If the folder's disk is not mounted, the mount point is an empty folder, in which every result seems to be
-missing. A marker file tells the two apart: it is created while there are no results yet, or if the oldest
-result is in the folder. Without it, no result is assumed to be missing.
+missing. A marker file tells the real folder from such a mount point. It is created at a start at which the
+database lists no results, or at which the oldest listed result is in the folder. If the folder has no marker,
+`names` raises StorageUnavailable, so that no job fails because its result seems to be missing.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ class Outputs:
 
     @contextmanager
     def hold(self, name: str) -> Iterator[None]:
-        """Protect `name` from retention while it is written or read."""
+        """Protect the file `name` from retention inside the `with` block."""
         self._held[name] += 1
         try:
             yield
@@ -52,7 +53,7 @@ class Outputs:
     async def write(self, name: str, content: bytes) -> None:
         """Create or replace a file; raises StorageUnavailable.
 
-        Cancellation waits for the thread to end, so that no file appears afterwards.
+        A cancelled call waits until the thread has ended, so that no file appears afterwards.
         """
         with self.hold(name):
             writing = asyncio.ensure_future(asyncio.to_thread(self._write, name, content))
@@ -67,9 +68,10 @@ class Outputs:
                 ) from error
 
     async def open(self, name: str) -> tuple[int, AsyncIterator[bytes]]:
-        """Return the size of a file and its bytes; raises FileNotFoundError or StorageUnavailable.
+        """Return the size of a file in bytes, and an iterator over its content.
 
-        The iterator must be exhausted or closed: the file is open and held until then.
+        Raises FileNotFoundError or StorageUnavailable. Exhaust or close the iterator: it keeps the file open,
+        and holds it from the first read on.
         """
         try:
             file = await asyncio.to_thread((self._folder / name).open, "rb")
@@ -80,7 +82,7 @@ class Outputs:
         return os.fstat(file.fileno()).st_size, self._read(name, file)
 
     async def remove(self, name: str, *, unless_before: datetime | None = None) -> None:
-        """Remove a file if it exists and was last written at `unless_before` or later.
+        """Remove a file, unless it is missing or was last written before `unless_before`.
 
         Errors are ignored: the next retention sweep tries again.
         """
@@ -94,7 +96,10 @@ class Outputs:
             raise self._unreadable(error) from error
 
     async def names(self) -> set[str]:
-        """Return the names of all complete results; raises StorageUnavailable if the marker is missing."""
+        """Return the file names of all complete results.
+
+        Raises StorageUnavailable if the marker is missing or the folder cannot be read.
+        """
         try:
             return await asyncio.to_thread(self._names)
         except OSError as error:
@@ -103,9 +108,9 @@ class Outputs:
     async def prepare(self, *, oldest: str | None) -> None:
         """Create the folder and its marker, and remove files that an earlier server left half-written.
 
-        Call it at the start, before any `write`. `oldest` is the name of the oldest result, None if there
-        are none: the marker is only created if that file exists. If the folder cannot be created, each
-        `write` raises instead.
+        Call it at the start, before any `write`. `oldest` is the file name of the oldest result that the
+        database lists, None if it lists none. The marker is created if `oldest` is None or that file exists.
+        If the folder cannot be created, `prepare` raises nothing, but each `write` raises StorageUnavailable.
         """
         await asyncio.to_thread(self._prepare, oldest)
 
@@ -133,7 +138,7 @@ class Outputs:
 
     def _remove(self, name: str, unless_before: datetime | None = None) -> None:
         file = self._folder / name
-        with suppress(OSError):  # in use (Windows), or the folder is read-only
+        with suppress(OSError):  # the file is in use (Windows), or the folder is read-only
             if unless_before is None or file.stat().st_mtime >= unless_before.timestamp():
                 file.unlink(missing_ok=True)
 

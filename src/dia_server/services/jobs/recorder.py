@@ -20,7 +20,7 @@ from dia_server.units import MIB
 log = structlog.get_logger()
 
 MAX_WAITING = 64 * MIB
-"""Maximum bytes of audio in memory waiting for the disk; above it, requests are counted but not saved."""
+"""Maximum bytes of audio waiting in memory for the disk; above it, requests are counted but not saved."""
 RETRY_S = 1.0
 """Seconds between attempts to update the totals."""
 
@@ -28,7 +28,7 @@ RETRY_S = 1.0
 @dataclass(frozen=True, slots=True)
 class _Entry:
     speech: Speech | None
-    """None for a failed request; without audio if it is only counted."""
+    """Result of the request; its audio is empty if it is only counted. None for a failed request."""
 
     @property
     def size(self) -> int:
@@ -37,7 +37,10 @@ class _Entry:
 
 
 class Recorder:
-    """`start` and `stop` it with the server; `stop` writes what was recorded before."""
+    """Writes records in the background: `start` and `stop` it with the server.
+
+    `stop` returns when the queued records are written, or dropped because the database is unavailable.
+    """
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class Recorder:
             await self._task
 
     def record(self, speech: Speech | None) -> None:
-        """Queue a request that was answered with `speech`, or, if None, failed; does not block."""
+        """Queue the record of a request: its result `speech`, or None if it failed. Does not block."""
         if speech is not None and not self._may_save(len(speech.audio)):
             speech = replace(speech, audio=b"")
         entry = _Entry(speech)
@@ -92,16 +95,16 @@ class Recorder:
                 speech = entry.speech
                 if speech is None or not (speech.audio and await self._save_output(speech)):
                     await self._count(speech.usage if speech else None)
-            except Exception as error:  # must not stop the recording of later requests
+            except Exception as error:  # later requests must still be recorded
                 log.error("request not recorded", exc_info=error)
             finally:
                 self._waiting -= entry.size
 
     async def _save_output(self, speech: Speech) -> bool:
-        """Save the audio as a completed job; return False if saving failed. No retry."""
+        """Save the audio as a completed job, which counts it; return False if that failed. Does not retry."""
         job_id = str(uuid4())
         file = file_name(job_id, speech.request)
-        with self._outputs.hold(file):  # the file exists before its row
+        with self._outputs.hold(file):  # retention removes files without a job, and the job is stored last
             try:
                 await self._outputs.write(file, speech.audio)
                 await self._store.add_completed(job_id, speech.request, speech.voice, file, speech.usage)

@@ -52,7 +52,7 @@ class Retention:
     async def sweep(self) -> None:
         """Delete expired jobs and reconcile files with jobs.
 
-        Raises StorageUnavailable; the state is consistent then, and the next sweep continues.
+        Raises StorageUnavailable. Files and jobs are consistent even then, and the next sweep continues.
         """
         if hours := self._config.current.output_retention_hours:
             await self._expire(hours)
@@ -78,7 +78,10 @@ class Retention:
                 continue
 
     async def _expire(self, hours: int) -> None:
-        """Delete the files of expired jobs, then the rows: on a full disk, SQLite needs the freed space."""
+        """Delete jobs that finished more than `hours` hours ago.
+
+        The files are deleted before the rows: on a full disk, SQLite needs the freed space.
+        """
         moment = now() - timedelta(hours=hours)
         while old := await self._store.finished_before(moment, self._batch):
             free = {job_id: file for job_id, file in old.items() if file not in self._outputs.held}
@@ -92,10 +95,11 @@ class Retention:
     async def _reconcile(self) -> None:
         """Remove files without a job, and fail completed jobs without a file.
 
-        Files are listed before jobs. A job stores its file's name before the file is written, so a listed
-        file without a job is an orphan, unless it is held: its row may follow.
+        Files are listed before jobs, and a job's row names its file before the file is written. So a listed
+        file without a job is an orphan, unless it is held: a `Recorder` writes the row after the file.
 
-        Files older than the oldest job are kept: they may belong to a database that will be restored.
+        Files older than the oldest job are kept, and all files if there are no jobs: they may belong to a
+        database that will be restored.
         """
         files = await self._outputs.names()
         if (oldest := await self._store.oldest()) is None:
@@ -105,7 +109,7 @@ class Retention:
             number = page[-1][0]
             for _, job_id, status, file in page:
                 orphans.discard(file)
-                # the file of a running job may be written at any moment
+                # completed jobs only: a running job's file may not be written yet
                 gone = status == "completed" and file not in files
                 if gone and not await self._outputs.exists(file):
                     await self._store.mark_missing(job_id)

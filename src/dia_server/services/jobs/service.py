@@ -20,7 +20,7 @@ from dia_server.services.speech.service import OnProgress, SpeechService
 class Result:
     audio: AsyncIterator[bytes]
     size: int
-    """Bytes."""
+    """Size of the audio file in bytes."""
     media_type: str
     job: Job
 
@@ -45,14 +45,14 @@ class JobService:
         """Accept a job; once this returns, the job survives a restart or crash of the server.
 
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, StorageUnavailable, and ModelNotLoaded
-        if the model failed to load (a job is accepted while it is loading).
+        if the model failed to load (a job is accepted while the model is loading).
         """
         job, _ = await self._add(request, "pending")
         self._worker.wake()
         return job
 
     async def begin(self, request: SpeechRequest, delivery: Delivery, on_progress: OnProgress) -> RunningJob:
-        """Accept a job and run it at once, because its client waits for it; raises what `submit` raises."""
+        """Accept a job and start it at once, since its client waits for the result; raises as `submit`."""
 
         async def begin() -> RunningJob:
             job, prepared = await self._add(request, "processing")
@@ -75,13 +75,16 @@ class JobService:
         return job if progress is None else replace(job, progress=progress)
 
     async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobListItem]:
-        """Return up to `limit` jobs, newest first, with their current progress."""
+        """Return up to `limit` jobs of `status` (None: any), newest first, with their current progress."""
         items = await self._store.newest(status, limit)
         now = ((item, self._worker.progress(item.job_id)) for item in items)
         return [item if progress is None else replace(item, progress=progress) for item, progress in now]
 
     async def result(self, job_id: str) -> Result:
-        """Return the audio of a completed job; raises NotFound, JobNotComplete, StorageUnavailable."""
+        """Return the audio of a completed job.
+
+        Raises NotFound if the job or its file does not exist, JobNotComplete, StorageUnavailable.
+        """
         job = await self.get(job_id)
         if job.status != "completed" or job.file is None:
             cause = f": {job.error}" if job.error else ""
@@ -108,18 +111,21 @@ class JobService:
         return "deleted"
 
     async def cancel(self, job_id: str) -> bool:
-        """Cancel a job; return False if it is finished or does not exist."""
+        """Cancel a job and wait until it has stopped; return False if it is finished or does not exist."""
         if not await self._store.cancel(job_id):
             return False
         await self._worker.cancel(job_id)
         return True
 
     async def abandon(self, job_id: str) -> None:
-        """Stop a job whose client has disconnected, at once, even if the database is unavailable."""
+        """Stop the job of a disconnected client at once, then store that it was cancelled.
+
+        Retries while the database is unavailable, and returns when the cancellation is stored.
+        """
         await self._worker.abandon(job_id)
 
     async def wait(self, running: RunningJob) -> Job:
-        """Wait for a running job and return it; raises the error that it failed with."""
+        """Wait until a job has ended and return it; raises the job's error if it failed."""
         if (error := await asyncio.shield(running.task)) is not None:
             raise error
         return await self.get(running.job_id)

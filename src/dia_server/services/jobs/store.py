@@ -1,9 +1,12 @@
-"""Jobs in the database. Each change of status is one statement that is conditional on the old status:
+"""Jobs in the database. Each change of status is one transaction that first checks the old status:
 
-    pending -> processing -> completed | failed        after a restart: processing -> pending
+    pending -> processing -> completed | failed
     pending | processing -> cancelled
+    processing -> pending       to run again, after an interruption or if the engine refused the job
+    completed -> failed         if the result is missing from the outputs folder
 
-So a job finishes exactly once, even if the worker, a cancellation and a crash race.
+SQLite runs one write transaction at a time. So a job finishes exactly once, even if the worker, a
+cancellation and a crash race.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +30,12 @@ from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 
 PREVIEW = 100
-"""Characters of a job's text shown in lists."""
+"""Maximum characters of a job's text shown in lists."""
 UNFINISHED: tuple[JobStatus, ...] = ("pending", "processing")
 MAX_ATTEMPTS = 25
-"""Maximum attempts: a job that was running at so many ends of the server is assumed to cause them."""
+"""Maximum attempts: a job that was running each time the server ended is assumed to be the cause."""
 MAX_CRASHES = 2
-"""Maximum crashes during one job. The last one happened while no other job was running."""
+"""Crashes during a job after which it fails. After the first, it runs without other queued jobs."""
 UNREADABLE = "The request cannot be read: it was written by another version, or is damaged"
 
 Row = models.Job
@@ -50,20 +53,20 @@ class Job:
     voice: VoiceSnapshot | None
     """The voice as it was when the job was accepted; None if it cannot be read."""
     progress: float
-    """0 to 1."""
+    """Share that is generated, 0 to 1."""
     error: str | None
     file: str | None
     audio_s: float | None
     generation_s: float | None
     retries: int
-    """Number of times that the guard had a segment generated again."""
+    """Number of retries of faulty segments."""
     faults: tuple[str, ...]
-    """Names of the faults in segments that stayed faulty."""
+    """Names of the faults that remain in the audio."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     alone: bool
-    """True if an earlier attempt was interrupted: no other job may run at the same time."""
+    """Whether an earlier attempt was interrupted; if so, no other queued job may run at the same time."""
 
 
 class RequestSummary(Struct, frozen=True):
@@ -86,7 +89,7 @@ class JobListItem:
     retries: int
     faults: tuple[str, ...]
     progress: float
-    """0 to 1."""
+    """Share that is generated, 0 to 1."""
     error: str | None
     audio_s: float | None
 
@@ -102,7 +105,7 @@ def file_name(job_id: str, request: SpeechRequest) -> str:
 
 
 def format_of(file: str) -> AudioFormat:
-    """Return the audio format of a name made by `file_name`."""
+    """Return the audio format of a result, from a name that `file_name` returned."""
     return cast(AudioFormat, file.rpartition(".")[2])
 
 
@@ -129,7 +132,7 @@ class JobStore:
         self._reads = database.reads
 
     async def add(self, request: SpeechRequest, voice: Voice, status: JobStatus) -> Job:
-        """Insert a job, `pending`, or `processing` if it is run at once."""
+        """Insert and return a job; its `status` is `pending`, or `processing` if the caller starts it."""
         row = new_job(request, voice, status)
         async with self._sessions.begin() as session:
             session.add(row)
@@ -151,7 +154,7 @@ class JobStore:
             return [JobListItem(*row) for row in rows]
 
     async def unfinished(self) -> Mapping[JobStatus, int]:
-        """Count pending and processing jobs; the cost does not depend on the number of finished ones."""
+        """Return the numbers of pending and processing jobs; the number of finished jobs adds no cost."""
         async with self._reads() as session:
             found = dict((await session.execute(unfinished_jobs())).all())
             return {status: found.get(status, 0) for status in UNFINISHED}
@@ -159,8 +162,8 @@ class JobStore:
     async def claim(self, limit: int, *, idle: bool = True) -> Sequence[Job]:
         """Set the oldest pending jobs, up to `limit`, to `processing` and return them.
 
-        A job that has to run alone is only claimed if no other job runs (`idle`), and then alone. Jobs that
-        cannot be read are failed, because they would block the queue.
+        A job that has to run alone is only claimed if no queued job runs (`idle`), and then as the only job.
+        Jobs that cannot be read are failed, because they would block the queue.
         """
         oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
         async with self._sessions.begin() as session:
@@ -183,7 +186,10 @@ class JobStore:
         await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1, progress=0.0)
 
     async def record_crash(self, job_id: str, cause: str) -> None:
-        """Set a job whose attempt crashed back to pending, or fail it after MAX_CRASHES."""
+        """Set a job back to pending after a crash of its engine process; fail it after MAX_CRASHES.
+
+        `cause` is the cause of the crash, for the job's error.
+        """
         async with self._sessions.begin() as session:
             await _record_crash(session, cause, Row.job_id == job_id)
 
@@ -195,7 +201,7 @@ class JobStore:
     async def record_result(self, job_id: str, file: str, usage: Usage) -> None:
         """Store the properties of a job's result, before the file is written.
 
-        A `processing` job whose file exists only needs `complete`.
+        So, after a restart, a `processing` job whose file exists is not generated again, but only completed.
         """
         await self._change(
             job_id,
@@ -209,12 +215,12 @@ class JobStore:
         )
 
     async def complete(self, job_id: str) -> bool:
-        """Complete and count a job whose file is written; return False if it was no longer running."""
+        """Set a job whose file is written to completed and count it; return False if it was cancelled."""
         async with self._sessions.begin() as session:
             row = await session.scalar(select(Row).where(Row.job_id == job_id))
             if row is None or row.status not in {"processing", "completed"}:
                 return False
-            if row.status == "completed":  # by an earlier call whose commit was not confirmed
+            if row.status == "completed":  # an earlier call committed, but raised StorageUnavailable
                 return True
             row.status, row.progress, row.finished_at = "completed", 1.0, now()
             usage = Usage(
@@ -242,7 +248,7 @@ class JobStore:
         )
 
     async def delete(self, job_ids: Sequence[str]) -> None:
-        """Delete finished jobs."""
+        """Delete the given jobs, except unfinished ones."""
         async with self._sessions.begin() as session:
             await session.execute(
                 delete(Row).where(Row.job_id.in_(job_ids), Row.status.not_in(["pending", "processing"]))
@@ -261,20 +267,23 @@ class JobStore:
             await totals.count(session, usage)
 
     async def count(self, usage: Usage | None) -> None:
-        """Count a request without a job; None counts a failed one."""
+        """Count a request that has no job; `usage` is None for a failed request."""
         async with self._sessions.begin() as session:
             await totals.count(session, usage)
 
     async def interrupted(self) -> Mapping[str, str | None]:
-        """Return the jobs that were running when the last server ended, and their files' names, if any."""
+        """Map the ids of the jobs that were running when the last server ended to their file names.
+
+        The name is None if the generation had not finished.
+        """
         async with self._reads() as session:
             rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
             return dict(rows.all())
 
     async def requeue_interrupted(self, crash: str | None = None) -> None:
-        """Set interrupted jobs back to pending; fail those interrupted MAX_ATTEMPTS times.
+        """Set interrupted jobs back to pending; fail those started MAX_ATTEMPTS times.
 
-        `crash` is the cause if the server is known to have crashed.
+        If the server is known to have crashed, `crash` is the cause, and jobs fail after MAX_CRASHES.
         """
         again = Row.attempts < MAX_ATTEMPTS
         async with self._sessions.begin() as session:
@@ -289,7 +298,7 @@ class JobStore:
                 await totals.count(session, None)
 
     async def finished_before(self, moment: datetime, limit: int) -> Mapping[str, str | None]:
-        """Return jobs finished before `moment` and their files, oldest first."""
+        """Map the ids of up to `limit` jobs finished before `moment`, oldest first, to their file names."""
         query = select(Row.job_id, Row.file).where(Row.finished_at < moment).order_by(Row.finished_at)
         async with self._reads() as session:
             return dict((await session.execute(query.limit(limit))).all())
@@ -321,7 +330,7 @@ def unfinished_jobs() -> Select[JobStatus, int]:
 
 
 async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
-    """Update a job if its status is one of `before`; return whether it was."""
+    """Update a job if its status is one of `before`; return whether it was updated."""
     result = await session.execute(
         update(Row).where(Row.job_id == job_id, Row.status.in_(before)).values(**values)
     )
@@ -330,7 +339,10 @@ async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus
 
 
 def _runnable(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
-    """Return the leading `rows` that may run concurrently, or the first alone if it has to."""
+    """Return the leading `rows` that may run concurrently.
+
+    A first row that has to run alone is returned alone if `idle` (no queued job runs), else no row is.
+    """
     for count, row in enumerate(rows):
         if row.attempts or row.crashes:
             return rows[: count or int(idle)]
@@ -338,7 +350,10 @@ def _runnable(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
 
 
 async def _record_crash(session: AsyncSession, cause: str, *which: ColumnElement[bool]) -> None:
-    """Count a crash, instead of an attempt, for the running jobs that `which` selects."""
+    """Count a crash, instead of an attempt, for each `processing` job that `which` selects.
+
+    Sets the job back to pending, or fails it after MAX_CRASHES.
+    """
     for row in await session.scalars(select(Row).where(Row.status == "processing", *which)):
         row.crashes, row.attempts = row.crashes + 1, row.attempts - 1
         if row.crashes < MAX_CRASHES:

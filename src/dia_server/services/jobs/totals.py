@@ -11,7 +11,7 @@ TOTALS_ID = 1
 
 
 async def count(session: AsyncSession, usage: Usage | None) -> None:
-    """Add a finished request, or None for a failed one, to the totals in the transaction of `session`."""
+    """Count a request in the transaction of `session`: add its `usage`, or a failure if that is None."""
     row = update(Totals).where(Totals.id == TOTALS_ID)
     if usage is None:
         await session.execute(row.values(failed=Totals.failed + 1))

@@ -1,6 +1,6 @@
 """The worker: runs jobs in the engine's batch, and stores their results and status.
 
-A job's steps, and what the next start does if the server is killed after them:
+A job's steps, and what the next start does if the server was killed after the step:
 
     claim           pending -> processing           generate again from the same row
     generate                                        generate again
@@ -8,8 +8,8 @@ A job's steps, and what the next start does if the server is killed after them:
     write           the file, atomically            call `complete`: the file exists
     complete        processing -> completed         nothing
 
-A job whose attempt was interrupted may have caused the crash. It runs alone the next time, so that it
-interrupts other jobs only once, and fails after two crashes (store.MAX_CRASHES).
+A job whose attempt was interrupted may have caused the crash. The next time it runs without other queued
+jobs, so that it interrupts them only once, and fails after two crashes (store.MAX_CRASHES).
 """
 
 import asyncio
@@ -38,11 +38,11 @@ PROGRESS_INTERVAL_S = 5.0
 
 
 class Stopping(Exception):
-    """The server is stopping; the next start resumes the job."""
+    """A database write was given up because the server is stopping; the job counts as interrupted."""
 
 
 class JobWorker:
-    """`start` and `stop` it with the server; `wake` it after adding a pending job."""
+    """Runs jobs: `start` and `stop` it with the server, `wake` it after adding a pending job."""
 
     def __init__(
         self,
@@ -65,15 +65,15 @@ class JobWorker:
         self._loops: list[asyncio.Task[None]] = []
         self._running: dict[str, asyncio.Task[ServerError | None]] = {}
         self._generations: dict[str, asyncio.Task[Speech]] = {}
-        """The cancellable part of each running job."""
+        """Tasks that generate the audio. They may be cancelled; those in `_running` must store the status."""
         self._queued: set[str] = set()
-        """Ids of running jobs from the queue, as opposed to `begin` for a waiting client."""
+        """Ids of running jobs claimed from the queue; the other running jobs have a waiting client."""
         self._alone: str | None = None
-        """Id of the queued job that has to run alone."""
+        """Id of a running job beside which no other job may be claimed; None if there is none."""
         self._progress: dict[str, float] = {}
 
     async def start(self, crash: str | None = None) -> None:
-        """Complete or requeue the jobs that an earlier server left running, then run pending jobs.
+        """Complete, requeue or fail the jobs that an earlier server left running, then run pending jobs.
 
         `crash` is the cause if that server is known to have crashed.
         """
@@ -84,14 +84,14 @@ class JobWorker:
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._save_progress())]
 
     def pause(self) -> None:
-        """Claim no more jobs; running ones continue."""
+        """Stop claiming jobs and storing progress; running jobs continue."""
         for loop in self._loops:
             loop.cancel()
 
     async def stop(self, finish_s: float = 0.0) -> None:
         """Wait `finish_s` seconds for running jobs, then cancel and requeue the rest for the next start.
 
-        Returns when the status of every job is stored.
+        Returns when the status of every job is stored, or could not be because the database is unavailable.
         """
         self.pause()
         if self._running:
@@ -115,9 +115,9 @@ class JobWorker:
         on_progress: OnProgress | None = None,
         prepared: PreparedRequest | None = None,
     ) -> asyncio.Task[ServerError | None]:
-        """Run a `processing` job; return its task, which never raises and results in the error or None.
+        """Start a `processing` job. Return its task: it never raises; its result is the job's error or None.
 
-        `prepared` is the job's request, unless it has yet to be prepared.
+        `prepared` is the job's prepared request; None if it is not prepared yet.
         """
 
         async def keep_progress(audio: bytes, progress: float) -> None:
@@ -175,12 +175,15 @@ class JobWorker:
                     continue
             except StorageUnavailable as error:
                 log.warning("jobs waiting for the database", error=str(error), retry_s=self._retry_s)
-            except Exception as error:  # must not stop the queue
+            except Exception as error:  # later jobs must still be claimed
                 log.error("jobs not claimed", exc_info=error)
             await asyncio.sleep(self._retry_s)
 
     async def _start_pending(self) -> None:
-        """Claim and run pending jobs, up to the number of slots; the engine reserves some for requests."""
+        """Claim and start pending jobs until as many claimed jobs run as the engine has slots.
+
+        The engine reserves some slots for requests, so the last of these jobs may wait in the engine's queue.
+        """
         while self._engine.ready and (free := self._engine.slots - len(self._queued)) > 0:
             if self._alone or not (jobs := await self._store.claim(free, idle=not self._queued)):
                 return
@@ -216,7 +219,7 @@ class JobWorker:
             await self._retry_write(lambda: self._store.record_result(job.job_id, file, speech.usage))
             await self._outputs.write(file, speech.audio)
             if not await self._retry_write(lambda: self._store.complete(job.job_id)):
-                await self._outputs.remove(file)  # cancelled at the last moment
+                await self._outputs.remove(file)  # cancelled while the file was written
         except Stopping:
             return None
         except Exception as error:  # noqa: BLE001 - fails this job only
@@ -224,7 +227,7 @@ class JobWorker:
         return None
 
     async def _fail(self, job: Job, error: Exception) -> ServerError:
-        """Fail a job and return the error for clients; the type of an unexpected error only."""
+        """Fail a job and return the error for clients, which names only the type of an unexpected error."""
         if not isinstance(error, ServerError):
             log.error("generation failed", job_id=job.job_id, exc_info=error)
             error = GenerationFailed(f"Generation failed: {type(error).__name__}")
@@ -236,12 +239,12 @@ class JobWorker:
         return error.with_traceback(None)  # its frames hold the audio, and `RunningJob` holds the error
 
     async def _requeue(self, job: Job) -> None:
-        """Set a job back to pending, until the engine accepts work or for the next start."""
+        """Set a job back to pending; it runs again once the engine accepts work, or after the next start."""
         await self._record_end(job.job_id, lambda: self._store.requeue(job.job_id))
         asyncio.get_running_loop().call_later(self._retry_s, self._wake.set)
 
     async def _record_end(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
-        """Persist the job's final status; if that fails, the next start treats the job as interrupted."""
+        """Persist a job's status after an attempt; if that fails, the next start finds an interrupted job."""
         try:
             await self._retry_write(write)
         except Stopping:
@@ -250,7 +253,10 @@ class JobWorker:
             log.error("job status not stored", job_id=job_id, exc_info=error)
 
     async def _retry_write(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Retry a database write until it succeeds, so that finished work is not generated twice."""
+        """Retry a database write until it succeeds, so that finished work is not generated twice.
+
+        Raises Stopping if it fails while the server is stopping.
+        """
         while True:
             try:
                 return await write()
