@@ -1,4 +1,4 @@
-"""Logs when the server is ready, and its URL."""
+"""Logs the URL of the server, when it accepts connections and when its engine is ready."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from dia_server.engine.pool import AnyEngine
 log = structlog.get_logger()
 
 LISTENING_POLL_S = 0.01
-"""Seconds between checks for the listening socket."""
+"""Seconds between checks whether the socket is listening."""
 ENGINE_POLL_S = 0.1
-"""Seconds between checks of the engine."""
+"""Seconds between checks whether the engine is ready."""
 
 
 class Announcement:
-    """Logs `loading` once connections are accepted, and `started` once the engine is ready."""
+    """Logs `loading` once connections are accepted, and `started` once the engine is ready as well."""
 
     def __init__(self, engine: AnyEngine, url: str, is_listening: Callable[[], bool]) -> None:
         self._engine = engine

@@ -66,7 +66,7 @@ class Metrics:
     def observe(
         self, *, method: str, route: str, status: str, seconds: float, first_audio_s: float | None
     ) -> None:
-        """Count an HTTP request; `route` is a template, never a path with an id in it."""
+        """Count an HTTP request; `route` is a template (`/jobs/{job_id}`), never a path with an id in it."""
         self._requests.observe(method, route, status, seconds, first_audio_s)
 
     def connected(self, route: str) -> AbstractContextManager[None]:
@@ -81,7 +81,7 @@ class Metrics:
         """Return the metrics page; GPUs are measured in a thread."""
         try:
             self._jobs.unfinished = await self._store.unfinished()
-        except StorageUnavailable as error:  # the page matters most then, and the rest needs no database
+        except StorageUnavailable as error:  # in an outage, the metrics without database matter most
             log.warning("jobs not counted", error=str(error))
             self._jobs.unfinished = {}
         self._gpus.resources = await asyncio.to_thread(self._monitor.measure)
@@ -163,7 +163,7 @@ class UtteranceMetrics:
         )
 
     def observe(self, generation: Generation) -> None:
-        """Count a finished generation and its times."""
+        """Count an utterance that has ended, and its times."""
         kind = _kind(background=generation.background)
         self._utterances.labels(kind, generation.outcome).inc()
         if generation.first_audio_s is not None:
@@ -199,7 +199,7 @@ class EngineCollector(Collector):
 
 
 class JobCollector(Collector):
-    """Reports the last count of jobs; no series if the database is unavailable."""
+    """Reports the jobs as last counted; no series if the database was unavailable."""
 
     def __init__(self) -> None:
         self.unfinished: Mapping[JobStatus, int] = {}
@@ -212,7 +212,7 @@ class JobCollector(Collector):
 
 
 class GpuCollector(Collector):
-    """Reports the last measurement; a device whose driver reports nothing has no series."""
+    """Reports the GPUs as last measured; a GPU whose driver reports nothing has no series."""
 
     def __init__(self) -> None:
         self.resources: Resources | None = None

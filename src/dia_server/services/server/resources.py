@@ -19,12 +19,12 @@ from dia_server.units import GIB
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     cpu_percent: float
-    """Average of all cores since the previous measurement."""
+    """CPU utilization, averaged over all cores and over the time since the previous measurement."""
     memory_percent: float
     gpu_percent: list[float | None]
-    """Utilization per device in percent; None if the driver does not report it, as for MIG instances."""
+    """Utilization of each GPU; None if the driver does not report it, as for MIG instances."""
     gpu_memory_gib: list[float | None]
-    """Memory used per device, by all processes."""
+    """Memory of each GPU in use by all processes; None if the driver does not report it."""
 
 
 class ResourceMonitor:
@@ -33,10 +33,10 @@ class ResourceMonitor:
         self._devices = [device for device in devices if device.torch_name != "mps"]  # MPS reports no load
         self._lock = Lock()
         """Serializes measurements: each one initializes and shuts down NVML for the whole process."""
-        psutil.cpu_percent()  # the first call only sets the reference
+        psutil.cpu_percent()  # returns 0, but starts the time of the first average
 
     def measure(self) -> Resources:
-        """Measure all resources. Blocks a millisecond, longer with GPUs: not for the event loop."""
+        """Measure all resources. Blocks for a millisecond, longer with GPUs, so call it in a thread."""
         with self._lock:
             usage, memory = self._gpus()
         return Resources(

@@ -1,4 +1,7 @@
-"""Graceful shutdown: running work gets `timeout_s` to finish and is then failed."""
+"""Graceful shutdown: running work gets `timeout_s` seconds to finish.
+
+Then requests fail, and queued jobs are set back to pending for the next start.
+"""
 
 import asyncio
 
@@ -41,7 +44,7 @@ class Shutdown:
         self._stop_task = asyncio.create_task(self._stop_in_time())
 
     async def close(self) -> None:
-        """Cancel the deadline, once all work has ended."""
+        """Cancel the task that waits for the deadline; `JobWorker.stop` enforces it for jobs from here on."""
         if self._stop_task is not None:
             self._stop_task.cancel()
             await asyncio.gather(self._stop_task, return_exceptions=True)

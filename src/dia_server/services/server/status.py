@@ -26,7 +26,7 @@ class Status:
     """Maximum characters of a request's text."""
     error: str | None
     may_load: bool
-    """True if `load` would retry loading the model."""
+    """Whether `load` retries: loading has failed, and the server is not shutting down."""
     notes: tuple[str, ...]
 
 
@@ -65,7 +65,7 @@ class StatusService:
         )
 
     def load(self) -> None:
-        """Retry loading the model after a failure; raises ModelNotLoaded during shutdown."""
+        """Retry loading the model if it has failed; raises ModelNotLoaded during shutdown."""
         self._require_service()
         self._engine.load()
 
