@@ -8,8 +8,8 @@ class Delivery:
     """How a request's audio reaches its client, and how the request shares the engine with others."""
 
     client: str = ""
-    """Name of the client; clients share the engine's slots fairly."""
+    """Identity of the client, for the fair sharing of slots between clients."""
     live: bool = False
-    """Whether audio is sent while it is generated."""
+    """Whether the client gets the audio while it is generated."""
     background: bool = False
     """Whether other requests go first in the engine's queue."""

@@ -1,4 +1,4 @@
-"""Encodes speech into files on threads, off the event loop."""
+"""Encodes speech into audio files on threads, off the event loop."""
 
 import asyncio
 import os
@@ -11,21 +11,21 @@ from dia_server.units import SAMPLE_RATE
 
 
 class EncoderThreads:
-    """Thread pool that encodes all files, one chunk at a time, so that no file delays the others."""
+    """Thread pool that encodes all files chunk by chunk, so that no file delays the others."""
 
     def __init__(self) -> None:
         # one core is left to the event loop
         self._threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "encode")
 
     def open(self, audio_format: AudioFormat, speed: float, *, whole: bool = False) -> "SpeechFile":
-        """Open a file: streamed chunk by chunk, or `whole`, with exact lengths in its header."""
+        """Return a new file: streamed, or `whole`, with its length in the header if the format has one."""
         return SpeechFile(self._threads, audio_format, speed, whole=whole)
 
 
 class SpeechFile:
     """Encodes samples into the bytes of one file.
 
-    Calls must not overlap; they raise AudioProcessingError.
+    `push` and `finish` raise AudioProcessingError. Their calls must not overlap.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class SpeechFile:
         self._opened: tuple[Tempo, Encoder] | None = None
 
     async def push(self, samples: Samples) -> bytes:
-        """Encode `samples`; return the bytes that are ready (none of a whole file)."""
+        """Encode `samples`; return the bytes that are ready, none of a whole file."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._push, samples)
 
     async def finish(self) -> bytes:
-        """Return the remaining bytes, all of a whole file."""
+        """Return the remaining bytes: all bytes of a whole file."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._finish)
 
     def _push(self, samples: Samples) -> bytes:
@@ -54,7 +54,7 @@ class SpeechFile:
         return encoder.push(tempo.finish()) + encoder.finish()
 
     def _open(self) -> tuple[Tempo, Encoder]:
-        """Open codec and filter on the thread, because that takes milliseconds."""
+        """Return filter and codec. The first call opens them on the thread, since that takes milliseconds."""
         if self._opened is None:
             self._opened = (
                 Tempo(self._speed, SAMPLE_RATE),

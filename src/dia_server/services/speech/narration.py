@@ -1,4 +1,4 @@
-"""One request's recording: segments are generated side by side and put out in order."""
+"""Generates the recording of one request: concurrent segments, whose audio is put out in order."""
 
 import asyncio
 from collections import deque
@@ -19,34 +19,36 @@ from dia_server.units import SAMPLE_RATE
 
 UNLIMITED_S = float("inf")
 NOTHING = np.zeros(SAMPLE_RATE // 4, np.float32)
-"""Silence returned for text with nothing to pronounce (such as "."), because clients reject empty files."""
+"""0.25 s of silence for text with nothing to pronounce (such as "."), because clients reject empty files."""
 MAX_CHUNK = SAMPLE_RATE // 4
 """Maximum samples per output chunk. Encoding 2.5 s to MP3 takes 75 ms, so smaller chunks keep playback
 latency low."""
 MIN_RUNNING = 2
-"""Segments that are started even without a free slot: the one that is being put out, and the next."""
+"""Segments that are started even if no slot is free: the one that is being put out, and the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Narrated:
-    """The next samples of the recording; there may be none."""
+    """The next samples of the recording, perhaps 0 samples, and the progress so far."""
 
     samples: Samples
     progress: float
-    """Share of the whole recording, 0 to 1; it never falls."""
+    """Share of the recording that is generated, 0 to 1; never decreases."""
 
 
 class Narration:
-    """Plays the recording of one request once.
+    """Generates the recording of one request; use it for one call of `play`.
 
-    Delivered live, the first segment is put out chunk by chunk, and so cannot be retried. Every other
-    segment is put out when it is complete and judged: the result depends on the seed, and not on the speed
-    of engine or client.
+    A segment that the guard judges is put out once it is complete and judged, except the first one of a
+    live delivery. That one is put out chunk by chunk, like segments that are not judged, and so cannot be
+    retried. The recording depends on the seed, but not on the speed of engine or client.
 
-    Segments are started while slots are free and, delivered live, at most `narrator.ahead_s` of estimated
-    speech is not yet put out. In an anchored plan the first segment becomes the audio prompt of the others,
-    behind the voice's own, so that one voice speaks throughout; they start when it is complete. If its
-    audio lacks words, the next suitable segment is the anchor, for Dia would repeat what the anchor lacks.
+    A segment is started if a slot is free or fewer than MIN_RUNNING segments are running. With live delivery,
+    moreover, the running segments may have at most `narrator.ahead_s` seconds of estimated speech.
+
+    In an anchored plan, the first segment is the anchor: its audio is appended to the voice's audio prompt
+    for the others, so that all have the same voice, and they start when it is complete. If it is faulty or
+    incomplete, so that its audio may lack words, the next suitable segment becomes the anchor.
     """
 
     def __init__(
@@ -59,8 +61,11 @@ class Narration:
         *,
         speed: float = 1.0,
     ) -> None:
-        """`base` has the voice and the sampling parameters of all segments. `speed` is applied later, by
-        the encoder: the text's own pauses are made longer or shorter so that they last as long as it says."""
+        """`base` has the voice and the sampling parameters of all segments.
+
+        The encoder applies `speed` later, also to pauses. So the pauses that the text's markup sets are
+        multiplied by `speed` here, and last as long as the text says.
+        """
         self._narrator = narrator
         self._plan = plan
         self._base = replace(base, flow=Flow(delivery.client))
@@ -73,13 +78,13 @@ class Narration:
         self._ahead_s = narrator.ahead_s if delivery.live else UNLIMITED_S
         self._join = Join(SAMPLE_RATE)
         self._lead = EMPTY
-        """Silence before the current segment, until it has been put out."""
+        """End of the previous segment and pause before the current one; empty once they are put out."""
         self._progress = 0.0
         self._done_s = 0.0
-        self._total_s = plan.duration_s(speed) * speed or 1.0  # accents alone are estimated at 0 s
+        self._total_s = plan.duration_s(speed) * speed or 1.0  # no division by 0 for a text of only accents
 
     async def play(self) -> AsyncGenerator[Narrated]:
-        """Generate the recording; closing the iterator frees every slot."""
+        """Yield the recording while it is generated; closing the iterator cancels it and frees its slots."""
         try:
             self._start_segments()
             while self._running:
@@ -111,7 +116,7 @@ class Narration:
             free -= 1
 
     def _may_start(self, planned: PlannedUtterance, free: int) -> bool:
-        """Return whether the anchor, the limit of speech ahead and the free slots allow another segment."""
+        """Return whether `planned` may start now, given the anchor, the speech ahead and the `free` slots."""
         if not self._running:
             return True
         if self._needs_anchor:
@@ -122,7 +127,7 @@ class Narration:
         return len(self._running) < MIN_RUNNING or free > 0
 
     def _append(self, segment: Segment, chunk: Chunk) -> Samples:
-        """Join `chunk` to the recording; return the samples that are final."""
+        """Append `chunk` to the recording; return the samples that can be put out: `Join` holds some back."""
         share = (self._done_s + chunk.progress * segment.planned.estimated_s) / self._total_s
         self._progress = max(self._progress, min(1.0, share))
         samples = np.concatenate([self._lead, self._join.push(chunk.samples)])
@@ -132,7 +137,7 @@ class Narration:
         return samples
 
     def _anchor(self, segment: Segment) -> None:
-        """Extend the audio prompt of the segments to come by the text and the frames of `segment`."""
+        """Append the text and the frames of `segment` to the audio prompt of the segments not yet started."""
         prompt, text = self._base.prompt, segment.planned.text
         if prompt is None:
             prompt = VoicePrompt(EMPTY, text, digest="", generated_frames=segment.frames)
@@ -144,7 +149,10 @@ class Narration:
         self._needs_anchor = False
 
     def _finish(self) -> Samples:
-        """Return the end of the recording: the last segment's end, and the pause after it."""
+        """Return the end of the recording: the last segment's end, and the pause after it.
+
+        Returns NOTHING if the recording has no samples at all.
+        """
         tail = np.concatenate([self._join.begin(self._plan.pause_after_s * self._speed), self._join.finish()])
         if not self._meter.samples + len(tail):
             tail = NOTHING
@@ -158,7 +166,7 @@ class Narration:
 
 
 def _can_anchor(segment: Segment) -> bool:
-    """Return whether `segment` says its text, and fits into the room that the plan leaves for an anchor."""
+    """Return whether `segment` is audible, complete, without faults, and within the limits of ANCHOR."""
     return (
         segment.audible
         and segment.whole

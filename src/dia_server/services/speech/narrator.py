@@ -1,4 +1,4 @@
-"""Segments on the engine: judged by the guard, and retried while they are faulty."""
+"""Generates segments on the engine; the guard judges them, and faulty ones are retried."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,15 +24,15 @@ ExceedsLimit = Callable[[Samples, str], Awaitable[bool]]
 """Returns whether the word error rate of the samples, compared with the text, exceeds a limit."""
 
 AHEAD_S = 40.0
-"""Seconds of speech that a live request may be generated ahead of its client: 7 MB of samples."""
+"""Maximum seconds of speech that are generated ahead of the client of a live request: 7 MB of samples."""
 BUSY_S = 0.2
-"""Seconds between attempts to get a later segment into a full queue: its text was accepted as a whole."""
+"""Seconds between attempts to queue a segment after the first: its request has already been accepted."""
 EMPTY = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A segment as generated with one seed."""
+    """Result of generating a segment with one seed."""
 
     samples: Samples
     frames: Frames | None
@@ -52,9 +52,10 @@ class Narrator:
         exceeds_limit: ExceedsLimit | None = None,
         ahead_s: float = AHEAD_S,
     ) -> None:
-        """Keep, of at most `retries` + 1 attempts at a segment, the one with the fewest faults.
+        """`retries` is the maximum number of retries of a faulty segment; 0 turns the guard off.
 
-        0 `retries` turn the guard off. `exceeds_limit` checks the words of segments that are held back.
+        The attempt with the fewest faults is kept. `exceeds_limit` checks the words of segments that are held
+        back until they are judged; None turns that check off.
         """
         self._engine = engine
         self._retries = retries
@@ -63,12 +64,12 @@ class Narrator:
 
     @property
     def clones(self) -> bool:
-        """Whether the engine takes its voice from an audio prompt."""
+        """Whether the engine clones the voice of an audio prompt."""
         return self._engine.name == "dia"
 
     @property
     def free_slots(self) -> int:
-        """Free slots less waiting utterances; may be negative."""
+        """Number of free slots minus waiting utterances; may be negative."""
         return self._engine.slots - self._engine.active
 
     def segment(
@@ -76,14 +77,14 @@ class Narrator:
     ) -> Segment:
         """Return a segment with the voice and sampling parameters of `base`.
 
-        Dia may babble, so it also gets the plan's limit of decoder steps; the preview ends by itself.
+        Dia may babble, so its decoder steps are also limited by the plan; the preview engine cannot.
         """
         wanted, most = base.max_tokens, planned.max_tokens if self.clones else None
         limit = None if wanted is None or (most is not None and most < wanted) else wanted
         utterance = replace(
             base, text=planned.text + planned.ending, max_tokens=most if limit is None else limit
         )
-        # retries would end at the client's limit again
+        # not judged with a client's limit: every retry would end at that limit too
         judged = self.clones and self._retries > 0 and limit is None
         return Segment(planned, utterance, delivery, first=first, limit=limit, judged=judged)
 
@@ -108,7 +109,7 @@ class Narrator:
             segment.put(Chunk(best.samples, tokens=0, progress=1.0, done=True, frames=best.frames))
 
     async def _attempt(self, segment: Segment) -> _Attempt:
-        """Generate `segment` once; of a held segment only the progress is passed on."""
+        """Generate `segment` once; pass its chunks on, but without their samples if it is held."""
         parts, frames, tokens = [EMPTY], None, 0
         async with await self._submit(segment) as generation:
             async for chunk in generation:
@@ -121,10 +122,10 @@ class Narrator:
         return _Attempt(samples, frames, faults, segment.utterance.seed, tokens)
 
     async def _judge(self, segment: Segment, samples: Samples) -> tuple[str, ...]:
-        """Return the faults of an attempt."""
+        """Return the names of the faults in `samples`, an attempt at `segment`."""
         verdict = await asyncio.to_thread(judge, samples, SAMPLE_RATE, segment.planned.estimated_s)
         faults: tuple[str, ...] = verdict.faults
-        # Whisper takes seconds: skipped where its answer could change nothing
+        # Whisper takes seconds: skipped if the attempt is faulty anyway or cannot be retried
         check = segment.held and not faults and self._exceeds_limit
         if check and await check(samples, segment.planned.text):
             faults = ("misheard",)

@@ -21,7 +21,7 @@ class SpeechRequest:
     text: str
     voice_id: str
     voice_id_2: str | None = None
-    """Voice of [S2], if it is another than the first."""
+    """Voice of the speaker [S2]; None if `voice_id` is the voice of both speakers."""
     response_format: AudioFormat = "wav"
     speed: float = 1.0
     role: Role | None = None
@@ -33,7 +33,7 @@ class SpeechRequest:
     seed: int | None = None
 
     def utterance(self, text: str, voice: VoiceSnapshot, prompt: VoicePrompt | None) -> Utterance:
-        """Return the whole of a resolved request as one utterance, with its sampling parameters."""
+        """Return one utterance of the whole `text`, with the resolved seed and the sampling parameters."""
         sampling: dict[str, Any] = {
             "temperature": self.temperature,
             "cfg_scale": self.cfg_scale,
@@ -54,10 +54,10 @@ class SpeechRequest:
 @dataclass(frozen=True, slots=True)
 class Speech:
     request: SpeechRequest
-    """Resolved."""
+    """The request with its voice ids and seed resolved."""
     voice: Voice
     audio: bytes
-    """The whole file; empty where it was streamed and is not kept."""
+    """Content of the audio file; empty if it was streamed and `save_outputs` is off."""
     usage: Usage
 
     @property
@@ -72,13 +72,13 @@ class Speech:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A resolved request with all that its generation needs."""
+    """A resolved request with its voice, its plan and its utterance."""
 
     request: SpeechRequest
     voice: VoiceSnapshot
     plan: Plan
     utterance: Utterance
-    """The whole text; its segments take its voice and sampling parameters."""
+    """Utterance of the whole text; the segments take its voice and sampling parameters."""
 
     @property
     def media_type(self) -> str:
@@ -90,7 +90,7 @@ class PreparedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Audio that is sent while it is generated: iterate over it for the file's bytes, and close it."""
+    """Audio that is sent while it is generated: iterate over it for the file's bytes, then `aclose` it."""
 
     first: bytes
     remaining: AsyncGenerator[bytes]
@@ -104,5 +104,5 @@ class Streamed:
             yield audio
 
     async def aclose(self) -> None:
-        """Free the engine's slots, whether or not the audio has been read."""
+        """Stop the generation, if it is still running, and free its slots."""
         await self.remaining.aclose()

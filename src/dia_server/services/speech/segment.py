@@ -1,4 +1,4 @@
-"""A planned utterance while the engine generates it."""
+"""A segment of a text: its planned utterance, and its generation by the engine."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -28,28 +28,28 @@ class Segment:
         self.first = first
         """Whether the text begins with this segment."""
         self.limit = limit
-        """Decoder steps after which the client wants it to end, even within a word."""
+        """Client's limit of decoder steps, which may end a word early; None if the plan's limit applies."""
         self.judged = judged
         """Whether the guard checks the audio for faults."""
         self.held = judged and not (first and delivery.live)
-        """Whether the audio is held back until it has been judged, so that it can be generated again."""
+        """Whether the audio is held back until the guard has judged it, so that a retry can replace it."""
         self.retries = 0
         self.whole = False
         """Whether generation ended without faults and before the client's limit."""
         self.frames: Frames | None = None
-        """Codec frames of the whole segment, once its last chunk has been returned."""
+        """Codec frames of the whole segment; None until `next` has returned the last chunk."""
         self.audible = False
-        """Whether a chunk returned so far has a sample other than zero."""
+        """Whether any chunk that `next` has returned contains a sample other than zero."""
         self._events: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
     def start(self, generation: Coroutine[None, None, None]) -> None:
-        """Run `generation`, which calls `put`, as a task."""
+        """Run `generation`, which passes its chunks to `put`, as a task."""
         self._task = asyncio.create_task(generation)
         self._task.add_done_callback(self._ended)
 
     def retry(self) -> None:
-        """Take the next seed for another attempt."""
+        """Prepare the next attempt: count a retry and increment the seed."""
         self.retries += 1
         self.utterance = replace(self.utterance, seed=(self.utterance.seed + 1) % 2**32)
 
@@ -57,27 +57,30 @@ class Segment:
         self._events.put_nowait(chunk)
 
     async def next(self) -> Chunk | None:
-        """Return the next chunk, None after the last; raises what generation raised, after its chunks."""
+        """Return the next chunk, None after the last; after the chunks, raise what generation raised."""
         event = await self._events.get()
         if isinstance(event, BaseException):
             try:
                 raise event
             finally:
-                del event  # its traceback refers to this frame
+                del event  # break a cycle: its traceback refers to this frame
         if event is not None:
             self.frames = event.frames
             self.audible = self.audible or bool(event.samples.any())
         return event
 
     def cancel(self) -> asyncio.Task[None] | None:
-        """Free the slot; returns the task that is being cancelled, None if it has ended already."""
+        """Cancel generation, which frees the slot; return its task, None if generation has ended already."""
         self._events = asyncio.Queue()
         if self._task is not None:
             self._task.cancel()
         return self._task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Drop the task: the traceback of its exception refers to this segment, and such a cycle would keep
-        minutes of audio until the garbage collector finds it."""
+        """Report the end to `next` and drop the task.
+
+        The traceback of the task's exception refers to this segment: such a cycle would keep minutes of audio
+        in memory until the garbage collector finds it.
+        """
         self._task = None
         self._events.put_nowait(asyncio.CancelledError() if task.cancelled() else task.exception())

@@ -28,14 +28,14 @@ log = structlog.get_logger()
 LONG = 1000
 """Characters above which a text is planned on a thread: 4,096 may take 50 ms."""
 MAX_PAUSES_S = 120.0
-"""Maximum seconds of silence that a text may ask for, in all."""
+"""Maximum total seconds of the pauses that a text asks for."""
 
 SPEAKERS: dict[str, Speaker] = {"user": "S1", "assistant": "S2", "system": "S2"}
 """Speaker of untagged text in a chat, by role."""
 
 OnProgress = Callable[[bytes, float], Awaitable[None]]
-"""Called with the file's next bytes (empty unless delivered live) and the share that is generated, 0 to 1;
-generation waits until it returns."""
+"""Called with the file's next bytes (empty unless delivered live) and the share generated so far, 0 to 1.
+Generation waits until it returns."""
 
 
 class SpeechService:
@@ -73,9 +73,9 @@ class SpeechService:
         return speech
 
     async def stream(self, request: SpeechRequest, client: str) -> Streamed:
-        """Return the audio of `request` while it is generated, once its first bytes are there.
+        """Return the audio of `request` as an iterator, once its first bytes are encoded.
 
-        Raises as `speak`; later failures are raised by the iterator.
+        Raises as `speak` until then; the iterator raises later failures.
         """
         with self._recorded_failures():
             prepared = await self.prepare(request)
@@ -85,9 +85,10 @@ class SpeechService:
         return Streamed(first, audio, prepared.media_type, prepared.utterance.seed, meter)
 
     async def prepare(self, request: SpeechRequest, voice: VoiceSnapshot | None = None) -> PreparedRequest:
-        """Resolve `request` and plan its text; `voice` is the snapshot of a request resolved earlier.
+        """Resolve `request`, load its audio prompt and plan its text.
 
-        Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable.
+        `voice` is the snapshot of a request that was resolved earlier, and is not resolved again. Raises
+        InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable.
         """
         if voice is None:
             request, voice = self._resolve(request)
@@ -101,7 +102,7 @@ class SpeechService:
     ) -> Speech:
         """Return the whole audio of `prepared`.
 
-        Delivered live, `on_progress` receives a streamed file to its last byte before the whole is finished.
+        With live delivery, `on_progress` also receives the bytes of a streamed file, up to the last one.
         """
         meter = UsageMeter()
         streamed = self._open(prepared) if delivery.live else None
@@ -142,7 +143,10 @@ class SpeechService:
         return text
 
     async def _plan(self, text: str, prompt: VoicePrompt | None) -> Plan:
-        """Cut `text` into segments beside `prompt`; raises Invalid."""
+        """Cut `text` into segments that follow `prompt`.
+
+        Raises Invalid if the prompt leaves no room for speech, or the pauses are too long.
+        """
         cut = partial(plan, text)
         if prompt is not None:
             frames = -(-len(prompt.samples) // HOP)
@@ -178,7 +182,10 @@ class SpeechService:
         streamed: SpeechFile | None,
         whole: SpeechFile | None,
     ) -> AsyncGenerator[tuple[bytes, float]]:
-        """Generate the audio into both files; yields the next bytes of `streamed`, and the progress."""
+        """Generate the audio into both files; yield the next bytes of `streamed`, and the progress.
+
+        Finishes `streamed`, but leaves `whole` to be finished by the caller.
+        """
         speed, utterance = prepared.request.speed, prepared.utterance
         if self._config.current.show_prompts:
             log.info("speaking", text=utterance.text, voice=utterance.voice)
@@ -186,7 +193,7 @@ class SpeechService:
         async with aclosing(narration.play()) as playing:
             async for narrated in playing:
                 is_audio = len(narrated.samples) > 0
-                # no header before the first audio: until then, a failure can still set the status
+                # no header before the first audio: until a byte is sent, a failure can still set the status
                 audio = await streamed.push(narrated.samples) if streamed and is_audio else b""
                 yield audio, narrated.progress
                 if whole and is_audio:
@@ -196,7 +203,7 @@ class SpeechService:
 
     @contextmanager
     def _recorded_failures(self) -> Iterator[None]:
-        """Record a failed request, unless the failure is the client's (4xx)."""
+        """Record an error raised in the `with` block, unless it is an error of the client (4xx)."""
         try:
             yield
         except Exception as error:

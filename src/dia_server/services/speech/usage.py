@@ -14,30 +14,33 @@ class Usage:
 
     generation_s: float
     tokens: int
-    """Decoder steps."""
+    """Number of decoder steps, including those of retries."""
     audio_s: float
     retries: int
-    """Retries of faulty segments."""
+    """Number of retries of faulty segments."""
     faults: tuple[str, ...] = ()
-    """Faults in the segments that were kept, in alphabetical order."""
+    """Names of the faults that remain in the audio, in alphabetical order."""
 
 
 @dataclass(slots=True)
 class UsageMeter:
     tokens: int = 0
-    """Decoder steps."""
+    """Number of decoder steps, including those of retries."""
     samples: int = 0
     retries: int = 0
-    """Retries of faulty segments."""
+    """Number of retries of faulty segments."""
     faults: set[str] = field(default_factory=set)
-    """Faults in the segments that were kept."""
+    """Names of the faults that remain in the audio."""
     _making_s: float = 0.0
     _segments: int = 0
     _since: float = 0.0
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """Measure the generation of one segment; time shared by several segments counts once."""
+        """Measure the time of the `with` block, which generates one segment.
+
+        Time in which several segments are generated counts once.
+        """
         if not self._segments:
             self._since = time.perf_counter()
         self._segments += 1
@@ -49,7 +52,7 @@ class UsageMeter:
                 self._making_s += time.perf_counter() - self._since
 
     def total(self, speed: float) -> Usage:
-        """Return the totals; time blocked on a slow client is excluded."""
+        """Return the totals of audio encoded at `speed`. Time blocked on a slow client is excluded."""
         return Usage(
             generation_s=self._making_s,
             tokens=self.tokens,

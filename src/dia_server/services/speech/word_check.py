@@ -24,7 +24,7 @@ class WordCheck:
         self._unavailable = False
 
     async def exceeds_limit(self, samples: Samples, text: str) -> bool:
-        """Return whether the transcript differs too much from `text`; False if Whisper is unavailable."""
+        """Return whether the transcript differs too much from `text`; False if Whisper cannot transcribe."""
         try:
             transcript = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
         except (WhisperNotAvailable, UnusableAudio) as error:
