@@ -16,18 +16,18 @@ class Prompt:
     digest: str
     """SHA-256 of the WAV file."""
     duration: float
-    """Seconds."""
+    """Duration of the recording in seconds."""
     file_size: int
-    """Bytes."""
+    """Size of the WAV file in bytes."""
     transcript: str | None
     transcript_source: Source | None
     sidecar_digest: str | None
-    """Digest of the transcript file in effect at the last scan."""
+    """`Sidecar.digest` of the transcript file that was last read or written; None if there is none."""
     created_at: datetime
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Sample rate of the WAV file in Hz."""
         return SAMPLE_RATE
 
     @classmethod

@@ -41,7 +41,7 @@ class DaemonThread:
         return await asyncio.wrap_future(future)
 
     async def end(self, timeout_s: float) -> bool:
-        """End the thread after its queued calls; return False if it still runs after `timeout_s`."""
+        """End the thread after its queued calls; return False if it still runs after `timeout_s` seconds."""
         self._calls.put(None)
         if self._thread.ident:
             await asyncio.to_thread(self._thread.join, timeout_s)

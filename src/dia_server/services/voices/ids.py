@@ -1,4 +1,4 @@
-"""Ids that clients choose and that may become file names."""
+"""Checks ids that clients choose and that become file names."""
 
 import re
 
@@ -14,7 +14,7 @@ DEVICE_NAME = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.I
 def check(value: str, field: str) -> None:
     """Raise Invalid for the request field `field` if `value` is not a valid id.
 
-    The error's `limit` is set if the id is too long.
+    The error's `limit` is MAX_LENGTH if the id is too long, else None.
     """
     if not ID.fullmatch(value) or DEVICE_NAME.fullmatch(value):
         raise Invalid(

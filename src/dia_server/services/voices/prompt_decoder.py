@@ -16,7 +16,7 @@ MEMORY = 512 * MIB
 
 
 class PromptDecoder:
-    """Starts a child process at the first use: a start takes 0.2 s, an idle process 50 MB."""
+    """Starts up to WORKERS child processes on demand: a start takes 0.2 s, an idle process 50 MB."""
 
     def __init__(self) -> None:
         self._pool = NativePool(
@@ -31,7 +31,10 @@ class PromptDecoder:
         self._pool.close()
 
     def make(self, file: BinaryIO) -> bytes:
-        """Convert an audio file of any format to the WAV file of a prompt; blocks. Raises UnusableAudio."""
+        """Convert an audio file of any format to the WAV file of a prompt; blocks.
+
+        Raises UnusableAudio, or NativeUnavailable if no child process can be started.
+        """
         try:
             return self._pool.submit(PromptMaker.make, file).result()
         except NativeFailure as failure:

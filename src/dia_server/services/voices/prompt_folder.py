@@ -92,9 +92,9 @@ class PromptFolder:
         return tempfile.TemporaryFile(dir=self.path, prefix=".", suffix=".tmp")
 
     def recordings(self) -> tuple[dict[str, list[str]], list[Skipped]]:
-        """List the audio files of each id, newest first, and the files that cannot be prompts.
+        """List the audio files of each id, and the files that cannot be prompts.
 
-        An MP3 added beside an older WAV file is meant to replace it.
+        An id's files are sorted newest first: an MP3 added beside an older WAV file is meant to replace it.
         """
         found: dict[str, list[tuple[int, bool, str]]] = {}
         skipped = []
@@ -146,7 +146,7 @@ class PromptFolder:
             return False
 
     def recording(self, name: str, known: str | None) -> tuple[bytes, bool] | None:
-        """Return an audio file as a prompt's WAV bytes, and whether the file on disk already is that.
+        """Return an audio file converted to a prompt's WAV bytes, and whether it has these bytes already.
 
         Returns None if the file's SHA-256 equals `known`. Raises UnusableAudio and OSError.
         """

@@ -56,8 +56,8 @@ class PromptService:
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     async def load(self) -> None:
-        """Load the metadata of all prompts; until then there are none."""
-        with suppress(OSError):  # a folder that cannot be written can still be read
+        """Load the metadata of all prompts; before, `all` is empty."""
+        with suppress(OSError):  # the server can still read a folder that it cannot write
             await asyncio.to_thread(self._folder.prepare)
         async with self._sessions() as session:
             rows = await session.scalars(select(AudioPrompt).order_by(AudioPrompt.created_at))
@@ -75,10 +75,10 @@ class PromptService:
         return prompt
 
     async def recording(self, prompt_id: str) -> tuple[int, AsyncIterator[bytes]]:
-        """Return the size of a prompt's WAV file and its bytes.
+        """Return the size of a prompt's WAV file in bytes, and an iterator over its content.
 
-        Raises NotFound if the prompt or its file does not exist. The iterator must be exhausted or
-        closed: the file is open until then.
+        Raises NotFound if the prompt does not exist or its file cannot be read. Exhaust or close the
+        iterator: it keeps the file open.
         """
         name = wav_name(self.get(prompt_id).prompt_id)
         try:
@@ -88,9 +88,9 @@ class PromptService:
         return os.fstat(file.fileno()).st_size, _read(file)
 
     async def add(self, prompt_id: str, file: BinaryIO, transcript: str | None = None) -> Prompt:
-        """Create the prompt `prompt_id` from a recording, or replace it.
+        """Create the prompt `prompt_id` from a recording, or replace the existing one.
 
-        Raises Invalid, UnusableAudio or StorageUnavailable, and then changes nothing.
+        Changes nothing if it raises: Invalid, UnusableAudio or StorageUnavailable.
         """
         prompt_folder.check_id(prompt_id)
         text = None if transcript is None else _clean_transcript(transcript)
@@ -99,7 +99,10 @@ class PromptService:
             return await self._store_recording(prompt_id, wav, is_stored=False, text=text)
 
     async def delete(self, prompt_id: str) -> None:
-        """Delete a prompt and all its files; raises NotFound, or Conflict if a voice uses it."""
+        """Delete a prompt and all its files.
+
+        Raises NotFound, Conflict if a voice uses the prompt, StorageUnavailable.
+        """
         async with self._lock:
             self.get(prompt_id)
             if users := [
@@ -122,8 +125,8 @@ class PromptService:
     ) -> Prompt:
         """Store the transcript of `prompt` in the database and as `{id}.txt`.
 
-        Raises Conflict if the recording has been replaced since, or, for a transcript by Whisper, if any
-        other field has changed. Also raises NotFound, Invalid and StorageUnavailable.
+        Raises Conflict if the recording is no longer that of `prompt`, or, for a transcript by Whisper, if
+        any other field differs. Also raises NotFound, Invalid and StorageUnavailable.
         """
         text = _clean_transcript(text)
         async with self._lock:
@@ -136,7 +139,7 @@ class PromptService:
             return await self._save(*_with_transcript(now, text, source, sidecars))
 
     async def discover(self) -> list[Skipped]:
-        """Update the prompts from the folder's files; return the files that cannot be used."""
+        """Add, update and remove prompts according to the folder; return the files that cannot be used."""
         try:
             found, skipped = await asyncio.to_thread(self._folder.recordings)
         except OSError as error:
@@ -144,7 +147,7 @@ class PromptService:
         for prompt_id, names in found.items():
             skipped += await self._read_best(prompt_id, names)
         for prompt_id in self._prompts.keys() - found.keys():
-            async with self._lock:  # an upload may have finished since the listing
+            async with self._lock:  # the lock: an upload may have finished since the listing
                 if not await asyncio.to_thread(self._folder.has, wav_name(prompt_id)):
                     await self._remove_row(prompt_id)
         for skip in skipped:
@@ -186,7 +189,10 @@ class PromptService:
     async def _store_recording(
         self, prompt_id: str, wav: bytes, *, is_stored: bool, text: str | None = None
     ) -> Prompt:
-        """Store `wav` as the recording of a prompt; `text` is the transcript given by the client."""
+        """Store `wav` as the recording of a prompt.
+
+        `is_stored` means that `{id}.wav` has this content already. `text` is the client's transcript, if any.
+        """
         old = self._prompts.get(prompt_id)
         digest = hashlib.sha256(wav).hexdigest()
         files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): wav}
@@ -214,7 +220,7 @@ class PromptService:
         return await self._save(prompt, files)
 
     async def _refresh_transcript(self, prompt: Prompt) -> None:
-        """Store the transcript of a file that is new or changed since the last scan."""
+        """Store the transcript in the prompt's transcript file, if that is new or has changed."""
         sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
         transcript, source, digest = _choose_transcript(prompt, sidecars)
         if digest != prompt.sidecar_digest:
@@ -240,7 +246,7 @@ class PromptService:
         files: Mapping[str, bytes | None],
         write: Callable[[AsyncSession], Coroutine[Any, Any, None]],
     ) -> None:
-        """Change the files and the database row, or neither."""
+        """Change `files` and, by `write`, the database row, or neither; raises StorageUnavailable."""
         change = FileChange(self._folder.path, files)
         try:
             await asyncio.to_thread(change.stage)
@@ -277,7 +283,7 @@ def _choose_transcript(
 
 
 def _clean_transcript(text: str) -> str:
-    """Return the normalised transcript; raises Invalid if nothing in it is spoken."""
+    """Return the normalised transcript; raises Invalid if it has nothing but speaker tags."""
     if not (text := clean_transcript(text)):
         raise Invalid("transcript contains no spoken words", param="transcript")
     return text
@@ -286,7 +292,7 @@ def _clean_transcript(text: str) -> str:
 def _with_transcript(
     prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"], sidecars: list[Sidecar]
 ) -> tuple[Prompt, dict[str, bytes | None]]:
-    """Return `prompt` with the transcript, and the transcript file to write."""
+    """Return `prompt` with the transcript `text`, and the transcript file to write, by name."""
     counts = next((sidecar for sidecar in sidecars if sidecar.source == "reference"), Sidecar("txt", text))
     prompt = replace(prompt, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
     return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}

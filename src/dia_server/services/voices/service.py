@@ -1,4 +1,4 @@
-"""Voices: mappings from voice ids to their settings, in the database and, for speech, in memory."""
+"""Voices: mappings from voice ids to settings, stored in the database and kept in memory for speech."""
 
 import re
 import zlib
@@ -36,12 +36,12 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class VoiceSnapshot(Voice):
-    """A voice as it was when a request was accepted; the request uses it whenever it is run."""
+    """A voice as it was when a request was accepted; the request uses this, even if the voice changes."""
 
     recording: str | None = None
-    """SHA-256 of the audio prompt's WAV file."""
+    """SHA-256 of the audio prompt's WAV file; None if there was no such file."""
     second: "VoiceSnapshot | None" = None
-    """Voice of the speaker [S2], if it is a different one."""
+    """Voice of the speaker [S2]; None if this voice is used for both speakers."""
 
 
 BUILT_IN = MappingProxyType(
@@ -74,18 +74,19 @@ ALIASES = MappingProxyType(
         "verse": "kai",
     }
 )
-"""OpenAI's voice names, which clients send by default; its `nova` is also a built-in id."""
+"""Built-in voice for each of OpenAI's voice names, which clients send by default. OpenAI's `nova` is missing,
+because a built-in voice has that id."""
 
 
 class VoiceService:
-    """Reads come from memory, because speech must not wait for the database; writes go to both."""
+    """Reads voices from memory, so that speech does not wait for the database; changes go to both."""
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         self._sessions = sessions
         self._voices: dict[str, Voice] = {}
 
     async def load(self) -> None:
-        """Load all voices; until then there are none."""
+        """Load all voices into memory; before, `all` is empty."""
         async with self._sessions() as session:
             rows = await session.scalars(select(VoiceMapping).order_by(VoiceMapping.created_at))
             self._voices = {row.voice_id: _voice(row) for row in rows}

@@ -1,4 +1,4 @@
-"""Whisper through faster-whisper; runs in a child process (native/)."""
+"""Runs Whisper models with faster-whisper, inside a child process (native/)."""
 
 import io
 import sys
@@ -20,14 +20,15 @@ SIZES = (
     *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
     *("distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3", "distil-large-v3.5"),
 )
-"""Names of models, which are downloaded at the first load."""
+"""Names of the available models; each is downloaded when it is first loaded."""
 MEMORY = 8 * 1024**3
-"""Bytes of memory for transcription besides the model. CPU only: CUDA reserves terabytes of addresses."""
+"""Maximum bytes of memory for transcription on a CPU, in addition to the loaded model. No limit applies on a
+GPU, because CUDA reserves terabytes of addresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A device that the model could not be opened on."""
+    """A device on which the model could not be opened, and the cause."""
 
     device: str
     number_format: str
@@ -42,7 +43,7 @@ class Opened:
 
 class Transcriber:
     def __init__(self, name: str, devices: Sequence[tuple[str, str]]) -> None:
-        """Open the model `name`, a size or a folder, on the first usable one of `devices`.
+        """Open the model `name` (one of SIZES, or a folder) on the first usable one of `devices`.
 
         `devices` are pairs of device and number format. Raises WhisperNotAvailable with the cause.
         """

@@ -1,4 +1,4 @@
-"""Transcribes audio prompts with Whisper: on request, or automatically if a transcript is missing."""
+"""Transcribes audio prompts with Whisper: on request, or automatically if they have no transcript."""
 
 import asyncio
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 class Discovery:
     total: int
     changed: list[Prompt]
-    """Prompts that are new, or whose recording or transcript has changed."""
+    """Prompts that are new, or whose recording or transcript has changed during the scan."""
     skipped: list[Skipped]
 
 
@@ -33,24 +33,24 @@ class TranscriptService:
         auto_transcribe: bool,
         wait_s: float,
     ) -> None:
-        """`wait_s` is the maximum seconds that a response is delayed for an automatic transcript."""
+        """`wait_s` is the maximum number of seconds that a response waits for automatic transcripts."""
         self.auto_transcribe = auto_transcribe
-        """Transcribe prompts without a transcript automatically; may be set at any time."""
+        """Whether prompts without a transcript are transcribed automatically; may be set at any time."""
         self._prompts = prompts
         self._folder = folder
         self._whisper = whisper
         self._wait_s = wait_s
         self._queued: dict[Prompt, asyncio.Task[None]] = {}
-        """Automatic transcriptions. They run one at a time, to bound memory; requests bypass this queue."""
+        """Queue of automatic transcriptions, which run one at a time to bound memory. Requests bypass it."""
         self._running: dict[Prompt, asyncio.Task[Prompt]] = {}
         self._turn = asyncio.Lock()
 
     def is_pending(self, prompt: Prompt) -> bool:
-        """Return whether the prompt's first transcript is queued or running."""
+        """Return whether the prompt has no transcript yet, but its transcription is queued or running."""
         return prompt.transcript is None and (prompt in self._queued or prompt in self._running)
 
     async def transcribe(self, prompt_id: str) -> Prompt:
-        """Transcribe a prompt now, replacing its transcript.
+        """Transcribe a prompt now, replace its transcript and return the new prompt.
 
         Raises NotFound, PromptNotUsable, UnusableAudio, Conflict, WhisperNotAvailable, StorageUnavailable.
         """
@@ -58,19 +58,20 @@ class TranscriptService:
         return await asyncio.shield(self._begin(self._prompts.get(prompt_id)))
 
     async def ensure_transcript(self, prompt: Prompt) -> Prompt:
-        """Transcribe a prompt without a transcript if `auto_transcribe` is on; wait `wait_s` at most.
+        """Queue `prompt` for transcription, if it has no transcript and `auto_transcribe` is on.
 
-        Returns the prompt as it is then: its transcript may still be missing.
+        Waits at most `wait_s` seconds and returns the prompt, whose transcript may still be missing.
         """
         if prompt.transcript is None and self.auto_transcribe:
             await self._queue_all([prompt], self._wait_s)
         return self._prompts.all.get(prompt.prompt_id, prompt)
 
     async def discover(self, *, force_retranscribe: bool = False, wait: bool = True) -> Discovery:
-        """Scan the folder and transcribe prompts without a transcript.
+        """Scan the folder; if `auto_transcribe` is on, transcribe the prompts without a transcript.
 
-        `force_retranscribe` also repeats the transcripts made by Whisper, even if `auto_transcribe` is
-        off; manual ones are kept. Raises StorageUnavailable.
+        `force_retranscribe` transcribes these and those with a transcript by Whisper, even if
+        `auto_transcribe` is off. Waits for transcripts up to `wait_s` seconds, without `wait` not at all.
+        Raises StorageUnavailable.
         """
         before = dict(self._prompts.all)
         skipped = await self._prompts.discover()
@@ -85,7 +86,7 @@ class TranscriptService:
         return Discovery(len(now), changed, skipped)
 
     async def close(self) -> None:
-        """Wait for running transcriptions, which fail once Whisper is closed; the next start repeats them."""
+        """Wait until all transcriptions have ended. Close Whisper first, so that they fail at once."""
         tasks = [*self._queued.values(), *self._running.values()]
         await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""Loads the audio prompts of voices as samples and transcript for the engine."""
+"""Loads the audio prompts of voices for the engine: samples and transcript."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,7 @@ class VoicePrompts:
         self._folder = folder
         self._cache_size = cache_size
         self._cache: OrderedDict[str, Samples] = OrderedDict()
-        """Samples by digest, least recently used first; an LRU cache of three lines needs no cachetools."""
+        """Samples by digest of the WAV file, least recently used first (an LRU cache)."""
 
     def snapshot(self, voice: Voice, second: Voice | None = None) -> VoiceSnapshot:
         """Return `voice`, and `second` for the speaker [S2], with the digests of their current recordings."""
@@ -42,7 +42,7 @@ class VoicePrompts:
         )
 
     async def load(self, voice: Voice) -> VoicePrompt | None:
-        """Return the audio prompt of `voice`, and of its second voice if there is one; raises as `_load`."""
+        """Return the audio prompt of `voice`, combined with that of its `second` voice; raises as `_load`."""
         prompt = await self._load(voice)
         if isinstance(voice, VoiceSnapshot) and voice.second is not None:
             return combine_prompts(prompt, await self._load(voice.second))
@@ -52,8 +52,8 @@ class VoicePrompts:
         """Return the audio prompt of `voice` alone, or None if it has none.
 
         The voice's own transcript takes precedence over the prompt's; a transcript without speaker tags
-        gets the voice's primary speaker. Raises PromptNotUsable, for a VoiceSnapshot also if the
-        recording has been replaced since.
+        gets the voice's primary speaker. Raises PromptNotUsable if the prompt, its file or its transcript is
+        missing, or if the recording is no longer that of a VoiceSnapshot.
         """
         if voice.audio_prompt is None:
             return None

@@ -1,4 +1,4 @@
-"""Whisper: transcribes recordings with faster-whisper in a child process."""
+"""Transcribes recordings with Whisper (faster-whisper) in a child process."""
 
 import asyncio
 import importlib.util
@@ -20,13 +20,13 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 DEVICES: Final = (("cuda", "float16"), ("cuda", "float32"), ("cpu", "int8"))
-"""Devices and number formats in the order they are tried: a GPU may lack its libraries or float16."""
+"""Devices and number formats, in the order of trial: a GPU may lack its libraries or float16."""
 RETRY_S = 60.0
-"""Seconds before a model that failed to load is retried by a transcription."""
+"""Seconds after a failed load in which transcriptions do not try to load the model again."""
 CLOSE_S = 10.0
-"""Seconds that the shutdown waits for the thread."""
+"""Maximum seconds that the shutdown waits for Whisper's thread to end."""
 DEADLINE_S = 600.0
-"""Seconds allowed for one recording; a slow CPU needs two per second of audio with the largest model."""
+"""Maximum seconds per recording. With the largest model, a slow CPU takes 2 s per second of audio."""
 
 
 class Whisper:
@@ -36,7 +36,7 @@ class Whisper:
         self, model_size: str, *, idle_s: float, devices: Sequence[tuple[str, str]] = DEVICES
     ) -> None:
         self.model_size = model_size
-        """Name or folder of the model to load next; may be set at any time."""
+        """Name or folder of the model that the next call uses; may be set at any time."""
         self.device: str | None = None
         """Device of the loaded model; None if none is loaded."""
         self._idle_s = idle_s
@@ -60,7 +60,7 @@ class Whisper:
 
     @property
     def error(self) -> str | None:
-        """Why the last load of the model `model_size` failed."""
+        """Why the last load of the model `model_size` failed; None if it did not."""
         return self._error if self._failed == self.model_size else None
 
     @property
@@ -69,7 +69,7 @@ class Whisper:
         return self.device is not None and self._loaded_size == self.model_size
 
     async def load(self) -> tuple[str, str]:
-        """Load or reload the model; return its name and device.
+        """Load the model `model_size`, again if it is loaded; return its name and device.
 
         Raises WhisperNotAvailable with the cause.
         """
@@ -83,7 +83,7 @@ class Whisper:
         return await self._call(lambda: self._transcribe(recording))
 
     async def close(self) -> None:
-        """Cancel running calls, which then raise WhisperNotAvailable, and end the thread."""
+        """Cancel the calls in progress, which raise WhisperNotAvailable, and end the thread."""
         self._closing = True
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -141,8 +141,8 @@ class Whisper:
             "whisper",
             partial(Transcriber, size, self._devices),
             deadline_s=DEADLINE_S,
-            memory=None,  # the child limits itself once it knows the device
-            start_s=None,  # the model may have to be downloaded
+            memory=None,  # the child sets its limit once it knows the device
+            start_s=None,  # no deadline: the model may have to be downloaded
         )
         if self._closing:
             model.close()
