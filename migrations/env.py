@@ -1,5 +1,5 @@
-"""Alembic's environment: uses the server's connection, or, for the `alembic` command, opens one to the
-database of the settings (which read environment variables)."""
+"""Alembic's environment. The server passes its connection; the `alembic` command has none, so that a
+connection is opened to the database of the settings (environment variables)."""
 
 import asyncio
 from typing import Any, Literal

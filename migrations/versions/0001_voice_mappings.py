@@ -1,4 +1,4 @@
-"""Voice mappings, with the six built-in voices."""
+"""Table of voice mappings, with rows of the six built-in voices."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Audio prompts."""
+"""Table of audio prompts."""
 
 from collections.abc import Sequence
 

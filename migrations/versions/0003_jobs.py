@@ -1,4 +1,4 @@
-"""Jobs, configuration changed at run time, and totals for statistics."""
+"""Tables of jobs, of configuration changed at run time, and of totals for statistics."""
 
 from collections.abc import Sequence
 

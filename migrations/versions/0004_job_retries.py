@@ -1,4 +1,4 @@
-"""Number of times that the guard had a segment of a job generated again."""
+"""Column of the number of retries of a job's faulty segments."""
 
 from collections.abc import Sequence
 

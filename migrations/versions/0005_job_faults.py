@@ -1,4 +1,4 @@
-"""Faults in the segments of a job that stayed faulty after all retries."""
+"""Column of the faults that remain in a job's audio."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Number of a job's attempts that ended with a crash."""
+"""Column of the number of a job's attempts that ended with a crash."""
 
 from collections.abc import Sequence
 

@@ -21,9 +21,9 @@ from dia_server.db.migrate import upgrade
 from dia_server.errors import StorageUnavailable
 
 BUSY_TIMEOUT_MS = 5_000
-"""Milliseconds that SQLite waits for a lock held by another process."""
+"""Maximum milliseconds that SQLite waits for a lock of another connection."""
 POOL_TIMEOUT_S = 5.0
-"""Seconds to wait for the write lock or a free pooled connection before StorageUnavailable is raised."""
+"""Maximum seconds to wait for the write lock or a pooled connection; then StorageUnavailable is raised."""
 TRANSIENT_ERRORS = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -32,11 +32,11 @@ TRANSIENT_ERRORS = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
-"""SQLite error codes caused by the machine, which may be temporary."""
+"""SQLite error codes of conditions that may be temporary, such as a lock or a full disk."""
 
 
 class Database:
-    """`async with database.sessions.begin() as session` is one short transaction."""
+    """Opens sessions. Keep write transactions short: `async with database.sessions.begin() as session`."""
 
     def __init__(
         self, url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, pool_timeout_s: float = POOL_TIMEOUT_S
@@ -69,7 +69,7 @@ class Database:
         return revision
 
     async def require_writable(self) -> None:
-        """Raise StorageUnavailable, with the cause, if the database cannot be written."""
+        """Raise StorageUnavailable with the cause if the SQLite file is not writable; pass without a file."""
         if self._file is not None:
             await asyncio.to_thread(self._file.require_writable)
 
@@ -96,7 +96,7 @@ class _SerializedWrites(async_sessionmaker[AsyncSession]):
             self._file.require_same()
             async with super().begin() as session:
                 yield session
-            self._file.require_same()  # otherwise the commit went to a deleted file
+            self._file.require_same()  # else the commit went to a file that has been deleted
         finally:
             self._lock.release()
 
@@ -134,7 +134,7 @@ def _file(url: URL) -> DatabaseFile | None:
 def _engine(
     url: str, begin: str, file: DatabaseFile | None, busy_timeout_ms: int, pool_timeout_s: float
 ) -> AsyncEngine:
-    """Return an engine; `begin` is the statement that begins a transaction in SQLite."""
+    """Return an SQLAlchemy engine; `begin` is the statement that begins its transactions in SQLite."""
     # parameters contain clients' texts, which must not be logged
     engine = create_async_engine(url, poolclass=_Pool, pool_timeout=pool_timeout_s, hide_parameters=True)
     if engine.dialect.name == "sqlite":
@@ -171,10 +171,10 @@ def _on_connect(busy_timeout_ms: int, connection: DBAPIConnection, _: Any) -> No
 
 
 def _on_error(context: ExceptionContext) -> None:
-    """Raise StorageUnavailable for errors of the disk or the database, as opposed to a bad statement."""
+    """Raise StorageUnavailable for errors that may be temporary, such as a lock or a full disk."""
     code: int | None = getattr(context.original_exception, "sqlite_errorcode", None)
     if code is not None and code & 0xFF not in TRANSIENT_ERRORS:
-        return  # a bug in one of our statements
+        return  # not temporary: a bug or a damaged file
     if isinstance(context.sqlalchemy_exception, OperationalError):
         raise StorageUnavailable(
             f"The database cannot be used at the moment: {context.original_exception}", retry_after=RETRY_S

@@ -11,29 +11,29 @@ from dia_server.errors import StorageUnavailable
 from dia_server.units import MIB
 
 RETRY_S = 5
-"""Seconds for the header Retry-After."""
+"""Seconds in the Retry-After header of responses while the database is unavailable."""
 MIN_FREE_BYTES = MIB
 """Minimum free bytes on the disk for the database to count as writable."""
 
 
 class DatabaseFile:
-    """The identity of a database file; before `open` and after `close`, every check passes."""
+    """Identity of a database file, from `open` to `close`; outside these, `require_same` always passes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
-        """Kept open, so that the inode number is not reused by another file."""
+        """Descriptor kept open, so that no other file gets the inode number; None unless open."""
 
     @property
     def is_open(self) -> bool:
         return self._descriptor is not None
 
     def open(self) -> None:
-        """Remember the current file."""
+        """Remember the file that is at `path` now."""
         self._descriptor = os.open(self.path, os.O_RDONLY)
 
     def close(self) -> None:
-        """Forget the file, after all connections are closed: this drops the process's locks on it."""
+        """Forget the file. Close all connections first, because this drops the process's locks on it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

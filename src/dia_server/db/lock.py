@@ -17,22 +17,22 @@ from typing import IO
 from sqlalchemy.engine import make_url
 
 LOCK_TIMEOUT_S = 3.0
-"""Seconds to wait for a lock, in which a server that is being replaced may exit."""
+"""Maximum seconds to wait for the locks, so that a server that is being replaced can exit."""
 POLL_S = 0.05
-"""Seconds between attempts."""
+"""Seconds between attempts to lock a file."""
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
-"""errno values of a folder in which files cannot be created."""
+"""errno values of opening a file in a folder that the server cannot write."""
 
 
 class AlreadyServed(Exception):
-    """Another server uses the database or the outputs folder; the message says which and what to do."""
+    """Another server uses the database or the outputs folder; the message names it and the remedy."""
 
 
 class ServerLock:
     """Locks of one server; `acquire` them before opening the database."""
 
     def __init__(self, url: str, outputs: Path) -> None:
-        """Lock the folder `outputs` and, if it is a SQLite file, the database at `url`."""
+        """`acquire` will lock the folder `outputs` and, if it is a SQLite file, the database at `url`."""
         parsed = make_url(url)
         is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}
         self._guarded = [Path(parsed.database or ""), outputs] if is_file else [outputs]
@@ -44,7 +44,7 @@ class ServerLock:
         with ExitStack() as held:
             for guarded in self._guarded:
                 if (file := _open(guarded)) is None:
-                    continue  # in a read-only folder, no server's data can be harmed
+                    continue  # no server can write to a read-only folder
                 held.enter_context(file)
                 while not _try_lock(file):
                     if time.monotonic() > deadline:
@@ -60,7 +60,7 @@ class ServerLock:
 
 
 def _open(guarded: Path) -> IO[str] | None:
-    """Open the lock file beside `guarded`; return None if the folder is read-only."""
+    """Open or create the lock file beside `guarded`; return None if their folder is read-only."""
     try:
         guarded.parent.mkdir(parents=True, exist_ok=True)
         return guarded.with_name(guarded.name + ".lock").open("a")

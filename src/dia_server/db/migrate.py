@@ -17,7 +17,7 @@ def script_location() -> Path:
 
 
 def revisions() -> tuple[set[str], str | None]:
-    """Return all revisions that this version knows, and the newest one."""
+    """Return the ids of all revisions that this version knows, and the id of the newest one."""
     scripts = ScriptDirectory(str(script_location()))
     return {script.revision for script in scripts.walk_revisions()}, scripts.get_current_head()
 

@@ -61,7 +61,7 @@ class VoiceMapping(Base):
 
 
 class AudioPrompt(Base):
-    """A recording in the folder of audio prompts, as of the last scan."""
+    """A recording in the folder of audio prompts, as last read or written by the server."""
 
     __tablename__ = "audio_prompts"
 
@@ -75,7 +75,7 @@ class AudioPrompt(Base):
         String(16)
     )
     sidecar_digest: Mapped[str | None] = mapped_column(String(64))
-    """SHA-256 of the transcript file in effect, to detect changes."""
+    """SHA-256 of the source and text of the transcript file last read or written, to detect changes."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
@@ -99,11 +99,11 @@ class Job(Base):
     """JSON of the `VoiceSnapshot` taken when the job was accepted."""
     text_preview: Mapped[str] = mapped_column(String(100))
     attempts: Mapped[int] = mapped_column(default=0)
-    """Number of starts; more than one if the server ended during the job."""
+    """Number of starts that did not end with a crash; above 1 if the server stopped during the job."""
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
-    """Starts that ended with a crash of the server or an engine process; not included in `attempts`."""
+    """Number of starts that ended with a crash of the server or of an engine process."""
     progress: Mapped[float] = mapped_column(default=0.0)
-    """0 to 1; while the job runs, the worker has a newer value in memory."""
+    """Share that is generated, 0 to 1; while the job runs, the worker has a newer value in memory."""
     error: Mapped[str | None] = mapped_column(Text)
     file: Mapped[str | None] = mapped_column(String(64))
     """Name of the result in the outputs folder."""
@@ -111,9 +111,9 @@ class Job(Base):
     generation_s: Mapped[float | None]
     tokens: Mapped[int | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
-    """Number of times that the guard had a segment generated again."""
+    """Number of retries of faulty segments."""
     faults: Mapped[tuple[str, ...]] = mapped_column(NameList, server_default=text("''"))
-    """Names of the faults in segments that stayed faulty."""
+    """Names of the faults that remain in the audio."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None] = mapped_column(index=True)
@@ -126,7 +126,7 @@ class ConfigValue(Base):
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str] = mapped_column(Text)
-    """JSON."""
+    """Value of the field as JSON."""
 
 
 class Totals(Base):

@@ -52,7 +52,10 @@ async def prepare(url: str) -> str:
 
 
 def _open_once(file: str) -> None:
-    """Open `file` once, to raise its errors here: after a failure, aiosqlite's thread outlives the loop."""
+    """Open and close the SQLite file `file`, so that its errors are raised without aiosqlite.
+
+    After a failure, the thread of aiosqlite would outlive the event loop.
+    """
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
 
