@@ -28,7 +28,8 @@ from dia_server.errors import GpuOutOfMemory, Invalid
 log = logging.getLogger(__name__)
 
 PREFILL_CHUNK, MIN_PREFILL_CHUNK = 256, 16
-"""Columns of a prompt prefilled per poll, at the start and at least: an out-of-memory error halves it."""
+"""Initial and minimum columns of a voice prompt prefilled per poll. Each out-of-memory error halves the
+number, down to the minimum."""
 NO_ROOM = "Too little memory is left to begin this request"
 
 
@@ -38,9 +39,9 @@ class PendingPrompt:
 
     utterance: Utterance
     text_length: int
-    """Bytes of the text."""
+    """Bytes of the encoded text, including the prompt's transcript."""
     codes: Future[Tensor]
-    """The prompt's codes [T, channels] on the CPU."""
+    """Codes [T, channels] of the prompt's recording, on the CPU."""
 
 
 class Admission:
@@ -73,10 +74,10 @@ class Admission:
         self._pending.pop(slot, None)
 
     def advance(self, runs: dict[int, Run]) -> Mapping[int, Exception]:
-        """Add utterances whose prompt is encoded to `runs`, and prefill one chunk of one run.
+        """Add a run to `runs` for each utterance whose prompt has been encoded; prefill one chunk of one run.
 
-        Returns an exception for each slot whose utterance failed. Blocks until a prompt is encoded only if
-        `runs` is empty.
+        Returns an exception for each slot whose utterance failed. If `runs` is empty and prompts are being
+        encoded, waits for the first of them; otherwise does not wait.
         """
         failures: dict[int, Exception] = {}
         if self._pending and not runs:
@@ -107,10 +108,10 @@ class Admission:
         return failures
 
     def _begin(self, slot: int, utterance: Utterance, text_length: int, frames: Tensor) -> Run:
-        """Set up the grid and sampling parameters of `slot`, whose text is encoded already.
+        """Set up the grid and sampling parameters of `slot` and return its run.
 
-        `frames` [T, channels] are the codes of the prompt's recording. Raises Invalid if the prompt is too
-        long.
+        The slot's text must be encoded already. `frames` [T, channels] are the codes of the prompt's
+        recording. Raises Invalid if the prompt is too long.
         """
         if utterance.prompt is not None and utterance.prompt.generated_frames is not None:
             frames = torch.cat([frames, torch.from_numpy(utterance.prompt.generated_frames).long()])
@@ -138,7 +139,7 @@ class Admission:
         return run
 
     def _limit(self, utterance: Utterance, prompt: int) -> int:
-        """Return the maximum decoder steps after `prompt` frames; raises Invalid if no frame fits."""
+        """Return the maximum decode steps after `prompt` frames; raises Invalid if no frame fits."""
         config = self._weights.config
         room = config.decoder.positions - prompt
         if room < config.tail + 2:

@@ -20,11 +20,12 @@ from dia_server.engine.dia.weights import (
 from dia_server.errors import ModelNotLoaded
 
 Source = Callable[[str], Tensor]
-"""Return a checkpoint's tensor by name: from files, or a transformers model's `state_dict().__getitem__`."""
+"""Function that returns a tensor by name: `Checkpoint.tensor`, or a transformers model's
+`state_dict().__getitem__`."""
 
 
 class Assembly:
-    """Reads tensors from `source` one at a time, so that at most one of them is in memory twice."""
+    """Reads tensors from `source` one at a time, so that memory never holds a second copy of the model."""
 
     def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
         self.source, self.device, self.dtype = source, device, compute_dtype(dtype, device)
@@ -32,7 +33,7 @@ class Assembly:
         self.bytes = 0
 
     def tensor(self, shape: tuple[int, ...], *names: str) -> Tensor:
-        """Return the tensors `names`, each of `shape`, concatenated along dimension 0 on the device.
+        """Concatenate the tensors `names`, each of `shape`, along dimension 0 on the device.
 
         Raises ModelNotLoaded if a tensor has another shape.
         """

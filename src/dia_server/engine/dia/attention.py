@@ -1,11 +1,11 @@
-"""Attention with one query per row over a KV cache: the self- and cross-attention of a decoder step.
+"""Attention with one query per row over a KV cache: the self- and cross-attention of a decode step.
 
 A layer's cache is a contiguous arena [rows, 2 * kv_heads, columns, head_dim] with the keys in the first half
 of the heads and the values in the second: `arena.chunk(2, dim=1)` returns `keys` and `values` without a copy,
 and each kernel program reads one head's columns as one contiguous block.
 
-Lengths stay on the device. The kernel splits each row's length over a fixed number of programs, so one
-captured CUDA graph serves any mix of lengths, balances the work and never reads past a row's end.
+Lengths stay on the device. The kernel divides each row among the same number of programs, whatever the row's
+length. So one captured CUDA graph serves any mix of lengths, and no program reads past a row's end.
 """
 
 import torch
@@ -17,9 +17,9 @@ PROGRAMS = 512
 MAX_SPLITS = 32
 """Maximum programs per row and K/V head."""
 ROWS_AT_ONCE = 16
-"""Rows per batch of the plain path, which copies their keys and values: 100 MB in bf16 at Dia's size."""
+"""Rows per SDPA call of `plain_attention`, which copies their keys and values: up to 134 MB in bf16."""
 BLOCK = 64
-"""Columns per block of the kernel (half as many in fp32); a split is a multiple of it."""
+"""Columns that a kernel program reads at once (half as many in fp32); a split is a whole number of blocks."""
 
 
 @torch.library.custom_op("dia_server::decode_attention", mutates_args=())
@@ -29,8 +29,8 @@ def decode_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, r
     `keys` and `values` [N, kv_heads, T, D] are views of the arena. Query row r attends to the first
     `lengths[r]` >= 1 columns of arena row `rows[r]`. `heads` is a multiple of `kv_heads`.
 
-    A compiled step treats this as one opaque operation: the split depends on the batch size and is chosen
-    when a graph is captured, not when the step is compiled.
+    A compiled step treats this as one opaque operation, because the number of splits depends on the batch
+    size: it is chosen when a graph is captured, not when the step is compiled.
     """
     if q.is_cuda:
         return fused_attention(q, keys, values, lengths, rows)
@@ -43,7 +43,10 @@ def _(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) ->
 
 
 def plain_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-    """As `decode_attention`, by SDPA: queries of a K/V head form a sequence, so K and V are not repeated."""
+    """Compute `decode_attention` by SDPA.
+
+    The queries that share a K/V head form one sequence, so keys and values are not repeated for each query.
+    """
     mask = torch.arange(keys.shape[2], device=q.device) < lengths[:, None]
     grouped = q.reshape(len(q), keys.shape[1], -1, q.shape[2])
     out = [
@@ -57,9 +60,9 @@ def plain_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
 
 
 def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-    """As `decode_attention`, by Triton kernels: split-KV attention as in flash-decoding.
+    """Compute `decode_attention` by Triton kernels: split-KV attention as in flash-decoding.
 
-    Each split computes a softmax over its part of a row; a second kernel combines them.
+    Each program attends to one split of a row; a second kernel combines the splits.
     """
     from dia_server.engine.dia.kernels import join_kernel, split_kernel
 
@@ -96,6 +99,9 @@ def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
 
 
 def split_count(tasks: int, columns: int) -> int:
-    """Return the splits for each of `tasks` (row, K/V head) pairs: a power of two, at most one per block."""
+    """Return the splits per (row, K/V head) pair, of which there are `tasks`.
+
+    The number is a power of two and at most the blocks in `columns`.
+    """
     wanted = min(PROGRAMS // tasks, -(-columns // BLOCK), MAX_SPLITS)
     return 1 << max(0, wanted.bit_length() - 1)

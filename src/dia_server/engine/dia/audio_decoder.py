@@ -1,4 +1,4 @@
-"""Decodes codes to audio: synchronously on CPUs, concurrently with decoder steps on CUDA."""
+"""Decodes codes to audio: on CUDA concurrently with decode steps, on CPUs and Metal synchronously."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,12 +15,12 @@ from dia_server.engine.types import Chunk, Samples
 
 class CodecDecoder(Protocol):
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
-        """Return the samples of each window's middle."""
+        """Return the samples of each window, without those of its context frames."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodeTask:
-    """A window to decode, with the fields of its utterance's next `Chunk`."""
+    """A window to decode, with the values of the `Chunk` that will carry its audio."""
 
     slot: int
     run: Run
@@ -44,7 +44,7 @@ class AudioDecoder:
         return self._audio is not None
 
     def start(self, tasks: list[DecodeTask]) -> list[tuple[DecodeTask, Chunk]]:
-        """Decode `tasks`; returns their chunks on CPUs, and an empty list on CUDA (see `finished`).
+        """Decode `tasks` and return their chunks; on CUDA return [], as `finished` returns the chunks later.
 
         Must not be called while `busy`.
         """
@@ -57,7 +57,10 @@ class AudioDecoder:
         return []
 
     def finished(self, *, wait: bool) -> list[tuple[DecodeTask, Chunk]]:
-        """Return the chunks of the started tasks; without `wait`, [] while they are being decoded."""
+        """Return the chunks of the tasks given to `start`, or [] if there are none.
+
+        If they are still being decoded, waits for them or, without `wait`, returns [].
+        """
         if self._audio is None or not (wait or self._audio.done()):
             return []
         audio, self._audio = self._audio, None

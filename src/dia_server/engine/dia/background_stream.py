@@ -1,4 +1,4 @@
-"""Runs codec work concurrently with decoder steps: on its own thread and, on CUDA, its own stream.
+"""Runs codec work concurrently with decode steps: on its own thread and, on CUDA, its own stream.
 
 The engine's thread keeps queueing steps while the background thread waits for the codec. The steps' stream
 (`steps_stream`) has the higher priority, so the codec's kernels only use what the steps leave of the GPU.
@@ -12,17 +12,17 @@ from typing import ParamSpec, TypeVar
 import torch
 
 HIGH_PRIORITY = -1
-"""CUDA stream priority of decoder steps; the default, 0, is the lowest."""
+"""CUDA stream priority of decode steps. Lower numbers go first; the default, 0, is the lowest priority."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def use_device(device: torch.device) -> None:
-    """Select a CUDA `device` for this thread, with a stream of higher priority than the codec's."""
+    """Make a CUDA `device` and a high-priority stream current in this thread; turn off cuDNN attention."""
     torch.cuda.set_device(device)
     torch.cuda.set_stream(steps_stream(device))
-    # cuDNN attention builds a plan for each new text length, which takes longer than a decoder step
+    # cuDNN attention builds a plan for each new text length, which takes longer than a decode step
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -37,13 +37,14 @@ class BackgroundStream:
         self._thread = ThreadPoolExecutor(1, name)
         self._stream: torch.cuda.Stream | None = None
         self._inline = device.type == "mps"
-        """Whether `submit` runs the call itself: Metal takes commands from one thread only."""
+        """Whether `submit` runs the work on the calling thread: Metal takes commands from one thread only."""
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._stream.wait_stream(torch.cuda.current_stream(device))  # it computes the codec's tables
+            # the codec's tables are computed on the current stream
+            self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run `work` in the background; on Metal run it now and return its finished future."""
+        """Run `work` in the background and return its future; on Metal run it before returning."""
 
         def run() -> T:
             with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):

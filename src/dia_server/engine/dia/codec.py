@@ -27,28 +27,28 @@ from dia_server.errors import ModelNotLoaded
 from dia_server.units import HOP, SAMPLE_RATE
 
 CODEBOOKS = 9
-"""Codes per frame, one of each codebook."""
+"""Codes per frame, one from each codebook."""
 CONTEXT = 10
-"""Context frames on either side of a window."""
+"""Context frames at each end of a window."""
 MAX_WINDOWS = 16
-"""Maximum windows per decoding batch: 63 frames each take 0.6 GB of intermediate results."""
+"""Maximum windows per decoding batch; `memory.LEAST_MARGIN` covers their intermediate results."""
 FIRST_CHUNK, LAST_CHUNK = 4, 43
-"""Frames of the first chunk (short, for early audio) and of the longest chunk (half a second)."""
+"""Frames in the first chunk (few, for early audio) and in the longest chunk (half a second)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """Frames to decode; the first `left` and the last `right` are context, the `n` between are returned."""
+    """Frames to decode: `left` frames of context, `n` frames whose audio is returned, then more context."""
 
     frames: LongTensor
-    """[left + n + right, 9], on any device."""
+    """Codes [T, 9] on any device, T >= left + n; the frames from left + n on are context."""
     left: int
     n: int
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The next chunk: its window is frames [start, stop), its audio the `n` frames from start + left."""
+    """Frames of the next chunk: [start, stop) is its window, the `n` frames from start + left its audio."""
 
     start: int
     stop: int
@@ -57,10 +57,11 @@ class Span:
 
 
 def plan_chunk(emitted: int, complete: int, ended: bool) -> Span | None:
-    """Return the span to decode after `emitted` frames, or None if too few of the `complete` ones are left.
+    """Return the next span to decode, or None if there are too few frames for one.
 
-    Chunks grow: 4, 4, 8, 16, 32, then 43 frames. None is longer than all before it together, so that it can
-    be generated while they play. Until the sequence has `ended`, a chunk waits for its right context.
+    `emitted` of the `complete` frames have been decoded already. Chunks grow: 4, 4, 8, 16, 32, then 43
+    frames. After the first, each is at most as long as all earlier chunks together, so that it can be
+    generated while they play. Until the sequence has `ended`, a chunk waits for its right context.
     """
     n = min(max(emitted, FIRST_CHUNK), LAST_CHUNK)
     if ended:
@@ -77,7 +78,7 @@ class Codec:
     """Encodes and decodes with a transformers `DacModel`."""
 
     def __init__(self, dac: DacModel, *, kernels: bool = True) -> None:
-        """Replace the activations of `dac` in place by `Snake`, fused if Triton's `kernels` work."""
+        """Replace the activations of `dac` in place by `Snake`; `kernels` says whether Triton works."""
         assert dac.dtype in (torch.float32, torch.float64)
         self.device = dac.device
         self._dac = dac.train(False).requires_grad_(False)
@@ -107,7 +108,7 @@ class Codec:
 
     @torch.inference_mode()
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
-        """Decode each window and return its middle, `n` * 512 samples in fp32 on the CPU.
+        """Decode each window; return the audio of its `n` frames: n * 512 samples in fp32 on the CPU.
 
         On GPUs windows of equal length are decoded as one batch. They are never padded to a common length:
         the network zero-pads at every layer, so added frames would change the samples near the sequence's

@@ -18,24 +18,24 @@ from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights, rms_norm, rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(q [R, heads, D], keys, values [N, kv_heads, T, D], lengths [R], rows [R]) to [R, heads, D]."""
+"""Function (q [R, heads, D], keys and values [N, kv_heads, T, D], lengths [R], rows [R]) -> [R, heads, D]."""
 
 
 class Attention(NamedTuple):
     self_attention: Attend
-    """Over the columns up to the current one."""
+    """Attention over the columns up to and including the current one."""
     cross_attention: Attend
-    """Over the text."""
+    """Attention over the text, for conditional rows only."""
 
 
 DEVICE_ATTENTION = Attention(decode_attention, decode_attention)
 """Attention that reads its lengths on the device."""
 PLAIN_ATTENTION = Attention(plain_attention, plain_attention)
-"""`DEVICE_ATTENTION` without Triton kernels, for CUDA machines on which they fail."""
+"""`DEVICE_ATTENTION` without Triton kernels, for CUDA machines on which the kernels fail."""
 
 
 def cpu_attention(slots: Sequence[int], columns: Sequence[int], text_lengths: Sequence[int]) -> Attention:
-    """Return attention for the CPU, where the host knows all lengths: it needs no masks and no copies."""
+    """Return attention for CPUs: it slices keys and values by lengths known to the host, without masks."""
     return Attention(
         partial(_self_attention_cpu, slots, columns), partial(_cross_attention_cpu, slots, text_lengths)
     )
@@ -90,7 +90,7 @@ def _layers(
     """Run x [2B, hidden], the conditional rows before the unconditional ones, through all layers."""
     batch, config, decoder = len(slots), weights.config, weights.config.decoder
     rows = torch.cat([2 * slots, 2 * slots + 1])
-    # an ended slot may be past the last column that can be an input
+    # an ended slot can be at column `positions`, for which neither rotation nor cache has an entry
     column = position.clamp_max(decoder.positions - 1).repeat(2)
     cos, sin = (angle[column][:, None] for angle in weights.rotation)
     lengths, text_lengths = column + 1, state.text_length[slots]
@@ -116,7 +116,8 @@ def _commit(
 ) -> None:
     """Write the column after `position` for live slots.
 
-    Tokens already in the grid replace sampled ones; after EOS the delayed EOS and PAD replace both.
+    Tokens already in the grid replace sampled ones. From channel 0's EOS on, each channel's delayed EOS and
+    the PAD after it replace both.
     """
     config, live = weights.config, state.live[slots]
     column = (position + 1).clamp_max(config.decoder.positions)

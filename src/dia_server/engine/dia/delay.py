@@ -14,7 +14,10 @@ UNKNOWN = -1
 
 
 def delayed(frames: Tensor, delay: Sequence[int], bos: int) -> LongTensor:
-    """Return columns [T + 1 + max(delay), channels] of frames [T, channels], UNKNOWN where not determined."""
+    """Return columns [T + 1 + max(delay), channels] of frames [T, channels].
+
+    Positions after a channel's last frame are UNKNOWN.
+    """
     count = len(frames)
     columns = torch.full((count + 1 + max(delay), len(delay)), UNKNOWN)
     for channel, shift in enumerate(delay):
@@ -24,6 +27,6 @@ def delayed(frames: Tensor, delay: Sequence[int], bos: int) -> LongTensor:
 
 
 def undelayed(columns: Tensor, start: int, stop: int, delay: Sequence[int]) -> LongTensor:
-    """Return frames [start, stop) of `columns`, which has at least stop + max(delay) + 1 rows."""
+    """Return frames [start, stop) from `columns`, which must have at least stop + max(delay) + 1 rows."""
     frames = [columns[start + 1 + shift : stop + 1 + shift, c] for c, shift in enumerate(delay)]
     return torch.stack(frames, dim=1)  # type: ignore[return-value]

@@ -8,7 +8,7 @@ from dia_server.engine.dia.weights import Encoder, Weights, rms_norm, rotate
 
 
 def encode(encoder: Encoder, text: Tensor) -> Tensor:
-    """Return the states [n, hidden] of n bytes; attention is bidirectional and unscaled."""
+    """Return the states [n, hidden] of `text` [n]; attention is bidirectional and unscaled."""
     x = F.embedding(text, encoder.embedding)
     cos, sin = (angle[: len(text), None] for angle in encoder.rotation)
     for block in encoder.blocks:
@@ -22,7 +22,7 @@ def encode(encoder: Encoder, text: Tensor) -> Tensor:
 
 
 def text_keys_values(weights: Weights, text: Tensor) -> Tensor:
-    """Return every layer's cross-attention cache of n bytes: [layers, 2 * heads, n, head_dim].
+    """Return the cross-attention KV cache of `text` [n]: [layers, 2 * kv_heads, n, head_dim].
 
     Keys are in the first half of the heads, values in the second.
     """
@@ -34,5 +34,5 @@ def text_keys_values(weights: Weights, text: Tensor) -> Tensor:
 
 
 def uncond_states(encoder: Encoder) -> Tensor:
-    """Return the state [1, hidden] of the unconditional text: zero bytes, whose states are all equal."""
+    """Return one state [1, hidden] of the unconditional text: NUL bytes only, with equal states."""
     return encode(encoder, torch.zeros(1, dtype=torch.long, device=encoder.embedding.device))

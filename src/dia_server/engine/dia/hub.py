@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dia_server.errors import ModelNotLoaded
 
-# pass the library's log lines to the server's handlers instead of its own
+# send huggingface_hub's log lines to the server's handlers, not to the library's
 library_log = logging.getLogger("huggingface_hub")
 library_log.handlers.clear()
 library_log.propagate = True
@@ -32,7 +32,7 @@ Report = Callable[[float], None]
 def locate(name: str, variable: str, report: Report) -> Path:
     """Return the folder `name`, or the local copy of the hub repository `name`, downloading it if needed.
 
-    `variable` is the setting that `name` comes from. Raises ModelNotLoaded with the cause and a remedy.
+    `variable` is the environment variable of `name`. Raises ModelNotLoaded with the cause and a remedy.
     """
     if os.path.isdir(name):
         return Path(name)
@@ -70,7 +70,7 @@ def _first_line(error: BaseException) -> str:
 def progress_bar(report: Report) -> type[tqdm]:
     """Return a tqdm class for `snapshot_download` that draws nothing and reports the share of bytes done.
 
-    The hub's own class does not count once progress bars are disabled, which loading the codec does.
+    The hub's own class stops counting once progress bars are disabled, and `load_codec` disables them.
     """
 
     class Bar(tqdm):  # type: ignore[misc]  # it has no types

@@ -73,7 +73,7 @@ def split_kernel(
 
 @triton.jit
 def join_kernel(partial_ptr, scale_ptr, out_ptr, DIM: tl.constexpr, SPLITS: tl.constexpr):
-    """Combine the splits of one (row, head), weighted by their sums; a row's first split is never empty."""
+    """Combine the splits of one (row, head), weighted by their softmax sums; the first is never empty."""
     query = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     splits, dims = tl.arange(0, SPLITS), tl.arange(0, DIM)
     scale = tl.load(scale_ptr + query * SPLITS + splits)
@@ -85,7 +85,7 @@ def join_kernel(partial_ptr, scale_ptr, out_ptr, DIM: tl.constexpr, SPLITS: tl.c
 
 @triton.jit
 def snake_kernel(x_ptr, alpha_ptr, inverse_ptr, out_ptr, channels, time, BLOCK: tl.constexpr):
-    """Compute x + sin(alpha x)^2 / alpha over [batch * channels, time]."""
+    """Compute x + sin(alpha x)^2 / alpha for x [batch * channels, time]."""
     lane = tl.program_id(0)
     alpha = tl.load(alpha_ptr + lane % channels)
     inverse = tl.load(inverse_ptr + lane % channels)

@@ -23,7 +23,7 @@ from dia_server.units import MIB
 log = logging.getLogger(__name__)
 
 FOUND, READ, READY = 0.4, 0.9, 1.0
-"""Progress of loading, 0 to 1, once files are located, weights are read and graphs are captured."""
+"""Loading progress (0 to 1) when the files are located, when the weights are read, and at the end."""
 
 
 def dia_loader(
@@ -36,13 +36,13 @@ def dia_loader(
     compile: bool = True,
     prompt_bytes: int = PROMPT_BYTES,
 ) -> LoadModel:
-    """Return a function that loads Dia and its codec, each a hub id or a folder; it raises ModelNotLoaded.
+    """Return a function that loads Dia and its codec, each a hub id or a folder.
 
-    Call it on the thread that will run the model.
+    Call the returned function on the thread that will run the model; it raises ModelNotLoaded.
 
-    `device` is "auto" or torch's name for one; `dtype` is "auto", "bfloat16", "float16" or "float32".
-    `max_batch` limits the slots, of which there are otherwise as many as fit into memory; `prompt_bytes`
-    limits the prompt cache; `compile` enables compiled steps (CUDA and ROCm only).
+    `device` is "auto" or a torch device name; `dtype` is "auto", "bfloat16", "float16" or "float32".
+    `max_batch` is the maximum number of slots; there are fewer if memory is short. `prompt_bytes` is the
+    maximum size of the prompt cache. `compile` enables compiled steps in CUDA graphs (CUDA and ROCm only).
     """
 
     def load(report: Callable[[float], None]) -> DiaModel:
@@ -52,9 +52,8 @@ def dia_loader(
             use_device(where)
         try:
             checkpoint = Checkpoint(locate(model, "DIA_MODEL", lambda share: report(FOUND * share)))
-            codec_folder = locate(
-                codec, "DIA_CODEC", lambda _: report(FOUND)
-            )  # both are located before weights are read, which takes minutes
+            # both are located before weights are read, which takes minutes
+            codec_folder = locate(codec, "DIA_CODEC", lambda _: report(FOUND))
             _check_memory(checkpoint, where, kind)
             weights = assemble(
                 checkpoint.config,
@@ -93,16 +92,17 @@ def pick_device(name: str) -> torch.device:
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.empty(0, device=name).device  # adds the index of the default device
+        device = torch.empty(0, device=name).device  # includes the default device's index
     except (RuntimeError, AssertionError) as error:
         raise ModelNotLoaded(f"The device {name!r} cannot be used: {error}") from error
     return device
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype `name`; for "auto" bf16 if the device computes in it, else fp16, else fp32 (old CPUs).
+    """Return the dtype `name`, or the best one for "auto"; raises ModelNotLoaded for an unknown name.
 
-    Raises ModelNotLoaded for an unknown name.
+    "auto" means bf16 on GPUs and CPUs that compute in it, fp32 on CPUs without FBGEMM, and otherwise fp16.
+    Metal always gets fp16.
     """
     if name != "auto":
         dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -121,9 +121,9 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def count_slots(
     config: ModelConfig, device: torch.device, dtype: torch.dtype, max_batch: int, prompt_bytes: int
 ) -> int:
-    """Return how many slots fit into the memory left after `prompt_bytes`, at most `max_batch`.
+    """Return how many slots fit into memory next to a prompt cache of `prompt_bytes`, at most `max_batch`.
 
-    `dtype` is that of the KV caches. Raises ModelNotLoaded if no slot fits.
+    `dtype` is the dtype of the KV caches. Raises ModelNotLoaded if no slot fits.
     """
     available = available_bytes(device) - prompt_bytes
     each = sum(slot_bytes(config, device, dtype).values())
@@ -136,7 +136,7 @@ def count_slots(
 
 
 def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise ModelNotLoaded if the model cannot fit, before minutes are spent on reading it."""
+    """Raise ModelNotLoaded if weights and one slot exceed the available memory; reading takes minutes."""
     needed = checkpoint.elements() * dtype.itemsize + sum(
         slot_bytes(checkpoint.config, device, compute_dtype(dtype, device)).values()
     )

@@ -10,8 +10,8 @@ from dia_server.errors import GpuOutOfMemory
 from dia_server.units import GIB
 
 LEAST_MARGIN, MOST_MARGIN = 2 * GIB, 3 * GIB
-"""Minimum and maximum bytes of a GPU left free for intermediate results: decoding 16 windows
-takes 0.9 GiB, or 1.6 GiB while a recording of 30 s is encoded, and a prefill comes on top."""
+"""Minimum and maximum bytes of a GPU left free for intermediate results. Decoding 16 windows
+takes 0.9 GiB, or 1.6 GiB while a recording of 30 s is being encoded; prefill needs more in addition."""
 RETRY_S = 5
 """Seconds after which a client may retry a request that ran out of memory."""
 CPU_SHARE = 0.6
@@ -19,7 +19,10 @@ CPU_SHARE = 0.6
 
 
 def available_bytes(device: torch.device) -> int:
-    """Return the bytes that may be allocated on `device`, less the margin for intermediate results."""
+    """Return the bytes that Dia may allocate on `device`.
+
+    On GPUs the free memory less a margin for intermediate results, on CPUs CPU_SHARE of the available RAM.
+    """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, free - _margin(total))
@@ -38,7 +41,7 @@ def _available_ram() -> int:
         with open("/proc/meminfo") as lines:
             values = dict(line.split(":") for line in lines)
         return int(values["MemAvailable"].split()[0]) << 10
-    except OSError:  # not Linux
+    except OSError:  # not Linux: assume that half of the RAM is available
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
@@ -60,7 +63,7 @@ def release_cached() -> None:
 
 @contextmanager
 def translate_oom(failure: str, spare: Callable[[], None]) -> Iterator[None]:
-    """Translate out-of-memory errors to GpuOutOfMemory(`failure`), after freeing caches by `spare`."""
+    """Turn out-of-memory errors into GpuOutOfMemory(`failure`); call `spare` first, which frees caches."""
     try:
         yield
     except Exception as error:

@@ -1,6 +1,6 @@
 """Dia as the engine's `Model`: admits utterances, steps them as one batch and returns their audio.
 
-A call of `step` is one poll: one chunk of a pending prompt's prefill, then `STEPS_PER_POLL` decoder steps of
+A call of `step` is one poll: one chunk of a pending prompt's prefill, then `STEPS_PER_POLL` decode steps of
 every running slot, then one copy of the results to the host. On CUDA the copy is read one poll later, while
 the device runs the next steps: limits and ends are tensors on the device, so no step waits for the host.
 """
@@ -33,7 +33,7 @@ from dia_server.units import MIB, SAMPLE_RATE
 log = logging.getLogger(__name__)
 
 STEPS_PER_POLL = 4
-"""Decode steps per poll: the longest delay of a cancellation, in steps."""
+"""Decode steps per poll. A cancellation takes effect between two polls."""
 WARM_UP_STEPS = 100
 """Decode steps of the warm-up utterance, enough for chunks of several lengths."""
 NO_KERNELS = (
@@ -50,16 +50,16 @@ class AudioCodec(CodecEncoder, CodecDecoder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """How a `DiaModel` computes on its device."""
+    """Options of a `DiaModel`: optimisations, and limits."""
 
     compiled: bool = False
-    """Captures fused steps as CUDA graphs; without effect on other devices."""
+    """Whether to capture the steps as CUDA graphs; ignored on other devices."""
     kernel_fault: str | None = None
-    """Cause why Triton does not work: plain PyTorch operations are then used."""
+    """Reason why Triton does not work, so that plain PyTorch operations are used; None if it works."""
     steps_per_poll: int = STEPS_PER_POLL
     """Decode steps per poll."""
     prompt_bytes: int = PROMPT_BYTES
-    """Limit of the prompt cache in bytes."""
+    """Maximum bytes of the prompt cache."""
 
 
 class DiaModel:
@@ -74,7 +74,10 @@ class DiaModel:
         *,
         report: Callable[[float], None] = lambda share: None,
     ) -> None:
-        """Allocate the state and capture the CUDA graphs; `report` receives the share of graphs captured."""
+        """Allocate the state and, on CUDA if `options.compiled`, capture the steps as CUDA graphs.
+
+        `report` receives the share of graphs captured, 0 to 1.
+        """
         self.slots = slots
         self.notes: tuple[str, ...] = ()
         self._weights, self._codec, self._steps_per_poll = weights, codec, options.steps_per_poll
@@ -101,7 +104,7 @@ class DiaModel:
         self._graphs: StepRunner | None = self._capture(report)
 
     def _capture(self, report: Callable[[float], None]) -> StepRunner | None:
-        """Capture the fastest step that works; returns None if none does or none is wanted."""
+        """Capture the fastest step that can be captured; returns None if steps are to run eagerly."""
         while self._to_capture:
             step, failure = self._to_capture[0]
             try:
@@ -117,7 +120,7 @@ class DiaModel:
         log.warning(text, extra={"cause": cause})
         self.notes += (f"{text} ({cause})",)
 
-    # The `Model` protocol.
+    # Methods of the `Model` protocol.
 
     @torch.inference_mode()
     def admit(self, slot: int, utterance: Utterance) -> None:
@@ -140,7 +143,7 @@ class DiaModel:
             self._state.scrub(slot)
 
     def reset(self) -> None:
-        """Allocate new arenas: a failed step may have left the old ones in any state."""
+        """End all runs and replace the state: a failed step may have left its tensors in any condition."""
         self._runs.clear()
         self._polls.clear()
         self._audio_decoder.abandon()
@@ -167,10 +170,10 @@ class DiaModel:
         if isinstance(outcome, Exception):
             raise outcome
 
-    # The parts of a poll.
+    # Memory, and the parts of a poll.
 
     def _free_arenas(self) -> None:
-        """Free arenas and graphs; collect garbage, as a failure's frames may hold them in cycles."""
+        """Free the state and graphs; collect garbage, as an exception's traceback may refer to them."""
         for name in ("_graphs", "_eager", "_admission", "_state"):
             vars(self).pop(name, None)
         gc.collect()
@@ -182,7 +185,7 @@ class DiaModel:
         if len(self._polls) > (self._depth if queued else 0):
             poll = self._polls.popleft()
             for slot, run, outcome in poll.outcomes():
-                if self._runs.get(slot) is run:  # it may have been released since
+                if self._runs.get(slot) is run:  # the slot may have been released since the poll was queued
                     run.apply(outcome)
         for slot, run in self._runs.items():
             if run.broken:
@@ -200,14 +203,14 @@ class DiaModel:
         state, count = self._state, self._steps_per_poll
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
-        # one runner for all: a graph pads its batch with slots that are not live
+        # one runner for all live slots: a graph pads its batch with other slots, which must not be live
         wanted = self._graphs if all(run.utterance.compile for run in running.values()) else None
         (wanted or self._eager).run(list(running), list(running.values()), count)
         self._polls.append(Poll(state, list(running), list(running.values()), index, before, count))
         return True
 
     def _decode(self, outcomes: dict[int, Chunk | Exception]) -> None:
-        """Start decoding the next window of each utterance that has one; end utterances without any left."""
+        """Start decoding the windows that are complete; end utterances that have no frames left to decode."""
         tasks = []
         for slot, run in self._runs.items():
             window = None if run.broken else run.next_window()
@@ -223,5 +226,5 @@ class DiaModel:
         self, chunks: Sequence[tuple[DecodeTask, Chunk]], outcomes: dict[int, Chunk | Exception]
     ) -> None:
         for task, chunk in chunks:
-            if self._runs.get(task.slot) is task.run:  # it may have been released since
+            if self._runs.get(task.slot) is task.run:  # the slot may have been released while it was decoded
                 outcomes.setdefault(task.slot, chunk)

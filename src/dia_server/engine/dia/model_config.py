@@ -26,7 +26,7 @@ class StackConfig:
 
     @classmethod
     def of(cls, config: DiaEncoderConfig | DiaDecoderConfig) -> Self:
-        """Read a stack's config; raises ModelNotLoaded for any but plain RoPE."""
+        """Read a stack's config; raises ModelNotLoaded if its position embedding is not plain RoPE."""
         rope = config.rope_parameters
         theta = rope.get("rope_theta") if isinstance(rope, dict) else None
         if theta is None or not isinstance(rope, dict) or rope.get("rope_type") != "default":
@@ -63,7 +63,7 @@ class ModelConfig:
 
     @classmethod
     def of(cls, config: DiaConfig) -> Self:
-        """Read a checkpoint's config; raises ModelNotLoaded if it is not supported."""
+        """Read a checkpoint's config; raises ModelNotLoaded if the config is not supported."""
         encoder, decoder, delay = config.encoder_config, config.decoder_config, config.delay_pattern
         assert isinstance(encoder, DiaEncoderConfig)
         assert isinstance(decoder, DiaDecoderConfig)
@@ -86,5 +86,5 @@ class ModelConfig:
 
     @property
     def tail(self) -> int:
-        """Columns from channel 0's EOS to the end of the run."""
+        """Columns that follow channel 0's EOS until the run ends."""
         return max(self.delay)

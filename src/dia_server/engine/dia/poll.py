@@ -10,7 +10,7 @@ from dia_server.engine.dia.state import State
 
 
 class Poll:
-    """An asynchronous copy of a batch's results, queued behind its steps and read once it has arrived."""
+    """A copy of a batch's results to the host; on CUDA asynchronous and queued behind the batch's steps."""
 
     def __init__(
         self,
@@ -21,7 +21,7 @@ class Poll:
         before: Tensor,
         steps: int,
     ) -> None:
-        """Queue the copy; `index` [B] is `slots` on the device, `before` [B] their earlier positions."""
+        """Queue the copy. On the device, `index` [B] is `slots` and `before` [B] their old positions."""
         self._slots, self._runs, self._steps = slots, runs, steps
         after = before[:, None] + torch.arange(1, steps + 1, device=before.device)
         columns = state.grid[index[:, None], after.clamp_max(state.columns)].flatten(1)

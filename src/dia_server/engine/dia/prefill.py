@@ -19,10 +19,10 @@ def prefill(
     *,
     prefill_uncond: bool,
 ) -> None:
-    """Fill the KV cache with columns [start, stop) of a slot's grid; earlier ones are filled already.
+    """Fill a slot's KV cache for columns [start, stop) of its grid; columns before `start` must be filled.
 
-    `text_length` is the slot's text in bytes. With `prefill_uncond` the unconditional row is filled
-    too: it is skipped where the prompt cache has it from an earlier utterance of the same voice.
+    `text_length` is the length of the slot's text in bytes. With `prefill_uncond` the unconditional row is
+    filled too; without it, the row must have been copied from the prompt cache.
     """
     decoder, rows = weights.config.decoder, slice(2 * slot, 2 * slot + 1 + prefill_uncond)
     x = embed(weights, state.grid[slot, start:stop]).expand(1 + prefill_uncond, -1, -1)
@@ -40,18 +40,18 @@ def prefill(
 
 
 def _cross_attend(layer: DecoderLayer, x: Tensor, text: Tensor, head_dim: int) -> Tensor:
-    """Return the cross-attention's output for the conditional row and, if present, the unconditional one."""
+    """Return the cross-attention's output for x, a conditional row and perhaps an unconditional row."""
     q = layer.text_q(rms_norm(x[:1], layer.text_norm, layer.block.eps)).view(1, x.shape[1], -1, head_dim)
     conditional = layer.text_out(_attend(q.to(text.dtype), text, None).to(x.dtype))
     return torch.cat([conditional, layer.uncond_cross_attention.expand(len(x) - 1, x.shape[1], -1)])
 
 
 def _attend(q: Tensor, cache: Tensor, mask: Tensor | None) -> Tensor:
-    """Return [rows, n, heads * D] for q [rows, n, heads, D] and a cache [rows, 2 * kv_heads, T, D]."""
+    """Attend with q [rows, n, heads, D] over a cache [rows, 2 * kv_heads, T, D]: [rows, n, heads * D]."""
     keys, values = cache.chunk(2, 1)
     rows, count, heads, dim = q.shape
     groups = heads // keys.shape[1]
-    # heads that share a K/V head form one longer sequence, so keys and values aren't copied
+    # heads that share a K/V head form one longer sequence, so keys and values are not repeated
     grouped = q.reshape(rows, count, -1, groups, dim).permute(0, 2, 3, 1, 4)
     grouped = grouped.reshape(rows, -1, groups * count, dim)
     mask = None if mask is None else mask.repeat(groups, 1)

@@ -1,7 +1,7 @@
 """An LRU cache of voice prompts: their codes, and their unconditional row's KV cache.
 
-The unconditional row's KV cache depends on the prompt alone, so it is computed once per voice. Recordings are
-encoded on a background stream, because that takes longer than running streams may be delayed.
+The unconditional row's KV cache depends on the prompt alone, so utterances with the same prompt share it.
+Recordings are encoded on a background stream: encoding takes so long that running streams would stall.
 """
 
 from collections import OrderedDict
@@ -33,7 +33,7 @@ class PromptCache:
         self._background = BackgroundStream(device, "prompts")
         self._encoding: dict[str, Future[Tensor]] = {}
         self._kept: OrderedDict[Key, Tensor] = OrderedDict()
-        """Least recently used first; limited by bytes, so little would be left for cachetools to do."""
+        """Tensors, least recently used first. A cachetools cache could not evict KV caches before codes."""
         self.bytes = 0
 
     def codes(self, prompt: VoicePrompt) -> Future[Tensor]:
@@ -49,7 +49,7 @@ class PromptCache:
         return self._encoding[prompt.digest]
 
     def uncond_cache(self, prompt: VoicePrompt) -> Tensor | None:
-        """Return the unconditional KV cache [layers, 2 * kv_heads, T, head_dim], or None if not cached."""
+        """Return the unconditional row's KV cache [layers, 2 * kv_heads, T, head_dim]; None if not cached."""
         return self._find((prompt.key, "cache"))
 
     def keep_uncond_cache(self, prompt: VoicePrompt, cache: Tensor) -> None:
@@ -73,7 +73,7 @@ class PromptCache:
         for digest, codes in list(self._encoding.items()):
             if codes.done():
                 del self._encoding[digest]
-                if codes.exception() is None:  # an error is raised by the future that `codes` returned
+                if codes.exception() is None:  # the future that `codes` returned raises the error
                     self._keep((digest, "codes"), codes.result())
 
     def _find(self, key: Key) -> Tensor | None:
@@ -87,6 +87,6 @@ class PromptCache:
         self._kept[key] = tensor
         self.bytes += tensor.nbytes
         while self.bytes > self._limit:
-            # codes are small and slow to compute again; most KV caches serve one text's first segment only
+            # codes are small and slow to compute again; most KV caches belong to an anchor and serve one text
             caches = (one for one in self._kept if one[1] == "cache")
             self.bytes -= self._kept.pop(next(caches, next(iter(self._kept)))).nbytes

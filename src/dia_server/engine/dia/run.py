@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     live: bool
     broken: bool
     columns: Tensor
-    """[steps, channels]: the poll's columns; those after the run's end are meaningless."""
+    """[steps, channels]: columns that the poll's steps sampled; those after the run's end are meaningless."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +32,7 @@ class Run:
 
     utterance: Utterance
     text_length: int
-    """Bytes of the text, including the prompt's transcript."""
+    """Bytes of the encoded text, including the prompt's transcript."""
     utterance_bytes: int
     """Bytes of the utterance's own text, without the transcript."""
     prompt: int
@@ -41,17 +41,17 @@ class Run:
     """Maximum decode steps."""
     delay: tuple[int, ...]
     columns: Tensor
-    """[prompt + limit + 1, channels] on the host: the grid, UNKNOWN after `position`."""
+    """[prompt + limit + 1, channels]: the host's copy of the grid, UNKNOWN where no token is known yet."""
     prefill_uncond: bool
-    """Whether the unconditional row must be prefilled too, because it is not cached."""
+    """Whether the unconditional row must be prefilled too, because the prompt cache lacks its KV cache."""
     prefilled: int = 0
     position: int = field(init=False)
-    """Last column that has been copied to the host."""
+    """Index of the last column that has been copied to the host."""
     eos_at: int = NEVER
     ended: bool = False
     broken: bool = False
     emitted: int = 0
-    """Frames given to the codec."""
+    """Frames passed to the codec for decoding so far."""
     counted: int = 0
     """Decode steps reported with the chunks so far."""
 
@@ -65,13 +65,13 @@ class Run:
 
     @property
     def complete(self) -> int:
-        """Frames after the prompt whose channels are all known."""
+        """Number of frames after the prompt whose channels are all known."""
         tail = max(self.delay)
         return max(0, min(self.position - tail, self.eos_at - 1) - self.prompt)
 
     @property
     def progress(self) -> float:
-        """Share of the utterance that is generated, 0 to 1; an estimate by the text's length until EOS."""
+        """Share of the utterance that is generated, 0 to 1; estimated from the text's length before EOS."""
         made = self.position - self.prompt
         if self.eos_at < NEVER:
             total = self.eos_at + max(self.delay) - self.prompt
@@ -88,7 +88,7 @@ class Run:
         self.ended, self.broken = not outcome.live, outcome.broken
 
     def next_window(self) -> Window | None:
-        """Return the next frames to decode, with their context, or None if there are too few so far."""
+        """Return the next frames to decode and count them as emitted; None if too few are complete."""
         span = plan_chunk(self.emitted, self.complete, self.ended)
         if span is None:
             return None
@@ -103,11 +103,11 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether every frame has been passed to the codec."""
+        """Whether the run has ended and all its frames have been passed to the codec."""
         return self.ended and self.emitted == self.complete
 
     def frames(self) -> Frames:
-        """Return all frames so far [n, channels], without the prompt's."""
+        """Return all complete frames [n, channels], without the prompt's."""
         frames = undelayed(self.columns, self.prompt, self.prompt + self.complete, self.delay)
         return frames.numpy().astype(np.int16)
 

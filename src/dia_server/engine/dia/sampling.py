@@ -1,9 +1,9 @@
 """Samples one token per channel from the conditional and unconditional rows' logits.
 
-Classifier-free guidance only selects candidates: the K tokens with the highest guided logits stay, with their
-*conditional* logits. EOS is sampled only in channel 0, and only if it is the likeliest candidate. Temperature
-and nucleus (top-p) sampling follow. The noise of the draw depends only on (seed, column, channel, token), so
-an utterance sounds the same in any slot, batch and poll.
+Classifier-free guidance only selects candidates: the `top_k` tokens with the highest guided logits stay, with
+their *conditional* logits. EOS is sampled only in channel 0, and only if it is the likeliest candidate.
+Temperature and nucleus (top-p) sampling follow. The random noise depends only on seed, column, channel and
+token, so an utterance sounds the same in any slot, batch and poll.
 """
 
 from typing import NamedTuple
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 TOP_K_LIMIT = 64
-"""K, the number of candidates and so the maximum top_k of a request."""
+"""Maximum top_k of a request. This many tokens are ranked in every step, so that shapes are fixed."""
 
 _MASK = 0xFFFF_FFFF
 
 
 class SamplingParams(NamedTuple):
-    """Sampling parameters of each slot, [B]."""
+    """Sampling parameters; each tensor [B] has one value per slot."""
 
     temperature: Tensor
-    """0 is greedy."""
+    """0 selects the likeliest token (greedy decoding)."""
     cfg_scale: Tensor
     top_p: Tensor
     top_k: Tensor
@@ -30,7 +30,10 @@ class SamplingParams(NamedTuple):
 
 
 def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams, eos: int) -> Tensor:
-    """Return the tokens [B, channels] of `column` [B], given fp32 logits [B, channels, vocabulary]."""
+    """Return tokens [B, channels] for fp32 logits [B, channels, vocabulary].
+
+    `column` [B] is each slot's current column, the one before the sampled one; it is a key of the noise.
+    """
     temperature, cfg_scale, top_p, top_k, seed = (value[:, None, None] for value in params)
     guided = cond + (cond - uncond) * cfg_scale
     tokens = _highest(guided, TOP_K_LIMIT)
@@ -47,11 +50,11 @@ def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams,
     hot = temperature > 0
     shares = (logits / torch.where(hot, temperature, 1.0)).softmax(-1)
     kept = shares.masked_fill(shares.cumsum(-1) - shares > top_p, 0.0)
-    # the largest share / Exp(1) is a draw by shares (the Gumbel-max trick, exponentiated)
+    # argmax(share / Exp(1) noise) picks each token with probability `share`: the Gumbel-max trick
     drawn = kept / -uniform(seed, column[:, None, None], channels, tokens).log()
     choice = torch.where(hot, drawn, logits).argmax(-1, keepdim=True)
     token = tokens.gather(-1, choice)[..., 0]
-    # as transformers: token 0 if guidance selects special tokens only
+    # like transformers, return token 0 if guidance selects special tokens only
     return torch.where(nothing, 0, torch.where(ends, eos, token))
 
 
@@ -59,15 +62,16 @@ def _highest(values: Tensor, count: int) -> Tensor:
     """Return the indices [..., count] of the highest values, in descending order."""
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return values.topk(count, dim=-1).indices
-    # numpy's partition is vectorised, and takes a third of the time
+    # numpy's partition is vectorised, and takes a third of the time of `topk`
     some = torch.from_numpy(np.argpartition(values.numpy(), -count, axis=-1)[..., -count:])
     return some.gather(-1, values.gather(-1, some).argsort(dim=-1, descending=True))
 
 
 def uniform(*keys: Tensor) -> Tensor:
-    """Return counter-based uniform noise in (0, 1): murmur3's finaliser over the keys, each 0 to 2**32 - 1.
+    """Return uniform noise in (0, 1), a hash of `keys`: the same keys always give the same noise.
 
-    It has 23 bits, so that rounding to fp32 gives neither 0 nor 1.
+    Each key is 0 to 2**32 - 1 and is mixed in by murmur3's finaliser. The noise has 23 bits, so that rounding
+    to fp32 gives neither 0 nor 1.
     """
     h = keys[0]
     for key in keys[1:]:

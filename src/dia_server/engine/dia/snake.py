@@ -1,8 +1,8 @@
 """The codec's Snake activation, x + sin(alpha x)^2 / alpha, fused into one pass over memory.
 
-The codec applies 29 of them, to tensors of up to 4 million values per second of audio. Composed of torch
-operations, each one moves ten times its input through memory, on a GPU more than the convolutions; the kernel
-moves it twice.
+The codec has 29 Snake layers, on tensors of up to 4 million values per second of audio. Built from torch
+operations, each layer moves ten times its input through memory, on a GPU more than the convolutions move; the
+Triton kernel moves twice its input.
 """
 
 import torch
@@ -15,7 +15,7 @@ class Snake(nn.Module):
     """Replaces a transformers `Snake1d` that has the parameter `alpha` [1, channels, 1]."""
 
     def __init__(self, alpha: Tensor, *, fused: bool = True) -> None:
-        """Use the Triton kernel on CUDA if `fused`, which must be False where Triton does not work."""
+        """With `fused`, use the Triton kernel on CUDA; `fused` must be False where Triton does not work."""
         super().__init__()
         self._fused = fused
         self.register_buffer("alpha", alpha.detach())

@@ -17,7 +17,7 @@ from dia_server.engine.dia.sampling import SamplingParams
 from dia_server.engine.types import Utterance
 
 NEVER = 1 << 30
-"""Column of an EOS that has not been sampled."""
+"""Value of `eos_at` until EOS is sampled; greater than any column."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,11 +27,11 @@ class State:
     grid: Tensor
     """[slots, columns + 1, channels]: columns of delayed tokens, UNKNOWN where not yet sampled."""
     position: Tensor
-    """[slots]: last known column, the next step's input."""
+    """[slots]: index of the last complete column, which is the next step's input."""
     end: Tensor
-    """[slots]: column in which channel 0 ends at the latest."""
+    """[slots]: index of the column in which channel 0's EOS is forced."""
     eos_at: Tensor
-    """[slots]: column of channel 0's EOS, or NEVER."""
+    """[slots]: index of the column of channel 0's EOS, or NEVER."""
     live: Tensor
     """[slots]: whether a step samples the slot's next column."""
     broken: Tensor
@@ -45,10 +45,11 @@ class State:
     cache: tuple[Tensor, ...]
     """Self-attention KV cache of each layer: [2 * slots, 2 * kv_heads, columns, head_dim], keys then values.
 
-    One tensor per layer: a compiled step writes into its inputs in place, but would copy a slice of one.
+    Each layer has its own tensor, because a compiled step writes to a whole input tensor in place but would
+    copy a slice of one.
     """
     text: Tensor
-    """Cross-attention KV cache [layers, slots, 2 * heads, bytes, head_dim]: keys, then values."""
+    """Cross-attention KV cache [layers, slots, 2 * kv_heads, bytes, head_dim]: keys, then values."""
 
     @property
     def slots(self) -> int:
@@ -61,8 +62,9 @@ class State:
     def begin(self, slot: int, utterance: Utterance, columns: LongTensor, prompt: int, end: int) -> None:
         """Set up `slot` for an utterance whose prompt has `prompt` frames; set `live` to run it.
 
-        Its position is the first column to step, so a step that pads its batch with this slot overwrites none
-        of its cache. Scalars use `fill_`: assignment would copy from the host and wait for the device.
+        A step that pads its batch with this slot writes only to the cache column at `position`, which the
+        slot's own first step writes again. Scalars use `fill_`: assignment would copy from the host and wait
+        for the device.
         """
         self.grid[slot].fill_(UNKNOWN)
         self.grid[slot, : len(columns)].copy_(self.upload(columns))
@@ -81,7 +83,7 @@ class State:
         self.text_length[slot].fill_(length)
 
     def uncond_cache(self, slot: int, columns: int) -> Tensor:
-        """Return a copy of the unconditional row's KV cache: [layers, 2 * kv_heads, columns, head_dim]."""
+        """Copy the unconditional row's first columns: [layers, 2 * kv_heads, columns, head_dim]."""
         return torch.stack([layer[2 * slot + 1, :, :columns] for layer in self.cache])
 
     def set_uncond_cache(self, slot: int, copy: Tensor) -> None:
@@ -93,7 +95,7 @@ class State:
         return SamplingParams(*(getattr(self, name)[slots] for name in SamplingParams._fields))
 
     def scrub(self, slot: int) -> None:
-        """Zero a broken utterance's caches: masked attention multiplies them by 0, and NaN survives."""
+        """Zero the slot's caches after NaN: masked attention multiplies unused values by 0, and NaN stays."""
         for layer in self.cache:
             layer[2 * slot : 2 * slot + 2].zero_()
         self.text[:, slot].zero_()
@@ -112,7 +114,7 @@ def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
 
 
 def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
-    """Return the bytes of one slot by arena, without the vectors of one number per slot."""
+    """Return the bytes that one slot takes in each large tensor; the vectors [slots] are negligible."""
     cache, text = _arenas(config, 1)
     grid = (config.decoder.positions + 1) * config.channels
     return {
@@ -123,12 +125,12 @@ def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
 
 
 def new_state(config: ModelConfig, slots: int, device: torch.device, dtype: torch.dtype) -> State:
-    """Allocate the state with all slots idle; raises torch.OutOfMemoryError if it does not fit."""
+    """Allocate the state with all slots idle; raises torch's out-of-memory error if it does not fit."""
 
     def vector(kind: torch.dtype, value: float = 0) -> Tensor:
         return torch.full((slots,), value, dtype=kind, device=device)
 
-    # zeros, not uninitialised memory: masked attention multiplies it by 0, and NaN would survive
+    # zeros: masked attention multiplies unused values by 0, and uninitialised memory may hold NaN
     cache_size, text_size = _arenas(config, slots)
     cache = tuple(torch.zeros(cache_size[1:], dtype=dtype, device=device) for _ in range(cache_size[0]))
     text = torch.zeros(text_size, dtype=text_dtype(device, dtype), device=device)

@@ -1,7 +1,6 @@
 """Runs decode steps: eagerly on any device, or on CUDA as one captured graph per batch size.
 
-An eager step launches some hundred kernels, each of which takes the host longer to launch than the GPU to
-run.
+An eager step launches hundreds of kernels, and the host takes longer to launch each than the GPU to run it.
 """
 
 from collections import deque
@@ -20,7 +19,7 @@ from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
 
 Step = Callable[[Weights, State, Tensor], None]
-"""Sample the next column of the slots in an index vector [B]."""
+"""Function that samples the next column of the slots in an index vector [B]."""
 
 NOT_FUSED = "the steps cannot be compiled, so they run unfused, which is slower"
 NOT_CAPTURED = "the steps cannot be captured as CUDA graphs, so they run eagerly, which is slower"
@@ -38,7 +37,7 @@ class EagerRunner(StepRunner):
     """Launches each step kernel by kernel."""
 
     def __init__(self, weights: Weights, state: State, attention: Attention | None) -> None:
-        """Without `attention`, use the host's lengths, which it knows on CPUs: there it awaits each poll."""
+        """Use `cpu_attention` if `attention` is None: on CPUs the host knows all lengths at each step."""
         self._weights, self._state, self._attention = weights, state, attention
 
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
@@ -51,7 +50,7 @@ class EagerRunner(StepRunner):
 
 
 class CudaGraphRunner(StepRunner):
-    """Replays one captured step per batch size; the slots are copied into the graph's index vector first."""
+    """Holds one captured step per batch size; `run` writes the slots into its index vector and replays it."""
 
     def __init__(self, weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> None:
         self._state = state
@@ -60,7 +59,7 @@ class CudaGraphRunner(StepRunner):
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         pool = torch.cuda.graph_pool_handle()
         stream = steps_stream(weights.device)  # a graph's kernels keep the priority they are captured with
-        for i, size in enumerate(reversed(self._sizes)):  # largest first: the others reuse its memory
+        for i, size in enumerate(reversed(self._sizes)):  # largest first: smaller graphs reuse its memory
             index = any_size(torch.arange(size, device=weights.device))
             stream.wait_stream(torch.cuda.current_stream(weights.device))
             with torch.cuda.stream(stream):
@@ -92,18 +91,21 @@ def compiled_step(backend: str = "inductor") -> Step:
 
 
 def any_size(index: Tensor) -> Tensor:
-    """Mark the length of `index` [B] as dynamic for torch.compile, unless it is one, which broadcasts."""
+    """Mark the length of `index` [B] as dynamic, so that one compilation serves every batch size above 1.
+
+    A length of 1 stays static: it broadcasts, so it needs a compilation of its own.
+    """
     if len(index) > 1:
         torch._dynamo.mark_dynamic(index, 0)
     return index
 
 
 def bucket_sizes(slots: int) -> tuple[int, ...]:
-    """Return the batch sizes to capture, at most `slots`, so that distinct slots can fill each."""
+    """Return the batch sizes to capture: the BUCKETS below `slots`, and `slots`, the largest batch."""
     return (*(size for size in BUCKETS if size < slots), slots)
 
 
 def padded(slots: Sequence[int], size: int, available: int) -> list[int]:
-    """Return `slots` and idle ones up to `size`; a step leaves slots that are not live unchanged."""
+    """Return `slots` and enough others to make `size`; a step changes no slot that is not live."""
     others = (slot for slot in range(available) if slot not in slots)
     return [*slots, *islice(others, size - len(slots))]

@@ -9,7 +9,7 @@ TAGS = {b"[S1]": b"\x01", b"[S2]": b"\x02"}
 def text_bytes(utterance: Utterance, limit: int) -> bytes:
     """Return the prompt's transcript and the utterance's text as 1 to `limit` bytes.
 
-    Raises Invalid for an empty text, and TextTooLong instead of silently truncating one.
+    Raises Invalid if the text is empty, and TextTooLong if there are more bytes; nothing is truncated.
     """
     text = utterance.text.strip()
     if not text:

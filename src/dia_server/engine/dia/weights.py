@@ -12,14 +12,14 @@ from dia_server.engine.dia.model_config import ModelConfig
 PACK_ROWS = 16
 """Batch size for which oneDNN chooses its blocked layout; other sizes run on that layout too."""
 FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
-"""Whether this x86 CPU (AVX2) can multiply fp32 activations by weights stored in fp16."""
+"""Whether this CPU (x86 with AVX2) can multiply fp32 activations by weights stored in fp16."""
 
 Rotation = tuple[Tensor, Tensor]
 """RoPE's cosines and signed sines [positions, head_dim], in fp32."""
 
 
 def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the dtype of activations and caches for weights in `dtype`: fp32 for fp16 weights on CPUs."""
+    """Return the dtype of activations and caches: fp32 for fp16 weights on CPUs with FBGEMM, else `dtype`."""
     return torch.float32 if device.type == "cpu" and dtype == torch.float16 and FBGEMM else dtype
 
 
@@ -99,8 +99,8 @@ class DecoderLayer:
     uncond_cross_attention: Tensor
     """[1, hidden]: the cross-attention's output for the unconditional row, a constant.
 
-    The unconditional text is all zeros, so all its values are equal, and any softmax over them returns that
-    value whatever the query.
+    The unconditional text is NUL bytes only, so all its values are equal, and their softmax-weighted mean is
+    that value, whatever the query.
     """
 
 
@@ -116,14 +116,14 @@ class Weights:
     text_kv: Linear
     """Projection of encoder states to the keys and values of every layer's cross-attention."""
     embedding: Tensor
-    """[channels * vocabulary, hidden]."""
+    """[channels * vocabulary, hidden]: embedding of each channel's tokens."""
     channel_offset: Tensor
     """[channels]: first row of each channel in `embedding`."""
     layers: list[DecoderLayer]
     norm: Tensor
     head: Linear
     delay: Tensor
-    """[channels]."""
+    """[channels]: delay of each channel in columns."""
     rotation: Rotation
 
 
@@ -132,7 +132,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rotation(positions: int, head_dim: int, theta: float, device: torch.device) -> Rotation:
-    """Return RoPE's tables as in RoFormer (arXiv 2104.09864), in GPT-NeoX's layout of two rotated halves."""
+    """Return RoPE's tables (RoFormer, arXiv 2104.09864) in GPT-NeoX's layout of two rotated halves."""
     frequency = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     angle = torch.outer(torch.arange(positions, dtype=torch.float32), frequency)
     cos, sin = angle.cos(), angle.sin()
@@ -140,7 +140,7 @@ def rotation(positions: int, head_dim: int, theta: float, device: torch.device) 
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x [..., head_dim] by its position, in fp32: bf16 angles are imprecise and no faster."""
+    """Apply RoPE's tables to x [..., head_dim], in fp32: bf16 would be imprecise and no faster."""
     wide = x.float()
     swapped = wide.view(*x.shape[:-1], 2, -1).flip(-2).view(x.shape)
     return torch.addcmul(wide * cos, swapped, sin).to(x.dtype)
