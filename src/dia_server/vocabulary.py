@@ -28,12 +28,12 @@ _FORMS = {
     "applause": "applause",
     "beep": "beep(?:s|ing)?",
 }
-"""Usual spelling of each sound, and a pattern for all forms of the word."""
+"""Usual name of each sound, mapped to a regular expression for all forms of the name."""
 
 SOUNDS = tuple(_FORMS)
 """Names in the order in which the studio offers them."""
 
 SOUND_PATTERN = rf"\(\s*(?:{'|'.join(_FORMS.values())})\s*\)"
-"""Pattern of a sound in a text, in syntax that Python and JavaScript share; match it without case."""
+"""Regular expression of a sound in parentheses, in syntax common to Python and JavaScript; ignore case."""
 
 SOUND = re.compile(SOUND_PATTERN, re.IGNORECASE)

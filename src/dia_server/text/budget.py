@@ -15,7 +15,7 @@ MAX_BYTES = 1024
 MAX_COLUMNS = 3072
 """Maximum codec frames for Dia's decoder, including the voice prompt's."""
 DELAY = 16
-"""Columns between a frame's first and last code: Dia delays each codebook by a different amount."""
+"""Decoder columns beyond the number of frames: one for EOS, and 15 by which Dia delays the last codebook."""
 
 LONGEST_S = 20.0
 """Maximum seconds of speech in a segment. Dia speaks faster and faster in longer ones."""
@@ -27,7 +27,7 @@ FEWEST_S, FEWEST_BYTES = 3.0, 64
 CHARACTERS_PER_S = 15.0
 """Latin letters that Dia speaks per second."""
 _REPEATED = re.compile(r"([^\w\s])\1+")
-"""Repeated symbol (a rule of dashes, a row of emoji), which is read once."""
+"""Run of one symbol (a line of dashes, a row of emoji), which counts as one symbol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Budget:
     max_bytes: int
     """Maximum bytes of text, including the speaker tags."""
     max_s: float
-    """Maximum seconds of speech, by estimate."""
+    """Maximum estimated seconds of speech."""
     max_columns: int
     """Maximum decoder columns: frames plus DELAY."""
 
     def within(self, other: "Budget") -> "Budget":
-        """Return the smaller limit of each kind."""
+        """Return a budget with the smaller of the two values of each limit."""
         return Budget(
             min(self.max_bytes, other.max_bytes),
             min(self.max_s, other.max_s),
@@ -58,7 +58,7 @@ def remaining_budget(transcript_bytes: int, frames: int) -> Budget:
     """
     columns_left = MAX_COLUMNS - frames
     left = Budget(
-        MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # and the space after it
+        MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # the transcript and a space
         min(LONGEST_S, CONFIDENCE * (columns_left - DELAY) / FRAME_RATE),
         columns_left,
     )
@@ -77,12 +77,12 @@ def encoded_length(text: str) -> int:
 
 
 def speaking_time(text: str) -> float:
-    """Estimate the seconds of speech in `text`, which has no tags, at CHARACTERS_PER_S."""
+    """Estimate the seconds of speech in `text`, which must have no tags, from CHARACTERS_PER_S."""
     return sum(map(_weight, _REPEATED.sub(r"\1", text))) / CHARACTERS_PER_S
 
 
 def columns(seconds: float) -> int:
-    """Return the decoder columns of `seconds` of speech, including DELAY."""
+    """Return the decoder columns that `seconds` of speech take, including DELAY."""
     return math.ceil(seconds * FRAME_RATE) + DELAY
 
 

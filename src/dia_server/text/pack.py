@@ -1,4 +1,4 @@
-"""Groups units into segments: the cheapest of all ways to cut, found by dynamic programming."""
+"""Groups units into segments at the lowest total cost, found by dynamic programming."""
 
 from dia_server.text.budget import Budget
 from dia_server.text.speakers import Speaker
@@ -9,7 +9,7 @@ IDEAL_S = 12.0
 SHORTEST_S = 5.0
 """Seconds below which a segment sounds unnatural."""
 GOOD_TURNS, MOST_TURNS = 4, 8
-"""Turns in a segment without extra cost, and maximum turns."""
+"""Maximum turns in a segment without extra cost, and maximum turns in any segment."""
 
 SEGMENT_COST = 0.15
 """Cost of each segment. At 0.15, text of up to 19 s stays whole, and the segments of a long text, which are
@@ -24,15 +24,15 @@ CUT_COST = {
 }
 """Cost of starting a segment at each kind of cut."""
 SHORT_COST, TURN_COST, MISSING_SPEAKER_COST = 2.0, 0.5, 1.0
-"""Cost of an almost empty segment, of each turn beyond GOOD_TURNS, and of each required speaker that the
-first segment lacks."""
+"""Cost of an almost empty segment, of each turn beyond GOOD_TURNS, and of each speaker that the first segment
+should include but lacks."""
 
 
 def pack(units: list[Unit], first: Budget, others: Budget, *, include: set[Speaker]) -> list[list[Unit]]:
     """Group `units` into segments within the budgets of the first segment and of the others.
 
-    Each unit must fit into either budget alone. A pause always starts a segment. The first segment includes
-    the speakers in `include` if possible.
+    Each unit must by itself fit into both budgets. A unit after a pause always starts a segment. The first
+    segment should include the speakers in `include`: each one that it lacks costs MISSING_SPEAKER_COST.
     """
     best = [0.0] + [float("inf")] * len(units)
     starts = [0] * (len(units) + 1)

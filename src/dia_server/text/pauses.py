@@ -6,11 +6,11 @@ from collections.abc import Iterator
 PAUSE = re.compile(r"\[pause:\s?([0-9]{1,6}(?:\.[0-9]{1,6})?)\s?(ms|s)\]", re.IGNORECASE)
 
 LONGEST_S = 10.0
-"""Maximum seconds of silence in one place; longer pauses are shortened to it."""
+"""Maximum seconds of a pause; longer pauses are shortened to this."""
 
 
 def passages(text: str) -> Iterator[tuple[float, str]]:
-    """Split `text` at its pauses into (seconds of pause before it, text); the first pause is 0 s."""
+    """Split `text` at its pauses: yield (seconds of pause, text after the pause). The first pause is 0 s."""
     first, *parts = PAUSE.split(text)
     yield 0.0, first
     for number, unit, passage in zip(parts[::3], parts[1::3], parts[2::3], strict=True):

@@ -1,8 +1,7 @@
 """Plans a text: cuts it into segments that Dia speaks well, with the silence between them.
 
-Segments keep the speaker tags of the text. A segment that only [S2] speaks begins with [S2], although Dia
-prefers [S1] first: a tag selects one of the prompt's voices, so renaming it in some segments would change the
-voice between segments.
+Segments keep the speaker tags of the text, so a segment can begin with [S2], although Dia prefers [S1] first.
+Each tag selects a voice of the prompt, so renaming tags in some segments would change the voices there.
 """
 
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from dia_server.text.speakers import Speaker, turns
 from dia_server.text.units import Cut, Unit, fits, units
 
 ANCHOR = Budget(max_bytes=384, max_s=10.0, max_columns=budget.columns(15.0))
-"""Limits of an anchor: a first segment whose audio becomes the prompt of the others. Their budgets leave room
-for an anchor of this size."""
+"""Limits of an anchor: a first segment whose audio becomes the prompt of the other segments. The other
+segments' budgets leave room for an anchor of this size."""
 
 GAPS_S = {
     Cut.PAUSE: 0.0,
@@ -26,10 +25,10 @@ GAPS_S = {
     Cut.WORD: 0.0,
     Cut.CHARACTER: 0.0,
 }
-"""Seconds of silence between segments without pause markup: about what a human reader leaves."""
+"""Seconds of natural silence before a segment, by the cut before it: about what a human reader leaves."""
 
 MAX_RATIO, SLACK_S = 2.5, 3.0
-"""Maximum duration of a segment: a multiple of its estimate, plus seconds. Dia babbles after short texts."""
+"""Maximum duration of a segment: MAX_RATIO * estimate + SLACK_S seconds. Dia babbles after short texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +38,26 @@ class PlannedUtterance:
     text: str
     """Text with speaker tags: "[S1] Hello. [S2] Hi!". It begins with a tag, and tags alternate."""
     ending: str
-    """Suffix that keeps the model from cutting the last word: a full stop if the sentence has none, and the
-    next speaker's tag after a dialogue. It holds no words."""
+    """Suffix without words that keeps the model from cutting the last word: a full stop if a turn ends
+    without punctuation, and after a dialogue the other speaker's tag."""
     pause_s: float
-    """Seconds of silence before it by pause markup, the same at any speed."""
+    """Seconds of silence before the segment by pause markup, the same at any speed."""
     gap_s: float
-    """Seconds of natural silence before it, at speed 1: divided by the speed, as speech is."""
+    """Seconds of natural silence before the segment at speed 1; other speeds change it like speech."""
     estimated_s: float
-    """Estimated seconds of speech, without the silence before it."""
+    """Estimated seconds of speech at speed 1, without the silence before the segment."""
     max_tokens: int
-    """Maximum decoder steps."""
+    """Maximum decode steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     utterances: tuple[PlannedUtterance, ...]
-    """One utterance for each segment, in order; empty if the text has no words."""
+    """One utterance for each segment, in order; empty if the text has nothing but tags and pauses."""
     pause_after_s: float
     """Seconds of silence after the last segment, by pause markup."""
     anchored: bool = False
-    """Whether the first segment's audio extends the prompt of the others (after the voice's own prompt)."""
+    """Whether the first segment is an anchor: its audio is added to the prompt of the other segments."""
 
     @property
     def pauses_s(self) -> float:
@@ -66,18 +65,19 @@ class Plan:
         return self.pause_after_s + sum(one.pause_s for one in self.utterances)
 
     def duration_s(self, speed: float) -> float:
-        """Estimate the seconds of the whole recording at `speed`."""
+        """Return the estimated seconds of the whole recording at `speed`."""
         return self.pauses_s + sum(one.gap_s + one.estimated_s for one in self.utterances) / speed
 
 
 def plan(text: str, *, transcript: str = "", prompt_frames: int = 0) -> Plan:
-    """Cut `text`, as `speakers.tag` returns it, into segments that follow a voice prompt.
+    """Cut tagged `text` (see `speakers.tag`) into segments that follow a voice prompt.
 
-    Without a prompt (`prompt_frames` 0), the first of several segments becomes an anchor: the prompt of the
-    others, within ANCHOR, with both speakers if possible. With a prompt, the first segment becomes an anchor
-    too if a speaker of several segments is missing from the prompt, the anchor can include every missing
-    speaker, and prompt and anchor leave room for the other segments. Raises Invalid if the prompt leaves no
-    room for speech. Runs in time linear in the length of `text`.
+    Without a prompt (`prompt_frames` is 0), the first of several segments becomes an anchor: the prompt of
+    the other segments, limited by ANCHOR, preferably with both speakers. With a prompt, the first segment
+    becomes an anchor only if several segments have speakers that the prompt lacks, the anchor includes all of
+    those speakers, and prompt and anchor leave room for the other segments.
+
+    Raises Invalid if the prompt leaves no room for speech. Takes time linear in the length of `text`.
     """
     prompt_bytes = budget.encoded_length(transcript)
     room = budget.remaining_budget(prompt_bytes, prompt_frames)
@@ -103,8 +103,8 @@ def _anchored(
 ) -> tuple[list[list[Unit]], Budget, Budget] | None:
     """Cut `text` so that the first segment can be the anchor of the others.
 
-    Returns the segments and the budgets of the first and of the others; None if an anchor does not fit or
-    lacks a missing speaker.
+    Returns the segments and the budgets of the first and of the others. Returns None if the prompt leaves too
+    little room for an anchor, or if there is a prompt and the anchor lacks a speaker of `missing`.
     """
     first = budget.remaining_budget(prompt_bytes, prompt_frames).within(ANCHOR)
     space = 1 if prompt_bytes else 0
@@ -132,7 +132,7 @@ def _is_one_segment(found: list[Unit], room: Budget) -> bool:
 
 
 def _utterance(group: list[Unit], room: Budget, end: Cut) -> PlannedUtterance:
-    """Build the utterance of a segment; `end` is the kind of cut after it."""
+    """Build the utterance of a segment; `end` is the kind of cut after the segment."""
     parts: list[str] = []
     speaker: Speaker | None = None
     turn_count = 0

@@ -11,7 +11,7 @@ Speaker = Literal["S1", "S2"]
 
 TAG = re.compile(r"\[s([12])\]", re.IGNORECASE)
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]+")
-"""Control characters and lone surrogates: they have no sound, and NUL would end a C string."""
+"""Control characters, surrogates and BOMs: they have no sound, and NUL would end a C string."""
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
 """Unicode categories of invisible characters."""
@@ -26,7 +26,7 @@ class Turn:
 
 
 def clean_transcript(text: str) -> str:
-    """Return `text` as one line without unspeakable characters; "" if it has nothing but tags."""
+    """Return `text` as one line without unspeakable characters; "" if only tags would be visible."""
     text = " ".join(UNSPEAKABLE.sub(" ", text).split())
     return text if _has_visible_text(TAG.sub("", text)) else ""
 
@@ -47,7 +47,7 @@ def tag(text: str, speaker: Speaker) -> str:
 def turns(text: str, speaker: Speaker) -> list[Turn]:
     """Split tagged text into turns; text before the first tag belongs to `speaker`.
 
-    A tag that repeats the current speaker starts no turn, and neither does one without text after it.
+    A turn is not started by a tag that repeats the current speaker, nor by a tag without text after it.
     """
     found: list[Turn] = []
     before, *tagged = TAG.split(text)

@@ -1,8 +1,8 @@
 """Cuts a text into sentences, clauses, words or characters.
 
-Every function returns parts that, joined, equal the text, including its spaces. The text must have single
-spaces as its only white space. Only grapheme clusters come from a library: sentence rules here are tuned to
-cut rarely rather than wrongly, with abbreviations and initials kept whole.
+The parts that a function returns, joined, equal the text, including its spaces. The text must have no white
+space but single spaces. The rules for sentences are hand-written: they rather miss a cut than make a wrong
+one, and keep abbreviations and initials whole. Grapheme clusters come from the library regex.
 """
 
 # ruff: noqa: RUF001 - quotes and punctuation of other scripts are meant
@@ -32,22 +32,22 @@ TITLES = re.compile(
 )
 """Abbreviations before a name, which do not end a sentence."""
 REFERENCES = re.compile("art|ch|figs?|nos?|nr|pp?|sec|vols?")
-"""Abbreviations only before a number; some are words otherwise ("no. 5", "No.")."""
+"""Words that are abbreviations only before a number: "no. 5", but "No."."""
 
 LONGEST_CHARACTER = 14
-"""Maximum code points of a grapheme cluster (56 bytes): holds any emoji, and fits beside any voice prompt."""
+"""Maximum code points of a grapheme cluster: enough for any emoji; 56 bytes fit into any budget."""
 CLUSTER = regex.compile(r"\X\p{M}*+ *+")
-"""Grapheme cluster with its spaces. UAX 29 leaves some vowel signs apart (Burmese), so marks are added."""
+"""Grapheme cluster with its spaces. UAX 29 separates some vowel signs (Burmese), so marks are included."""
 CLUSTER_PART = re.compile(rf".{{1,{LONGEST_CHARACTER}}} *", re.DOTALL)
 
 
 def sentences(text: str) -> list[str]:
-    """Cut after each sentence whose punctuation marks its end without doubt."""
+    """Cut after each sentence whose end is unambiguous."""
     return _cut(text, (end.end() for end in SENTENCE_END.finditer(text) if _ends_sentence(text, end)))
 
 
 def clauses(text: str) -> list[str]:
-    """Cut after commas, semicolons, colons and dashes, and before brackets, but not within numbers."""
+    """Cut after commas, semicolons, colons and dashes, and before brackets, but not inside numbers."""
     return _cut(text, (end.end() for end in CLAUSE_END.finditer(text)))
 
 
@@ -59,8 +59,8 @@ def words(text: str) -> list[str]:
 def characters(text: str) -> list[str]:
     """Cut between grapheme clusters (UAX 29): letters with their marks, joined emoji, flags.
 
-    A cluster longer than LONGEST_CHARACTER is cut inside. A space belongs to the cluster before it: alone
-    it would be a segment without speech.
+    A cluster longer than LONGEST_CHARACTER is cut too. A space stays with the cluster before it, because a
+    space alone would be a segment without speech.
     """
     return [part for cluster in CLUSTER.findall(text) for part in CLUSTER_PART.findall(cluster)]
 
@@ -75,7 +75,7 @@ def _ends_sentence(text: str, end: re.Match[str]) -> bool:
         return True
     following = NEXT.match(text, end.end())
     if following and following[1].islower():
-        return False  # "e.g. this", and '"Why?" she said'
+        return False  # as in 'e.g. this' and '"Why?" she said'
     if end["stops"] != ".":
         return True
     before = text[max(0, end.start() - 40) : end.start()]

@@ -10,15 +10,15 @@ from dia_server.text.pauses import LONGEST_S, passages
 from dia_server.text.speakers import Speaker, last_speaker, turns
 
 GRAIN_S = 2.0
-"""Seconds up to which short parts are merged into one unit: finer cuts improve no plan."""
+"""Maximum seconds of a unit merged from short parts: smaller units would not improve a plan."""
 TURN_BYTES = 3
-"""Bytes of a tag and the spaces around it."""
+"""Bytes of a speaker tag and the two spaces around it, encoded for Dia."""
 ENDING_BYTES = 3
-"""Maximum bytes of a segment's ending: a full stop, a space and a tag."""
+"""Maximum bytes of a segment's ending, encoded for Dia: a full stop, a space and a tag."""
 
 
 class Cut(Enum):
-    """Kind of boundary before a unit, best place to end a segment first."""
+    """Kinds of boundary before a unit, from the best to the worst place to start a segment."""
 
     PAUSE = "pause"
     TURN = "turn"
@@ -30,14 +30,14 @@ class Cut(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Part of a turn that is never cut."""
+    """Smallest part of a turn: segments consist of whole units."""
 
     speaker: Speaker
     text: str
     """Text without tags, including the space after it."""
     cut: Cut
     pause_s: float
-    """Seconds of silence before it by pause markup; 0 unless `cut` is PAUSE."""
+    """Seconds of silence before the unit by pause markup; 0 unless `cut` is PAUSE."""
     seconds: float
     """Estimated seconds of speech."""
     bytes: int
@@ -54,13 +54,13 @@ _SPLITS: tuple[_Split, ...] = (
 
 
 def units(text: str, room: Budget) -> tuple[list[Unit], float]:
-    """Cut tagged `text` into units that fit into `room`; also return the pause after the last, in seconds."""
+    """Cut tagged `text` into units that fit into `room`; also return the seconds of pause after the last."""
     found: list[Unit] = []
     speaker: Speaker = "S1"
     pause_s = 0.0
     for asked_s, passage in passages(text):
         pause_s = min(LONGEST_S, pause_s + asked_s)
-        cut = Cut.PAUSE  # the start of the text counts as one
+        cut = Cut.PAUSE  # the start of the text counts as a pause
         for turn in turns(passage, speaker):
             for part_cut, part in _parts(turn.text, cut, room, _SPLITS):
                 seconds, size = speaking_time(part), encoded_length(part)
@@ -72,12 +72,15 @@ def units(text: str, room: Budget) -> tuple[list[Unit], float]:
 
 
 def fits(seconds: float, size: int, turn_count: int, room: Budget) -> bool:
-    """Return whether speech of `seconds` and `size` bytes fits into `room`, including tags and ending."""
+    """Return whether text of `seconds` and `size` bytes fits into `room` with its turns' tags and ending."""
     return seconds <= room.max_s and size + turn_count * TURN_BYTES + ENDING_BYTES <= room.max_bytes
 
 
 def _parts(text: str, cut: Cut, room: Budget, splits: Sequence[_Split]) -> Iterator[tuple[Cut, str]]:
-    """Cut `text`, which follows `cut`, by the first of `splits`; cut parts that are too long by the next."""
+    """Cut `text` by the first of `splits`, and parts that do not fit into `room` by the next.
+
+    Yields each part with the cut before it; `cut` is the cut before the first part.
+    """
     (finer_cut, finer), *finer_splits = splits
     for part in _runs(finer(text), room):
         if finer_splits and not fits(speaking_time(part), encoded_length(part), 1, room):
@@ -88,7 +91,7 @@ def _parts(text: str, cut: Cut, room: Budget, splits: Sequence[_Split]) -> Itera
 
 
 def _runs(parts: list[str], room: Budget) -> Iterator[str]:
-    """Merge neighbouring parts up to GRAIN_S."""
+    """Merge neighbouring parts up to GRAIN_S and within `room`."""
     run, run_s, run_bytes = "", 0.0, 0
     for part in parts:
         seconds, size = speaking_time(part), encoded_length(part)

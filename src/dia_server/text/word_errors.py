@@ -19,7 +19,7 @@ def word_error_rate(text: str, transcript: str) -> float:
     """Return the word error rate: (deletions + insertions + substitutions) / words of `text`.
 
     Ignores case, punctuation, speaker tags, pauses and non-verbal sounds. Digits differ from number words
-    ("3", "three"). Returns 0 if `text` has no words, since Whisper transcribes sounds unpredictably.
+    ("3", "three"). Returns 0 if `text` has no words, because Whisper transcribes sounds unpredictably.
     """
     expected, actual = _words(text), _words(transcript)
     return _distance(expected, actual) / len(expected) if expected else 0.0
@@ -32,7 +32,7 @@ def _words(text: str) -> list[str]:
 
 
 def _distance(expected: list[str], actual: list[str]) -> int:
-    """Return the Levenshtein distance, keeping one row of the table."""
+    """Return the Levenshtein distance in words; only one row of the table is kept."""
     row = list(range(len(actual) + 1))
     for i, word in enumerate(expected, 1):
         before, row[0] = row[0], i
