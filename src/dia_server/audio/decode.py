@@ -1,7 +1,7 @@
-"""Decodes any audio file to a voice prompt: mono, of limited length, with a fixed peak.
+"""Decodes an uploaded audio file to a voice prompt: mono, of limited length, with a fixed peak.
 
-A file's own name, type and length are not trusted: decoding stops at its end or at the limit. FFmpeg is
-native code, so it runs in a process of its own (native/), which also limits time and memory.
+A file's name, type and stated length are not trusted: decoding stops at the end of the data or at the limit.
+FFmpeg is native code, so it runs in a process of its own (native/), which also limits time and memory.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ MAX_CHANNELS = 8
 MAX_STREAMS = 32
 """Maximum streams of a file: a film has a soundtrack for each language, and subtitles."""
 MAX_CLAIMED_S = 3600.0
-"""Maximum seconds in a file's header; its actual duration is measured while decoding."""
+"""Maximum seconds that a file's header may state; the actual duration is measured while decoding."""
 
 CONTAINERS = "wav,w64,mp3,flac,ogg,aac,aiff,caf,mov,matroska"
 """FFmpeg's names of allowed formats; mov includes M4A and MP4, matroska includes WebM. Others, such as
@@ -61,7 +61,7 @@ probing, and a PNG cover of 1 MB takes a gigabyte."""
 def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
     """Return the audio in `file` as mono samples (n,) at `sample_rate` Hz with their peak at PEAK.
 
-    Raises UnusableAudio if the file is not 0.5 to 60 s of audible sound.
+    Raises UnusableAudio if the file cannot be decoded, is silent, or lasts less than 0.5 s or more than 60 s.
     """
     try:
         options = {
@@ -81,7 +81,10 @@ def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
 
 
 def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
-    """Decode the first audio stream up to MAX_S + SLACK_S; skip damaged frames, as players do."""
+    """Decode the first audio stream; skip damaged packets, as players do.
+
+    Raises UnusableAudio if the stream is longer than MAX_S + SLACK_S.
+    """
     if not container.streams.audio:
         raise UnusableAudio("the file holds no audio")
     stream = container.streams.audio[0]
@@ -107,7 +110,7 @@ def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
 
 def _check_claims(container: InputContainer, context: av.AudioCodecContext) -> None:
     """Raise UnusableAudio if the header already exceeds a limit, before anything is decoded."""
-    if context.sample_rate:  # some codecs tell it only in their frames
+    if context.sample_rate:  # some codecs give the rate only in their frames
         _check_rate(context.sample_rate)
     if (container.duration or 0) / av.time_base > MAX_CLAIMED_S:
         raise UnusableAudio(f"the audio lasts longer than {MAX_S:.0f} s; {_limits()}")

@@ -1,7 +1,7 @@
 """Incremental audio encoders for each format of the API.
 
-A streamed file is sent while it is encoded, so its header cannot be changed afterwards. A whole file is
-returned at the end, with its length in the header.
+A streamed file is sent while it is encoded, so its header cannot state its length. A whole file is returned
+at the end, with its length in the header if the format has a field for it.
 """
 
 import weakref
@@ -55,12 +55,12 @@ _CODECS: dict[AudioFormat, _Codec] = {
         SAMPLE_RATE,
         "s16p",
         128_000,
-        # no Xing frame, which holds the length; without a bit reservoir no frame waits for a later one
+        # no Xing frame, as it states the length; without a bit reservoir no frame waits for a later one
         streamed_container={"write_xing": "0", "id3v2_version": "0"},
         streamed_codec={"reservoir": "0"},
     ),
-    # one packet per page, not a second of them; a page leaves when the next is full, so packets of 10 ms
-    # (17 % more bytes than with 20 ms) send the first audio after 20 ms
+    # Ogg pages of one packet, not of 1 s. A page is written once the next is full, so packets of 10 ms send
+    # the first audio after 20 ms; the file is 17 % larger than with packets of 20 ms
     "opus": _Codec(
         "ogg",
         "libopus",
@@ -71,7 +71,7 @@ _CODECS: dict[AudioFormat, _Codec] = {
         streamed_codec={"frame_duration": "10"},
     ),
     "aac": _Codec("adts", "aac", SAMPLE_RATE, "fltp", 128_000),
-    # no padding for tags; frames of 23 instead of 104 ms
+    # for low latency: no padding for tags, and frames of 23 instead of 104 ms
     "flac": _Codec(
         "flac",
         "flac",
@@ -94,10 +94,10 @@ def encode(samples: NDArray[np.float32], sample_rate: int, audio_format: AudioFo
 class Encoder:
     """Encodes mono samples at `sample_rate` Hz into the bytes of one file.
 
-    A streamed file's bytes are returned at most 0.1 s of audio after their samples; a `whole` file's bytes
-    are returned by `finish`. No samples are kept in either case. Calls use CPU time, so make them in a worker
-    thread; they may come from different threads, but must not overlap. An unfinished encoder can be dropped.
-    All calls raise AudioProcessingError.
+    `push` returns a streamed file's bytes with a lag of at most 0.1 s of audio; `finish` returns all bytes of
+    a `whole` file. Calls use CPU time, so make them in a worker thread; they may come from different threads,
+    but must not overlap. An unfinished encoder needs no cleanup. Every call, the constructor's too, may raise
+    AudioProcessingError.
     """
 
     def __init__(self, audio_format: AudioFormat, sample_rate: int, *, whole: bool = False) -> None:
@@ -111,7 +111,10 @@ class Encoder:
                 self._writer = _CodecWriter(self._file, _CODECS[audio_format], sample_rate)
 
     def push(self, samples: NDArray[np.float32]) -> bytes:
-        """Return the new bytes, which may be empty; the first of them are the file's header."""
+        """Encode `samples`; return the new bytes of a streamed file, or b"" for a whole file.
+
+        The first bytes are the file's header if the format has one. The result may be empty.
+        """
         with _failures(self._format):
             self._writer.write(samples)
         return self._file.drain()
@@ -124,7 +127,7 @@ class Encoder:
 
 
 class _Stream:
-    """Write-only buffer of a streamed file, emptied by each `drain`."""
+    """Write-only buffer of a streamed file; `drain` returns the bytes since the last call."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -141,7 +144,7 @@ class _Stream:
 
 
 class _Whole(BytesIO):
-    """Seekable buffer of a whole file, returned by `end`."""
+    """Seekable buffer of a whole file; `drain` returns nothing, `end` returns the file."""
 
     def drain(self) -> bytes:
         return b""

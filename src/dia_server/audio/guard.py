@@ -10,14 +10,14 @@ Fault = Literal["too_short", "too_long", "clipped", "silent", "cut_off"]
 
 MIN_RATIO, MAX_RATIO = 0.4, 2.5
 """Minimum and maximum ratio of duration to estimated duration. The estimate is right within a third for plain
-English; shorter speech has lost words, longer speech babbles."""
+English. Speech below the minimum has lost words; speech above the maximum babbles."""
 SLACK_S = 1.5
-"""Seconds of tolerance beyond those ratios: a single word may be drawn out or followed by a breath."""
+"""Seconds of tolerance above MAX_RATIO, and half as many below MIN_RATIO: a word may be drawn out."""
 
 CLIPPED_SHARE = 0.002
 """Maximum share of clipped samples. Only runs count: single peaks at full scale are inaudible."""
 FULL_SCALE, CLIPPED_RUN = 0.999, 3
-"""Amplitude of a clipped sample, and minimum samples of a run."""
+"""Minimum amplitude of a clipped sample, and minimum consecutive samples that count as clipped."""
 
 WINDOW_S = 0.02
 """Seconds of a window for RMS levels."""
@@ -27,9 +27,9 @@ LONGEST_SILENCE_S = 3.0
 """Maximum seconds of silence within a segment: longer than any natural pause."""
 
 TAIL_S = 0.02
-"""Seconds at the end that are compared with the speech."""
+"""Seconds at a segment's end whose RMS is compared with that of the speech."""
 TAIL = 0.7
-"""Maximum ratio of the RMS at the end to that of the speech: a finished word fades, a cut one does not."""
+"""Maximum ratio of the RMS at the end to that of the speech: a finished word fades, a cut word does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def _levels(samples: NDArray[np.float32], window: int) -> NDArray[np.float64]:
 
 
 def _runs(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the lengths of the runs of True."""
+    """Return the length of each run of True in `mask`."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return edges[1::2] - edges[::2]
 

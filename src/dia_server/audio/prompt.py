@@ -15,7 +15,7 @@ MAX_SIZE = wav.HEADER_LENGTH + 2 * round(MAX_S * SAMPLE_RATE)
 
 
 def make(file: BinaryIO) -> bytes:
-    """Convert any audio file to the storage format; raises UnusableAudio."""
+    """Convert an audio file to the storage format; raises UnusableAudio if it cannot be a voice prompt."""
     return encode(decode(file, SAMPLE_RATE), SAMPLE_RATE, "wav")
 
 
@@ -27,7 +27,7 @@ class PromptMaker:
 
 
 def is_made(file: bytes) -> bool:
-    """Return whether `file` is in the storage format; converting it again would lose a little quality."""
+    """Return whether `file` is in the storage format, so that converting it again would only lose quality."""
     pcm = file[wav.HEADER_LENGTH :]
     if len(pcm) % 2 or file[: wav.HEADER_LENGTH] != wav.header(SAMPLE_RATE, len(pcm)):
         return False

@@ -18,7 +18,7 @@ BLOCK = 1024
 """Samples per filter call. Fixed, so that the output does not depend on the chunk sizes; small, because a
 filter returns a block's output only after the next block."""
 TAIL_S = 0.5
-"""Seconds of silence appended to flush the filters: more than two of them hold back."""
+"""Seconds of silence appended to flush the filters; two filters in series hold back less."""
 
 
 def change_tempo(samples: NDArray[np.float32], sample_rate: int, speed: float) -> NDArray[np.float32]:
@@ -31,18 +31,18 @@ class Tempo:
     """Streams mono samples at `speed` times their tempo (0.25 to 4) with their pitch unchanged (WSOLA).
 
     The output lags the input by at most 0.3 s of input; in total, n samples become `round(n / speed)`.
-    Calls may come from different threads, but must not overlap; they raise AudioProcessingError.
+    Calls may come from different threads, but must not overlap. They may raise AudioProcessingError.
     """
 
     def __init__(self, speed: float, sample_rate: int) -> None:
         self._speed = speed
         self._rate = sample_rate
         self._graph = None if speed == 1.0 else _graph(sample_rate, speed)
-        self._waiting = np.zeros(0, np.float32)  # input short of a full block
+        self._waiting = np.zeros(0, np.float32)  # input that does not yet fill a block
         self._samples_in = self._samples_out = 0
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the samples that are ready, possibly none."""
+        """Add `samples`; return the output that is ready, possibly none."""
         if self._graph is None:
             return samples
         self._samples_in += len(samples)
@@ -54,7 +54,7 @@ class Tempo:
         return output
 
     def finish(self) -> NDArray[np.float32]:
-        """Return the remaining samples. Call `push` no more afterwards."""
+        """Return the rest of the output. Call `push` no more afterwards."""
         if self._graph is None:
             return np.zeros(0, np.float32)
         left = round(self._samples_in / self._speed) - self._samples_out
