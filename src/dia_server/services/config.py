@@ -1,6 +1,6 @@
 """Configuration that can be changed at run time: read from memory, stored in the database.
 
-Stored values take precedence over the settings that the server is started with, also after a restart.
+Stored values take precedence over the settings (flags, environment variables), also at the next start.
 """
 
 from collections.abc import Callable, Iterable, Mapping
