@@ -77,7 +77,7 @@ class Narrator:
     ) -> Segment:
         """Return a segment with the voice and sampling parameters of `base`.
 
-        Dia may babble, so its decoder steps are also limited by the plan; the preview engine cannot.
+        Dia may babble, so the plan also limits its decoder steps; the preview engine needs no such limit.
         """
         wanted, most = base.max_tokens, planned.max_tokens if self.clones else None
         limit = None if wanted is None or (most is not None and most < wanted) else wanted
