@@ -220,7 +220,7 @@ class PromptService:
         return await self._save(prompt, files)
 
     async def _refresh_transcript(self, prompt: Prompt) -> None:
-        """Store the transcript in the prompt's transcript file, if that is new or has changed."""
+        """Read the prompt's transcript file; store its text if that is new or has changed."""
         sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
         transcript, source, digest = _choose_transcript(prompt, sidecars)
         if digest != prompt.sidecar_digest:
@@ -292,7 +292,7 @@ def _clean_transcript(text: str) -> str:
 def _with_transcript(
     prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"], sidecars: list[Sidecar]
 ) -> tuple[Prompt, dict[str, bytes | None]]:
-    """Return `prompt` with the transcript `text`, and the transcript file to write, by name."""
+    """Return `prompt` with the transcript `text`, and the file to write for it (name to content)."""
     counts = next((sidecar for sidecar in sidecars if sidecar.source == "reference"), Sidecar("txt", text))
     prompt = replace(prompt, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
     return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}

@@ -70,8 +70,8 @@ class TranscriptService:
         """Scan the folder; if `auto_transcribe` is on, transcribe the prompts without a transcript.
 
         `force_retranscribe` transcribes these and those with a transcript by Whisper, even if
-        `auto_transcribe` is off. Waits for transcripts up to `wait_s` seconds, without `wait` not at all.
-        Raises StorageUnavailable.
+        `auto_transcribe` is off. Returns when they are finished or `wait_s` seconds have passed; with `wait`
+        False, they continue in the background at once. Raises StorageUnavailable.
         """
         before = dict(self._prompts.all)
         skipped = await self._prompts.discover()
