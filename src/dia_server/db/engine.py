@@ -36,7 +36,7 @@ TRANSIENT_ERRORS = {
 
 
 class Database:
-    """Opens sessions. Keep write transactions short: `async with database.sessions.begin() as session`."""
+    """Opens sessions: `async with database.sessions.begin() as session` is one transaction; keep it short."""
 
     def __init__(
         self, url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, pool_timeout_s: float = POOL_TIMEOUT_S
