@@ -13,7 +13,7 @@ def utterance(text: str) -> Utterance:
     return Utterance(text, "aria", seed=1)
 
 
-async def test_background_work_waits_for_the_others_but_not_for_ever() -> None:
+async def test_background_work_yields_to_requests_without_starving() -> None:
     gate = Gate()
     model = ToneModel(slots=1, before_step=gate)
     async with started(model) as engine:

@@ -27,7 +27,7 @@ async def test_one_client_leaves_slots_to_others_where_there_are_many(slots: int
     assert model.most == held
 
 
-async def test_a_newcomer_begins_at_once_beside_a_client_with_many_long_texts() -> None:
+async def test_a_newcomer_begins_at_once_while_a_client_has_many_long_texts() -> None:
     model = ToneModel(slots=8)
     async with started(model) as engine:
         crowd = [engine.submit(utterance("c" * 1_000_000, "crowd")) for _ in range(12)]
@@ -40,7 +40,7 @@ async def test_a_newcomer_begins_at_once_beside_a_client_with_many_long_texts() 
             generation.cancel()
 
 
-async def test_where_all_slots_are_held_the_next_is_a_newcomers() -> None:
+async def test_when_all_slots_are_held_the_next_goes_to_a_newcomer() -> None:
     gate = Gate()
     model = ToneModel(slots=1, before_step=gate)
     async with started(model) as engine:
@@ -53,7 +53,7 @@ async def test_where_all_slots_are_held_the_next_is_a_newcomers() -> None:
     assert order(model) == "cocococcc"
 
 
-async def test_jobs_leave_the_slots_kept_for_newcomers_beside_a_client_too() -> None:
+async def test_jobs_and_a_client_leave_the_slots_kept_for_newcomers() -> None:
     gate = Gate()
     model = ToneModel(slots=8, before_step=gate)
     async with started(model) as engine:
@@ -66,7 +66,7 @@ async def test_jobs_leave_the_slots_kept_for_newcomers_beside_a_client_too() -> 
     assert model.most == 7
 
 
-async def test_jobs_are_made_beside_many_clients_too() -> None:
+async def test_jobs_progress_while_many_clients_have_requests() -> None:
     gate = Gate()
     model = ToneModel(slots=8)
     model.before_step = lambda: gate() if model.steps == 3 else None  # when all slots are held

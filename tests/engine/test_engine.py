@@ -68,7 +68,7 @@ async def test_utterances_share_steps(engine: Engine, model: ToneModel) -> None:
     assert model.steps <= 11  # ten, plus one that the first utterance may have run alone
 
 
-async def test_a_burst_is_admitted_in_parts_between_which_those_that_run_go_on() -> None:
+async def test_running_utterances_step_between_the_admissions_of_a_burst() -> None:
     model = ToneModel(slots=16, before_step=(gate := Gate()))
     engine = await started(loader(model))
     first = asyncio.create_task(collect(engine, 20))
@@ -134,7 +134,7 @@ async def test_a_full_queue_is_refused() -> None:
     await stop(engine)
 
 
-async def test_stop_answers_what_runs_and_what_waits() -> None:
+async def test_stop_fails_running_and_queued_utterances() -> None:
     engine = await started(loader(model := ToneModel(slots=1)))
     async with engine.submit(utterance(1_000_000)) as running, engine.submit(utterance(1)) as waiting:
         await anext(running)
@@ -158,7 +158,7 @@ async def test_a_model_that_does_not_load_is_reported() -> None:
     await stop(engine)
 
 
-async def test_a_model_that_does_not_load_is_loaded_when_asked_for() -> None:
+async def test_a_failed_load_is_retried_on_request() -> None:
     outcomes = iter([OSError("no weights"), OSError("no network"), None])
 
     def load(_: object) -> ToneModel:
@@ -178,7 +178,7 @@ async def test_a_model_that_does_not_load_is_loaded_when_asked_for() -> None:
     await stop(engine)
 
 
-async def test_a_failure_keeps_nothing_of_what_was_loaded() -> None:
+async def test_a_failed_load_keeps_neither_traceback_nor_cause() -> None:
     def load(_: object) -> ToneModel:
         try:
             raise MemoryError
@@ -276,7 +276,7 @@ async def test_an_idle_model_is_unloaded_and_loaded_again_on_demand() -> None:
     await stop(engine)
 
 
-async def test_a_reload_that_fails_is_told_and_tried_again() -> None:
+async def test_a_failed_reload_is_reported_and_retried() -> None:
     loads = 0
 
     def load(_: object) -> ToneModel:

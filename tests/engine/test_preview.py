@@ -103,7 +103,7 @@ def test_a_client_whose_texts_are_short_has_no_more_turns_than_others() -> None:
     assert slots == [0, 1, 0, 2, 0, 3]
 
 
-def test_a_long_text_is_not_starved_by_short_ones_that_come_without_end() -> None:
+def test_a_long_text_is_not_starved_by_endless_short_ones() -> None:
     preview = Preview(slots=3, workers=1)
     preview.admit(0, Utterance("[S1] " + "One. " * 50, "aria", seed=0, flow=Flow("one")))
     said: list[int] = []
@@ -120,7 +120,7 @@ def test_a_long_text_is_not_starved_by_short_ones_that_come_without_end() -> Non
     assert said.count(0) >= 3
 
 
-def test_every_voice_and_speaker_tag_is_another_person(preview: Preview) -> None:
+def test_every_voice_and_speaker_tag_sounds_different(preview: Preview) -> None:
     said = {
         (voice, tag): speak(preview, f"[{tag}] Good morning to all of you.", voice)[0].tobytes()
         for voice in [*VOICES, "custom_1", "custom_2"]
@@ -131,7 +131,7 @@ def test_every_voice_and_speaker_tag_is_another_person(preview: Preview) -> None
 
 
 @pytest.mark.parametrize("voice", VOICES)
-def test_the_two_people_of_a_voice_are_told_apart_by_pitch(preview: Preview, voice: str) -> None:
+def test_the_two_speakers_of_a_voice_differ_in_pitch(preview: Preview, voice: str) -> None:
     first, second = (
         pitch(speak(preview, f"[{tag}] Good morning to all of you, my friends.", voice)[0])
         for tag in ("S1", "S2")
@@ -145,7 +145,7 @@ def test_the_same_request_gives_the_same_audio(preview: Preview) -> None:
 
 
 @pytest.mark.parametrize("text", ["[S1] .", "[S1] (laughs)", "[S1] 🎉", "[S1]  [S2] "])
-def test_what_cannot_be_pronounced_is_a_pause(preview: Preview, text: str) -> None:
+def test_unpronounceable_text_is_a_pause(preview: Preview, text: str) -> None:
     samples, _ = speak(preview, text)
 
     assert len(samples) >= SAMPLE_RATE // 4
@@ -180,7 +180,7 @@ def test_one_endless_word_is_cut_and_nothing_is_lost() -> None:
     assert "".join(parts) == "a" * 1000
 
 
-def test_turns_are_said_by_the_person_whose_they_are() -> None:
+def test_each_turn_is_spoken_by_its_speaker() -> None:
     first, second = VOICES["luna"]
 
     assert clauses("[S1] Hi. [S2] Hello! How are you? [S1] Fine.", "luna") == [
@@ -191,7 +191,7 @@ def test_turns_are_said_by_the_person_whose_they_are() -> None:
     ]
 
 
-def test_a_library_that_is_missing_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: "/nowhere/espeak-ng.so")
 
     with pytest.raises(AudioProcessingError, match=r"cannot be loaded: /nowhere/espeak-ng\.so"):

@@ -8,10 +8,10 @@ def waiting(text: str, flow: Flow) -> Generation:
 
 
 def queue(*generations: Generation) -> FairQueue:
-    made = FairQueue()
+    filled = FairQueue()
     for generation in generations:
-        made.push(generation)
-    return made
+        filled.push(generation)
+    return filled
 
 
 def order(queue: FairQueue, running: list[Generation] | None = None) -> str:
@@ -71,7 +71,7 @@ def test_a_slot_kept_for_newcomers_goes_to_no_other() -> None:
     assert len(fair) == 1
 
 
-def test_what_is_discarded_never_has_a_turn() -> None:
+def test_a_discarded_utterance_is_never_popped() -> None:
     flow = Flow("one")
     first, second = waiting("a", flow), waiting("b", flow)
     fair = queue(first, second)
@@ -92,7 +92,7 @@ def test_a_cleared_queue_is_empty() -> None:
     assert (list(fair), len(fair), fair.pop(())) == ([], 0, None)
 
 
-def test_a_long_text_is_not_starved_by_short_ones_that_come_without_end() -> None:
+def test_a_long_text_is_not_starved_by_endless_short_ones() -> None:
     long = Flow("one")
     fair = queue(*(waiting("L", long) for _ in range(5)))
     turns = ""

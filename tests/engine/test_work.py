@@ -67,7 +67,7 @@ async def test_slot_steps_by_steps_is_the_mean_batch(
     assert work.slot_steps / 2 <= work.steps < work.slot_steps
 
 
-async def test_the_end_of_each_utterance_is_told_once_with_its_times(
+async def test_the_end_of_each_utterance_is_reported_once_with_its_times(
     started: tuple[Engine, list[Generation]], gate: Gate
 ) -> None:
     engine, ended = started
@@ -87,7 +87,7 @@ async def test_the_end_of_each_utterance_is_told_once_with_its_times(
     assert (made.outcome, len(ended)) == ("made", 3)
 
 
-async def test_what_a_stopping_engine_gives_up_has_failed(gate: Gate) -> None:
+async def test_utterances_of_a_stopping_engine_fail(gate: Gate) -> None:
     stopped = engine(gate)
     ended: list[Generation] = []
     stopped.watch(ended.append)
@@ -101,7 +101,7 @@ async def test_what_a_stopping_engine_gives_up_has_failed(gate: Gate) -> None:
     assert [generation.outcome for generation in ended] == ["failed"]
 
 
-async def test_a_pool_sums_and_tells_for_all(gate: Gate) -> None:
+async def test_a_pool_sums_work_and_reports_every_end(gate: Gate) -> None:
     ended: list[Generation] = []
     pool = EnginePool("preview", lambda: [engine(gate), engine(gate)])
     assert pool.work == Work()

@@ -50,7 +50,7 @@ def test_a_worker_does_what_its_model_does(model: WorkerModel, reports: list[flo
     assert list(second()) == [0]
 
 
-def test_what_a_worker_logs_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_records_of_a_worker_reach_the_parent(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         WorkerModel(load_talker, lambda share: None).close()
     with caplog.at_level("WARNING"):
@@ -101,7 +101,7 @@ def test_an_utterance_that_kills_its_worker_twice_fails(model: WorkerModel) -> N
         model.admit(0, say("die at once"))
 
 
-def test_what_loading_raised_is_raised_here() -> None:
+def test_an_error_of_loading_is_raised_in_the_parent() -> None:
     with pytest.raises(RuntimeError, match="OSError: no weights"):
         WorkerModel(load_nothing, lambda share: None)
 

@@ -56,7 +56,7 @@ def test_a_call_that_kills_two_children_is_refused_and_the_next_one_is_made(
     assert worker.call(Fragile.pid) != first
 
 
-def test_a_crash_that_does_not_happen_again_is_not_noticed(tmp_path: Path) -> None:
+def test_a_crash_that_does_not_repeat_is_hidden_by_the_retry(tmp_path: Path) -> None:
     worker = NativeWorker("fragile", partial(Fragile, str(tmp_path)), deadline_s=30, memory=None)
     first = worker.call(Fragile.pid)
 
@@ -79,7 +79,7 @@ def test_memory_is_limited(worker: NativeWorker[Fragile]) -> None:
 
 
 @linux_only
-def test_a_child_that_leaks_gives_way_to_a_new_one_before_a_call_fails() -> None:
+def test_a_leaking_child_is_replaced_before_a_call_fails() -> None:
     worker = NativeWorker("fragile", Fragile, deadline_s=30, memory=64 * MIB)
     pids = [worker.call(Fragile.leak, 2 * MIB) for _ in range(20)]
     worker.close()
@@ -95,7 +95,7 @@ def test_an_answer_is_limited(worker: NativeWorker[Fragile]) -> None:
     unlimited.close()
 
 
-def test_an_object_that_cannot_be_made_says_why_each_time() -> None:
+def test_each_call_raises_the_error_of_a_failing_factory() -> None:
     worker = NativeWorker("fragile", partial(Fragile, refuses=True), deadline_s=30, memory=None)
     for _ in range(2):
         with pytest.raises(UnusableAudio, match="not today"):
@@ -125,7 +125,7 @@ def test_closing_ends_a_call_and_refuses_the_next() -> None:
         worker.call(Fragile.pid)
 
 
-def test_a_crash_keeps_only_its_own_call_waiting() -> None:
+def test_a_crash_delays_only_its_own_call() -> None:
     workers = [NativeWorker("fragile", Fragile, deadline_s=30, memory=None) for _ in range(2)]
     pool = NativePool(workers)
     pool.start()

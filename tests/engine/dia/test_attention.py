@@ -99,11 +99,11 @@ def interpret() -> None:
         patch(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
-    def dot_of_bf16(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+    def dot_of_bf16(self: Any, a: Any, b: Any, *extra: Any) -> Any:
         """Convert bf16 to fp32 first: the interpreter would multiply its bit patterns."""
         if a.dtype == interpreter.tl.bfloat16:
             a, b = (self.cast_impl(x, interpreter.tl.float32) for x in (a, b))
-        return dot(self, a, b, *rest)
+        return dot(self, a, b, *extra)
 
     interpreter._patch_lang_tensor = patch_and_mend
     interpreter.InterpreterBuilder.create_dot = dot_of_bf16

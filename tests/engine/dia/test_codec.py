@@ -181,7 +181,7 @@ def test_a_codec_is_loaded_from_a_folder(tmp_path: Path) -> None:
     assert np.array_equal(expected, samples)
 
 
-def test_what_is_wrong_with_a_codec_is_said(tmp_path: Path) -> None:
+def test_a_broken_codec_is_reported_with_its_cause(tmp_path: Path) -> None:
     with pytest.raises(ModelNotLoaded, match="nowhere"):
         load_codec(tmp_path / "nowhere", "cpu")
 

@@ -43,7 +43,7 @@ def test_a_download_that_is_forbidden_names_what_forbids_it(monkeypatch: pytest.
     assert "HF_HUB_OFFLINE forbids to download it. Unset that" in refusal("some/model")
 
 
-def test_a_folder_that_is_not_there_is_told_from_a_repository() -> None:
+def test_a_missing_folder_is_not_taken_for_a_repository() -> None:
     assert refusal("/models/dia") == (
         "'/models/dia' is neither a folder nor the name of a repository (owner/name): see DIA_MODEL."
     )

@@ -102,7 +102,7 @@ def test_a_config_without_its_tokens_is_refused(tmp_path: Path) -> None:
         Checkpoint(folder)
 
 
-def test_too_little_memory_is_told_before_reading(
+def test_too_little_memory_is_reported_before_reading(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dia_server.engine.dia.loader.available_bytes", lambda device: 1 << 20)
@@ -111,7 +111,7 @@ def test_too_little_memory_is_told_before_reading(
         load(ignore)
 
 
-def test_memory_that_runs_out_while_reading_is_told(
+def test_memory_that_runs_out_while_reading_is_reported(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:

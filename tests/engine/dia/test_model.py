@@ -106,7 +106,7 @@ def test_progress_grows_to_1_and_tokens_add_up(weights: Weights) -> None:
     assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
 
-def test_a_released_slot_is_free_at_once_and_the_others_hear_nothing_of_it(weights: Weights) -> None:
+def test_a_released_slot_is_free_at_once_and_the_others_are_unaffected(weights: Weights) -> None:
     asked = [utterance(0), utterance(1), utterance(2)]
     alone = [frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
     model = DiaModel(weights, CodesAsAudio(), 2)
@@ -126,7 +126,7 @@ def test_a_released_slot_is_free_at_once_and_the_others_hear_nothing_of_it(weigh
     assert torch.equal(frames_of(chunks[0]), alone[2])
 
 
-def test_a_voice_is_encoded_once_and_its_silent_half_prefilled_once(
+def test_a_voice_is_encoded_once_and_its_unconditional_row_prefilled_once(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded, prefill_uncond = 0, []
@@ -279,7 +279,7 @@ def test_a_prompt_is_encoded_while_others_run(weights: Weights) -> None:
     assert all(torch.equal(frames_of(c), frames) for c, frames in zip(chunks, alone, strict=True))
 
 
-def test_one_that_leaves_while_its_prompt_is_encoded_is_gone(weights: Weights) -> None:
+def test_an_utterance_cancelled_while_its_prompt_is_encoded_is_gone(weights: Weights) -> None:
     model = DiaModel(weights, CodesAsAudio(), 1)
     model.admit(0, utterance(1, prompt=20))
     model.release(0)
@@ -353,7 +353,7 @@ class Recorded(EagerRunner):
         super().run(slots, runs, steps)
 
 
-def test_all_are_stepped_eagerly_while_one_wants_to_be(weights: Weights) -> None:
+def test_the_batch_runs_eagerly_while_one_utterance_asks_for_it(weights: Weights) -> None:
     model = DiaModel(weights, CodesAsAudio(), 3)
     model._graphs = fused = Recorded(weights, model._state)
     asked = [utterance(1), replace(utterance(2, tokens=20), compile=False), utterance(3)]

@@ -34,7 +34,7 @@ async def speak(engine: Engine | EnginePool, work: list[Utterance]) -> list[Samp
     return await asyncio.gather(*map(one, work))
 
 
-async def test_two_engines_say_what_one_would(tmp_path: Path) -> None:
+async def test_two_engines_generate_what_one_would(tmp_path: Path) -> None:
     save_dia(tmp_path / "dia", tiny_dia(ends=False))
     save_dac(tmp_path / "dac")
     noise = np.random.default_rng(0).normal(0, 0.1, 5000).astype(np.float32)
