@@ -62,7 +62,7 @@ def assert_openai(body: Body, code: str, param: str | None = None) -> None:
     ],
     ids=str,
 )
-async def test_bad_input_is_named_with_its_limit(
+async def test_invalid_input_is_reported_with_field_and_limit(
     client: Client, wrong: Body, status: int, code: str, field: str
 ) -> None:
     answer = await client.post("/generate", json={"text": "Hi", **wrong})
@@ -105,7 +105,7 @@ async def test_openai_errors_and_query_parameters_carry_the_limit_too(client: Cl
 
 
 @pytest.mark.parametrize("edge", [{"top_p": 0}, {"top_p": 1}, {"speed": 4}, {"max_tokens": 100}, {"seed": 0}])
-async def test_limits_themselves_are_inside(client: Client, edge: Body) -> None:
+async def test_limits_are_inclusive(client: Client, edge: Body) -> None:
     assert (await client.post("/generate", json={"text": "Hi", **edge})).status_code == 200
 
 
@@ -127,7 +127,7 @@ async def test_openai_clients_get_openai_errors(
     assert_openai(answer.json(), code, param)
 
 
-async def test_what_is_not_there_is_told_in_each_dialect(client: Client) -> None:
+async def test_unknown_paths_and_methods_use_the_routes_error_format(client: Client) -> None:
     for method, path, status, code in (
         ("GET", "/nowhere", 404, "NOT_FOUND"),
         ("GET", "/static/nowhere.js", 404, "NOT_FOUND"),
@@ -151,7 +151,7 @@ async def test_what_is_not_there_is_told_in_each_dialect(client: Client) -> None
 @pytest.mark.parametrize(
     "media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
 )
-async def test_json_under_another_name_is_refused(client: Client, media_type: str) -> None:
+async def test_json_with_another_media_type_is_refused(client: Client, media_type: str) -> None:
     answer = await client.post("/generate", content=b'{"text":"Hi"}', headers={"content-type": media_type})
 
     assert answer.status_code == 415
@@ -176,7 +176,9 @@ async def test_json_under_another_name_is_refused(client: Client, media_type: st
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_malformed_bodies_are_refused_in_the_format(client: Client, body: bytes, status: int) -> None:
+async def test_malformed_bodies_are_refused_in_the_error_format(
+    client: Client, body: bytes, status: int
+) -> None:
     answer = await client.post("/generate", content=body, headers={"content-type": "application/json"})
 
     assert answer.status_code == status
@@ -191,7 +193,7 @@ async def test_a_body_that_is_too_large_is_refused(client: Client) -> None:
     assert "1,048,576 bytes" in answer.json()["detail"]
 
 
-async def test_a_value_that_is_none_of_its_choices_is_told_them_on_every_route(client: Client) -> None:
+async def test_an_invalid_choice_is_refused_with_the_choices_on_every_route(client: Client) -> None:
     formats, states = "aac, flac, mp3, opus, pcm, wav", "cancelled, completed, failed, pending, processing"
     for method, path, body, choices in (
         ("GET", "/jobs?status=done", None, states),
@@ -220,13 +222,13 @@ async def test_a_value_that_is_none_of_its_choices_is_told_them_on_every_route(c
         ),
     ],
 )
-def test_messages_are_told_their_choices_too(message: str, choices: str) -> None:
+def test_an_invalid_choice_in_a_message_is_refused_with_the_choices(message: str, choices: str) -> None:
     with pytest.raises(Invalid, match=choices):
         websocket_messages.decode(message)
 
 
-async def test_half_a_character_takes_nothing_else_along(client: Client) -> None:
-    """JavaScript sends it where a program has cut an emoji in two."""
+async def test_a_lone_surrogate_is_dropped_without_its_neighbours(client: Client) -> None:
+    """JavaScript sends one if a program cuts an emoji in two."""
     whole, cut = [
         await client.post(
             "/generate",
@@ -251,7 +253,7 @@ def failing_loader(_: object) -> ToneModel:
     raise OSError("no weights in /models/dia")
 
 
-async def test_a_model_that_is_not_there_is_reported_with_its_cause(settings: Settings) -> None:
+async def test_a_missing_model_is_reported_with_its_cause(settings: Settings) -> None:
     engine = Engine("dia", failing_loader, max_waiting=1)
 
     answer = await answer_of(settings, engine, "/generate", {"text": "Hi"})
@@ -273,7 +275,7 @@ async def test_a_model_that_is_not_there_is_reported_with_its_cause(settings: Se
         (RuntimeError("step 7 of Hi"), 500, "INTERNAL_SERVER_ERROR"),
     ],
 )
-async def test_failures_of_the_engine_are_told_apart(
+async def test_engine_failures_have_their_own_error_codes(
     settings: Settings, error: Exception, status: int, code: str
 ) -> None:
     def fail() -> None:

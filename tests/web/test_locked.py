@@ -1,4 +1,4 @@
-"""Another program has the database locked: what must be kept is refused in words, and taken afterwards."""
+"""While another program locks the database, writes are refused with the cause; afterwards they succeed."""
 
 import sqlite3
 import time
@@ -21,7 +21,7 @@ Client = TestClient[Litestar]
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Client]:
-    """Of a server with a voice `mine` and a prompt `old`."""
+    """A client of a server that has a voice `mine` and a prompt `old`."""
     app = create_app(settings, timing=Timing(busy_timeout_ms=50))
     with TestClient(app, raise_server_exceptions=False) as client:
         while not client.get("/health").json()["model_loaded"]:
@@ -54,7 +54,7 @@ CHANGES = [
 PAGES = ("/voice_mappings", "/audio_prompts/metadata", "/config", "/jobs", "/voices")
 
 
-def test_changes_are_refused_and_change_nothing_until_it_is_free(
+def test_changes_are_refused_until_the_database_is_unlocked(
     client: Client, settings: Settings, other: sqlite3.Connection
 ) -> None:
     def state() -> Any:
@@ -83,7 +83,7 @@ def test_changes_are_refused_and_change_nothing_until_it_is_free(
     assert upload(client, "new").is_success
 
 
-def test_the_websocket_says_so_and_goes_on(
+def test_the_websocket_reports_a_locked_database_and_stays_open(
     client: Client, settings: Settings, other: sqlite3.Connection
 ) -> None:
     hello = {"type": "generate", "data": {"text": "Hello!"}}

@@ -1,4 +1,4 @@
-"""A database whose file is gone or replaced takes nothing that would be lost, and the probe says so."""
+"""With its database file missing or replaced, the server refuses writes, and the probe fails."""
 
 import os
 import shutil
@@ -19,7 +19,9 @@ async def ready(client: Client) -> int:
 @pytest.mark.parametrize(
     ("replaced", "cause"), [(False, "cannot be found"), (True, "was replaced while the server ran")]
 )
-async def test_no_job_is_taken_until_the_file_is_back(settings: Settings, replaced: bool, cause: str) -> None:
+async def test_jobs_are_refused_until_the_database_file_is_back(
+    settings: Settings, replaced: bool, cause: str
+) -> None:
     path = Path(settings.data_dir) / "dia.sqlite3"
     away = path.with_name("away")
     async with serving(settings, ToneModel()) as client:
@@ -46,7 +48,7 @@ async def test_no_job_is_taken_until_the_file_is_back(settings: Settings, replac
         assert [job["job_id"] for job in (await client.get("/jobs")).json()["jobs"]] == [second, first]
 
 
-async def test_a_full_disk_is_told_by_the_probe(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_probe_reports_a_full_disk(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(settings, ToneModel()) as client:
         assert await ready(client) == 200
         with monkeypatch.context() as patch:

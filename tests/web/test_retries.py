@@ -1,4 +1,4 @@
-"""How often the guard had pieces made again, and what was still wrong, wherever that is told."""
+"""Retries and remaining faults are reported in headers, jobs, events and messages."""
 
 import json
 import time
@@ -40,7 +40,7 @@ def client(settings: Settings) -> Iterator[Client]:
 
 
 def retries(client: Client, faults: Sequence[str] = ()) -> int:
-    """Of the only job, as the list and its details have it, once it is completed; it has those faults."""
+    """Return the retries of the only job once completed; assert `faults` in list and details."""
     deadline = time.monotonic() + 10
     jobs: list[dict[str, Any]] = []
     while not jobs:
@@ -56,7 +56,7 @@ def retries(client: Client, faults: Sequence[str] = ()) -> int:
 
 @pytest.mark.parametrize(("seed", "count"), [(BAD_SEED, 1), (BAD_SEED + 1, 0)])
 @pytest.mark.parametrize(("path", "field"), [("/generate", "text"), ("/v1/audio/speech", "input")])
-def test_a_whole_answer_says_it_in_its_header(
+def test_a_complete_response_reports_retries_in_a_header(
     client: Client, path: str, field: str, seed: int, count: int
 ) -> None:
     answer = client.post(path, json={field: TEXT, "seed": seed, "response_format": "wav"})
@@ -65,7 +65,7 @@ def test_a_whole_answer_says_it_in_its_header(
     assert "X-Faults" not in answer.headers
 
 
-def test_a_whole_answer_says_what_is_still_wrong(client: Client) -> None:
+def test_a_complete_response_reports_remaining_faults(client: Client) -> None:
     answer = client.post("/generate", json={"text": TEXT, "seed": ALWAYS_BAD})
 
     assert answer.status_code == 200
@@ -73,22 +73,24 @@ def test_a_whole_answer_says_what_is_still_wrong(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("seed", "faults"), [(BAD_SEED, []), (ALWAYS_BAD, ["silent"])])
-def test_a_job_says_it(client: Client, seed: int, faults: list[str]) -> None:
+def test_a_job_reports_retries_and_faults(client: Client, seed: int, faults: list[str]) -> None:
     client.post("/generate?async_mode=true", json={"text": TEXT, "seed": seed})
 
     assert retries(client, faults) == 1
 
 
 @pytest.mark.parametrize(("seed", "faults"), [(BAD_SEED + 1, []), (BAD_SEED, ["silent"])])
-def test_the_last_event_of_a_stream_says_it(client: Client, seed: int, faults: list[str]) -> None:
-    """The first piece has been heard by then, and was not made again."""
+def test_the_last_event_of_a_stream_reports_retries_and_faults(
+    client: Client, seed: int, faults: list[str]
+) -> None:
+    """The first segment has been sent by then, and is not generated again."""
     answer = client.post("/v1/audio/speech", json={"input": TEXT, "seed": seed, "stream_format": "sse"})
 
     done = json.loads(answer.text.split("\n\n")[-2].removeprefix("data: "))
     assert (done["type"], done["retries"], done["faults"]) == ("speech.audio.done", 0, faults)
 
 
-def test_so_does_a_direct_answer_that_was_kept(client: Client) -> None:
+def test_a_stored_response_reports_retries_and_faults(client: Client) -> None:
     client.put("/config", json={"save_outputs": True})
     client.post("/generate", json={"text": TEXT, "seed": BAD_SEED})
 
@@ -96,7 +98,7 @@ def test_so_does_a_direct_answer_that_was_kept(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("stream", "count", "faults"), [(False, 1, []), (True, 0, ["silent"])])
-def test_over_a_socket_only_what_is_heard_at_once_is_not_made_again(
+def test_over_a_websocket_only_live_audio_has_no_retries(
     client: Client, stream: bool, count: int, faults: list[str]
 ) -> None:
     with client.websocket_connect("/ws/generate") as socket:

@@ -24,7 +24,7 @@ async def upload(client: Client, prompt_id: str = "my_voice", content: bytes | N
     assert answer.status_code == 200, answer.text
 
 
-async def test_an_upload_is_answered_listed_and_described_as_the_reference_says(client: Client) -> None:
+async def test_an_upload_response_list_and_metadata_match_the_reference(client: Client) -> None:
     uploaded = await client.post(
         "/audio_prompts/upload",
         data={"prompt_id": "my_voice"},
@@ -49,7 +49,7 @@ async def test_an_upload_is_answered_listed_and_described_as_the_reference_says(
     assert (await client.get("/audio_prompts/metadata/my_voice")).json()["file_size"] == 304334
 
 
-async def test_the_recording_is_given_back(client: Client) -> None:
+async def test_the_recording_can_be_downloaded(client: Client) -> None:
     await upload(client)
     answer = await client.get("/audio_prompts/my_voice/audio")
 
@@ -77,7 +77,7 @@ async def test_a_recording_whose_file_is_gone_is_not_found(client: Client, setti
     ],
     ids=["mp3", "flac", "ogg", "m4a", "webm", "an mp3 with another name"],
 )
-async def test_the_type_is_found_by_decoding(client: Client, name: str, content: bytes) -> None:
+async def test_the_format_is_detected_by_decoding(client: Client, name: str, content: bytes) -> None:
     for content_type in ("audio/x-anything", "application/octet-stream"):
         answer = await client.post(
             "/audio_prompts/upload",
@@ -134,7 +134,7 @@ async def test_audio_that_cannot_be_used_names_the_field_and_leaves_nothing(
     assert (await client.get("/audio_prompts")).json() == {"audio_prompts": []}
 
 
-async def test_forms_that_lack_something_are_refused(client: Client) -> None:
+async def test_incomplete_forms_are_refused_with_the_field(client: Client) -> None:
     file = {"audio_file": ("x.wav", wav_file(1.0))}
     twice = [("audio_file", ("x.wav", wav_file(1.0))), ("audio_file", ("y.wav", wav_file(1.0)))]
     for form, status, field in (
@@ -157,7 +157,9 @@ async def test_forms_that_lack_something_are_refused(client: Client) -> None:
     assert (await client.get("/audio_prompts")).json() == {"audio_prompts": []}
 
 
-async def test_an_upload_whose_transcript_is_none_changes_nothing(client: Client, settings: Settings) -> None:
+async def test_an_upload_with_an_invalid_transcript_changes_nothing(
+    client: Client, settings: Settings
+) -> None:
     await upload(client, "old")
     before = (await client.get("/audio_prompts/metadata")).json()
 
@@ -220,9 +222,7 @@ async def test_a_prompt_in_use_is_not_deleted(client: Client) -> None:
     assert (await client.get("/audio_prompts")).json() == {"audio_prompts": []}
 
 
-async def test_discovery_tells_what_is_new_and_what_cannot_be_used(
-    client: Client, settings: Settings
-) -> None:
+async def test_discovery_lists_new_and_unusable_files(client: Client, settings: Settings) -> None:
     await upload(client, "known")
     (settings.audio_prompts / "new.mp3").write_bytes(encode(sound(1.0), RATE, "mp3"))
     (settings.audio_prompts / "new.txt").write_text("Hello.")
@@ -253,7 +253,7 @@ async def test_discovery_needs_no_body(client: Client, settings: Settings, conte
     assert [found["prompt_id"] for found in answer.json()["discovered"]] == ["new"]
 
 
-async def test_the_folder_is_read_at_the_start(settings: Settings) -> None:
+async def test_the_folder_is_scanned_at_start(settings: Settings) -> None:
     settings.audio_prompts.mkdir()
     (settings.audio_prompts / "mine.wav").write_bytes(wav_file(1.0))
 
@@ -263,7 +263,7 @@ async def test_the_folder_is_read_at_the_start(settings: Settings) -> None:
         ]
 
 
-async def test_a_folder_that_cannot_be_made_stops_uploads_and_not_the_server(settings: Settings) -> None:
+async def test_a_folder_that_cannot_be_created_fails_uploads_but_not_the_server(settings: Settings) -> None:
     settings.audio_prompts.write_text("a file where the folder should be")
 
     async with AsyncTestClient(create_app(settings)) as client:
@@ -275,7 +275,7 @@ async def test_a_folder_that_cannot_be_made_stops_uploads_and_not_the_server(set
         assert (await client.post("/audio_prompts/upload", data={"prompt_id": "a"}, files=file)).is_success
 
 
-async def test_uploads_are_limited(settings: Settings) -> None:
+async def test_uploads_have_a_rate_limit(settings: Settings) -> None:
     limited = Settings(
         data_dir=settings.data_dir, engine="preview", rate_limit_upload=1, auto_transcribe=False
     )
@@ -288,7 +288,7 @@ async def test_uploads_are_limited(settings: Settings) -> None:
 async def spoken_prompt(
     model: ToneModel, client: Client, **mapping: str | None
 ) -> tuple[int, str, VoicePrompt | None]:
-    """Map a voice, let it speak; returns the answer's status and detail, and what the model got."""
+    """Map a voice and generate with it; return the status, the detail and the prompt that the model got."""
     await client.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "my_voice", **mapping})
     answer = await client.post("/generate", json={"text": "Hi", "voice_id": "me"})
     if answer.status_code != 200:
@@ -329,9 +329,7 @@ async def test_a_voice_speaks_like_its_prompt(settings: Settings) -> None:
         assert none is None
 
 
-async def test_a_recording_changed_behind_the_servers_back_is_not_spoken_with(
-    client: Client, settings: Settings
-) -> None:
+async def test_a_recording_changed_on_disk_is_refused_as_a_prompt(client: Client, settings: Settings) -> None:
     await upload(client)
     await client.put("/audio_prompts/my_voice/transcript", json={"transcript": "I say this."})
     await client.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "my_voice"})
@@ -347,7 +345,7 @@ async def test_a_recording_changed_behind_the_servers_back_is_not_spoken_with(
         assert "'my_voice'" in answer.json()["detail"]
 
 
-async def test_the_upload_is_described(client: Client) -> None:
+async def test_the_upload_form_is_documented(client: Client) -> None:
     api = (await client.get("/openapi.json")).json()
 
     upload = api["paths"]["/audio_prompts/upload"]["post"]
@@ -359,7 +357,9 @@ async def test_the_upload_is_described(client: Client) -> None:
     assert answer == {"$ref": "#/components/schemas/AudioPromptUploaded"}
 
 
-async def test_a_name_in_another_encoding_is_skipped_and_told(client: Client, settings: Settings) -> None:
+async def test_a_file_name_that_is_not_utf8_is_skipped_and_reported(
+    client: Client, settings: Settings
+) -> None:
     (settings.audio_prompts / os.fsdecode(b"f\xfcr.wav")).write_bytes(wav_file(1.0))
 
     answer = (await client.post("/audio_prompts/discover", json={})).json()
@@ -368,7 +368,7 @@ async def test_a_name_in_another_encoding_is_skipped_and_told(client: Client, se
 
 
 @pytest.mark.parametrize(("length", "status"), [(4096, 200), (4097, 422)])
-async def test_a_transcript_has_so_many_characters_in_any_script(
+async def test_a_transcripts_limit_counts_characters_in_any_script(
     client: Client, length: int, status: int
 ) -> None:
     said = {"prompt_id": "me", "transcript": "字" * length}

@@ -22,7 +22,7 @@ Client = AsyncTestClient[Litestar]
 
 @pytest.fixture(autouse=True)
 def level() -> Iterator[None]:
-    """What a test does to the level of the log ends with it."""
+    """Restore the log level after each test."""
     log = logging.getLogger(OURS)
     before = log.level
     yield
@@ -47,7 +47,7 @@ async def test_the_configuration_has_the_fields_of_the_reference(client: Client)
     }
 
 
-async def test_a_change_names_what_changes_and_outlives_the_server(settings: Settings) -> None:
+async def test_a_change_lists_restart_fields_and_survives_a_restart(settings: Settings) -> None:
     changes = {
         "debug_mode": True,
         "save_outputs": True,
@@ -64,7 +64,9 @@ async def test_a_change_names_what_changes_and_outlives_the_server(settings: Set
         assert (await client.get("/config")).json() == after
 
 
-async def test_a_stored_value_that_hides_a_variable_is_named_and_can_be_given_up(settings: Settings) -> None:
+async def test_a_stored_value_that_overrides_a_variable_is_listed_and_can_be_deleted(
+    settings: Settings,
+) -> None:
     given = {"save_outputs", "log_level"}
     async with AsyncTestClient(create_app(settings, given=given)) as client:
         before = (await client.get("/config")).json()
@@ -87,7 +89,7 @@ async def test_a_stored_value_that_hides_a_variable_is_named_and_can_be_given_up
         assert (await client.get("/config")).json() == before
 
 
-async def test_a_field_that_needs_a_restart_goes_back_after_one(settings: Settings) -> None:
+async def test_a_deleted_restart_field_returns_to_its_setting_after_a_restart(settings: Settings) -> None:
     async with AsyncTestClient(create_app(settings)) as client:
         await client.put("/config", json={"worker_count": 3, "gpu_mode": "single"})
         undone = (await client.delete("/config/worker_count")).json()
@@ -100,14 +102,14 @@ async def test_a_field_that_needs_a_restart_goes_back_after_one(settings: Settin
         assert (now["gpu_mode"], now["stored"], now["restart_required"]) == ("auto", [], [])
 
 
-async def test_only_fields_can_be_given_up(client: Client) -> None:
+async def test_only_known_fields_can_be_deleted(client: Client) -> None:
     answer = await client.delete("/config/save_output")
 
     assert (answer.status_code, answer.json()["error_code"]) == (404, "NOT_FOUND")
     assert "debug_mode, save_outputs, show_prompts" in answer.json()["detail"]
 
 
-async def test_wrong_values_are_refused_and_change_nothing(client: Client) -> None:
+async def test_invalid_values_are_refused_and_change_nothing(client: Client) -> None:
     before = (await client.get("/config")).json()
     for wrong in (
         {"debug_mode": "yes"},
@@ -124,13 +126,13 @@ async def test_wrong_values_are_refused_and_change_nothing(client: Client) -> No
     assert (await client.get("/config")).json() == before
 
 
-async def test_what_needs_a_restart_is_said(client: Client) -> None:
+async def test_fields_that_need_a_restart_are_listed(client: Client) -> None:
     answer = await client.put("/config", json={"worker_count": 2, "gpu_mode": "single", "show_prompts": True})
 
     assert answer.json()["restart_required"] == ["gpu_mode", "worker_count"]
 
 
-async def test_debug_mode_lowers_the_level_of_the_log_and_raises_it_again(client: Client) -> None:
+async def test_debug_mode_changes_the_log_level_both_ways(client: Client) -> None:
     log = logging.getLogger(OURS)
     before = log.level
     await client.put("/config", json={"debug_mode": True})
@@ -139,7 +141,7 @@ async def test_debug_mode_lowers_the_level_of_the_log_and_raises_it_again(client
     assert log.level == before
 
 
-async def test_outputs_of_requests_are_kept_if_that_is_wished(settings: Settings, client: Client) -> None:
+async def test_save_outputs_stores_the_audio_of_requests(settings: Settings, client: Client) -> None:
     await client.post("/generate", json={"text": "Not kept"})
     await client.put("/config", json={"save_outputs": True})
     made = await client.post("/generate", json={"text": "Kept", "response_format": "mp3"})
@@ -154,7 +156,7 @@ async def test_outputs_of_requests_are_kept_if_that_is_wished(settings: Settings
     assert [path.name for path in settings.audio_outputs.glob("[!.]*")] == [f"{job['job_id']}.mp3"]
 
 
-async def test_a_request_is_answered_though_its_output_cannot_be_kept(
+async def test_a_request_succeeds_although_its_output_cannot_be_stored(
     settings: Settings, client: Client
 ) -> None:
     await client.put("/config", json={"save_outputs": True})
@@ -170,7 +172,7 @@ async def test_a_request_is_answered_though_its_output_cannot_be_kept(
     assert (await client.get("/jobs")).json() == {"jobs": []}
 
 
-async def test_statistics_outlive_the_server(settings: Settings) -> None:
+async def test_statistics_survive_a_restart(settings: Settings) -> None:
     async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
         empty = (await client.get("/stats")).json()
         assert empty["requests"] == {"total": 0, "successful": 0, "failed": 0, "success_rate": 100.0}
@@ -182,7 +184,9 @@ async def test_statistics_outlive_the_server(settings: Settings) -> None:
         for _ in range(2):
             await client.post("/generate", json={"text": "Hello there. " * 10})
         await client.post("/v1/audio/speech", json={"input": "Hello there. " * 10, "speed": 2})
-        await client.post("/generate", json={"text": "Hello", "voice_id": "nobody"})  # never begun
+        await client.post(
+            "/generate", json={"text": "Hello", "voice_id": "nobody"}
+        )  # refused before it begins
 
     async with AsyncTestClient(create_app(settings)) as client:
         stats = (await client.get("/stats")).json()
@@ -193,10 +197,10 @@ async def test_statistics_outlive_the_server(settings: Settings) -> None:
     assert 0 < stats["resources"]["memory_usage"] < 100
 
 
-async def test_each_gpu_is_told_of_and_what_its_driver_hides_is_null(
+async def test_each_gpu_is_listed_with_null_for_values_its_driver_lacks(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver is the one thing that a test machine may lack."""
+    """NVIDIA's driver is simulated, because a test machine may have none."""
 
     class Answer:
         gpu, used = 85, 4.2 * 2**30
@@ -217,7 +221,7 @@ async def test_each_gpu_is_told_of_and_what_its_driver_hides_is_null(
     assert (found["gpu_usage"], found["gpu_memory"]) == ([85.0, None], [4.2, 4.2])
 
 
-async def test_what_is_sent_back_as_it_was_is_not_kept_for_other_hardware(settings: Settings) -> None:
+async def test_values_sent_back_unchanged_are_not_stored(settings: Settings) -> None:
     async with AsyncTestClient(create_app(settings)) as client:
         told = (await client.get("/config")).json()
         await client.put("/config", json=told)
@@ -229,7 +233,7 @@ async def test_what_is_sent_back_as_it_was_is_not_kept_for_other_hardware(settin
     assert kept["gpu_mode"] == '"single"'
 
 
-async def test_mistakes_of_clients_are_no_failures(client: Client) -> None:
+async def test_client_errors_are_not_counted_as_failures(client: Client) -> None:
     await client.post("/voice_mappings", json={"voice_id": "gone", "audio_prompt": "missing"})
     for body in ({"text": "Hi", "voice_id": "gone"}, {"text": "a " + "[pause:10s] b " * 13}):
         assert (await client.post("/generate", json=body)).status_code == 422
@@ -244,7 +248,7 @@ async def test_mistakes_of_clients_are_no_failures(client: Client) -> None:
     assert (requests["total"], requests["failed"]) == (1, 0)
 
 
-async def test_a_fixed_configuration_is_read_and_not_changed(settings: Settings) -> None:
+async def test_a_read_only_configuration_can_be_read_but_not_changed(settings: Settings) -> None:
     conf = msgspec.structs.replace(settings, config_writable=False, api_keys=("secret",))
     key = {"authorization": "Bearer secret"}
     async with AsyncTestClient(create_app(conf)) as client:

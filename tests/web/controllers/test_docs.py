@@ -15,7 +15,7 @@ Client = AsyncTestClient[Litestar]
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-async def test_a_page_loads_only_what_we_serve(client: Client, page: str) -> None:
+async def test_a_page_loads_only_files_of_this_server(client: Client, page: str) -> None:
     html = (await client.get(page)).text
     assets = re.findall(r"""(?:src|href|spec-url)="([^"]+)\"""", html)
 
@@ -25,7 +25,7 @@ async def test_a_page_loads_only_what_we_serve(client: Client, page: str) -> Non
 
 
 @pytest.mark.parametrize("host", ["cdn.", "unpkg", "fonts.g", "petstore"])
-def test_no_asset_names_a_host_to_load_from(host: str) -> None:
+def test_no_asset_loads_from_another_host(host: str) -> None:
     for path in (*STATIC.rglob("*.*"), *PAGES.iterdir()):
         assert host.encode() not in path.read_bytes(), path.name
 
@@ -34,7 +34,7 @@ def test_no_asset_names_a_host_to_load_from(host: str) -> None:
     "address",
     ["/", "/static/studio/js/main.js", "/static/studio/js/vocabulary.js", "/static/docs/swagger-ui.css"],
 )
-async def test_what_the_browser_has_already_is_not_sent_again(client: Client, address: str) -> None:
+async def test_a_cached_file_is_confirmed_with_304(client: Client, address: str) -> None:
     first = await client.get(address)
     again = await client.get(address, headers={"If-None-Match": f'"other", W/{first.headers["etag"]}'})
     changed = await client.get(address, headers={"If-None-Match": '"other"'})
@@ -52,12 +52,12 @@ async def test_the_page_gets_the_names_of_sounds_from_the_server(client: Client)
     assert json.loads(constants["SOUND_PATTERN"]) == SOUND_PATTERN
 
 
-async def test_the_studio_is_sent_with_its_policy_or_not_at_all(client: Client) -> None:
+async def test_the_studio_is_always_sent_with_its_policy(client: Client) -> None:
     assert "default-src 'self'" in (await client.get("/")).headers["content-security-policy"]
     assert (await client.get("/static/studio/index.html")).status_code == 404
 
 
-async def test_every_answer_says_what_browsers_may_not_do_with_it(client: Client) -> None:
+async def test_every_response_has_the_security_headers(client: Client) -> None:
     for answer in (
         await client.get("/"),
         await client.get("/docs"),
@@ -116,7 +116,7 @@ async def test_every_message_of_the_websocket_is_described(client: Client) -> No
         msgspec.convert(message, kinds[message["type"]])
 
 
-async def test_what_writes_to_the_database_may_be_answered_with_503(client: Client) -> None:
+async def test_routes_that_write_to_the_database_document_503(client: Client) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
 
     for path, methods in paths.items():
@@ -125,7 +125,7 @@ async def test_what_writes_to_the_database_may_be_answered_with_503(client: Clie
                 assert "503" in methods[method]["responses"], f"{method} {path}"
 
 
-async def test_all_references_lead_somewhere(client: Client) -> None:
+async def test_all_schema_references_resolve(client: Client) -> None:
     text = (await client.get("/openapi.json")).text
 
     for name in set(re.findall(r'"#/components/schemas/(\w+)"', text)):

@@ -1,4 +1,4 @@
-"""A request that is refused when it is asked for at once is refused as a job too, at its submission."""
+"""Jobs and WebSocket messages are refused at submission with the same errors as requests."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 MUTE = {"voice_id": "mute", "audio_prompt": "nowhere"}
 
 
-async def test_a_job_is_refused_as_a_request_is(client: Client) -> None:
+async def test_a_job_is_refused_with_the_same_error_as_a_request(client: Client) -> None:
     await client.post("/voice_mappings", json=MUTE)
     for body, code in REFUSED:
         at_once = await client.post("/generate", json=body)
@@ -31,7 +31,7 @@ async def test_a_job_is_refused_as_a_request_is(client: Client) -> None:
     assert (await client.get("/jobs")).json() == {"jobs": []}
 
 
-def test_so_is_a_message_of_a_socket(settings: Settings) -> None:
+def test_a_websocket_message_is_refused_with_the_same_error_as_a_request(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client:
         client.post("/voice_mappings", json=MUTE)
         with client.websocket_connect("/ws/generate") as socket:

@@ -1,4 +1,4 @@
-"""A job speaks with the voices that it was accepted with, or says why it cannot."""
+"""A job uses the voices that it was submitted with, or fails with the cause."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def save(client: Client, voice_id: str, prompt: str | None) -> None:
 
 @asynccontextmanager
 async def waiting_job(settings: Settings) -> AsyncIterator[tuple[Client, ToneModel, Gate, str]]:
-    """A dialogue that waits for the only slot, which another job has until the gate is opened."""
+    """Yield a dialogue job that waits for the only slot; another job holds it until the gate opens."""
     gate = Gate()
     model = ToneModel(slots=1, before_step=gate)
     async with serving(settings, model, engine="dia") as client:
@@ -44,7 +44,7 @@ async def waiting_job(settings: Settings) -> AsyncIterator[tuple[Client, ToneMod
         yield client, model, gate, job_id
 
 
-async def test_voices_that_change_while_it_waits_change_nothing(settings: Settings) -> None:
+async def test_a_waiting_job_keeps_its_voices_when_mappings_change(settings: Settings) -> None:
     async with waiting_job(settings) as (client, model, gate, job_id):
         await save(client, "anna", None)
         await client.delete("/voice_mappings/ben")
@@ -58,7 +58,7 @@ async def test_voices_that_change_while_it_waits_change_nothing(settings: Settin
 
 
 @pytest.mark.parametrize("name", ["anna", "ben"])
-async def test_a_recording_that_is_replaced_while_it_waits_fails_it_with_the_cause(
+async def test_a_recording_replaced_while_the_job_waits_fails_the_job_with_the_cause(
     settings: Settings, name: str
 ) -> None:
     async with waiting_job(settings) as (client, _, gate, job_id):

@@ -20,7 +20,7 @@ from tests.job_client import HELLO, Client, change, connect, job, names, serving
 from tests.tones import Gate, ToneModel, loader
 
 
-async def test_a_job_is_as_the_reference_has_it(settings: Settings) -> None:
+async def test_a_job_matches_the_reference(settings: Settings) -> None:
     async with serving(settings, ToneModel()) as client:
         accepted = await client.post("/generate?async_mode=true", json=HELLO)
         job_id = accepted.json()["job_id"]
@@ -65,7 +65,7 @@ async def test_the_list_is_newest_first_filtered_and_limited(client: Client) -> 
     assert (await client.get("/jobs?limit=0")).status_code == 422
 
 
-async def test_what_could_never_be_made_is_refused_at_once(client: Client) -> None:
+async def test_invalid_jobs_are_refused_at_submission(client: Client) -> None:
     for fields, status, code in (
         ({"voice_id": "nobody"}, 404, "INVALID_VOICE_ID"),
         ({"text": " * "}, 422, "VALIDATION_ERROR"),
@@ -85,7 +85,7 @@ async def test_unknown_jobs_are_404(client: Client) -> None:
         assert (answer.status_code, answer.json()["error_code"]) == (404, "NOT_FOUND")
 
 
-async def test_a_running_job_tells_its_progress_and_has_no_result_yet(settings: Settings) -> None:
+async def test_a_running_job_reports_progress_and_has_no_result(settings: Settings) -> None:
     gate = Gate()
     async with serving(settings, ToneModel(before_step=gate)) as client:
         job_id = await submit(client)
@@ -100,7 +100,7 @@ async def test_a_running_job_tells_its_progress_and_has_no_result_yet(settings: 
         assert (await wait_until_finished(client, job_id))["progress"] == 100
 
 
-async def test_deleting_cancels_what_runs_or_waits_and_removes_what_is_finished(settings: Settings) -> None:
+async def test_delete_cancels_unfinished_jobs_and_removes_finished_ones(settings: Settings) -> None:
     gate = Gate()
     model = ToneModel(slots=1, before_step=gate)
     async with serving(settings, model) as client:
@@ -145,11 +145,11 @@ def test_requests_go_before_jobs_and_jobs_still_progress(settings: Settings) -> 
         wait_for(lambda listed: len(listed["jobs"]) == 4, "/jobs?status=completed")
 
     order = "".join("J" if "Job" in utterance.text else "r" for utterance in model.seen)
-    # the first request finds the slot that jobs leave free; one slot in five that becomes free is a job's
+    # the first request gets the slot reserved for requests; jobs get every fifth slot that becomes free
     assert order == "JrrrrJrrJJ"
 
 
-async def test_a_failed_job_says_why_and_the_next_is_made(settings: Settings) -> None:
+async def test_a_failed_job_reports_the_cause_and_the_next_job_completes(settings: Settings) -> None:
     luck = iter([RuntimeError("out of luck")])
 
     def sometimes() -> None:
@@ -181,12 +181,12 @@ async def test_a_job_keeps_the_voice_it_was_accepted_with(settings: Settings) ->
     assert model.seen[-1].text.startswith("[S2]")
 
 
-async def test_jobs_outlive_a_server_that_stops(settings: Settings) -> None:
+async def test_jobs_survive_a_shutdown(settings: Settings) -> None:
     gate = Gate()
     async with serving(settings, ToneModel(slots=2, before_step=gate)) as client:
         jobs = [await submit(client, text=f"Number {i}") for i in range(5)]
         await asyncio.to_thread(gate.entered.wait, 5)
-        threading.Timer(0.2, gate.open).start()  # the server waits for the step that runs
+        threading.Timer(0.2, gate.open).start()  # the server waits for the running step
 
     assert attempts(settings) == {0}
     async with serving(settings, ToneModel()) as client:
@@ -196,8 +196,8 @@ async def test_jobs_outlive_a_server_that_stops(settings: Settings) -> None:
     assert attempts(settings) == {1}
 
 
-async def test_a_file_that_was_whole_before_a_crash_is_not_made_again(settings: Settings) -> None:
-    """As after SIGKILL between the last two of the steps that job_worker lists."""
+async def test_a_file_completed_before_a_crash_is_not_generated_again(settings: Settings) -> None:
+    """Simulates SIGKILL between the last two steps of storing a result."""
     async with serving(settings, ToneModel()) as client:
         job_id = (await wait_until_finished(client, await submit(client)))["job_id"]
     change(settings, "UPDATE jobs SET status = 'processing', finished_at = NULL")
@@ -211,7 +211,7 @@ async def test_a_file_that_was_whole_before_a_crash_is_not_made_again(settings: 
     assert not model.seen
 
 
-async def test_a_job_that_ends_the_server_each_time_is_given_up(settings: Settings) -> None:
+async def test_a_job_that_crashes_the_server_repeatedly_fails(settings: Settings) -> None:
     async with serving(settings, ToneModel()) as client:
         job_id = (await wait_until_finished(client, await submit(client)))["job_id"]
     change(settings, "UPDATE jobs SET status = 'processing', file = NULL, attempts = 25")
@@ -222,7 +222,7 @@ async def test_a_job_that_ends_the_server_each_time_is_given_up(settings: Settin
         assert "25 times" in given_up["error"]
 
 
-async def test_a_locked_database_is_answered_and_got_over(settings: Settings) -> None:
+async def test_a_locked_database_is_reported_and_recovered_from(settings: Settings) -> None:
     timing = Timing(busy_timeout_ms=50, job_retry_s=0.05)
     gate = Gate()
     async with serving(settings, ToneModel(before_step=gate), timing=timing) as client:
@@ -246,7 +246,7 @@ async def test_a_locked_database_is_answered_and_got_over(settings: Settings) ->
         await wait_until_finished(client, await submit(client))
 
 
-async def test_an_outputs_folder_that_takes_nothing_fails_jobs_until_it_does(settings: Settings) -> None:
+async def test_an_unwritable_outputs_folder_fails_jobs_until_it_is_writable(settings: Settings) -> None:
     blocked = settings.audio_outputs
     async with serving(settings, ToneModel()) as client:
         rmtree(blocked)
@@ -259,7 +259,7 @@ async def test_an_outputs_folder_that_takes_nothing_fails_jobs_until_it_does(set
         assert (await wait_until_finished(client, await submit(client)))["status"] == "completed"
 
 
-async def test_a_full_disk_fails_jobs_and_leaves_no_trace(
+async def test_a_full_disk_fails_jobs_and_leaves_no_files(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
@@ -280,7 +280,7 @@ def attempts(settings: Settings) -> set[int]:
         return {count for (count,) in connection.execute("SELECT attempts FROM jobs")}
 
 
-async def test_a_row_that_this_version_cannot_read_hides_no_other(settings: Settings) -> None:
+async def test_an_unreadable_row_does_not_hide_other_jobs(settings: Settings) -> None:
     async with serving(settings, ToneModel()) as client:
         first, second = await submit(client), await submit(client)
         for job_id in (first, second):
@@ -294,7 +294,7 @@ async def test_a_row_that_this_version_cannot_read_hides_no_other(settings: Sett
     assert voices == {first: None, second: "aria"}
 
 
-async def test_a_result_says_how_it_was_made(settings: Settings) -> None:
+async def test_a_result_has_the_headers_of_its_generation(settings: Settings) -> None:
     async with serving(settings, ToneModel()) as client:
         job_id = await submit(client, seed=7)
         await wait_until_finished(client, job_id)

@@ -1,4 +1,4 @@
-"""A larger limit than the reference's, for those who set it."""
+"""DIA_MAX_CHARACTERS above the reference's limit of 4,096."""
 
 import json
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from dia_server.settings import Settings
 Client = AsyncTestClient[Litestar]
 
 LIMIT = 80_000
-"""The largest that may be set."""
+"""Maximum value of DIA_MAX_CHARACTERS."""
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_the_limit_that_holds_is_told(client: Client) -> None:
+async def test_the_configured_limit_is_reported(client: Client) -> None:
     for path, field in (("/generate", "text"), ("/v1/audio/speech", "input")):
         answer = await client.post(path, json={field: "x" * (LIMIT + 1)})
         assert (answer.status_code, answer.json()["error_code"]) == (422, "TEXT_TOO_LONG")
@@ -35,24 +35,24 @@ async def test_the_limit_that_holds_is_told(client: Client) -> None:
     assert schemas["SpeechRequest"]["properties"]["input"]["maxLength"] == LIMIT
 
 
-async def test_the_longest_text_is_taken_however_it_is_escaped(client: Client) -> None:
+async def test_the_longest_text_is_accepted_with_any_escaping(client: Client) -> None:
     body = json.dumps({"text": "\U0001f44d" * LIMIT})  # twelve bytes each
     headers = {"Content-Type": "application/json"}
 
     answer = await client.post("/plan", content=body, headers=headers)
 
     assert answer.status_code == 200
-    assert sum(len(piece["text"]) for piece in answer.json()["utterances"]) > LIMIT
+    assert sum(len(segment["text"]) for segment in answer.json()["utterances"]) > LIMIT
 
 
-async def test_the_pauses_between_pieces_are_none_that_a_text_asks_for(client: Client) -> None:
-    """There are more than 120 s of them, which is the most that it may ask for."""
+async def test_pauses_between_segments_do_not_count_as_requested_pauses(client: Client) -> None:
+    """They exceed 120 s, the limit of requested pauses."""
     sentence = "This is one more sentence of a text that goes on and on for far longer than an hour. "
     text = (sentence * 1000)[:LIMIT]
 
-    pieces = (await client.post("/plan", json={"text": text})).json()["utterances"]
+    segments = (await client.post("/plan", json={"text": text})).json()["utterances"]
 
-    assert sum(piece["pause_before_s"] for piece in pieces) > 120
+    assert sum(segment["pause_before_s"] for segment in segments) > 120
     asks = await client.post("/plan", json={"text": "Wait. [pause:10s] " * 13})
     assert asks.json()["detail"] == "The text asks for 130 s of pauses; the limit is 120 s"
 

@@ -68,7 +68,7 @@ async def client(settings: Settings, engine: Engine) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_the_page_is_what_prometheus_reads(client: Client) -> None:
+async def test_the_metrics_are_in_prometheus_format(client: Client) -> None:
     answer = await client.get("/metrics")
     page = Page(answer.text)
 
@@ -97,9 +97,7 @@ async def test_an_utterance_is_counted_with_its_steps_and_its_audio(client: Clie
     assert 0 < first <= total
 
 
-async def test_the_queue_and_the_batch_are_seen_while_they_are(
-    client: Client, engine: Engine, gate: Gate
-) -> None:
+async def test_the_queue_and_the_batch_have_gauges(client: Client, engine: Engine, gate: Gate) -> None:
     jobs = [await client.post("/generate?async_mode=true", json={"text": "x" * 20}) for _ in range(5)]
     assert {job.status_code for job in jobs} == {200}
     await until(lambda: engine.busy > 0 and engine.active == 2)
@@ -107,7 +105,7 @@ async def test_the_queue_and_the_batch_are_seen_while_they_are(
     gate.open()
     await until(lambda: engine.active == 0)
 
-    # one slot is kept from jobs, and no more are taken up than there are slots
+    # one slot is reserved for requests, and no more jobs start than there are slots
     assert (held("dia_slots_busy"), held("dia_queue_length", kind="job")) == (1, 1)
     assert held("dia_queue_length", kind="request") == 0
 
@@ -122,7 +120,7 @@ async def test_jobs_in_the_database_are_counted_until_they_are_finished(client: 
         await client.post("/generate?async_mode=true", json={"text": "x" * 20})
 
     async def waiting() -> bool:
-        return await unfinished() == (2, 3)  # as many are taken up as there are slots
+        return await unfinished() == (2, 3)  # as many jobs start as there are slots
 
     async def finished() -> bool:
         return await unfinished() == (0, 0)
@@ -144,7 +142,9 @@ async def test_jobs_are_counted_in_the_index_alone(settings: Settings) -> None:
     assert "USING COVERING INDEX ix_jobs_status_number (status=?)" in step.detail
 
 
-async def test_a_page_is_made_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_are_returned_without_a_database(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def unfinished(_: JobStore) -> dict[str, int]:
         raise StorageUnavailable("disk on fire")
 
@@ -155,7 +155,7 @@ async def test_a_page_is_made_without_a_database(client: Client, monkeypatch: py
     assert page("dia_jobs", status="pending") is None
 
 
-async def test_failures_are_counted_as_such(settings: Settings) -> None:
+async def test_failures_are_counted(settings: Settings) -> None:
     def fail() -> None:
         raise RuntimeError("no")
 
@@ -171,7 +171,7 @@ async def test_failures_are_counted_as_such(settings: Settings) -> None:
     assert page("dia_http_first_audio_seconds_count", route="/generate") is None
 
 
-async def test_the_times_of_refusals_are_told_from_those_of_answers(
+async def test_durations_of_refusals_are_labelled_apart_from_successes(
     settings: Settings, engine: Engine, gate: Gate
 ) -> None:
     gate.open()
@@ -186,7 +186,7 @@ async def test_the_times_of_refusals_are_told_from_those_of_answers(
     assert page("dia_http_request_seconds_count", route="/generate", status_class="4xx") == 3
 
 
-async def test_routes_are_templates_and_nonsense_makes_no_series(client: Client, gate: Gate) -> None:
+async def test_series_use_route_templates_and_unknown_paths_add_none(client: Client, gate: Gate) -> None:
     gate.open()
     for path in ("/jobs/one", "/jobs/two", "/nonsense/1", "/nonsense/2", "/static/nothing.js"):
         assert (await client.get(path)).status_code == 404
@@ -203,7 +203,7 @@ async def test_routes_are_templates_and_nonsense_makes_no_series(client: Client,
     assert page.values("dia_http_first_audio_seconds_count", "route") == {"/generate"}
 
 
-async def test_the_memory_of_gpus_is_told_where_the_driver_tells(
+async def test_gpu_memory_has_metrics_if_the_driver_reports_it(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = Resources(
@@ -217,7 +217,7 @@ async def test_the_memory_of_gpus_is_told_where_the_driver_tells(
     assert page("dia_gpu_memory_used_bytes", gpu="1") is None
 
 
-async def test_two_servers_in_a_process_count_apart(client: Client, settings: Settings) -> None:
+async def test_two_servers_in_one_process_count_separately(client: Client, settings: Settings) -> None:
     await client.get("/health")
     other = create_app(msgspec.structs.replace(settings, data_dir=settings.data_dir + "/other"))
     async with AsyncTestClient(other) as second:
@@ -226,7 +226,7 @@ async def test_two_servers_in_a_process_count_apart(client: Client, settings: Se
     assert page("dia_http_requests_total", method="GET", route="/health", status="200") is None
 
 
-async def test_metrics_ask_for_a_key_where_keys_are_asked_and_probes_do_not(settings: Settings) -> None:
+async def test_metrics_require_a_configured_key_but_probes_do_not(settings: Settings) -> None:
     app = create_app(msgspec.structs.replace(settings, api_keys=("key",)))
     async with AsyncTestClient(app) as client:
         assert (await client.get("/metrics")).status_code == 401
@@ -258,7 +258,7 @@ async def test_readiness_follows_the_model(settings: Settings) -> None:
     assert "disk on fire" in failed.json()["detail"]
 
 
-async def test_a_model_that_works_is_ready(client: Client) -> None:
+async def test_a_working_model_is_ready(client: Client) -> None:
     answer = await client.get("/health/ready")
 
     assert (answer.status_code, answer.json()) == (200, {"status": "ready"})

@@ -15,7 +15,7 @@ async def test_models(client: Client) -> None:
     assert (await client.get("/v1/audio/models")).json() == {"models": [{"id": "dia"}]}
 
 
-async def test_voices_under_the_names_that_each_client_wants(client: Client) -> None:
+async def test_voices_have_the_fields_that_each_client_reads(client: Client) -> None:
     for_open_webui = (await client.get("/v1/audio/voices")).json()["voices"][0]
     for_tts_webui = (await client.get("/v1/audio/voices/dia")).json()["voices"][0]
 

@@ -44,7 +44,7 @@ async def test_health_answers_while_the_model_loads_and_when_it_cannot(settings:
         assert health["retry"] == "/model/load"
 
 
-async def test_a_model_that_did_not_load_is_loaded_without_a_restart(settings: Settings) -> None:
+async def test_loading_can_be_retried_without_a_restart(settings: Settings) -> None:
     gate = Gate()
     outcomes = iter([OSError("no network"), OSError("disk full"), None])
 
@@ -75,7 +75,7 @@ async def test_a_model_that_did_not_load_is_loaded_without_a_restart(settings: S
 
         await until(healthy)
         assert (await client.post("/generate", json={"text": "Hi"})).status_code == 200
-        again = (await client.post("/model/load")).json()  # which does nothing now
+        again = (await client.post("/model/load")).json()  # has no effect now
         assert (again["status"], again["retry"]) == ("healthy", None)
 
 

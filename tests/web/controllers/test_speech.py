@@ -26,7 +26,7 @@ async def test_generate_returns_a_wav_file_by_default(client: Client) -> None:
     assert 0.5 < seconds(answer.content) < 3
 
 
-async def test_every_documented_parameter_is_taken(client: Client) -> None:
+async def test_every_documented_parameter_is_accepted(client: Client) -> None:
     answer = await client.post(
         "/generate",
         json={
@@ -48,7 +48,7 @@ async def test_every_documented_parameter_is_taken(client: Client) -> None:
     assert answer.headers["x-seed"] == "7"
 
 
-async def test_nulls_stand_for_defaults(client: Client) -> None:
+async def test_null_means_the_default(client: Client) -> None:
     fields = ("role", "temperature", "cfg_scale", "top_p", "max_tokens", "use_torch_compile", "seed")
 
     answer = await client.post("/generate", json={"text": "Hi", **dict.fromkeys(fields)})
@@ -72,7 +72,7 @@ async def test_each_format_has_its_media_type(
     assert answer.headers["content-type"] == MEDIA_TYPES[audio_format]
 
 
-async def test_a_format_that_cannot_be_made_is_refused_by_name(client: Client) -> None:
+async def test_an_unknown_format_is_refused_with_the_choices(client: Client) -> None:
     answer = await client.post("/v1/audio/speech", json={"input": "Hi", "response_format": "vorbis"})
 
     assert answer.status_code == 422
@@ -90,7 +90,7 @@ async def test_speed_changes_the_length(client: Client) -> None:
     assert lengths[2] == pytest.approx(lengths[1] / 4, rel=0.01)
 
 
-async def test_roles_speak_in_turn_unless_the_text_says_who(client: Client) -> None:
+async def test_the_role_selects_the_speaker_of_untagged_text(client: Client) -> None:
     async def say(text: str, role: str | None) -> bytes:
         return (await client.post("/generate", json={"text": text, "role": role})).content
 
@@ -109,26 +109,26 @@ async def test_the_same_request_gives_the_same_audio(client: Client) -> None:
 @pytest.mark.parametrize(
     "voice", ["alloy", "echo", "fable", "onyx", "nova", "shimmer", " atlas", {"id": "luna"}]
 )
-async def test_openai_voices_and_untrimmed_ones_speak(client: Client, voice: object) -> None:
+async def test_openai_voice_names_and_names_with_spaces_are_accepted(client: Client, voice: object) -> None:
     answer = await client.post("/v1/audio/speech", json={"input": "Hi", "voice": voice})
 
     assert answer.status_code == 200
 
 
-async def test_unknown_fields_and_any_model_are_taken(client: Client) -> None:
+async def test_unknown_fields_and_model_names_are_ignored(client: Client) -> None:
     body = {"input": "Hi", "model": "tts-1-hd", "instructions": "softly", "params": {"a": 1}}
 
     assert (await client.post("/v1/audio/speech", json=body)).status_code == 200
 
 
-async def test_a_full_stop_is_speech_enough(client: Client) -> None:
+async def test_a_full_stop_is_accepted_as_text(client: Client) -> None:
     answer = await client.post("/v1/audio/speech", json={"input": ".", "response_format": "mp3"})
 
     assert answer.status_code == 200
     assert answer.content
 
 
-async def test_every_answer_names_the_engine_and_the_request(client: Client) -> None:
+async def test_every_response_names_the_engine_and_the_request(client: Client) -> None:
     for answer in (
         await client.post("/generate", json={"text": "Hi"}, headers={"X-Request-ID": "my-own.id"}),
         await client.get("/nowhere", headers={"X-Request-ID": "my-own.id"}),

@@ -21,7 +21,7 @@ TEXT = "[S1] One sentence is here. Another one follows! [S2] And a third, said b
 
 
 def decoded(file: bytes, media_type: str) -> float:
-    """Seconds of audio in a file."""
+    """Return the seconds of audio in a file."""
     if media_type.startswith("audio/pcm"):
         return len(file) / 2 / 24_000
     if file[:4] == b"RIFF":
@@ -31,7 +31,7 @@ def decoded(file: bytes, media_type: str) -> float:
 
 
 @pytest.mark.parametrize("audio_format", MEDIA_TYPES)
-async def test_a_stream_is_as_long_as_the_whole(client: Client, audio_format: str) -> None:
+async def test_a_stream_is_as_long_as_a_complete_response(client: Client, audio_format: str) -> None:
     body = {"text": TEXT, "response_format": audio_format}
 
     whole = await client.post("/generate", json=body)
@@ -56,8 +56,8 @@ async def test_a_streamed_wav_has_the_canonical_header_and_the_same_samples(clie
 
 
 @pytest.mark.parametrize("audio_format", MEDIA_TYPES)
-async def test_a_stream_that_is_kept_is_kept_as_a_whole_file(client: Client, audio_format: str) -> None:
-    """Its header is exact, which that of the bytes that were sent could not be."""
+async def test_a_stored_stream_is_a_file_with_an_exact_header(client: Client, audio_format: str) -> None:
+    """The header of the sent bytes cannot be exact, because it precedes the audio."""
     await client.put("/config", json={"save_outputs": True})
     body = {"text": TEXT, "response_format": audio_format, "speed": 1.5}
     await client.post("/generate", json=body | {"stream": True})
@@ -96,14 +96,14 @@ async def test_events_carry_the_file_and_end_with_the_usage(client: Client) -> N
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
-async def test_what_fails_before_the_first_audio_is_an_error_and_no_stream(client: Client) -> None:
+async def test_a_failure_before_the_first_audio_is_an_error_response(client: Client) -> None:
     for body in ({"voice": "nobody"}, {"input": "x" * 4097}, {"input": "[pause:10s] a " * 20}):
         answer = await client.post("/v1/audio/speech", json={"input": "Hi", "stream": True, **body})
         assert answer.status_code in {404, 422}
         assert answer.json()["error"]["message"]
 
 
-async def test_pauses_are_silence_of_the_length_asked_for(client: Client) -> None:
+async def test_pauses_are_silence_of_the_requested_length(client: Client) -> None:
     async def seconds(text: str) -> float:
         return decoded((await client.post("/generate", json={"text": text})).content, "")
 
@@ -112,7 +112,7 @@ async def test_pauses_are_silence_of_the_length_asked_for(client: Client) -> Non
     assert apart == pytest.approx(await seconds("Ready.") + 2 + await seconds("Go."), abs=0.1)
 
 
-async def test_two_voices_speak_with_each_other(client: Client) -> None:
+async def test_a_dialogue_uses_two_voices(client: Client) -> None:
     async def say(path: str, body: dict[str, str]) -> bytes:
         answer = await client.post(path, json=body)
         assert answer.status_code == 200
@@ -130,20 +130,20 @@ async def test_two_voices_speak_with_each_other(client: Client) -> None:
     assert unknown.json()["error_code"] == "INVALID_VOICE_ID"
 
 
-async def test_a_plan_shows_what_would_be_said(client: Client) -> None:
+async def test_a_plan_lists_the_segments_of_the_text(client: Client) -> None:
     text = "This is a sentence of a long text. " * 40
 
     plan = (await client.post("/plan", json={"text": text})).json()
 
-    pieces = plan["utterances"]
-    assert len(pieces) > 3
-    assert " ".join(piece["text"].removeprefix("[S1] ") for piece in pieces).split() == text.split()
+    segments = plan["utterances"]
+    assert len(segments) > 3
+    assert " ".join(segment["text"].removeprefix("[S1] ") for segment in segments).split() == text.split()
     assert plan["estimated_s"] == pytest.approx(
-        sum(piece["estimated_s"] + piece["pause_before_s"] for piece in pieces), abs=0.01
+        sum(segment["estimated_s"] + segment["pause_before_s"] for segment in segments), abs=0.01
     )
 
 
-async def test_a_plan_tells_what_is_heard_at_the_speed_that_is_asked_for(client: Client) -> None:
+async def test_a_plan_scales_durations_by_the_requested_speed(client: Client) -> None:
     body = {"text": "One sentence is here. " * 40 + "[pause:2s] The end."}
 
     normal, fast = [(await client.post("/plan", json=body | {"speed": speed})).json() for speed in (1, 2)]
@@ -151,12 +151,12 @@ async def test_a_plan_tells_what_is_heard_at_the_speed_that_is_asked_for(client:
     assert fast["estimated_s"] - 2 == pytest.approx((normal["estimated_s"] - 2) / 2)
     for before, after in zip(normal["utterances"], fast["utterances"], strict=True):
         assert after["estimated_s"] == pytest.approx(before["estimated_s"] / 2)
-    assert [piece["pause_before_s"] for piece in fast["utterances"]][-2:] == [0.15, 2.0]
+    assert [segment["pause_before_s"] for segment in fast["utterances"]][-2:] == [0.15, 2.0]
 
 
 @pytest.mark.parametrize("speed", [0.5, 1.0, 3.0])
-async def test_pauses_last_as_long_as_they_say_at_any_speed(client: Client, speed: float) -> None:
-    """The silence is found in the audio itself."""
+async def test_requested_pauses_keep_their_length_at_any_speed(client: Client, speed: float) -> None:
+    """Measures the silence in the audio."""
     body = {"text": "Ready. [pause:1.5s] Go.", "speed": speed}
     samples = np.frombuffer((await client.post("/generate", json=body)).content[44:], "<i2")
 
@@ -164,7 +164,7 @@ async def test_pauses_last_as_long_as_they_say_at_any_speed(client: Client, spee
     assert np.diff(sounds).max() / 44_100 == pytest.approx(1.5, abs=0.2)
 
 
-async def test_plans_are_limited_apart_from_generations(settings: Settings) -> None:
+async def test_plans_have_a_rate_limit_of_their_own(settings: Settings) -> None:
     limited = msgspec.structs.replace(settings, rate_limit_generate=1, rate_limit_jobs=2)
     async with AsyncTestClient(create_app(limited)) as client:
         answers = [await client.post("/plan", json={"text": "Hi"}) for _ in range(3)]

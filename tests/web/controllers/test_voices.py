@@ -6,7 +6,7 @@ Client = AsyncTestClient[Litestar]
 BUILT_IN = ["aria", "atlas", "luna", "kai", "zara", "nova"]
 
 
-async def test_voices_are_as_the_reference_has_them(client: Client) -> None:
+async def test_the_voices_match_the_reference(client: Client) -> None:
     voices = (await client.get("/voices")).json()["voices"]
 
     assert voices[0] == {"name": "Aria", "voice_id": "aria", "preview_url": None}
@@ -32,7 +32,7 @@ async def test_a_mapping_is_created_replaced_and_deleted(client: Client) -> None
     assert (again.status_code, again.json()["error_code"]) == (404, "INVALID_VOICE_ID")
 
 
-async def test_a_new_voice_speaks_at_once(client: Client) -> None:
+async def test_a_new_voice_can_be_used_immediately(client: Client) -> None:
     await client.post("/voice_mappings", json={"voice_id": "narrator"})
 
     assert (await client.post("/generate", json={"text": "Hi", "voice_id": "narrator"})).status_code == 200

@@ -42,7 +42,7 @@ def connected(
 
 
 def until_end(socket: WebSocketTestSession, job_id: str | None = None) -> list[dict[str, Any]]:
-    """The messages up to the one that ends a generation (of `job_id`)."""
+    """Return the messages up to the one that ends a generation (of `job_id`)."""
     messages = []
     while True:
         messages.append(socket.receive_json(timeout=5))
@@ -51,7 +51,7 @@ def until_end(socket: WebSocketTestSession, job_id: str | None = None) -> list[d
             return messages
 
 
-def test_the_messages_are_as_the_reference_has_them(settings: Settings) -> None:
+def test_the_messages_match_the_reference(settings: Settings) -> None:
     with connected(settings, ToneModel()) as (client, socket):
         socket.send_json(HELLO)
         *progress, complete = until_end(socket)
@@ -66,7 +66,7 @@ def test_the_messages_are_as_the_reference_has_them(settings: Settings) -> None:
         assert client.get(complete["audio_url"]).content[:4] == b"RIFF"
 
 
-def test_several_generations_share_a_socket_and_keep_their_names(settings: Settings) -> None:
+def test_concurrent_generations_on_a_socket_keep_their_request_ids(settings: Settings) -> None:
     with connected(settings, ToneModel()) as (_, socket):
         for name in ("a", "b", "c"):
             socket.send_json(HELLO | {"request_id": name})
@@ -83,7 +83,7 @@ def test_several_generations_share_a_socket_and_keep_their_names(settings: Setti
 
 
 @pytest.mark.parametrize("speed", [1.0, 2.0])
-def test_streamed_audio_is_what_is_kept(settings: Settings, speed: float) -> None:
+def test_the_streamed_audio_equals_the_stored_result(settings: Settings, speed: float) -> None:
     with connected(settings, ToneModel()) as (client, socket):
         socket.send_json(
             {
@@ -103,7 +103,7 @@ def test_streamed_audio_is_what_is_kept(settings: Settings, speed: float) -> Non
         assert samples_of(audio) == samples_of(kept)
 
 
-def test_cancel_frees_the_slot_and_leaves_the_others(settings: Settings) -> None:
+def test_cancel_frees_the_slot_and_the_other_generations_continue(settings: Settings) -> None:
     gate = Gate()
     model = ToneModel(before_step=gate)
     with connected(settings, model) as (client, socket):
@@ -147,21 +147,21 @@ def test_errors_keep_the_socket_open(settings: Settings, message: str, code: str
         assert until_end(socket)[-1]["type"] == "complete"
 
 
-def test_a_binary_message_is_none_that_is_known(settings: Settings) -> None:
+def test_a_binary_message_is_refused(settings: Settings) -> None:
     with connected(settings, ToneModel()) as (_, socket):
         socket.send_bytes(b"hello")
 
         assert socket.receive_json(timeout=5)["error_code"] == "BAD_REQUEST"
 
 
-def test_a_refused_message_is_told_by_its_name(settings: Settings) -> None:
+def test_the_error_of_a_refused_message_repeats_its_request_id(settings: Settings) -> None:
     with connected(settings, ToneModel()) as (_, socket):
         socket.send_json({"type": "generate", "request_id": "mine", "data": {"text": 3}})
 
         assert socket.receive_json(timeout=5)["request_id"] == "mine"
 
 
-def test_a_failed_generation_says_why(settings: Settings) -> None:
+def test_a_failed_generation_reports_the_cause(settings: Settings) -> None:
     def explode() -> None:
         raise RuntimeError("out of luck")
 
@@ -174,7 +174,7 @@ def test_a_failed_generation_says_why(settings: Settings) -> None:
         assert error["error_code"] == "GENERATION_FAILED"
 
 
-def test_a_failure_that_has_a_name_keeps_it(settings: Settings) -> None:
+def test_a_known_failure_keeps_its_error_code(settings: Settings) -> None:
     gate = Gate()
     with connected(settings, ToneModel(slots=1, before_step=gate)) as (_, socket):
         for _ in range(1 + PLACES + 1):
@@ -188,7 +188,7 @@ def test_a_failure_that_has_a_name_keeps_it(settings: Settings) -> None:
     assert others == {"complete"}
 
 
-def test_a_model_that_is_loading_is_told_of(settings: Settings) -> None:
+def test_a_loading_model_is_reported(settings: Settings) -> None:
     loaded = threading.Event()
 
     def load(_: Callable[[float], None]) -> Model:
@@ -204,7 +204,7 @@ def test_a_model_that_is_loading_is_told_of(settings: Settings) -> None:
     assert (error["type"], error["error_code"]) == ("error", "MODEL_NOT_LOADED")
 
 
-def test_a_model_that_cannot_be_loaded_leaves_no_jobs(settings: Settings) -> None:
+def test_a_model_that_cannot_be_loaded_creates_no_jobs(settings: Settings) -> None:
     def load(_: Callable[[float], None]) -> Model:
         raise OSError("no weights")
 
@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_jobs(settings: Settings) -> Non
         assert client.get("/jobs").json()["jobs"] == []
 
 
-def test_a_client_that_leaves_cancels_its_work(settings: Settings) -> None:
+def test_a_disconnect_cancels_the_clients_generations(settings: Settings) -> None:
     gate = Gate()
     model = ToneModel(before_step=gate)
     with connected(settings, model) as (client, socket):
@@ -232,7 +232,7 @@ def test_a_client_that_leaves_cancels_its_work(settings: Settings) -> None:
         gate.open()
 
 
-def test_one_that_leaves_gives_its_slot_back_though_the_database_cannot_be_told(settings: Settings) -> None:
+def test_a_disconnect_frees_the_slot_although_the_database_is_locked(settings: Settings) -> None:
     timing = Timing(busy_timeout_ms=50, job_retry_s=0.05)
     model = ToneModel(before_step=partial(time.sleep, 0.005))
     with connected(settings, model, timing) as (client, socket), closing(connect(settings)) as other:
@@ -257,7 +257,7 @@ def test_one_that_leaves_gives_its_slot_back_though_the_database_cannot_be_told(
         assert outcome in client.get("/metrics").text.splitlines()
 
 
-def test_sockets_and_what_comes_of_their_generations_are_counted(settings: Settings) -> None:
+def test_sockets_and_the_outcomes_of_their_generations_are_counted(settings: Settings) -> None:
     gate = Gate()
     with connected(settings, ToneModel(before_step=gate)) as (client, socket):
 
@@ -287,7 +287,7 @@ def test_sockets_and_what_comes_of_their_generations_are_counted(settings: Setti
             time.sleep(0.01)
 
 
-def test_a_generation_that_fails_is_counted_as_such(settings: Settings) -> None:
+def test_a_failed_generation_is_counted_as_failed(settings: Settings) -> None:
     def explode() -> None:
         raise RuntimeError("out of luck")
 

@@ -1,4 +1,4 @@
-"""The end of what is heard over a socket does not wait for what happens to it afterwards."""
+"""The last audio over a WebSocket does not wait until the result is stored."""
 
 import sqlite3
 import time
@@ -16,7 +16,7 @@ from tests.tones import Gate, ToneModel, loader
 WISH = {"text": "Hello, world!", "response_format": "mp3", "stream": True}
 
 
-def test_the_last_audio_is_sent_though_the_result_cannot_be_noted_yet(settings: Settings) -> None:
+def test_the_last_audio_is_sent_before_the_result_can_be_stored(settings: Settings) -> None:
     gate = Gate()
     app = create_app(settings, Engine("preview", loader(ToneModel(before_step=gate)), max_waiting=8))
     with TestClient[Litestar](app) as client, client.websocket_connect("/ws/generate") as socket:
@@ -28,14 +28,14 @@ def test_the_last_audio_is_sent_though_the_result_cannot_be_noted_yet(settings: 
             database.execute("BEGIN IMMEDIATE")
             gate.open()
             whole = client.post("/generate", json=WISH).content
-            heard = b""
-            while len(heard) < len(whole):
+            received = b""
+            while len(received) < len(whole):
                 message: dict[str, Any] = socket.receive_json(timeout=5)
                 if message["type"] == "audio":
-                    heard += socket.receive_bytes(timeout=5)
+                    received += socket.receive_bytes(timeout=5)
             database.rollback()
 
-        assert heard == whole
+        assert received == whole
         while message["type"] != "complete":
             message = socket.receive_json(timeout=20)
         assert client.get(message["audio_url"]).status_code == 200

@@ -18,7 +18,7 @@ Client = AsyncTestClient[Litestar]
 
 @pytest.fixture
 def hearing(settings: Settings, whisper_folder: Path) -> Settings:
-    """A server whose Whisper works, and transcribes by itself."""
+    """A client of a server whose Whisper transcribes uploads."""
     return msgspec.structs.replace(settings, whisper_model=str(whisper_folder), auto_transcribe=True)
 
 
@@ -43,7 +43,7 @@ async def metadata(client: Client, prompt_id: str = "my_voice") -> dict[str, Any
     return found
 
 
-async def test_status_and_load_are_as_the_reference_has_them(ears: Client, hearing: Settings) -> None:
+async def test_status_and_load_match_the_reference(ears: Client, hearing: Settings) -> None:
     status = {
         "available": True,
         "model_loaded": False,
@@ -85,7 +85,7 @@ async def test_an_upload_with_its_transcript_is_not_transcribed(ears: Client) ->
     assert (await ears.get("/whisper/status")).json()["model_loaded"] is False
 
 
-async def test_an_upload_does_not_wait_longer_than_it_is_told_to(hearing: Settings) -> None:
+async def test_an_upload_waits_for_its_transcript_up_to_the_limit(hearing: Settings) -> None:
     impatient = msgspec.structs.replace(hearing, transcribe_wait=0)
     async with AsyncTestClient(create_app(impatient)) as client:
         assert (await upload(client)).json()["transcript"] is None
@@ -100,7 +100,7 @@ async def test_an_upload_does_not_wait_longer_than_it_is_told_to(hearing: Settin
         assert known["transcript"]
 
 
-async def test_a_transcript_that_was_pending_at_the_end_is_made_after_the_next_start(
+async def test_a_transcript_pending_at_shutdown_is_made_after_the_next_start(
     hearing: Settings,
 ) -> None:
     deaf = msgspec.structs.replace(hearing, auto_transcribe=False)
@@ -126,7 +126,7 @@ async def test_a_recording_can_be_transcribed_on_request(hearing: Settings) -> N
         }
 
 
-async def test_a_transcript_by_hand_is_kept(client: Client, settings: Settings) -> None:
+async def test_a_manual_transcript_is_kept(client: Client, settings: Settings) -> None:
     await upload(client)
 
     answer = await client.put(
@@ -143,20 +143,20 @@ async def test_a_transcript_by_hand_is_kept(client: Client, settings: Settings) 
         assert (refused.status_code, "transcript" in refused.json()["detail"]) == (422, True)
 
 
-async def test_forcing_makes_whispers_transcripts_anew_and_keeps_peoples(ears: Client) -> None:
-    heard = (await upload(ears, "heard")).json()["transcript"]
+async def test_force_retranscribe_repeats_whispers_transcripts_and_keeps_manual_ones(ears: Client) -> None:
+    transcript = (await upload(ears, "heard")).json()["transcript"]
     await upload(ears, "written")
     await ears.put("/audio_prompts/written/transcript", json={"transcript": "By hand."})
     await ears.put("/audio_prompts/heard/transcript", json={"transcript": "To be corrected."})
-    assert (await ears.post("/audio_prompts/heard/transcribe")).json()["transcript"] == heard
+    assert (await ears.post("/audio_prompts/heard/transcribe")).json()["transcript"] == transcript
 
     await ears.post("/audio_prompts/discover", json={"force_retranscribe": True})
 
-    assert (await metadata(ears, "heard"))["transcript"] == heard
+    assert (await metadata(ears, "heard"))["transcript"] == transcript
     assert (await metadata(ears, "written"))["transcript"] == "By hand."
 
 
-async def test_without_whisper_an_upload_succeeds_and_the_cause_is_told(settings: Settings) -> None:
+async def test_an_upload_succeeds_without_whisper_and_the_cause_is_reported(settings: Settings) -> None:
     without = msgspec.structs.replace(settings, whisper_model="enormous", auto_transcribe=True)
     async with AsyncTestClient(create_app(without)) as client:
         assert (await upload(client)).json()["transcript"] is None

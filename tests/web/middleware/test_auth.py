@@ -14,7 +14,7 @@ def guarded(settings: Settings) -> Litestar:
 
 
 @pytest.mark.parametrize("key", ["first-key", "second-key"])
-async def test_each_key_opens(guarded: Litestar, key: str) -> None:
+async def test_each_configured_key_is_accepted(guarded: Litestar, key: str) -> None:
     async with AsyncTestClient(guarded) as client:
         answer = await client.get("/voices", headers={"authorization": f"Bearer {key}"})
 
@@ -27,7 +27,7 @@ async def test_each_key_opens(guarded: Litestar, key: str) -> None:
      {"authorization": "Basic first-key"}, {"authorization": "Bearer first-key second-key"}],
     ids=str,
 )  # fmt: skip
-async def test_without_a_key_nothing_opens_but_health_and_docs(
+async def test_only_health_and_docs_are_accessible_without_a_key(
     guarded: Litestar, headers: dict[str, str]
 ) -> None:
     async with AsyncTestClient(guarded) as client:
@@ -46,7 +46,9 @@ async def test_without_a_key_nothing_opens_but_health_and_docs(
         ("Bearer thrid-key", "The API key is wrong"),
     ],
 )
-async def test_a_wrong_key_is_told_from_none(guarded: Litestar, authorization: str, words: str) -> None:
+async def test_a_wrong_key_and_a_missing_key_have_different_messages(
+    guarded: Litestar, authorization: str, words: str
+) -> None:
     async with AsyncTestClient(guarded) as client:
         answer = await client.get("/voices", headers={"authorization": authorization})
 
@@ -71,7 +73,7 @@ async def test_an_address_waits_after_twenty_wrong_keys_but_a_right_one_passes(g
     assert (passed.status_code, still_missing.status_code, public.status_code) == (200, 401, 200)
 
 
-async def test_wrong_keys_are_counted_by_address_whoever_sends_them(settings: Settings) -> None:
+async def test_wrong_keys_are_counted_by_client_address(settings: Settings) -> None:
     conf = msgspec.structs.replace(settings, api_keys=("first-key",), trusted_proxies=("10.0.0.1",))
     app = create_app(conf)
     handler = app.asgi_handler
@@ -93,7 +95,7 @@ async def test_wrong_keys_are_counted_by_address_whoever_sends_them(settings: Se
     assert (first, other) == ([401] * 20 + [429], 401)
 
 
-async def test_openai_clients_are_told_in_their_dialect(guarded: Litestar) -> None:
+async def test_openai_routes_use_openais_error_format(guarded: Litestar) -> None:
     async with AsyncTestClient(guarded) as client:
         answer = await client.post("/v1/audio/speech", json={"input": "Hi"})
 
@@ -101,7 +103,7 @@ async def test_openai_clients_are_told_in_their_dialect(guarded: Litestar) -> No
 
 
 @pytest.mark.parametrize("authorization", ["Bearer ", "Bearer sk-anything", "nonsense", "Basic Og=="])
-async def test_without_configured_keys_any_authorization_is_taken(
+async def test_any_authorization_is_accepted_without_configured_keys(
     client: AsyncTestClient[Litestar], authorization: str
 ) -> None:
     assert (await client.get("/voices", headers={"authorization": authorization})).status_code == 200

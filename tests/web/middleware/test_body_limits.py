@@ -24,7 +24,7 @@ def part(size: int) -> Any:
 
 
 class Client:
-    """Sends `messages`, and nothing after them unless `then` says so."""
+    """ASGI `receive` that returns `messages`, then blocks unless `then` is given."""
 
     def __init__(self, *messages: Any, then: Callable[[], Awaitable[Any]] | None = None) -> None:
         self._messages = list(messages)
@@ -45,12 +45,12 @@ async def ignore(_: Any) -> None:
 
 
 @pytest.mark.parametrize("sent", [(), (part(100),), (part(MIN_BYTES - 1),)])
-async def test_a_body_that_stops_before_its_end_is_ended(sent: tuple[Any, ...]) -> None:
+async def test_a_body_that_stalls_is_rejected(sent: tuple[Any, ...]) -> None:
     with pytest.raises(BodyTooSlow, match="too slowly"):
         await BodyLimits(read, address_of, window_s=WINDOW_S)(SCOPE, Client(*sent), ignore)
 
 
-async def test_a_body_that_trickles_is_ended() -> None:
+async def test_a_body_below_the_minimum_rate_is_rejected() -> None:
     async def trickle() -> Any:
         await asyncio.sleep(WINDOW_S / 10)
         return part(1)
@@ -59,7 +59,7 @@ async def test_a_body_that_trickles_is_ended() -> None:
         await BodyLimits(read, address_of, window_s=WINDOW_S)(SCOPE, Client(then=trickle), ignore)
 
 
-async def test_a_slow_body_that_is_fast_enough_arrives() -> None:
+async def test_a_body_at_the_minimum_rate_is_received() -> None:
     left = 30
 
     async def slowly() -> Any:
@@ -92,7 +92,7 @@ async def test_waiting_for_the_client_to_leave_has_no_deadline() -> None:
     await BodyLimits(answer, address_of, window_s=WINDOW_S)(SCOPE, Client(END, then=leave), ignore)
 
 
-async def test_unfinished_bodies_share_the_memory() -> None:
+async def test_unfinished_bodies_have_a_total_memory_limit() -> None:
     app: ASGIApp = BodyLimits(read, address_of, max_held=1000)
     unfinished = asyncio.ensure_future(app(SCOPE, Client(part(600)), ignore))
     await asyncio.sleep(0)
@@ -105,7 +105,7 @@ async def test_unfinished_bodies_share_the_memory() -> None:
     await app(SCOPE, Client(part(600), END), ignore)
 
 
-async def test_an_address_has_only_its_share_of_the_memory() -> None:
+async def test_unfinished_bodies_have_a_memory_limit_per_address() -> None:
     app: ASGIApp = BodyLimits(read, address_of, max_held_per_address=1000)
     unfinished = asyncio.ensure_future(app(SCOPE, Client(part(600)), ignore))
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The engine knows the client of each request: its key where keys are asked, else its address."""
+"""The engine gets the client of each request: its API key if keys are configured, else its address."""
 
 import msgspec
 from litestar.testing import TestClient
@@ -18,7 +18,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 async def flows(settings: Settings, *headers: dict[str, str]) -> list[Flow]:
-    """Return the flow of a request to each route that speaks, with each of `headers`."""
+    """Return the flow of a request to each generating route, with each of `headers`."""
     model = ToneModel()
     async with serving(settings, model) as client:
         for shown in headers:
@@ -35,7 +35,7 @@ async def test_without_keys_a_client_is_its_address(settings: Settings) -> None:
     assert len({flow.request for flow in seen}) == 6
 
 
-async def test_with_keys_a_client_is_its_key_which_is_not_told(settings: Settings) -> None:
+async def test_with_keys_a_client_is_its_key_without_revealing_it(settings: Settings) -> None:
     guarded = msgspec.structs.replace(settings, api_keys=("first-key", "second-key"))
 
     names = [flow.client for flow in await flows(guarded, bearer("first-key"), bearer("second-key"))]
@@ -46,7 +46,7 @@ async def test_with_keys_a_client_is_its_key_which_is_not_told(settings: Setting
     assert not {"first-key", "second-key"} & set(names)
 
 
-def test_a_websocket_is_its_clients(settings: Settings) -> None:
+def test_a_websockets_generations_belong_to_its_client(settings: Settings) -> None:
     model = ToneModel()
     guarded = msgspec.structs.replace(settings, api_keys=("first-key",))
     app = create_app(guarded, Engine("preview", loader(model), max_waiting=8))

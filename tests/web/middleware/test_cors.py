@@ -1,4 +1,4 @@
-"""Which pages may use the server, and which of its answers they can read."""
+"""Cross-origin access: which pages may call the server and read its responses."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -70,7 +70,7 @@ async def status(client: Client, method: str, path: str, **headers: str) -> int:
     return (await client.request(method, path, headers=headers)).status_code
 
 
-async def test_pages_of_the_local_network_and_apps_use_a_server_without_keys(client: Client) -> None:
+async def test_pages_of_the_local_network_and_apps_can_use_a_server_without_keys(client: Client) -> None:
     for origin in LOCAL_ORIGINS:
         answer = await client.post("/generate", json={}, headers={"host": HOST, "origin": origin})
 
@@ -79,7 +79,7 @@ async def test_pages_of_the_local_network_and_apps_use_a_server_without_keys(cli
         assert "Origin" in answer.headers["vary"]
 
 
-async def test_other_pages_read_and_change_nothing(client: Client) -> None:
+async def test_other_pages_cannot_read_or_change_anything(client: Client) -> None:
     for origin in FOREIGN_ORIGINS:
         headers = {"host": HOST, "origin": origin}
         read = await client.get("/voices", headers=headers)
@@ -96,11 +96,11 @@ async def test_other_pages_read_and_change_nothing(client: Client) -> None:
 
         assert read.status_code == 200
         assert "access-control-allow-origin" not in read.headers
-        # or a cache would give this answer to a page that may read it
+        # without it a cache would return this response to an allowed page
         assert "Origin" in read.headers["vary"]
 
 
-async def test_the_own_origin_is_the_host_and_port_that_the_request_names(client: Client) -> None:
+async def test_the_requests_host_and_port_are_the_servers_own_origin(client: Client) -> None:
     for host, origin, accepted in (
         ("workstation.office.example:7860", "http://workstation.office.example:7860", True),
         ("127.0.0.1:7860", "http://workstation.office.example:8000", True),
@@ -117,7 +117,7 @@ async def test_the_own_origin_is_the_host_and_port_that_the_request_names(client
         assert (host, origin, found) == (host, origin, 422 if accepted else 403)
 
 
-async def test_the_site_decides_only_where_there_is_no_origin(client: Client) -> None:
+async def test_sec_fetch_site_decides_only_without_an_origin(client: Client) -> None:
     sites = {"none": True, "same-origin": True, "same-site": False, "cross-site": False}
     for site, accepted in sites.items():
         assert await status(client, "POST", "/generate", sec_fetch_site=site) == (422 if accepted else 403)
@@ -141,7 +141,7 @@ async def test_a_preflight_is_answered_without_a_key_on_any_address(settings: Se
             assert answer.headers["access-control-allow-headers"] == wishes["access-control-request-headers"]
 
 
-async def test_the_preflight_of_a_foreign_page_says_which_setting_would_help(client: Client) -> None:
+async def test_a_refused_preflight_names_the_setting(client: Client) -> None:
     headers = {"host": HOST, "access-control-request-method": "PUT"}
     local = await client.options("/config", headers=headers | {"origin": LOCAL_PAGE})
     foreign = await client.options("/config", headers=headers | {"origin": PUBLIC_PAGE})
@@ -152,7 +152,7 @@ async def test_the_preflight_of_a_foreign_page_says_which_setting_would_help(cli
     assert "access-control-allow-origin" not in foreign.headers
 
 
-async def test_errors_too_can_be_read_by_a_page_that_is_allowed(settings: Settings) -> None:
+async def test_an_allowed_page_can_read_errors(settings: Settings) -> None:
     async with AsyncTestClient(
         app(settings, cors_origins=(LOCAL_PAGE,)), raise_server_exceptions=False
     ) as client:
@@ -172,7 +172,7 @@ async def test_errors_too_can_be_read_by_a_page_that_is_allowed(settings: Settin
             assert all(name in exposed for name in ("x-ratelimit-reset", "retry-after", "x-request-id"))
 
 
-async def test_with_keys_any_page_may_ask_and_is_asked_for_one(settings: Settings) -> None:
+async def test_any_page_may_use_a_server_with_keys_but_needs_one(settings: Settings) -> None:
     async with AsyncTestClient(app(settings, api_keys=("secret",))) as client:
         refused = await client.post("/generate", json={}, headers={"origin": PUBLIC_PAGE})
         key = {"authorization": "Bearer secret"}
@@ -183,17 +183,19 @@ async def test_with_keys_any_page_may_ask_and_is_asked_for_one(settings: Setting
 
 
 @pytest.mark.parametrize("keys", [(), ("secret",)], ids=["no keys", "keys"])
-async def test_named_origins_win_over_the_rule(settings: Settings, keys: tuple[str, ...]) -> None:
+async def test_configured_origins_replace_the_default_rule(settings: Settings, keys: tuple[str, ...]) -> None:
     async with AsyncTestClient(app(settings, api_keys=keys, cors_origins=(PUBLIC_PAGE,))) as client:
         key = {"authorization": "Bearer secret"}
         assert await status(client, "POST", "/generate", origin=PUBLIC_PAGE, **key) == 422
-        assert await status(client, "POST", "/generate", origin=f"http://{HOST}", **key) == 422  # its own
+        assert (
+            await status(client, "POST", "/generate", origin=f"http://{HOST}", **key) == 422
+        )  # its own origin
         for origin in (LOCAL_PAGE, "app://obsidian.md", "null"):
             assert await status(client, "POST", "/generate", origin=origin, **key) == 403
         assert await status(client, "POST", "/generate", sec_fetch_site="cross-site", **key) == 403
 
 
-async def test_a_star_lets_every_page_in(settings: Settings) -> None:
+async def test_a_star_allows_every_page(settings: Settings) -> None:
     async with AsyncTestClient(app(settings, cors_origins=("*",))) as client:
         for origin in (*LOCAL_ORIGINS, *FOREIGN_ORIGINS):
             assert await status(client, "POST", "/generate", origin=origin) == 422
@@ -204,13 +206,13 @@ async def test_a_star_lets_every_page_in(settings: Settings) -> None:
     assert "vary" not in answer.headers
 
 
-async def test_openai_clients_are_refused_in_their_dialect(client: Client) -> None:
+async def test_refusals_on_openai_routes_use_openais_error_format(client: Client) -> None:
     answer = await client.post("/v1/audio/speech", json={}, headers={"origin": PUBLIC_PAGE})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
 
 
-def test_sockets_are_opened_by_the_same_rules(settings: Settings) -> None:
+def test_websockets_follow_the_same_rules(settings: Settings) -> None:
     cases: list[tuple[dict[str, str], bool]] = [
         ({"host": HOST}, True),
         ({"host": HOST, "origin": f"http://{HOST}"}, True),

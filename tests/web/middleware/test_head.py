@@ -13,7 +13,7 @@ Client = AsyncTestClient[Litestar]
 
 CHANGING = {"x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset"}
 LIVE_SIZE = {"/metrics", "/stats", "/health"}
-"""Their bodies change from one call to the next."""
+"""Paths whose bodies differ between calls."""
 
 
 async def comparable(client: Client, method: str, path: str) -> tuple[int, Mapping[str, str]]:
@@ -47,24 +47,24 @@ async def test_head_answers_like_get_on_every_route(client: Client) -> None:
         assert "content-length" in get[1] or path in LIVE_SIZE, path
 
 
-async def test_the_browsers_copy_is_confirmed(client: Client) -> None:
+async def test_head_confirms_a_cached_file(client: Client) -> None:
     etag = (await client.head("/")).headers["etag"]
 
     assert (await client.head("/", headers={"If-None-Match": etag})).status_code == 304
 
 
-async def test_head_starts_nothing(client: Client) -> None:
+async def test_head_starts_no_work(client: Client) -> None:
     for path in ("/generate", "/v1/audio/speech", "/audio_prompts/upload"):
         answer = await client.head(path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "OPTIONS, POST")
     assert (await client.get("/stats")).json()["requests"]["total"] == 0
 
 
-async def test_a_refusal_of_another_method_names_head(client: Client) -> None:
+async def test_a_405_lists_head_as_allowed(client: Client) -> None:
     assert (await client.put("/health")).headers["allow"] == "GET, HEAD, OPTIONS"
 
 
-async def test_head_counts_as_get_does(settings: Settings) -> None:
+async def test_head_counts_against_rate_limits_like_get(settings: Settings) -> None:
     limited = Settings(data_dir=settings.data_dir, engine="preview", rate_limit_jobs=2)
     async with AsyncTestClient(create_app(limited)) as client:
         assert [(await client.head("/jobs")).status_code for _ in range(3)] == [200, 200, 429]

@@ -1,4 +1,4 @@
-"""By which names a server without keys may be reached: those that no stranger can have."""
+"""Allowed host names of a server without keys: only those that an attacker cannot register."""
 
 import msgspec
 import pytest
@@ -55,7 +55,7 @@ REFUSED = [
 
 @pytest.fixture(autouse=True)
 def this_machine(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Count how often its names are looked up."""
+    """Count the lookups of the machine's names."""
     lookups: list[None] = []
 
     def look_up() -> set[str]:
@@ -70,13 +70,13 @@ def app(settings: Settings, **changes: object) -> Litestar:
     return create_app(msgspec.structs.replace(settings, **changes))
 
 
-async def test_names_of_the_machine_and_its_network_are_answered(client: Client) -> None:
+async def test_names_of_the_machine_and_its_network_are_allowed(client: Client) -> None:
     for host in ACCEPTED:
         answer = await client.get("/voices", headers={"host": host})
         assert (host, answer.status_code) == (host, 200)
 
 
-async def test_names_that_anyone_can_have_are_refused(client: Client) -> None:
+async def test_names_that_can_be_registered_are_refused(client: Client) -> None:
     for host in REFUSED:
         for answer in (
             await client.get("/voices", headers={"host": host}),
@@ -89,7 +89,7 @@ async def test_names_that_anyone_can_have_are_refused(client: Client) -> None:
             assert "DIA_ALLOWED_HOSTS" in answer.json()["detail"]
 
 
-async def test_openai_clients_are_told_in_their_dialect(client: Client) -> None:
+async def test_openai_routes_use_openais_error_format(client: Client) -> None:
     answer = await client.get("/v1/models", headers={"host": "page.example"})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (421, "misdirected_request")
@@ -105,7 +105,7 @@ async def test_the_names_of_the_machine_are_looked_up_once_and_only_if_needed(
     assert len(this_machine) == 1
 
 
-async def test_a_named_host_is_answered_and_its_pages_are_local(settings: Settings) -> None:
+async def test_a_configured_host_is_allowed_and_its_pages_are_local(settings: Settings) -> None:
     async with AsyncTestClient(app(settings, allowed_hosts=("NAS.fritz.box",))) as client:
         for host in ("nas.fritz.box:7860", "nas.fritz.box", "localhost:7860"):
             for origin in ("http://nas.fritz.box:7860", "http://nas.fritz.box:8000"):
@@ -114,7 +114,7 @@ async def test_a_named_host_is_answered_and_its_pages_are_local(settings: Settin
         assert (await client.get("/voices", headers={"host": "other.fritz.box"})).status_code == 421
 
 
-async def test_a_star_answers_every_name_and_lets_no_foreign_page_in(settings: Settings) -> None:
+async def test_a_star_allows_every_host_but_no_foreign_page(settings: Settings) -> None:
     async with AsyncTestClient(app(settings, allowed_hosts=("*",))) as client:
         for host in (*ACCEPTED, "page.example", "nas.fritz.box"):
             assert (await client.get("/voices", headers={"host": host})).status_code == 200
@@ -122,7 +122,7 @@ async def test_a_star_answers_every_name_and_lets_no_foreign_page_in(settings: S
         assert (await client.post("/generate", json={}, headers=foreign)).status_code == 403
 
 
-async def test_with_keys_every_name_is_answered(settings: Settings) -> None:
+async def test_every_host_is_allowed_with_keys(settings: Settings) -> None:
     async with AsyncTestClient(app(settings, api_keys=("secret",))) as client:
         headers = {"host": "page.example", "authorization": "Bearer secret"}
         assert (await client.get("/voices", headers=headers)).status_code == 200

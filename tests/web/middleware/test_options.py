@@ -16,17 +16,19 @@ from dia_server.settings import Settings
         ("/static/studio/main.js", "GET, HEAD, OPTIONS"),
     ],
 )
-async def test_the_methods_of_an_address(client: AsyncTestClient[Litestar], path: str, methods: str) -> None:
+async def test_options_lists_the_methods_of_a_path(
+    client: AsyncTestClient[Litestar], path: str, methods: str
+) -> None:
     answer = await client.options(path)
 
     assert (answer.status_code, answer.content, answer.headers["allow"]) == (204, b"", methods)
 
 
-async def test_an_address_without_handlers_has_no_methods(client: AsyncTestClient[Litestar]) -> None:
+async def test_options_of_an_unknown_path_is_not_found(client: AsyncTestClient[Litestar]) -> None:
     assert (await client.options("/nowhere")).status_code == 404
 
 
-async def test_they_are_told_without_a_key_and_not_counted(settings: Settings) -> None:
+async def test_options_needs_no_key_and_is_not_rate_limited(settings: Settings) -> None:
     limited = Settings(
         data_dir=settings.data_dir, engine="preview", api_keys=("secret",), rate_limit_generate=1
     )

@@ -15,7 +15,7 @@ def scope(client: str | None, *forwarded: str) -> object:
     return {"type": "http", "client": client and (client, 1), "headers": headers}
 
 
-async def test_one_more_than_the_limit_is_refused_with_when_to_return(settings: Settings) -> None:
+async def test_a_request_above_the_limit_is_refused_with_retry_after(settings: Settings) -> None:
     app = create_app(msgspec.structs.replace(settings, rate_limit_generate=2))
     async with AsyncTestClient(app) as client:
         answers = [await client.post("/generate", json={"text": "Hi"}) for _ in range(3)]
@@ -33,7 +33,7 @@ async def test_one_more_than_the_limit_is_refused_with_when_to_return(settings: 
     assert "x-ratelimit-limit" not in voices.headers
 
 
-async def test_bad_requests_count_too(settings: Settings) -> None:
+async def test_invalid_requests_count_against_the_limit(settings: Settings) -> None:
     app = create_app(msgspec.structs.replace(settings, rate_limit_generate=1))
     async with AsyncTestClient(app) as client:
         first = await client.post("/generate", json={})
@@ -43,7 +43,7 @@ async def test_bad_requests_count_too(settings: Settings) -> None:
     assert first.headers["x-ratelimit-remaining"] == "0"
 
 
-async def test_zero_is_no_limit(client: AsyncTestClient[Litestar]) -> None:
+async def test_zero_means_no_limit(client: AsyncTestClient[Litestar]) -> None:
     answers = [await client.post("/generate", json={}) for _ in range(50)]
 
     assert {answer.status_code for answer in answers} == {422}
@@ -54,9 +54,9 @@ async def test_zero_is_no_limit(client: AsyncTestClient[Litestar]) -> None:
     ("client", "forwarded", "address"),
     [
         ("203.0.113.9", "", "203.0.113.9"),
-        ("203.0.113.9", "1.2.3.4", "203.0.113.9"),  # not from a proxy: anybody may write that
+        ("203.0.113.9", "1.2.3.4", "203.0.113.9"),  # not a trusted proxy: any client can send this header
         ("10.0.0.1", "1.2.3.4", "1.2.3.4"),
-        ("10.0.0.1", "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # what stands before was sent by the client
+        ("10.0.0.1", "6.6.6.6, 1.2.3.4", "1.2.3.4"),  # entries further left were sent by the client
         ("10.0.0.1", "1.2.3.4, 10.0.0.2", "1.2.3.4"),
         ("10.0.0.1", "nonsense", "nonsense"),
         ("10.0.0.1", "", "10.0.0.1"),
@@ -72,7 +72,9 @@ async def test_zero_is_no_limit(client: AsyncTestClient[Litestar]) -> None:
         (None, "1.2.3.4", "unknown"),
     ],
 )
-def test_the_client_is_who_the_trusted_proxies_say(client: str | None, forwarded: str, address: str) -> None:
+def test_trusted_proxies_determine_the_client_address(
+    client: str | None, forwarded: str, address: str
+) -> None:
     asked = scope(client, *forwarded.splitlines())
 
     assert ClientAddress(["10.0.0.0/8", "::1"])(asked) == address  # type: ignore[arg-type]

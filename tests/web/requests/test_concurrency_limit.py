@@ -11,7 +11,7 @@ from dia_server.web.controllers import websocket
 from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
 
 
-def test_an_address_has_a_limit_and_all_together_have_one() -> None:
+def test_holders_are_limited_per_address_and_in_total() -> None:
     limit = ConcurrencyLimit("sockets", total=3, each=2)
     with ExitStack() as stack:
         for address in ("a", "a", "b"):
@@ -24,7 +24,7 @@ def test_an_address_has_a_limit_and_all_together_have_one() -> None:
         stack.enter_context(limit.hold(address))
 
 
-def test_a_socket_too_many_is_closed_and_one_that_ends_makes_room(settings: Settings) -> None:
+def test_a_socket_above_the_limit_is_closed_until_another_ends(settings: Settings) -> None:
     with TestClient(create_app(settings)) as client, ExitStack() as stack:
         sockets = [
             client.websocket_connect("/ws/generate") for _ in range(websocket.MAX_SOCKETS_PER_ADDRESS + 1)

@@ -63,7 +63,7 @@ async def test_a_backslash_before_the_digits_of_a_nul_is_text(client: Client) ->
     assert answer.status_code == 200
 
 
-async def test_an_address_with_a_nul_is_refused(client: Client) -> None:
+async def test_a_url_with_a_nul_is_refused(client: Client) -> None:
     for path in ("/jobs/%00", "/static/docs/%00", "/audio_prompts/a%00b/audio"):
         answer = await client.get(path)
 
