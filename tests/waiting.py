@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 
@@ -7,3 +8,12 @@ async def until(condition: Callable[[], Awaitable[object]], timeout_s: float = 6
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.01)
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    """Block until `condition` returns something true; raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.02)

@@ -1,7 +1,6 @@
 """The official OpenAI SDK for Python against a running server."""
 
 import io
-import time
 import wave
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from openai import DefaultHttpxClient, OpenAI
 from tests.clients.audio import seconds
 from tests.live.clients import active, ask
 from tests.live.server import Server
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,7 @@ def test_the_client_retries_when_the_queue_is_full(narrow: Server) -> None:
         audio = running.iter_raw()  # kept: the request is cancelled with it
         next(audio)
         waiting = ask(narrow, "/v1/audio/speech", {"input": "Two."})
-        while active(narrow) < 2:
-            time.sleep(0.01)
+        wait_until(lambda: active(narrow) >= 2)
 
         def make_room(answer: Any) -> None:
             statuses.append(answer.status_code)

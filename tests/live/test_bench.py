@@ -4,13 +4,13 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.live.server import Server
+from tests.waiting import wait_until
 
 
 def bench(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -49,8 +49,7 @@ def test_bench_leaves_the_configured_database_alone(tmp_path: Path) -> None:
     """If the benchmark opened it, finished jobs would be marked failed: their files are in another folder."""
     with Server(tmp_path, rate_limit_jobs=0) as server:
         server.post("/generate?async_mode=true", json={"text": "Keep me."}).raise_for_status()
-        while not server.get("/jobs?status=completed").json()["jobs"]:
-            time.sleep(0.02)
+        wait_until(lambda: server.get("/jobs?status=completed").json()["jobs"])
     (tmp_path / "elsewhere").mkdir()
     database = f"sqlite+aiosqlite:///{tmp_path / 'dia.sqlite3'}"
 

@@ -1,5 +1,6 @@
 """The Dia engine in a real server, with a small random model whose noise is deterministic."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,8 +8,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.engine.dia.tiny import save_dac, save_dia, tiny_dia
+from tests.live.address import PATIENCE_S
 from tests.live.clients import active, ask, wait_for
 from tests.live.server import Server
+from tests.waiting import wait_until
 
 SLOTS = 4
 TOKENS = 100
@@ -77,7 +80,9 @@ def test_the_batch_is_full_while_work_waits(server: Server) -> None:
     seen = []
     with ThreadPoolExecutor(16) as threads:
         asked = [threads.submit(say, server, f"Number {n}.", n) for n in range(16)]
+        deadline = time.monotonic() + PATIENCE_S
         while not all(one.done() for one in asked):
+            assert time.monotonic() < deadline
             page = measured(server)
             if page["dia_queue_length", "request"] > 0:
                 seen.append((page["dia_engine_steps_total", ""], page["dia_engine_slot_steps_total", ""]))
@@ -95,8 +100,7 @@ def test_a_client_that_disconnects_does_not_change_the_audio_of_others(server: S
         leaving = ask(server, "/generate", {"text": "I leave.", "max_tokens": 3000})
         wait_for(server, busy=True)
         staying = [threads.submit(say, server, text) for text in texts]
-        while measured(server)["dia_queue_length", "request"] == 0:
-            pass
+        wait_until(lambda: measured(server)["dia_queue_length", "request"] > 0)
         leaving.close()  # from the middle of a full batch
         assert [future.result() for future in staying] == undisturbed
     assert active(server) == 0

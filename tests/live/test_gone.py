@@ -5,20 +5,19 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.live import impatient_server
-from tests.live.address import PATIENCE_S
 from tests.live.clients import Reader
 from tests.live.impatient_server import GONE_AFTER_S
 from tests.live.jobs import status
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the options")
 
@@ -28,6 +27,7 @@ STREAM = {"type": "generate", "data": {"text": TEXT, "stream": True, "speed": 0.
 
 CLIENT = """
 import sys
+from tests.waiting import wait_until
 from tests.live.websocket import WebSocketClient
 client = WebSocketClient(int(sys.argv[2]), "/ws/generate", host=sys.argv[1])
 if sys.argv[3]:
@@ -50,13 +50,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         rate_limit_jobs=0,
     ) as server:
         yield server
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def connections(port: int, *, to: str = "", to_port: int | None = None) -> int:

@@ -14,6 +14,7 @@ from tests.live.address import PATIENCE_S
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only
+from tests.waiting import wait_until
 
 CROWD = 1100
 """Number of connections; more than Granian's default backlog of 1,024."""
@@ -67,11 +68,8 @@ def test_responses_that_are_not_read_are_not_held_whole(server: Server) -> None:
 
 def wait_until_all_are_closed(server: Server) -> None:
     """Wait until the server has closed all WebSockets of earlier tests."""
-    for _ in range(200):
-        if 'dia_websockets_open{route="/ws/generate"} 0.0' in server.get("/metrics").text:
-            return
-        time.sleep(0.02)
-    raise AssertionError("sockets stay open")
+    none_open = 'dia_websockets_open{route="/ws/generate"} 0.0'
+    wait_until(lambda: none_open in server.get("/metrics").text)
 
 
 def send_without_end(client: WebSocketClient) -> None:

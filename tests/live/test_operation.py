@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.live.clients import wait_for
 from tests.live.server import Server
 
 SECRET_TEXT = "the purple elephant sleeps"
@@ -35,8 +36,7 @@ def test_a_running_request_is_answered_before_shutdown(tmp_path: Path) -> None:
             target=lambda: answers.append(server.post("/generate", json={"text": text}))
         )
         thread.start()
-        while server.get("/health").json()["active_jobs"] == 0:
-            time.sleep(0.005)
+        wait_for(server, busy=True)
         server.stop()
         thread.join()
 

@@ -15,8 +15,10 @@ import pytest
 
 from tests.live import slow_server
 from tests.live.address import PATIENCE_S
+from tests.live.clients import wait_for
 from tests.live.server import Server
 from tests.live.slow_server import STEP_S
+from tests.waiting import wait_until
 
 SLOW = (sys.executable, slow_server.__file__, "serve")
 
@@ -39,8 +41,7 @@ class Request(threading.Thread):
         self.text = text
         self.answer: httpx.Response | None = None
         self.start()
-        while server.get("/health").json()["active_jobs"] == 0:
-            time.sleep(0.005)
+        wait_for(server, busy=True)
 
     def run(self) -> None:
         self.answer = self.server.post("/generate", json={"text": self.text})
@@ -140,8 +141,8 @@ def test_a_client_that_does_not_read_cannot_prevent_shutdown(tmp_path: Path, ser
     connection.connect()
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.request("POST", "/generate", body, {"content-type": "application/json"})
-    while server.get("/stats").json()["requests"]["successful"] == 0:
-        time.sleep(0.05)  # until the response waits to be read
+    # until the response waits to be read
+    wait_until(lambda: server.get("/stats").json()["requests"]["successful"])
     end(server)
     connection.close()
 
