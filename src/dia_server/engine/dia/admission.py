@@ -74,7 +74,7 @@ class Admission:
         self._pending.pop(slot, None)
 
     def advance(self, runs: dict[int, Run]) -> Mapping[int, Exception]:
-        """Add a run to `runs` for each utterance whose prompt has been encoded; prefill one chunk of one run.
+        """Add a run to `runs` for each utterance whose prompt is now encoded; prefill one chunk of one run.
 
         Returns an exception for each slot whose utterance failed. If `runs` is empty and prompts are being
         encoded, waits for the first of them; otherwise does not wait.

@@ -95,7 +95,7 @@ class State:
         return SamplingParams(*(getattr(self, name)[slots] for name in SamplingParams._fields))
 
     def scrub(self, slot: int) -> None:
-        """Zero the slot's caches after NaN: masked attention multiplies unused values by 0, and NaN stays."""
+        """Zero caches that may hold NaN: masked attention multiplies unused values by 0; 0 * NaN is NaN."""
         for layer in self.cache:
             layer[2 * slot : 2 * slot + 2].zero_()
         self.text[:, slot].zero_()
