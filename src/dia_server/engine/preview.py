@@ -137,9 +137,9 @@ class Preview:
         samples = samples[: script.tokens_left * HOP]
         tokens = -(-len(samples) // HOP)
         script.tokens_left -= tokens
-        script.spoken += len(clause)
+        script.done_length += len(clause)
         done = not script.clauses or not script.tokens_left
-        progress = 1.0 if done else script.spoken / script.length
+        progress = 1.0 if done else script.done_length / script.length
         return Chunk(samples, tokens=tokens, progress=progress, done=done)
 
 
@@ -149,7 +149,7 @@ class _Script:
     def __init__(self, utterance: Utterance) -> None:
         self.clauses = deque(clauses(utterance.text, utterance.voice))
         self.length = sum(len(clause) for _, clause in self.clauses)
-        self.spoken = 0
+        self.done_length = 0
         self.seed = utterance.seed
         self.flow = utterance.flow
         self.tokens_left = sys.maxsize if utterance.max_tokens is None else utterance.max_tokens
