@@ -59,7 +59,7 @@ class WorkerModel:
             self._call("admit", slot, utterance)
         except WorkerDied:
             if self._busy:  # the next `step` fails those; this utterance can be retried
-                raise ModelNotLoaded("The engine starts again", retry_after=RESTART_S) from None
+                raise ModelNotLoaded("The engine is restarting", retry_after=RESTART_S) from None
             self._restart()
             self._call("admit", slot, utterance)
         self._busy.add(slot)
