@@ -43,14 +43,14 @@ class Services:
     ) -> None:
         self.conf = conf
         self.timing = timing
-        gpus = accelerators()
+        self._gpus = accelerators()
         self.lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
         self.database = Database(conf.sqlalchemy_url, busy_timeout_ms=timing.busy_timeout_ms)
         self.config = ConfigService(self.database.sessions, default_config(conf), set_variables(given))
-        self.engine = engine or choose_engine(conf, gpus, lambda: self.config.current)
+        self.engine = engine or choose_engine(conf, self._gpus, lambda: self.config.current)
         self._build_voices()
         self._build_speech_and_jobs()
-        self._build_server(gpu_count=len(gpus), monitor=ResourceMonitor(gpus))
+        self._build_server()
         self.config.subscribe(self._apply)
 
     def _build_voices(self) -> None:
@@ -100,8 +100,9 @@ class Services:
             self.job_store, self.outputs, self.config, interval_s=timing.retention_interval_s
         )
 
-    def _build_server(self, gpu_count: int, monitor: ResourceMonitor) -> None:
+    def _build_server(self) -> None:
         conf = self.conf
+        monitor = ResourceMonitor(self._gpus)
         self.crash_mark = CrashMark(conf.data_dir)
         self.stats = StatsService(self.database.reads, monitor)
         self.metrics = Metrics(__version__, self.engine, self.job_store, monitor)
@@ -111,7 +112,7 @@ class Services:
             self.engine,
             self.database,
             self.shutdown,
-            gpu_count=gpu_count,
+            gpu_count=len(self._gpus),
             max_characters=conf.max_characters,
         )
 
