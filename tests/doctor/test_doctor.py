@@ -1,4 +1,4 @@
-"""What the doctor says of machines that lack something."""
+"""Findings of the doctor on machines that lack something."""
 
 import http.server
 import json
@@ -54,7 +54,7 @@ def test_a_check_that_fails_is_a_finding_and_the_others_go_on(settings: Settings
     assert "horseshoe" in findings[0].text
 
 
-def test_a_machine_without_gpu_is_told_what_speaks_there(settings: Settings, no_driver: None) -> None:
+def test_without_a_gpu_the_finding_names_the_engine_that_speaks(settings: Settings, no_driver: None) -> None:
     automatic = one(machine.check_gpu(changed(settings, engine="auto"), Path("/none")), "GPU")
     on_cpu = one(machine.check_gpu(changed(settings, engine="dia"), Path("/none")), "GPU")
     insisting = changed(settings, engine="dia", device="cuda:0")
@@ -75,7 +75,7 @@ def test_a_gpu_without_a_driver_is_seen(settings: Settings, no_driver: None, tmp
     assert "(NVIDIA), but no driver" in one(machine.check_gpu(settings, tmp_path), "GPU").text
 
 
-def test_a_driver_that_torch_cannot_use_is_told_from_none(
+def test_a_driver_that_torch_cannot_use_differs_from_no_driver(
     settings: Settings, no_driver: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "has_driver", lambda: True)
@@ -119,10 +119,12 @@ def test_a_device_that_is_not_there_is_wrong(
 
     assert [finding.grade for finding in findings] == grades
     assert grades == ["ok"] or "DIA_DEVICE=cuda:5" in findings[1].text
-    assert len(list(machine.check_gpu(changed(conf, engine="preview")))) == 1  # which needs none
+    assert len(list(machine.check_gpu(changed(conf, engine="preview")))) == 1  # it needs no GPU
 
 
-def test_whisper_is_looked_for(settings: Settings, whisper_folder: Path, tmp_path: Path) -> None:
+def test_whisper_is_found_broken_or_misspelt(
+    settings: Settings, whisper_folder: Path, tmp_path: Path
+) -> None:
     whole = whisper.check_whisper(changed(settings, whisper_model=str(whisper_folder)))
     broken = whisper.check_whisper(changed(settings, whisper_model=str(tmp_path)))
     misspelt = whisper.check_whisper(changed(settings, whisper_model="bas"))
@@ -134,7 +136,7 @@ def test_whisper_is_looked_for(settings: Settings, whisper_folder: Path, tmp_pat
     ]
 
 
-def test_weights_are_found_in_a_folder_and_missed_in_a_broken_one(settings: Settings, tmp_path: Path) -> None:
+def test_weights_are_found_in_a_folder_unless_files_are_missing(settings: Settings, tmp_path: Path) -> None:
     whole, broken = tmp_path / "dia", tmp_path / "codec"
     for folder in (whole, broken):
         folder.mkdir()
@@ -171,20 +173,20 @@ def test_weights_in_the_hubs_cache_are_found_and_missing_ones_not_downloaded(tmp
     (repository / "refs" / "main").write_text("0123")
     for name in ("config.json", "model.safetensors"):
         (snapshot / name).touch()
-    wish = {"DIA_ENGINE": "dia", "DIA_MODEL": "a/dia", "DIA_CODEC": "a/codec", "HF_HOME": str(tmp_path)}
+    variables = {"DIA_ENGINE": "dia", "DIA_MODEL": "a/dia", "DIA_CODEC": "a/codec", "HF_HOME": str(tmp_path)}
 
-    online = doctor(tmp_path, **wish, HF_HUB_OFFLINE="0")
-    offline = doctor(tmp_path, **wish, HF_HUB_OFFLINE="1")
+    online = doctor(tmp_path, **variables, HF_HUB_OFFLINE="0")
+    offline = doctor(tmp_path, **variables, HF_HUB_OFFLINE="1")
 
     assert f"a/dia, in {snapshot}" in online.stdout
-    assert "a/codec not here yet; the first start downloads" in online.stdout
-    assert "base not here yet; the first recording" in online.stdout
-    assert "base not here, and HF_HUB_OFFLINE forbids" in offline.stdout
+    assert "a/codec not downloaded yet; the first start downloads" in online.stdout
+    assert "base not downloaded yet; the first transcription" in online.stdout
+    assert "base not on this machine, and HF_HUB_OFFLINE forbids" in offline.stdout
     assert online.returncode == 0
     assert "HF_HUB_OFFLINE" in offline.stdout
     assert (offline.returncode, offline.stderr) == (1, "Error: 1 problem found.\n")
     assert not (tmp_path / "hub" / "models--a--codec").exists()
-    assert not (tmp_path / "dia.sqlite3").exists()  # it only looks
+    assert not (tmp_path / "dia.sqlite3").exists()
 
 
 def test_formats_and_espeak_are_tried(settings: Settings) -> None:
@@ -201,7 +203,7 @@ def test_a_missing_espeak_is_wrong(settings: Settings, monkeypatch: pytest.Monke
     (finding,) = audio.check_espeak(settings)
 
     assert finding.grade == "wrong"
-    assert "Install espeakng-loader anew" in finding.text
+    assert "Reinstall espeakng-loader" in finding.text
 
 
 def test_a_data_folder_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_data_folder_that_is_a_file_is_wrong(settings: Settings, tmp_path: Pat
 
 
 def test_a_data_folder_that_cannot_be_written_is_wrong(settings: Settings) -> None:
-    conf = changed(settings, data_dir="/proc/data")  # where not even root may
+    conf = changed(settings, data_dir="/proc/data")  # where even root may not write
 
     assert one(data.check_folder(conf), "Data folder").grade == "wrong"
 
@@ -242,7 +244,7 @@ def test_the_databases_revision_is_judged(
 
 
 def test_a_database_is_found_by_a_relative_address(tmp_path: Path) -> None:
-    """Which counts from where the server is started, as SQLite has it."""
+    """SQLite resolves it against the current folder."""
     url = "sqlite+aiosqlite:///own.sqlite3"
     before = doctor(tmp_path, DIA_DATABASE_URL=url)
     subprocess.run(
@@ -253,7 +255,7 @@ def test_a_database_is_found_by_a_relative_address(tmp_path: Path) -> None:
     )
     after = doctor(tmp_path, DIA_DATABASE_URL=url)
 
-    assert f"{tmp_path / 'own.sqlite3'} will be made" in before.stdout
+    assert f"{tmp_path / 'own.sqlite3'} will be created" in before.stdout
     assert re.search(r"^ok +Database: +at revision \d+$", after.stdout, re.MULTILINE)
 
 
@@ -273,7 +275,7 @@ async def test_variables_without_effect_are_named(
     assert (finding.grade, finding.text) == (
         "note",
         "DIA_SAVE_OUTPUTS has no effect: save_outputs is stored as true. "
-        "DELETE /config/save_outputs gives that up.",
+        "DELETE /config/save_outputs removes that value.",
     )
 
 
@@ -331,7 +333,7 @@ def test_an_open_server_without_keys_is_noted(settings: Settings) -> None:
     assert "secret" not in guarded.text
 
 
-def test_the_settings_that_let_other_sites_in_are_told(settings: Settings) -> None:
+def test_settings_that_admit_other_sites_are_named(settings: Settings) -> None:
     usual = one(network.check_sites(settings), "Sites")
     named = one(network.check_sites(changed(settings, cors_origins=("https://chat.example",))), "Sites")
     keys = one(network.check_sites(changed(settings, api_keys=("secret",), allowed_hosts=("*",))), "Sites")
@@ -343,7 +345,7 @@ def test_the_settings_that_let_other_sites_in_are_told(settings: Settings) -> No
     assert [finding.grade for finding in (usual, named, keys, *wide)] == ["ok", "ok", "ok", "note", "note"]
 
 
-def test_a_free_port_is_found_free(settings: Settings) -> None:
+def test_a_free_port_is_ok(settings: Settings) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,7 +1,7 @@
-"""`dia-server doctor`: what a machine lacks to run the server as it is set, in words.
+"""`dia-server doctor`: checks whether this machine can run the server with its settings.
 
-Nothing is changed, downloaded or loaded: neither weights nor, where there is no GPU's driver, torch. Each
-check is a function from the settings to findings; one that fails unexpectedly is a finding itself.
+Nothing is changed, downloaded or loaded: no weights and, without a GPU driver, no torch. Each check is a
+function from the settings to findings; a check that raises becomes a finding itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,10 +28,10 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine(conf: Settings, checks: Iterable[Check] = CHECKS) -> Iterator[Finding]:
-    """Run all checks; findings come as they are made."""
+    """Run all checks and yield their findings as they are made."""
     for check in checks:
         try:
             yield from check(conf)
         except Exception as error:  # noqa: BLE001 - the other checks may tell why
             subject = check.__name__.removeprefix("check_")
-            yield wrong(subject, f"could not be examined: {type(error).__name__}: {error}")
+            yield wrong(subject, f"check failed: {type(error).__name__}: {error}")

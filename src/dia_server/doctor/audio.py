@@ -1,4 +1,4 @@
-"""Audio formats and the preview's voice: tried, since a library that loads may still lack a codec."""
+"""Tries the audio formats and the preview engine: a library that loads may still lack a codec."""
 
 from collections.abc import Iterator
 
@@ -14,15 +14,15 @@ def check_formats(conf: Settings) -> Iterator[Finding]:
     from dia_server.audio.tempo import change_tempo
     from dia_server.errors import AudioProcessingError
 
-    silence = change_tempo(np.zeros(4410, np.float32), SAMPLE_RATE, 1.5)
+    samples = change_tempo(np.zeros(4410, np.float32), SAMPLE_RATE, 1.5)
     broken = []
     for audio_format in MEDIA_TYPES:
         try:
-            encode(silence, SAMPLE_RATE, audio_format)
+            encode(samples, SAMPLE_RATE, audio_format)
         except (AudioProcessingError, OSError, ValueError) as error:
             broken.append(f"{audio_format} ({error})")
     if broken:
-        yield wrong("Formats", f"cannot be made: {', '.join(broken)}. Install PyAV (av) from its wheel.")
+        yield wrong("Formats", f"cannot be encoded: {', '.join(broken)}. Install PyAV (av) from its wheel.")
     else:
         yield ok("Formats", ", ".join(MEDIA_TYPES))
 
@@ -35,7 +35,7 @@ def check_espeak(conf: Settings) -> Iterator[Finding]:
     try:
         worker.wait()
     except ServerError as error:
-        yield wrong("espeak-ng", f"the preview engine cannot speak: {error}. Install espeakng-loader anew.")
+        yield wrong("espeak-ng", f"the preview engine cannot speak: {error}. Reinstall espeakng-loader.")
     else:
         yield ok("espeak-ng", "speaks")
     finally:

@@ -1,4 +1,4 @@
-"""The data folder and the database."""
+"""Checks the data folder, its disk and the database."""
 
 import asyncio
 import os
@@ -19,9 +19,11 @@ from dia_server.services.config import decode_stored, find_overridden
 from dia_server.settings import Settings
 
 LITTLE_SPACE = 2 * 10**9
-"""Bytes: some hours of WAV."""
+"""Free bytes below which a note is given: some hours of WAV."""
 NO_SPACE = 100 * 10**6
+"""Free bytes below which the disk counts as full."""
 CONNECT_S = 5.0
+"""Seconds to connect to the database, or to wait for its lock."""
 
 
 def check_folder(conf: Settings) -> Iterator[Finding]:
@@ -37,9 +39,9 @@ def check_folder(conf: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(there).free
     text = f"{free / 1e9:.1f} GB free in {there}"
     if free < NO_SPACE:
-        yield wrong("Disk", f"{text}: make room.")
+        yield wrong("Disk", f"{text}: delete some files.")
     elif free < LITTLE_SPACE:
-        yield note("Disk", f"{text}: outputs will fill it soon. See DIA_OUTPUT_RETENTION_HOURS.")
+        yield note("Disk", f"{text}: outputs will soon fill it. Lower DIA_OUTPUT_RETENTION_HOURS.")
     else:
         yield ok("Disk", text)
 
@@ -55,11 +57,11 @@ def check_database(conf: Settings) -> Iterator[Finding]:
         return
     if url.get_backend_name() == "sqlite":
         if url.database in {None, "", ":memory:"}:
-            yield note("Database", "in memory: voices and jobs are gone when the server ends.")
+            yield note("Database", "in memory: voices and jobs are lost when the server stops.")
             return
         file = Path(url.database or "").resolve()
         if not file.exists():
-            yield ok("Database", f"{file} will be made at the first start")
+            yield ok("Database", f"{file} will be created at the first start")
             return
     try:
         current = next((row[0] for row in _rows(conf, "SELECT version_num FROM alembic_version")), None)
@@ -74,36 +76,39 @@ def check_database(conf: Settings) -> Iterator[Finding]:
         yield from _overridden(conf)
     elif current is None or current in known:
         yield note(
-            "Database", f"at revision {current}; the next start brings it to {head}. Back it up first."
+            "Database", f"at revision {current}; the next start upgrades it to {head}. Back it up first."
         )
     else:
-        yield wrong("Database", f"at revision {current}, of a newer dia-server: install that, or a backup.")
+        yield wrong(
+            "Database",
+            f"at revision {current}, of a newer dia-server: install that version, or restore a backup.",
+        )
 
 
 def _overridden(conf: Settings) -> Iterator[Finding]:
-    """Name the variables that have no effect, since another value is stored in the database."""
+    """Yield a note for each variable without effect because the database stores another value."""
     stored = decode_stored(_rows(conf, "SELECT name, value FROM config"))
     variables = set_variables(settings.given())
     for field, variable in find_overridden(stored, default_config(conf), variables).items():
         yield note(
             "Settings",
             f"{variable} has no effect: {field} is stored as {msgspec.json.encode(stored[field]).decode()}. "
-            f"DELETE /config/{field} gives that up.",
+            f"DELETE /config/{field} removes that value.",
         )
 
 
 def _writable(folder: Path, there: Path) -> Finding:
-    """Try to write into `there`, the part of `folder` that exists."""
+    """Check that `there`, the part of `folder` that exists, can be written."""
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         return wrong("Data folder", f"{there} cannot be written: {error.strerror}. Set DIA_DATA_DIR.")
-    return ok("Data folder", str(folder) if folder == there else f"{folder} will be made")
+    return ok("Data folder", str(folder) if folder == there else f"{folder} will be created")
 
 
 def _rows(conf: Settings, statement: str) -> list[Any]:
-    """Return what `statement` selects, without writing so much as a lock: a server may be running."""
+    """Return the rows of `statement`; read-only, because a server may be running."""
     from sqlalchemy.engine import make_url
 
     url = make_url(conf.sqlalchemy_url)

@@ -13,7 +13,7 @@ class Finding:
     subject: str
     """One or two words."""
     text: str
-    """A sentence for people, with what to do where there is something to do."""
+    """Sentence for the operator, with the remedy if there is one."""
 
 
 def ok(subject: str, text: str) -> Finding:

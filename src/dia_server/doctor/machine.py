@@ -1,4 +1,4 @@
-"""Python, PyTorch, GPUs and their drivers."""
+"""Checks Python, PyTorch, GPUs and their drivers."""
 
 import platform
 import shutil
@@ -17,7 +17,7 @@ PCI_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD"}
 PCI_DISPLAY = "0x03"
 
 SMALL_GPU = 6 * GIB
-"""Bytes below which there is hardly room for requests beside the weights (3.1 GiB) and the codec."""
+"""Bytes of GPU memory below which few requests fit beside the weights (3.1 GiB) and the codec."""
 
 
 def check_python(conf: Settings) -> Iterator[Finding]:
@@ -25,11 +25,9 @@ def check_python(conf: Settings) -> Iterator[Finding]:
     packages = ["torch", "torchaudio", "transformers"]
     missing = [name for name in packages if _version(name) is None]
     if missing and wants_dia(conf):
-        yield wrong(
-            "PyTorch", f"{', '.join(missing)} not installed: Dia cannot run. Install dia-server anew."
-        )
+        yield wrong("PyTorch", f"{', '.join(missing)} not installed: Dia cannot run. Reinstall dia-server.")
     elif missing:
-        yield note("PyTorch", f"{', '.join(missing)} not installed; the preview engine does without.")
+        yield note("PyTorch", f"{', '.join(missing)} not installed; the preview engine needs none of them.")
     else:
         yield ok("PyTorch", ", ".join(f"{name} {_version(name)}" for name in packages))
 
@@ -37,13 +35,13 @@ def check_python(conf: Settings) -> Iterator[Finding]:
 def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Finding]:
     devices = accelerators()
     for device in devices:
-        yield _size_up(device)
+        yield _check_memory(device)
     if not devices:
         needed = conf.engine == "dia" and conf.device not in {"auto", "cpu"}
         yield (wrong if needed else note)("GPU", f"{_why_none(pci_devices)} {_what_then(conf)}")
     elif wants_dia(conf) and not _is_there(conf.device, devices):
         names = ", ".join(device.torch_name for device in devices)
-        yield wrong("GPU", f"DIA_DEVICE={conf.device} is not there. This machine has {names}.")
+        yield wrong("GPU", f"DIA_DEVICE={conf.device} does not exist. This machine has {names}.")
     elif conf.engine != "preview" and conf.device != "cpu" and (missing := list(_missing_for_kernels())):
         yield note(
             "Compiler",
@@ -53,16 +51,16 @@ def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Findi
 
 
 def wants_dia(conf: Settings) -> bool:
-    """Whether Dia will be what speaks, as far as can be told without importing torch."""
+    """Return whether Dia will be the engine, as far as is known without importing torch."""
     return conf.engine == "dia" or (conf.engine == "auto" and has_driver())
 
 
 def _is_there(name: str, devices: Sequence[Device]) -> bool:
-    """Whether torch will find what DIA_DEVICE names; "cuda" is the first of its kind."""
+    """Return whether torch will find the device that DIA_DEVICE names; "cuda" is the first GPU."""
     return name in {"auto", "cpu"} or any(name in {d.torch_name, d.torch_name.split(":")[0]} for d in devices)
 
 
-def _size_up(device: Device) -> Finding:
+def _check_memory(device: Device) -> Finding:
     text = f"{device.model} ({device.torch_name}), {device.memory / GIB:.1f} GiB"
     if device.memory < SMALL_GPU:
         return note("GPU", f"{text}: few requests fit beside the model, if any. See docs/tuning.md.")
@@ -72,20 +70,20 @@ def _size_up(device: Device) -> Finding:
 def _why_none(pci_devices: Path) -> str:
     if has_driver():
         return (
-            f"A GPU's driver is there, but torch {_version('torch')} finds no device: it may be built for "
-            "another kind of GPU or need a newer driver, or CUDA_VISIBLE_DEVICES hides all."
+            f"A GPU driver is installed, but torch {_version('torch')} finds no device: it may be built for "
+            "another kind of GPU or need a newer driver, or CUDA_VISIBLE_DEVICES hides all GPUs."
         )
     if vendors := sorted(set(_pci_gpus(pci_devices))):
-        return f"There is a GPU ({', '.join(vendors)}), but no driver for it: install the vendor's."
-    return "None found."
+        return f"There is a GPU ({', '.join(vendors)}), but no driver for it: install the vendor's driver."
+    return "No GPU found."
 
 
 def _what_then(conf: Settings) -> str:
     if conf.engine == "dia" and conf.device not in {"auto", "cpu"}:
-        return f"So Dia cannot run on {conf.device!r}: set DIA_DEVICE=auto."
+        return f"Dia cannot run on {conf.device!r}: set DIA_DEVICE=auto."
     if conf.engine == "dia":
-        return "Dia runs on the CPU, several times slower than it speaks."
-    return "The preview engine (espeak-ng) speaks, not Dia."
+        return "Dia runs on the CPU, several times slower than real time."
+    return "The preview engine (espeak-ng) speaks instead of Dia."
 
 
 def _pci_gpus(folder: Path) -> Iterator[str]:
@@ -96,7 +94,7 @@ def _pci_gpus(folder: Path) -> Iterator[str]:
 
 
 def _missing_for_kernels() -> Iterator[str]:
-    """Return the parts that Triton lacks to build a kernel's launcher."""
+    """Yield what is missing to run Dia's kernels: Triton, or what it needs to build their launchers."""
     if _version("triton") is None:
         yield "Triton"
     if not _has_compiler():

@@ -1,4 +1,4 @@
-"""The port, and the clients that may use it."""
+"""Checks the port, and which clients and websites may use it."""
 
 import http.client
 import json
@@ -10,7 +10,7 @@ from dia_server.settings import Settings
 
 TIMEOUT_S = 2.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-"""Addresses that mean every interface, and where to knock then."""
+"""Loopback address at which a server that listens on every interface answers, by its `host`."""
 
 
 def check_port(conf: Settings) -> Iterator[Finding]:
@@ -25,26 +25,26 @@ def check_port(conf: Settings) -> Iterator[Finding]:
                 version, status = health.get("version"), health.get("status")
                 yield ok("Port", f"{where}: dia-server {version} runs there, and is {status}")
             else:
-                yield wrong("Port", f"{where} cannot be had: {error.strerror}. Set DIA_PORT, or DIA_HOST.")
+                yield wrong("Port", f"{where} cannot be used: {error.strerror}. Set DIA_PORT, or DIA_HOST.")
         else:
             yield ok("Port", f"{where} is free")
 
 
 def check_keys(conf: Settings) -> Iterator[Finding]:
     if conf.api_keys:
-        yield ok("Keys", "requests must bear one of DIA_API_KEYS")
+        yield ok("Keys", "requests must carry one of DIA_API_KEYS")
     elif conf.beyond_loopback:
         yield note(
             "Keys",
-            f"DIA_HOST={conf.host} lets other machines in, and no key is asked for. Set DIA_API_KEYS, unless "
-            "a firewall, or a container's published ports, keep strangers out.",
+            f"DIA_HOST={conf.host} lets other machines use the server without a key. Set DIA_API_KEYS, "
+            "unless a firewall or a container's published ports keep them out.",
         )
     else:
-        yield ok("Keys", f"none is asked for; {conf.host} is out of other machines' reach")
+        yield ok("Keys", f"no key is required; other machines cannot reach {conf.host}")
 
 
 def check_sites(conf: Settings) -> Iterator[Finding]:
-    """Tell which websites can use the server through a visitor's browser, and what lets in more."""
+    """Report which websites can use the server through a visitor's browser, and what admits more."""
     if not conf.api_keys and "*" in conf.allowed_hosts:
         yield note(
             "Sites", "DIA_ALLOWED_HOSTS=* lets any website in by DNS rebinding; name the hosts instead."

@@ -1,4 +1,4 @@
-"""Whether the model's files are on this machine."""
+"""Checks whether the model's files are on this machine."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from dia_server.settings import Settings
 
 INDEX = "model.safetensors.index.json"
 DOWNLOAD = 8 * 10**9
-"""Bytes of Dia's and the codec's files on the hub, in fp32, rounded up."""
+"""Bytes of Dia's and the codec's files on the hub (fp32), rounded up."""
 
 
 def check_weights(conf: Settings) -> Iterator[Finding]:
@@ -36,20 +36,22 @@ def _downloads(names: list[str]) -> Finding:
 
     what = " and ".join(names)
     if constants.HF_HUB_OFFLINE:
-        return wrong("Weights", f"{what} not here, and HF_HUB_OFFLINE forbids to download.")
+        return wrong("Weights", f"{what} not on this machine, and HF_HUB_OFFLINE forbids downloads.")
     cache = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
     if free < DOWNLOAD:
         return wrong(
             "Weights",
-            f"{what} not here, and {cache} has only {free / 1e9:.1f} GB free of the {DOWNLOAD / 1e9:.0f} GB "
-            "that they may take. Make room, or move the cache with HF_HOME.",
+            f"{what} not on this machine, and {cache} has only {free / 1e9:.1f} GB free; the download "
+            f"may take {DOWNLOAD / 1e9:.0f} GB. Delete some files, or move the cache with HF_HOME.",
         )
-    return note("Weights", f"{what} not here yet; the first start downloads up to {DOWNLOAD / 1e9:.0f} GB.")
+    return note(
+        "Weights", f"{what} not downloaded yet; the first start downloads up to {DOWNLOAD / 1e9:.0f} GB."
+    )
 
 
 def _in_cache(name: str) -> Path | None:
-    """The folder in the hub's cache; None where the hub would be asked, or `name` is no hub id."""
+    """Return the folder in the hub's cache; None if it is not cached, or `name` is no hub id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -60,7 +62,7 @@ def _in_cache(name: str) -> Path | None:
 
 
 def _lacking(folder: Path) -> list[str]:
-    """Files without which the model cannot be loaded; a link to nothing counts as missing."""
+    """Return the required files that are missing; a dangling link counts as missing."""
     needed = {"config.json", "model.safetensors"}
     if (folder / INDEX).exists():
         parts: dict[str, str] = json.loads((folder / INDEX).read_bytes())["weight_map"]

@@ -1,4 +1,4 @@
-"""Whisper, which writes down what is said in recordings."""
+"""Checks Whisper, which transcribes recordings."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -35,8 +35,8 @@ def _download(name: str) -> Finding:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return note("Whisper", f"{name} not here, and HF_HUB_OFFLINE forbids to download. {BY_HAND}")
-    return note("Whisper", f"{name} not here yet; the first recording that it is to hear has it downloaded.")
+        return note("Whisper", f"{name} not on this machine, and HF_HUB_OFFLINE forbids downloads. {BY_HAND}")
+    return note("Whisper", f"{name} not downloaded yet; the first transcription downloads it.")
 
 
 def _in_cache(name: str) -> str | None:
