@@ -1,16 +1,16 @@
-# dia-server in a container, as a user without rights; see docs/operations.md.
+# dia-server in a container, run by an unprivileged user; see docs/operations.md.
 #
 #   docker build --target gpu -t dia-server:gpu .
 #   docker build --target cpu -t dia-server:cpu .
 #
-# Both have the PyTorch of constraints.txt. On PyPI that is a build for CUDA; the argument TORCH_INDEX names
-# an index with other builds, PyTorch's own for CPUs for example, which saves gigabytes.
+# Both install the PyTorch of constraints.txt. PyPI has its CUDA build; the argument TORCH_INDEX names an
+# index with other builds, such as PyTorch's for CPUs, which saves gigabytes.
 
 FROM python:3.11-slim AS build
 ARG TORCH_INDEX=""
 WORKDIR /build
 RUN python -m venv /opt/dia-server
-# the dependencies in a layer of their own: they take gigabytes and change seldom
+# dependencies in their own layer: they take gigabytes and rarely change
 COPY pyproject.toml constraints.txt ./
 RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt
 RUN /opt/dia-server/bin/pip install --no-cache-dir --disable-pip-version-check \
@@ -19,7 +19,7 @@ COPY README.md LICENSE ./
 COPY src src
 COPY migrations migrations
 RUN /opt/dia-server/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps .
-# a server that finds this file does not warn that it listens everywhere: who can connect is said with --publish
+# with this file the server does not warn that it listens everywhere: --publish decides which machines connect
 RUN touch /opt/dia-server/container-image
 
 FROM python:3.11-slim AS base
@@ -38,7 +38,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 7860
 USER dia
-# alive, not ready: a server that downloads its model for an hour is well
+# liveness, not readiness: a server may download its model for an hour
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['DIA_PORT'] + '/health/live', timeout=4)"]
 ENTRYPOINT ["dia-server"]

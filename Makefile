@@ -6,23 +6,23 @@ BIN := $(VENV)/bin
 # the first of these that is Python 3.11 or newer
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# pip would compile one file after the other: that takes a third of its time, and compileall uses every core
+# pip compiles files one by one, a third of its time; compileall uses every core
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
-# a file's tests stay in one process and share its server
+# tests of one file stay in one process, so that they share its server
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 FAST := tests/text tests/audio tests/test_settings.py tests/test_serving.py tests/web/requests tests/web/middleware
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 
 .PHONY: help
-help:  ## Show what can be made
+help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: run
-run: $(VENV)/installed  ## Set everything up and serve on http://127.0.0.1:7860
+run: $(VENV)/installed  ## Install everything and serve on http://127.0.0.1:7860
 	@$(BIN)/dia-server serve
 
 .PHONY: test
-test: $(VENV)/installed-dev  ## Set everything up and run every test but the long ones
+test: $(VENV)/installed-dev  ## Install everything and run every test but the long ones
 	@$(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: test-fast
@@ -44,7 +44,7 @@ check: $(VENV)/installed-dev  ## Check style and types
 	@$(BIN)/mypy --num-workers 2
 
 .PHONY: format
-format: $(VENV)/installed-dev  ## Put the source in style
+format: $(VENV)/installed-dev  ## Format the source and apply ruff's fixes
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
@@ -54,12 +54,12 @@ bench: $(VENV)/installed-dev  ## Measure the server's overhead and its behaviour
 	@$(BIN)/python -m benchmarks.load
 
 .PHONY: gpu-check
-gpu-check: $(VENV)/installed-dev  ## Check and measure on a GPU what only a GPU can show
+gpu-check: $(VENV)/installed-dev  ## Run the tests and measurements that need a GPU
 	@$(BIN)/python -m pytest -m gpu tests/engine
 	@$(BIN)/python -m benchmarks.gpu_check
 
 .PHONY: lock
-lock: $(VENV)/installed-dev  ## Write constraints.txt anew with the newest versions; KEEP=1 keeps those it has
+lock: $(VENV)/installed-dev  ## Rewrite constraints.txt with the newest versions; KEEP=1 keeps the versions it has
 	@$(BIN)/python .ci/lock.py $(if $(KEEP),--keep)
 
 .PHONY: clean

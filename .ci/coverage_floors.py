@@ -1,6 +1,6 @@
-"""Report the line coverage of each package, and fail where one is below its floor.
+"""Reports the line coverage of each package, and fails if one is below its floor.
 
-Reads the data that `coverage combine` has left; `make test-full` calls it.
+Reads the data of `coverage combine`; `make test-full` calls it.
 """
 
 import json
@@ -22,7 +22,7 @@ FLOORS = {
     "web": 80,
     "(top level)": 60,
 }
-"""Percent of a package's lines that tests must run."""
+"""Minimum line coverage of each package, in percent."""
 
 
 def percent_by_package() -> dict[str, float]:

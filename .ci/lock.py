@@ -1,8 +1,8 @@
 """Write constraints.txt: the versions that pip resolves for dia-server and its development tools.
 
-`make lock` takes the newest that pyproject.toml allows; `make lock KEEP=1` keeps the versions that the file
-has and adds what is missing. Nothing is installed. Only names and versions are written: no address of a
-package index, and no local part such as `+cpu`.
+`make lock` takes the newest versions that pyproject.toml allows; `make lock KEEP=1` keeps the versions in the
+file and adds missing packages. Nothing is installed. Only names and versions are written: no package index's
+address, and no local part such as `+cpu`.
 """
 
 import json
