@@ -12,16 +12,16 @@ from tests import whisper_model
 from tests.live.server import Server
 from tests.waiting import until
 
-# the models are so small that threads would mostly wait for each other; servers of tests inherit it
+# with models this small, threads would mostly wait for each other; the tests' servers inherit it
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
 FIRST = ("browser", "live", "clients", "test_reference.py", "test_docs.py", "deploy", "engine", "services")
-"""Folders and files whose tests take longest, in the order in which they begin."""
+"""Folders and files with the slowest tests, in the order in which they start."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no process is left alone with it at the end."""
+    """Start the slowest tests first, so that none of them runs alone at the end."""
     items.sort(key=lambda item: FIRST.index(name) if (name := _room(item)) in FIRST else len(FIRST))
 
 
@@ -36,7 +36,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Of a server in a folder of its own, with the preview engine, no rate limits and no Whisper."""
+    """Settings of a preview server in its own folder, without rate limits and Whisper."""
     return Settings(
         data_dir=str(tmp_path),
         engine="preview",
@@ -61,13 +61,13 @@ async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Litestar]]
 
 @pytest.fixture(scope="session")
 def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random Whisper, which takes seconds to make and a moment to load."""
+    """Folder of a small random Whisper model: seconds to build, milliseconds to load."""
     return whisper_model.build(tmp_path_factory.mktemp("whisper"))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A preview server in a process of its own, without rate limits, that the tests of a module share."""
+    """Preview server in its own process, without rate limits, shared by the tests of a module."""
     with Server(
         tmp_path_factory.mktemp("server"), rate_limit_generate=0, rate_limit_upload=0, rate_limit_jobs=0
     ) as server:

@@ -1,4 +1,4 @@
-"""What this process holds in memory."""
+"""Resident memory of processes, in bytes."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ linux_only = pytest.mark.skipif(not STATM.exists(), reason="reads /proc")
 
 
 def resident() -> int:
-    """Bytes in memory now; getrusage would tell the most there ever were."""
+    """Return this process's resident bytes now; getrusage would give the maximum so far."""
     return int(STATM.read_text().split()[1]) * PAGE
 
 
 def resident_of(pid: int) -> int:
-    """Bytes in memory of a process and all that descend from it; pages that they share count for each."""
+    """Return the resident bytes of a process and its descendants; shared pages count once per process."""
     server = psutil.Process(pid)
     count: int = sum(process.memory_info().rss for process in [server, *server.children(recursive=True)])
     return count

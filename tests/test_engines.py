@@ -1,4 +1,4 @@
-"""How many engines there are, and what `/config` says of it."""
+"""The number of engines, and what `/config` reports about it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,12 @@ from dia_server.settings import Settings
 from tests.tones import ToneModel
 
 Loaded = list[str]
-"""Devices that models were loaded on."""
+"""Devices on which models were loaded."""
 
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
-    """A machine with two GPUs, on which Dia is tones in this process."""
+    """Devices on which a fake Dia was loaded, on a machine with two fake GPUs."""
     devices: Loaded = []
 
     def load(_: Callable[[float], None], *, device: str, **__: Any) -> Model:
@@ -38,7 +38,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
 
 
 async def configured(settings: Settings, **changes: Any) -> dict[str, Any]:
-    """Put `changes` while one server runs, and return the configuration of the next."""
+    """Send `changes` with PUT /config to one server, and return the configuration of the next."""
     async with AsyncTestClient(create_app(settings)) as client:
         assert (await client.put("/config", json=changes)).status_code == 200
     async with AsyncTestClient(create_app(settings)) as client:
@@ -69,7 +69,7 @@ async def test_the_configuration_says_how_many_engines_run(
     assert set(loaded[-count:]) == {f"cuda:{i}" for i in range(count)}
 
 
-async def test_a_device_that_is_named_has_the_only_engine(settings: Settings, loaded: Loaded) -> None:
+async def test_a_named_device_runs_the_only_engine(settings: Settings, loaded: Loaded) -> None:
     dia = msgspec.structs.replace(settings, engine="dia", device="cuda:1")
 
     config = await configured(dia, worker_count=2, gpu_mode="multi")
@@ -78,6 +78,6 @@ async def test_a_device_that_is_named_has_the_only_engine(settings: Settings, lo
     assert set(loaded) == {"cuda:1"}
 
 
-async def test_the_preview_is_one_engine_whatever_the_gpus(settings: Settings, loaded: Loaded) -> None:
+async def test_the_preview_is_one_engine_however_many_gpus(settings: Settings, loaded: Loaded) -> None:
     assert (await configured(settings, worker_count=2))["worker_count"] == 1
     assert not loaded

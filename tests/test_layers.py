@@ -1,4 +1,4 @@
-"""The package's layers: a module may import its own layer and those to the right of it."""
+"""The package's layers: a module may import only the layers that ALLOWED lists for its own."""
 
 import ast
 import re
@@ -31,7 +31,7 @@ ROOMS = {
     "services": ("", "durable_files", "voices", "config", "speech", "jobs", "server"),
     "web": ("requests", "", "middleware", "controllers"),
 }
-"""Order of the rooms in a layer; a module imports its own and those before it. "" is the layer's folder."""
+"""Order of the rooms in a layer; a module imports its own and earlier ones. "" is the layer's folder."""
 MODULES = [path for layer in ALLOWED for path in sorted((PACKAGE / layer).rglob("*.py"))]
 
 
@@ -93,7 +93,7 @@ def test_helpers_of_tests_are_imported_from_helper_modules(path: Path) -> None:
 
 
 CHILDREN = ["dia_server.engine.espeak", "dia_server.audio.prompt", "dia_server.services.voices.transcriber"]
-"""Modules that child processes import, which have to be there at once."""
+"""Modules that child processes import; heavy imports would delay each child's start."""
 
 
 @pytest.mark.parametrize("module", ["dia_server.cli", "dia_server.app", *CHILDREN])

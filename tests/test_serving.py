@@ -32,7 +32,7 @@ def test_an_open_server_without_keys_warns_when_it_starts(
     assert all("DIA_API_KEYS" in line["event"] for line in lines)
 
 
-def test_our_image_does_not(settings: Settings, tmp_path: Path) -> None:
+def test_our_container_image_does_not_warn(settings: Settings, tmp_path: Path) -> None:
     with capture_logs() as lines:
         serving.warn_if_exposed(msgspec.structs.replace(settings, host="0.0.0.0"), image_mark=tmp_path)
 
@@ -50,7 +50,7 @@ def test_our_image_does_not(settings: Settings, tmp_path: Path) -> None:
         (1024, 1024, 1024, 512),
     ],
 )
-def test_as_many_connections_as_files_may_be_open(
+def test_the_limit_of_open_files_bounds_connections(
     soft: int, hard: int, raised: int | None, connections: int
 ) -> None:
     set_to: list[tuple[int, int]] = []

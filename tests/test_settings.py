@@ -16,7 +16,7 @@ def load(**variables: str) -> Settings:
     return settings.load(variables, NOWHERE)
 
 
-def test_nothing_set_gives_the_defaults() -> None:
+def test_without_variables_settings_have_their_defaults() -> None:
     assert load() == Settings()
 
 
@@ -47,7 +47,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert (conf.port, conf.host) == (2222, "0.0.0.0")
 
 
-def test_the_fields_that_variables_give_are_named(tmp_path: Path) -> None:
+def test_given_names_the_fields_that_variables_set(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("DIA_PORT=1111\nOTHER=1\n")
 
@@ -83,21 +83,21 @@ def test_an_error_names_the_variable_and_the_limit(name: str, value: str, messag
 
 @pytest.mark.parametrize("keys", ["", " ", ",", " , "])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "", "nas.lan"])
-def test_keys_that_are_none_stop_a_server_that_others_can_reach(keys: str, host: str) -> None:
+def test_empty_keys_stop_a_server_that_other_machines_can_reach(keys: str, host: str) -> None:
     with pytest.raises(SettingsError, match="DIA_API_KEYS is set but holds no key"):
         load(DIA_API_KEYS=keys, DIA_HOST=host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.7", "::1", "localhost"])
-def test_on_this_machine_alone_empty_keys_are_none(host: str) -> None:
+def test_on_loopback_empty_keys_mean_no_keys(host: str) -> None:
     assert load(DIA_API_KEYS="", DIA_HOST=host).api_keys == ()
 
 
-def test_without_the_variable_a_server_may_be_open() -> None:
+def test_without_the_variable_a_server_may_listen_everywhere_without_keys() -> None:
     assert load(DIA_HOST="0.0.0.0").beyond_loopback
 
 
-def test_misspelt_variables_are_noticed() -> None:
+def test_misspelt_variables_are_found() -> None:
     assert list(settings.unknown({"DIA_PORT": "1", "DIA_PROT": "1", "PATH": "/"})) == ["DIA_PROT"]
 
 
@@ -111,7 +111,7 @@ def test_misspelt_variables_are_noticed() -> None:
         ("nas.local", "http://nas.local:80"),
     ],
 )
-def test_the_address_is_one_that_a_browser_takes(host: str, url: str) -> None:
+def test_the_url_is_one_that_a_browser_can_open(host: str, url: str) -> None:
     assert Settings(host=host, port=80).url == url
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 
 async def until(condition: Callable[[], Awaitable[object]], timeout_s: float = 60) -> None:
-    """Return once `condition` gives something true; raises TimeoutError."""
+    """Poll `condition` every 10 ms until it is true; raises TimeoutError after `timeout_s`."""
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.01)

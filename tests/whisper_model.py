@@ -1,4 +1,4 @@
-"""A small random Whisper in CTranslate2's format, made from nothing; what it hears is noise."""
+"""Builds a small random Whisper in CTranslate2's format; its transcripts are random letters."""
 
 import json
 import string
@@ -18,13 +18,13 @@ SPECIALS = [
 ]
 TIMESTAMPS = 1501
 WORD = 12
-"""Tokens after which it ends."""
+"""Tokens after which a transcript ends."""
 
 
 def build(folder: Path) -> Path:
     """Write the model below `folder` and return its own folder, which `whisper_model` may name."""
     with warnings.catch_warnings():
-        # the builders' own, about each other's older ways
+        # the builders' own deprecations of each other's APIs
         warnings.simplefilter("ignore", category=DeprecationWarning)
         warnings.simplefilter("ignore", category=FutureWarning)
         from ctranslate2.converters import TransformersConverter
@@ -60,12 +60,12 @@ def _save_random(folder: Path) -> None:
     torch.manual_seed(0)
     model = WhisperForConditionalGeneration(config)
     decoder = model.model.decoder
-    letters = [number for number, letter in enumerate(_alphabet()) if letter in string.ascii_letters]
-    with torch.no_grad():  # so that it says some letters and then ends, instead of rambling on
+    letter_ids = [number for number, letter in enumerate(_alphabet()) if letter in string.ascii_letters]
+    with torch.no_grad():  # makes letters likely at first, and the end of text after WORD tokens
         decoder.embed_positions.weight[:WORD, 0] += 9
         decoder.embed_positions.weight[WORD:, 1] += 9
-        decoder.embed_tokens.weight[letters] += 0.3 * torch.randn(len(letters), 64)
-        decoder.embed_tokens.weight[letters, 0] += 1
+        decoder.embed_tokens.weight[letter_ids] += 0.3 * torch.randn(len(letter_ids), 64)
+        decoder.embed_tokens.weight[letter_ids, 0] += 1
         decoder.embed_tokens.weight[256, 1] += 2
     model.save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)  # type: ignore[no-untyped-call]
@@ -74,8 +74,8 @@ def _save_random(folder: Path) -> None:
 def _save_tokenizer(folder: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    letters = {letter: number for number, letter in enumerate(_alphabet())}
-    tokenizer = Tokenizer(models.BPE(letters, []))
+    vocabulary = {letter: number for number, letter in enumerate(_alphabet())}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
@@ -93,7 +93,7 @@ def _save_tokenizer(folder: Path) -> None:
 
 
 def _alphabet() -> list[str]:
-    """A letter for each byte, in the order of the vocabulary."""
+    """Return the character that stands for each byte, in the order of the vocabulary."""
     from tokenizers import pre_tokenizers
 
     return sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -1,6 +1,6 @@
-"""The files in deploy/, the Dockerfile and compose.yaml: that they agree with the server and each other.
+"""Checks that deploy/, the Dockerfile and compose.yaml agree with the server and with each other.
 
-There is no container engine in the tests. What is checked is what they say; test_image.py follows it.
+Tests have no container engine, so only the files' contents are checked; test_image.py runs the steps.
 """
 
 import configparser
@@ -28,7 +28,7 @@ UNIT = ROOT / "deploy" / "dia-server.service"
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
 VARIABLES = {settings.variable(field.name) for field in msgspec.structs.fields(Settings)}
-LONGEST_END_S = Settings().shutdown_timeout + KILL_AFTER_S
+LONGEST_SHUTDOWN_S = Settings().shutdown_timeout + KILL_AFTER_S
 
 
 def compose() -> dict[str, Any]:
@@ -70,13 +70,13 @@ def test_containers_have_few_rights_and_keep_their_data() -> None:
         assert folder == service["environment"]["DIA_DATA_DIR"] == "/data"
 
 
-def test_all_wait_longer_for_the_end_than_it_can_take() -> None:
+def test_stop_timeouts_exceed_the_longest_shutdown() -> None:
     for service in compose()["services"].values():
-        assert int(service["stop_grace_period"].removesuffix("s")) > LONGEST_END_S
+        assert int(service["stop_grace_period"].removesuffix("s")) > LONGEST_SHUTDOWN_S
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(UNIT)
-    assert int(unit["Service"]["TimeoutStopSec"]) > LONGEST_END_S
+    assert int(unit["Service"]["TimeoutStopSec"]) > LONGEST_SHUTDOWN_S
     assert unit["Service"]["KillMode"] == "mixed"
 
 
@@ -88,7 +88,7 @@ def test_only_settings_that_exist_are_named(file: str) -> None:
     assert set(re.findall(r"\bDIA_[A-Z_]+\b", (ROOT / file).read_text())) <= VARIABLES
 
 
-def test_the_image_is_made_of_files_that_are_there_and_runs_without_rights() -> None:
+def test_the_image_copies_existing_files_and_runs_unprivileged() -> None:
     copied = [word for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]]
     assert all((ROOT / name).exists() for name in copied)
     ignored = (ROOT / ".dockerignore").read_text()
@@ -100,7 +100,7 @@ def test_the_image_is_made_of_files_that_are_there_and_runs_without_rights() -> 
     compile(command[2], "HEALTHCHECK", "exec")
 
 
-def test_the_image_is_marked_as_one_and_knows_no_keys() -> None:
+def test_the_image_is_marked_and_sets_no_keys() -> None:
     assert f"RUN touch /opt/dia-server/{IMAGE_MARK.name}\n" in DOCKERFILE
     for service in compose()["services"].values():
         assert "DIA_API_KEYS" not in service["environment"]  # passed on empty, it would stop the start
@@ -113,7 +113,7 @@ def test_the_steps_of_the_image_are_shell() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_the_unit_lets_every_connection_have_a_file() -> None:
+def test_the_unit_allows_a_file_for_every_connection() -> None:
     limit = re.search(r"^LimitNOFILE=(\d+)$", UNIT.read_text(), re.MULTILINE)
 
     assert limit is not None
@@ -133,7 +133,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     assert "ExecStart=/opt/dia-server/bin/dia-server serve\n" in text
     unit.write_text(
         text.replace("/opt/dia-server/bin/dia-server serve", "/bin/true")
-    )  # it looks for the file
+    )  # systemd-analyze checks that the file exists
 
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False

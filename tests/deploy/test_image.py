@@ -1,9 +1,9 @@
-"""The Dockerfile's steps, followed without a container engine.
+"""Runs the Dockerfile's steps without a container engine.
 
-Only with DOCKERFILE_STEPS=1: it takes minutes, and gigabytes from the package index.
+Only with DOCKERFILE_STEPS=1, because it takes minutes and downloads gigabytes.
 
-The stage `build` is followed step by step in an empty folder. What the later stages do to the system itself,
-`useradd` and `apt-get`, is left out; their variables, entry point and health check are used as they stand.
+The stage `build` runs step by step in an empty folder. The later stages' changes of the system (`useradd`,
+`apt-get`) are left out; their variables, entry point and health check are used unchanged.
 """
 
 import json
@@ -26,21 +26,21 @@ FIRST_STAGE, LATER_STAGES = STEPS[: (end := [name for name, _ in STEPS].index("F
 
 
 def later(name: str) -> str:
-    """What the later stages say last of `name`."""
+    """Return the arguments of the last instruction `name` in the later stages."""
     return [text for step, text in LATER_STAGES if step == name][-1]
 
 
 class Image:
-    """A folder that stands for the root of the file system."""
+    """A folder used as the root of the image's file system."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.work = folder
-        python = f"{sys.base_prefix}/bin"  # of the version that runs this: the image has the oldest supported
+        python = f"{sys.base_prefix}/bin"  # this Python; the image has the oldest supported version
         self.variables = {"PATH": f"{python}:{os.environ['PATH']}", "HOME": str(folder)}
 
     def inside(self, text: str) -> str:
-        """Have the absolute paths that the Dockerfile makes lead into the folder."""
+        """Return `text` with the absolute paths of the Dockerfile moved into the folder."""
         return re.sub(r"(?<![\w.])/(opt|build|data)\b", rf"{self.folder}/\1", text)
 
     def follow(self, name: str, text: str) -> None:
@@ -61,7 +61,7 @@ class Image:
                     self.variables[variable] = value.replace("$PATH", self.variables["PATH"])
 
 
-@pytest.mark.skipif(os.environ.get("DOCKERFILE_STEPS") != "1", reason="DOCKERFILE_STEPS=1 has it followed")
+@pytest.mark.skipif(os.environ.get("DOCKERFILE_STEPS") != "1", reason="needs DOCKERFILE_STEPS=1")
 def test_the_steps_of_the_image_make_a_server_that_speaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,26 +22,26 @@ async def test_a_whole_file_comes_at_its_end(audio_format: AudioFormat, speed: f
     assert await file.finish() == encode(change_tempo(samples, SAMPLE_RATE, speed), SAMPLE_RATE, audio_format)
 
 
-async def test_a_long_file_keeps_nobody_waiting_for_longer_than_a_part_of_it() -> None:
+async def test_a_long_file_delays_others_by_one_part_at_most() -> None:
     threads = EncoderThreads()
     ended: list[str] = []
 
-    async def make(name: str, parts: int) -> None:
+    async def encode_parts(name: str, parts: int) -> None:
         file = threads.open("mp3", 0.25, whole=True)
         for _ in range(parts):
             await file.push(tone(0.25))
         await file.finish()
         ended.append(name)
 
-    long = asyncio.create_task(make("long", 40))
+    long = asyncio.create_task(encode_parts("long", 40))
     await asyncio.sleep(0)
-    await asyncio.gather(long, make("short", 2))
+    await asyncio.gather(long, encode_parts("short", 2))
 
     assert ended == ["short", "long"]
 
 
 async def test_a_file_is_opened_by_the_thread_that_encodes_it() -> None:
-    """Opening a codec and a filter takes milliseconds, in which the event loop would stand still."""
+    """Opening a codec and a filter takes milliseconds, which would block the event loop."""
     file = EncoderThreads().open("vorbis", 1.0)  # type: ignore[arg-type]
 
     with pytest.raises(KeyError, match="vorbis"):

@@ -1,4 +1,4 @@
-"""Long texts on Dia: a small random model behind the whole speech service. It says noise, but exactly."""
+"""Long texts on a small random Dia behind the whole speech service: noise, but reproducible."""
 
 import asyncio
 import io
@@ -43,7 +43,7 @@ SEGMENTS = 6
 LONG = " [pause:10ms] ".join(f"[S1] This is number {n}. [S2] I see." for n in range(SEGMENTS))
 ALONE = " [pause:10ms] ".join(f"[S1] This is number {n}." for n in range(SEGMENTS))
 VOICES = {"high": (1.2, "[S1] Up here."), "low": (1.5, "[S1] Down there.")}
-"""Seconds of the recording, and what is said in it."""
+"""Seconds of the recording, and its transcript."""
 UNLIMITED = 10_000
 STEPS = 60
 
@@ -59,9 +59,9 @@ class CountingCodec(Codec):
 
 
 class WatchedDia(DiaModel):
-    """Shows what runs in it; each poll takes a permit and waits while there is none.
+    """Records the utterances of each poll; a poll waits for a permit.
 
-    Its weights would never end, so it has every utterance end after STEPS, as if it was all said.
+    Its random weights never end an utterance, so each ends after STEPS, as if complete.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -83,7 +83,7 @@ class WatchedDia(DiaModel):
 
 
 class Studio:
-    """The guard is off: it finds nothing but faults in noise."""
+    """The speech service with the guard off, which would find faults in all noise."""
 
     def __init__(self, folder: Path, weights: Weights) -> None:
         conf = Settings(data_dir=str(folder))
@@ -140,7 +140,7 @@ class Studio:
 
 
 def ask(voice: str, text: str = LONG, *, seed: int = 7, audio_format: AudioFormat = "wav") -> SpeechRequest:
-    """`voice` may be two of them, "high+low"."""
+    """`voice` may name two voices, as "high+low"."""
     first, _, second = voice.partition("+")
     return SpeechRequest(
         text=text,
@@ -173,7 +173,7 @@ async def opened(folder: Path, weights: Weights) -> AsyncIterator[Studio]:
 async def test_the_first_audio_leaves_when_its_frames_are_made(
     tmp_path: Path, weights: Weights, voice: str, audio_format: AudioFormat, chunks: int
 ) -> None:
-    """The engine gets no step more than that: audio that needed one would never come.
+    """The engine gets only the steps for it: audio that needed one more would never come.
 
     Two codecs need the second chunk of 4 frames, 2,048 samples each, of which the last 441 may be a fade.
     FFmpeg gives LAME frames of 1,152 samples, and LAME looks 1,904 ahead before the first leaves: two frames,
@@ -186,10 +186,10 @@ async def test_the_first_audio_leaves_when_its_frames_are_made(
 
         async with asyncio.timeout(20):
             streamed = await studio.speech.stream(ask(voice, audio_format=audio_format), "")
-            made = b""
+            received = b""
             async for audio in streamed:
-                made += audio
-                if len(made) > len(header):
+                received += audio
+                if len(received) > len(header):
                     break
 
         assert studio.engine.work.steps <= -(-steps // STEPS_PER_POLL)
@@ -205,13 +205,13 @@ async def test_a_long_text_sounds_the_same_alone_and_among_others(
         studio.model.together.clear()
 
         others = [
-            asyncio.create_task(studio.stream(ask(other, "[S1] Somebody else. " * 20, seed=seed)))
+            asyncio.create_task(studio.stream(ask(other, "[S1] Another one. " * 20, seed=seed)))
             for seed, other in enumerate(["aria", "low", "luna", "high"])
         ]
-        among, *made = await asyncio.gather(studio.stream(ask(voice)), *others)
+        among, *responses = await asyncio.gather(studio.stream(ask(voice)), *others)
 
     assert among == alone
-    assert len({alone, *made}) == 1 + len(others)
+    assert len({alone, *responses}) == 1 + len(others)
     assert any({7} < {utterance.seed for utterance in batch} for batch in studio.model.together)
 
 
@@ -226,7 +226,7 @@ async def test_segments_run_side_by_side_and_come_out_in_order(
 
         assert len(segments) == len(plan.utterances) == SEGMENTS
         assert max(map(len, batches)) == SLOTS
-        if voice != "high+low":  # the others wait for the first, who lets them hear [S2]
+        if voice != "high+low":  # the others wait for the first, which gives them the voice of [S2]
             assert all(len(batch) == 1 for batch in batches if segments[0] in batch)
 
         join, parts = Join(SAMPLE_RATE), []
@@ -254,7 +254,7 @@ def prompts_of(others: Sequence[Utterance]) -> list[VoicePrompt]:
     return prompts
 
 
-async def test_a_first_segments_own_frames_are_the_prompt_of_all_others(
+async def test_the_first_segments_frames_are_the_prompt_of_all_others(
     tmp_path: Path, weights: Weights
 ) -> None:
     async with opened(tmp_path, weights) as studio:
@@ -268,7 +268,7 @@ async def test_a_first_segments_own_frames_are_the_prompt_of_all_others(
             assert prompt.transcript == "[S1] This is number 0. [S2] I see."
 
 
-async def test_a_first_segment_lets_them_hear_who_is_not_in_the_recording(
+async def test_a_first_segment_gives_the_others_the_voice_missing_in_the_recording(
     tmp_path: Path, weights: Weights
 ) -> None:
     async with opened(tmp_path, weights) as studio:
@@ -284,7 +284,9 @@ async def test_a_first_segment_lets_them_hear_who_is_not_in_the_recording(
             assert prompt.transcript == "[S1] Up here. [S1] This is number 0. [S2] I see."
 
 
-async def test_a_cast_speaks_behind_both_transcripts_and_recordings(tmp_path: Path, weights: Weights) -> None:
+async def test_two_voices_speak_after_both_transcripts_and_recordings(
+    tmp_path: Path, weights: Weights
+) -> None:
     async with opened(tmp_path, weights) as studio:
         await studio.stream(ask("high+low"))
 

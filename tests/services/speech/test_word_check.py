@@ -11,35 +11,35 @@ from tests.audio.signals import tone
 
 
 @pytest.mark.parametrize(
-    ("heard", "misheard"),
+    ("transcript", "exceeds"),
     [("Hello, world.", False), ("Hello, word.", False), ("Yellow word.", True), ("", True)],
 )
-async def test_more_wrong_words_than_may_be_are_misheard(heard: str, misheard: bool) -> None:
+async def test_too_many_wrong_words_exceed_the_limit(transcript: str, exceeds: bool) -> None:
     async def transcribe(recording: bytes) -> str:
-        return heard
+        return transcript
 
-    assert await WordCheck(transcribe, 0.5).exceeds_limit(tone(1), "[S1] Hello, world!") == misheard
+    assert await WordCheck(transcribe, 0.5).exceeds_limit(tone(1), "[S1] Hello, world!") == exceeds
 
 
-async def test_what_is_listened_to_is_what_was_made(tmp_path: Path) -> None:
+async def test_whisper_gets_the_generated_audio(tmp_path: Path) -> None:
     async def transcribe(recording: bytes) -> str:
-        (tmp_path / "heard.wav").write_bytes(recording)
+        (tmp_path / "recording.wav").write_bytes(recording)
         return "a tone"
 
     assert not await WordCheck(transcribe, 0.5).exceeds_limit(tone(1), "a tone")
 
-    with (tmp_path / "heard.wav").open("rb") as file:
+    with (tmp_path / "recording.wav").open("rb") as file:
         assert len(decode(file, SAMPLE_RATE)) == SAMPLE_RATE
 
 
-async def test_whisper_hears_in_noise_what_nobody_said(whisper_folder: Path) -> None:
+async def test_a_transcript_of_noise_exceeds_the_limit(whisper_folder: Path) -> None:
     whisper = Whisper(str(whisper_folder), idle_s=0)
 
     assert await WordCheck(whisper.transcribe, 0.5).exceeds_limit(tone(2), "These words are not there.")
     await whisper.close()
 
 
-async def test_without_whisper_all_is_good_and_the_log_says_so_once() -> None:
+async def test_without_whisper_nothing_exceeds_and_the_log_says_so_once() -> None:
     whisper = Whisper("enormous", idle_s=0)
     check = WordCheck(whisper.transcribe, 0.5)
 
