@@ -1,6 +1,7 @@
 """All views: weight, Content-Security-Policy, accessibility, small screens, themes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,30 +120,41 @@ def test_a_rate_limit_is_reported_with_its_setting(studio: Studio, path: str, se
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("error", "text"),
     [
-        ("Voice 'x' does not exist; GET /voices lists them", "Voice 'x' does not exist"),
-        ("audio_file: the audio is silent", "The file: the audio is silent"),
-        ("worker_count: Expected `int` <= 64", "Models at the same time: at most 64"),
-        ("transcript contains no spoken words", "The transcript contains no spoken words"),
         (
-            "Whisper cannot be loaded: no file (POST /whisper/load tries again)",
-            "Whisper cannot be loaded: no file",
+            {"error_code": "INVALID_VOICE_ID", "param": "voice_id", "detail": "Voice 'x' does not exist"},
+            "This voice does not exist any more. Choose another one.",
         ),
         (
-            "Audio prompt 'a' has changed during the request",
-            "The recording 'a' has changed during the request",
+            {"error_code": "AUDIO_PROCESSING_ERROR", "param": "audio_file", "detail": "the audio is silent"},
+            "The recording cannot be used. The server says: the audio is silent",
         ),
         (
-            "The text has 5000 characters; the limit is 4096",
-            "The text has 5000 characters; the limit is 4096",
+            {"error_code": "VALIDATION_ERROR", "param": "worker_count", "limit": 64, "detail": "<= 64"},
+            "Models at the same time: the limit is 64.",
         ),
+        (
+            {"error_code": "VALIDATION_ERROR", "param": "transcript", "detail": "no words"},
+            "The transcript is not valid. The server says: no words",
+        ),
+        (
+            {"error_code": "PAYLOAD_TOO_LARGE", "limit": 2**20, "detail": "-"},
+            "Too large: the limit is 1 MiB.",
+        ),
+        (
+            {"error_code": "TEXT_TOO_LONG", "param": "text", "limit": 4096, "detail": "-"},
+            "The text is too long: the limit is 4096 characters.",
+        ),
+        ({"error_code": "WHISPER_NOT_AVAILABLE", "detail": "no file"}, "no file"),
     ],
 )
-def test_what_the_server_tells_programs_is_told_to_people(studio: Studio, said: str, told: str) -> None:
-    plain = "said => import('/static/studio/js/words.js').then(({ plain }) => plain(said))"
+def test_an_error_is_explained_by_its_code_field_and_limit(
+    studio: Studio, error: dict[str, Any], text: str
+) -> None:
+    explain = "error => import('/static/studio/js/words.js').then(({ explain }) => explain(error))"
 
-    assert studio.page.evaluate(plain, said) == told
+    assert studio.page.evaluate(explain, error) == text
 
 
 def test_empty_views_say_what_to_do(open_studio: OpenStudio, server: Server, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_replacing_a_recording_asks_for_confirmation(studio: Studio) -> None:
     studio.open("voices")
     _choose(studio, "Otto.wav", 4.0)
     studio.button("Save as a voice").click()
-    studio.wait_for_text("There is a recording of this name.")
+    studio.wait_for_text("There is already a recording with this name.")
     assert studio.accessibility_violations() == []
     studio.answer("No, keep it")
     assert studio.get("/audio_prompts/metadata/otto").json()["duration"] == pytest.approx(2)
