@@ -97,11 +97,11 @@ def test_a_gpu_needs_memory_and_a_compiler(settings: Settings, monkeypatch: pyte
 
 def test_kernels_need_pythons_headers_too(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "accelerators", lambda: [Device("cuda:0", "GPU", 24 * 2**30)])
-    monkeypatch.setattr(machine, "_has_compiler", lambda: True)
-    monkeypatch.setattr(machine, "python_headers", lambda: Path("/nowhere"))
     conf = changed(settings, engine="dia", torch_compile=False)
 
-    assert "python3-dev" in one(machine.check_gpu(conf), "Compiler").text
+    missing = list(machine.missing_for_kernels(headers=Path("/nowhere")))
+    assert "Python.h" in missing
+    assert "python3-dev" in one(machine.check_gpu(conf, missing_parts=missing), "Compiler").text
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,9 @@ def test_a_device_that_is_not_there_is_wrong(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, device: str, grades: list[str]
 ) -> None:
     monkeypatch.setattr(machine, "accelerators", lambda: [Device("cuda:0", "GPU", 24 * 2**30)])
-    monkeypatch.setattr(machine, "_missing_for_kernels", list)
     conf = changed(settings, engine="dia", device=device)
 
-    findings = list(machine.check_gpu(conf))
+    findings = list(machine.check_gpu(conf, missing_parts=[]))
 
     assert [finding.grade for finding in findings] == grades
     assert grades == ["ok"] or "DIA_DEVICE=cuda:5" in findings[1].text

@@ -3,7 +3,7 @@
 import platform
 import shutil
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,7 +32,10 @@ def check_python(conf: Settings) -> Iterator[Finding]:
         yield ok("PyTorch", ", ".join(f"{name} {_version(name)}" for name in packages))
 
 
-def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Finding]:
+def check_gpu(
+    conf: Settings, pci_devices: Path = PCI_DEVICES, missing_parts: Iterable[str] | None = None
+) -> Iterator[Finding]:
+    """Report the GPUs; `missing_parts` replaces what `missing_for_kernels` finds on this machine."""
     devices = accelerators()
     for device in devices:
         yield _check_memory(device)
@@ -42,7 +45,13 @@ def check_gpu(conf: Settings, pci_devices: Path = PCI_DEVICES) -> Iterator[Findi
     elif wants_dia(conf) and not _is_there(conf.device, devices):
         names = ", ".join(device.torch_name for device in devices)
         yield wrong("GPU", f"DIA_DEVICE={conf.device} does not exist. This machine has {names}.")
-    elif conf.engine != "preview" and conf.device != "cpu" and (missing := list(_missing_for_kernels())):
+    elif conf.engine != "preview" and conf.device != "cpu":
+        missing = missing_for_kernels(python_headers()) if missing_parts is None else missing_parts
+        yield from _check_compiler(list(missing))
+
+
+def _check_compiler(missing: list[str]) -> Iterator[Finding]:
+    if missing:
         yield note(
             "Compiler",
             f"{' and '.join(missing)} not found: Dia's GPU kernels cannot be built, so plain PyTorch runs "
@@ -93,13 +102,16 @@ def _pci_gpus(folder: Path) -> Iterator[str]:
             yield PCI_VENDORS[vendor]
 
 
-def _missing_for_kernels() -> Iterator[str]:
-    """Yield what is missing to run Dia's kernels: Triton, or what it needs to build their launchers."""
+def missing_for_kernels(headers: Path) -> Iterator[str]:
+    """Yield what is missing to run Dia's kernels: Triton, or what it needs to build their launchers.
+
+    `headers` is the folder that should contain Python.h.
+    """
     if _version("triton") is None:
         yield "Triton"
     if not _has_compiler():
         yield "a C compiler"
-    if not (python_headers() / "Python.h").exists():
+    if not (headers / "Python.h").exists():
         yield "Python.h"
 
 
