@@ -269,7 +269,7 @@ def test_a_prompt_is_encoded_while_others_run(weights: Weights) -> None:
     model.admit(0, asked[0])
     model.admit(1, asked[1])
     chunks: list[list[Chunk]] = [[], []]
-    while len(model._runs) + len(model._admission._pending):
+    while not all(made and made[-1].done for made in chunks):
         for slot, outcome in model.step().items():
             assert isinstance(outcome, Chunk)
             chunks[slot].append(outcome)
