@@ -20,9 +20,7 @@ from dia_server.services.server import (
     StatsService,
     StatusService,
 )
-from dia_server.services.speech.narrator import Narrator
-from dia_server.services.speech.service import SpeechService
-from dia_server.services.speech.word_check import WordCheck
+from dia_server.services.speech import Narrator, SpeechService, WordCheck
 from dia_server.services.voices.prompt_decoder import PromptDecoder
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService

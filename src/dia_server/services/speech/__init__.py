@@ -1,0 +1,20 @@
+"""From a text to encoded audio: requests, narration, retries, usage and the word check."""
+
+from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.narrator import Narrator
+from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
+from dia_server.services.speech.service import SpeechService
+from dia_server.services.speech.usage import Usage
+from dia_server.services.speech.word_check import WordCheck
+
+__all__ = [
+    "Delivery",
+    "Narrator",
+    "PreparedRequest",
+    "Speech",
+    "SpeechRequest",
+    "SpeechService",
+    "Streamed",
+    "Usage",
+    "WordCheck",
+]
