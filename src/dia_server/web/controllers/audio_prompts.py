@@ -36,15 +36,15 @@ from dia_server.web.schemas import (
 
 FILE_FIELD = "audio_file"
 MAX_UPLOADS = 64
-"""Maximum concurrent uploads; each is spooled to disk and may have 200 MiB."""
+"""Maximum concurrent uploads; each takes up to 200 MiB in a temporary file on the disk."""
 MAX_UPLOADS_PER_ADDRESS = 8
 DISCOVER = DiscoverRequest()
-"""Default when a request has no body."""
+"""Options of POST /audio_prompts/discover when the request has no body."""
 
 
 @dataclass
 class UploadOperation(Operation):
-    """Describes the form, which the handler reads itself, without Litestar's parameters."""
+    """OpenAPI description of the upload form, written by hand because the handler reads the form itself."""
 
     def __post_init__(self) -> None:
         prompt_id = Schema(
@@ -189,7 +189,7 @@ class PromptController(Controller):
 
 
 def file_path(prompt: Prompt) -> str:
-    """Return the path of the WAV file relative to the data folder."""
+    """Return the path of the prompt's WAV file, relative to the data folder."""
     return f"audio_prompts/{wav_name(prompt.prompt_id)}"
 
 

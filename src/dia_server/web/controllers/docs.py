@@ -25,20 +25,20 @@ from dia_server.web.slices import SlicedResponse
 
 STATIC = Path(__file__).parents[1] / "static"
 ASSETS = {PurePath("/", path.relative_to(STATIC)): path for path in STATIC.rglob("*") if path.is_file()}
-"""Files below /static by path, listed at import; files added later are not served."""
+"""Files of /static by their path below it, listed at import; files added later are not served."""
 PAGES = Path(__file__).parents[1] / "pages"
-"""Folder of HTML pages, apart from /static because each needs its own headers."""
+"""Folder of the HTML pages; not in /static, because each page has its own route and headers."""
 
 SWAGGER_POLICY = {"Content-Security-Policy": policy(img_src="'self' data:")}
 REDOC_POLICY = {
     "Content-Security-Policy": policy(
         img_src="'self' data:",
         style_src="'self' 'unsafe-inline'",  # ReDoc injects a <style> element
-        worker_src="blob:",  # ReDoc runs its search in a worker
+        worker_src="blob:",  # ReDoc runs its search in a web worker
     )
 }
 FRESH = CacheControlHeader(no_cache=True)
-"""Caching with revalidation, so that browsers never mix files of two versions."""
+"""Cache-Control that demands revalidation, so that browsers never mix files of two versions."""
 
 VOCABULARY = f"""\
 export const SOUNDS = {json.dumps(SOUNDS)};
@@ -50,9 +50,10 @@ export const SOUND_PATTERN = {json.dumps(SOUND_PATTERN)};
 def docs_router(
     handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], max_characters: int
 ) -> Router:
-    """Build the routes of the studio and the documentation; /openapi.json is built on first request.
+    """Build the routes of the studio and the documentation.
 
-    `max_characters` is the maximum length of a text.
+    /openapi.json describes `handlers` and is built on its first request. `max_characters` is the maximum
+    length of a text.
     """
     made: list[bytes] = []
 
@@ -108,5 +109,5 @@ def asset(file_path: FromPath[PurePath]) -> SlicedResponse:
 
 @lru_cache(maxsize=len(ASSETS))
 def _content(file: Path, modified: float) -> bytes:
-    """Return a file's content, cached until its modification time changes."""
+    """Return a file's content, cached by its modification time `modified`."""
     return file.read_bytes()

@@ -72,7 +72,7 @@ def _summary(item: JobListItem) -> JobSummary:
 
 
 def _duration(job: Job | JobListItem) -> float | None:
-    """Return the seconds of audio; None until completed, although known a little earlier."""
+    """Return the seconds of audio of a completed job, else None; they are stored before the job completes."""
     return round(job.audio_s, 2) if job.status == "completed" and job.audio_s is not None else None
 
 
@@ -98,5 +98,5 @@ def _details(job: Job) -> JobDetails:
 
 
 def _seed(job: Job) -> int | None:
-    """Return the seed, None if this version cannot read the stored request."""
+    """Return the seed of the job's request, None if this version cannot read the stored request."""
     return None if job.request is None else job.request.seed

@@ -13,7 +13,7 @@ class MonitoringController(Controller):
 
     @get("/health/live", opt=route_options(public=True))
     async def live(self) -> Probe:
-        """Liveness probe: always 200; restart the server when it fails."""
+        """Liveness probe: 200 while the process answers; restart the server when it does not."""
         return Probe("alive")
 
     @get("/health/ready", opt=route_options(public=True, errors=(503,)))

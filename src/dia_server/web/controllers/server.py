@@ -29,7 +29,7 @@ class ServerController(Controller):
 
     @get("/health", opt=route_options(public=True))
     async def health(self, status_service: NamedDependency[StatusService]) -> Health:
-        """Get the state of the server and its model; the status is always 200."""
+        """Get the state of the server and its model; the HTTP status is always 200."""
         return _health(status_service)
 
     @post(LOAD_ROUTE, status_code=202, opt=route_options(errors=(503,)))
@@ -108,7 +108,7 @@ def _config(service: ConfigService) -> Config:
 
 
 def spoken_duration(seconds: float) -> str:
-    """Format a duration as "2h 45m 12s", without leading zero parts."""
+    """Format a duration as "2h 45m 12s"; leading zero parts are left out, as in "45m 12s"."""
     minutes, s = divmod(int(seconds), 60)
     h, m = divmod(minutes, 60)
     return f"{h}h {m}m {s}s" if h else f"{m}m {s}s" if m else f"{s}s"

@@ -34,7 +34,7 @@ AsyncMode = Annotated[
 ]
 
 SLICE = MIB
-"""Maximum bytes of a complete response that are sent at once."""
+"""Bytes per slice in which a complete (not streamed) audio file is sent."""
 ERRORS = (400, 404, 413, 415, 422, 429, 500, 503)
 
 
@@ -81,7 +81,7 @@ class SpeechController(Controller):
             speed=1.0 if data.speed is None else data.speed,
             seed=data.seed,
         )
-        # a WAV header holds the length, known only at the end
+        # WAV is not streamed by default: its header has the length, known only at the end
         streams = audio_format != "wav" if data.stream is None else data.stream
         if data.stream_format == "sse":
             streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client))
@@ -125,7 +125,7 @@ def _whole(speech: Speech) -> Response[bytes] | Stream:
 
 
 async def _slices(audio: bytes) -> AsyncIterator[bytes]:
-    """Yield the file in slices: Granian copies each body it sends, so a whole file would be held twice."""
+    """Yield a file in slices: Granian copies each body it sends, so a whole file would be in memory twice."""
     for start in range(0, len(audio), SLICE):
         yield audio[start : start + SLICE]
 
@@ -133,10 +133,10 @@ async def _slices(audio: bytes) -> AsyncIterator[bytes]:
 def _stream(
     streamed: Streamed, content: AsyncIterable[bytes] | None = None, media_type: str | None = None
 ) -> Stream:
-    """Stream `content` (default: the file itself), then close the generation, also on a disconnect."""
+    """Return a response with `content` (default: the audio); it closes `streamed`, also on a disconnect."""
     return Stream(
         content or streamed,
         media_type=media_type or streamed.media_type,
         headers={"X-Seed": str(streamed.seed), "Cache-Control": "no-cache"},
-        background=BackgroundTask(streamed.aclose),  # Litestar closes no iterator when a client disconnects
+        background=BackgroundTask(streamed.aclose),  # on a disconnect Litestar closes no iterator
     )

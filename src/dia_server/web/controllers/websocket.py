@@ -1,7 +1,7 @@
 """WS /ws/generate: concurrent generations on one socket, with progress and optionally the audio.
 
-Sending to a disconnected client never fails, so a disconnect is detected by reading all the time. Sending to
-a slow client blocks, which applies backpressure to the generation.
+Sending to a disconnected client never fails, so the session reads all the time to detect a disconnect.
+Sending to a slow client blocks, which applies backpressure to the generation.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ log = structlog.get_logger()
 MAX_AT_ONCE = 16
 """Maximum concurrent generations per socket."""
 MAX_UNREAD = 64
-"""Maximum unsent refusals per socket; above it no further messages are read."""
+"""Maximum refusals waiting to be sent per socket; at one more, reading stops until one is sent."""
 MAX_SOCKETS = 1024
 MAX_SOCKETS_PER_ADDRESS = 64
 TRY_LATER = 4503
-"""Close code of a WebSocket refused by the limit on open sockets."""
+"""Close code of a WebSocket that is refused because too many sockets are open."""
 
 Socket = WebSocket[Any, Any, Any]
 
@@ -77,7 +77,10 @@ class WebSocketSession:
         count: Callable[[], object],
         ended: Callable[[SocketOutcome], None],
     ) -> None:
-        """Call `count`, which raises at the rate limit, before each generation, and `ended` after it."""
+        """`count` is called before each generation and raises RateLimitExceeded.
+
+        `ended` is called with the outcome of each generation, and with "refused" for each refused message.
+        """
         self._socket = socket
         self._jobs = jobs
         self._client = client
@@ -89,7 +92,7 @@ class WebSocketSession:
         self._refusals = asyncio.Semaphore(MAX_UNREAD)
         self._generations = 0
         self._running: set[str] = set()
-        """Ids of this socket's running jobs."""
+        """Ids of the jobs that were begun on this socket and have not ended."""
 
     async def run(self) -> None:
         try:
@@ -162,7 +165,7 @@ class WebSocketSession:
             url = f"/jobs/{job.job_id}/result"
             await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
             return "completed"
-        # after a disconnect the stored status may not be updated yet
+        # cancelled, or abandoned after a disconnect: then the stored status may still be "processing"
         await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
         return "cancelled"
 
@@ -198,11 +201,14 @@ class WebSocketSession:
         return task
 
     async def _send(self, message: messages.Outgoing, audio: bytes | None = None) -> None:
-        """Return once the message has been sent; cancelling the caller does not interrupt the send."""
+        """Send a message, and `audio` after it, unless the client is gone; return once they have been sent.
+
+        Cancelling the caller does not interrupt the send.
+        """
         await asyncio.shield(self._spawn(self._deliver(message, audio)))
 
     async def _deliver(self, message: messages.Outgoing, audio: bytes | None) -> None:
-        async with self._sending:  # keeps an announcement and its audio together
+        async with self._sending:  # no message may come between an announcement and its audio
             if self._gone:
                 return
             await self._socket.send_text(messages.encode(message))
@@ -231,7 +237,10 @@ class ProgressSender:
         await self._tell(0, "queued")
 
     async def on_progress(self, audio: bytes, progress: float) -> None:
-        """Return once the update has been sent; this applies backpressure to generation."""
+        """Send `audio`, and `progress` (0 to 1) if its whole percent has risen.
+
+        Returns once both have been sent, which applies backpressure to the generation.
+        """
         await self._begun.wait()
         if (percent := int(progress * 100)) > self._percent:
             self._percent = percent
@@ -249,7 +258,7 @@ class ProgressSender:
 
 @contextmanager
 def _hold(limit: ConcurrencyLimit, address: str) -> Iterator[None]:
-    """Count the socket while in the context; close it with TRY_LATER when the limit is reached."""
+    """Count the socket while in the context; raises WebSocketException with TRY_LATER at the limit."""
     with ExitStack() as stack:
         try:
             stack.enter_context(limit.hold(address))
