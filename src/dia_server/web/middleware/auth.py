@@ -18,7 +18,7 @@ MAX_WRONG_KEYS = 20
 
 
 class ApiKeys(ASGIMiddleware):
-    """Asks for `Authorization: Bearer <key>`, except on handlers with the option `public`."""
+    """Requires `Authorization: Bearer <key>` if there are `keys`, except on `public` routes."""
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
 
@@ -58,7 +58,11 @@ class ApiKeys(ASGIMiddleware):
 
 
 def authorization(scope: Scope) -> str:
-    """Return the Authorization header; a WebSocket may have `api_key` in its query instead, for browsers."""
+    """Return the Authorization header, "" if there is none.
+
+    For a WebSocket without the header, return `Bearer ` and the query parameter `api_key`, because browsers
+    cannot set headers on WebSockets.
+    """
     header = Headers.from_scope(scope).get("authorization", "")
     if header or scope["type"] != ScopeType.WEBSOCKET:
         return header

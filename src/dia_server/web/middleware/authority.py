@@ -10,18 +10,18 @@ DEFAULT_PORTS = {"http": "80", "https": "443"}
 @dataclass(frozen=True, slots=True)
 class Authority:
     host: str
-    """Lower-case name or address, without IPv6 brackets or a trailing dot."""
+    """Host name or IP address in lower case, without IPv6 brackets or a trailing dot."""
     port: str
     """Port as written; empty if absent."""
 
     def has_port_of(self, other: "Authority", scheme: str) -> bool:
-        """Return whether both ports are equal; an absent port is the default of `scheme`."""
+        """Return whether the ports are equal; an absent port counts as the default port of `scheme`."""
         default = DEFAULT_PORTS[scheme]
         return (self.port or default) == (other.port or default)
 
 
 def parse(text: str) -> Authority | None:
-    """Return the parsed authority, None if `text` is not `host` or `host:port`."""
+    """Parse `text`; return None if it is neither `host` nor `host:port`."""
     if not (match := AUTHORITY.fullmatch(text)):
         return None
     host = match["ipv6"] or match["name"].removesuffix(".")

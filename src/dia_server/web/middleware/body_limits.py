@@ -1,4 +1,4 @@
-"""Limits the rate and the memory of request bodies while they arrive; the HTTP server has no such limits."""
+"""Limits how slowly request bodies arrive and how much memory they take; the HTTP server limits neither."""
 
 import asyncio
 from collections import Counter
@@ -13,11 +13,11 @@ from dia_server.errors import Overloaded
 from dia_server.units import MIB
 
 WINDOW_S = 20.0
-"""Seconds of waiting for the client after which the body's rate is checked."""
+"""Seconds of waiting for the client in which MIN_BYTES of a body must arrive."""
 MIN_BYTES = 20_000
-"""Minimum bytes per window, which is 1 kB/s."""
+"""Minimum bytes of a body per window of WINDOW_S, which is 1 kB/s."""
 MAX_HELD = 256 * MIB
-"""Maximum bytes of unfinished bodies in memory; uploads are spooled to disk and do not count."""
+"""Maximum bytes of all unfinished bodies in memory; uploads go to the disk and do not count."""
 MAX_HELD_PER_ADDRESS = 32 * MIB
 """Maximum bytes of unfinished bodies in memory per client address."""
 RETRY_S = 10
@@ -31,7 +31,8 @@ class BodyTooSlow(HTTPException):
 class BodyLimits:
     """ASGI wrapper that rejects bodies that arrive too slowly or exceed the memory for bodies.
 
-    Only time spent waiting for the client counts. After the body, `receive` waits without a deadline.
+    The rate counts only the time spent waiting for the client. Once the body is complete, `receive` has no
+    deadline.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class BodyLimits:
         self._max_held = max_held
         self._max_held_of_address = max_held_per_address
         self._held: Counter[str] = Counter()
-        """Bytes in memory by client address."""
+        """Bytes of unfinished bodies in memory, by client address."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -72,7 +73,7 @@ class BodyLimits:
             self._account(body, 0)
 
     def _hold(self, body: "_Body") -> None:
-        """Account for the bytes received of `body`; raises Overloaded above a limit."""
+        """Count the bytes received of `body`, 0 once it is complete; raises Overloaded above a limit."""
         self._account(body, 0 if body.complete else body.arrived)
         if body.held and (
             self._held[body.address] > self._max_held_of_address or self._held.total() > self._max_held
@@ -97,16 +98,16 @@ class _Body:
         self.complete = False
         self.arrived = 0
         self.held = 0
-        """Bytes accounted for in `BodyLimits`."""
+        """Bytes of this body that `BodyLimits` counts as in memory."""
         self._window_s = window_s
         self._left_s = window_s
         self._in_window = 0
 
     async def wait(self, receive: Receive) -> ReceiveMessage:
-        """Return the next ASGI message; raises BodyTooSlow."""
+        """Return the next ASGI message; raises BodyTooSlow if a window ends with fewer than MIN_BYTES."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        # enough bytes in this window extend the deadline by the next one
+        # enough bytes in this window extend the deadline by another window
         allowed_s = self._left_s + (self._window_s if self._in_window >= MIN_BYTES else 0)
         try:
             async with asyncio.timeout(allowed_s):

@@ -1,4 +1,4 @@
-"""Client addresses of requests, also behind trusted proxies."""
+"""Finds the client address of a request, also behind trusted proxies."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from litestar.types import Scope
 Network = IPv4Network | IPv6Network
 
 WITH_PORT = re.compile(r"\[(?P<ipv6>.*)\](?::\d+)?|(?P<ipv4>[\d.]+):\d+")
-"""Address forms that some proxies write: `[2001:db8::1]`, `[2001:db8::1]:4711`, `192.0.2.1:4711`."""
+"""Matches forms that some proxies write: `[2001:db8::1]`, `[2001:db8::1]:4711`, `192.0.2.1:4711`."""
 CLIENT_PREFIX = 64
 """Prefix length that identifies an IPv6 client: a subscriber usually gets a whole /64."""
 
@@ -18,7 +18,7 @@ CLIENT_PREFIX = 64
 class ClientAddress:
     """Returns the client address of a request; trusts `X-Forwarded-For` only from trusted proxies.
 
-    IPv6 addresses are returned as their network, such as `2001:db8::/64`.
+    An IPv6 address is returned as its /64 network, such as `2001:db8::/64`.
     """
 
     def __init__(self, trusted_proxies: Iterable[str]) -> None:
@@ -27,7 +27,7 @@ class ClientAddress:
     def __call__(self, scope: Scope) -> str:
         client = scope.get("client")
         address = client[0] if client else "unknown"
-        # a proxy may extend the existing header or add another
+        # a proxy may extend the existing header or add a second one
         forwarded = ",".join(Headers.from_scope(scope).getall("x-forwarded-for", [])).split(",")
         while forwarded and self._trusts(address) and (last := forwarded.pop().strip()):
             address = last
@@ -42,7 +42,7 @@ class ClientAddress:
 
 
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
-    """Return the address without port and zone, IPv4-mapped IPv6 as IPv4; None if it is no address."""
+    """Parse an IP address, ignoring port and zone; IPv4-mapped IPv6 becomes IPv4. None if it is not one."""
     if match := WITH_PORT.fullmatch(address):
         address = match["ipv6"] or match["ipv4"]
     try:

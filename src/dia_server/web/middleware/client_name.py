@@ -9,7 +9,7 @@ from dia_server.web.middleware.auth import authorization
 
 
 class ClientName:
-    """Returns a hash of the API key if the server has keys, else the client address."""
+    """Returns the hash of the request's API key if the server has keys, else the client address."""
 
     def __init__(self, keys: Sequence[str], client_address: Callable[[Scope], str]) -> None:
         self._has_keys = bool(keys)

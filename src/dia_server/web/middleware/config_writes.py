@@ -9,7 +9,7 @@ from dia_server.web.middleware.cross_origin import SAFE_METHODS
 
 
 class ReadOnlyConfig(ASGIMiddleware):
-    """Answers 403 to methods below /config other than GET, HEAD and OPTIONS."""
+    """Answers 403 to requests to /config and below, except GET, HEAD and OPTIONS."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         below_config = scope["path_template"].split("/")[1] == "config"

@@ -6,10 +6,10 @@ from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Sen
 
 
 class CloseUnreadBody:
-    """ASGI wrapper that announces the close.
+    """ASGI wrapper that adds the header if the body has not been read to its end.
 
-    The HTTP server closes such a connection, because unread body bytes would be taken for the next request.
-    Without the header a client reuses the connection, and its next request fails.
+    The HTTP server then closes the connection, because it would take the unread bytes for the next request.
+    Without the header the client reuses the connection, and its next request fails.
     """
 
     def __init__(self, app: ASGIApp) -> None:

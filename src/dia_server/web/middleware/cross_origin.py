@@ -36,15 +36,16 @@ METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 PREFLIGHT_AGE_S = 600
 """Seconds that browsers may cache a preflight response."""
 MAX_SHOWN = 100
-"""Maximum characters of a header quoted in an error and in the log."""
+"""Maximum characters of a header's value that errors and the log quote."""
 REFUSED = 4403
-"""Close code of refused WebSockets if the HTTP server cannot reject a handshake with a response."""
+"""Close code of a refused WebSocket if the HTTP server cannot answer its handshake with an HTTP response."""
 
 
 class CrossOrigin:
-    """Refuses disallowed hosts with 421 and disallowed origins with 403; answers preflights.
+    """Answers 421 to disallowed hosts and 403 to disallowed origins; answers preflights.
 
-    With `hosts` None every Host is accepted.
+    Of a disallowed origin, only preflights, WebSockets and unsafe methods are refused; other requests are
+    answered without CORS headers. If `hosts` is None, every Host header is accepted.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts | None, origins: Origins) -> None:
@@ -75,11 +76,17 @@ class CrossOrigin:
             await self._app(scope, receive, send)
 
     def _is_from_here(self, headers: Headers) -> bool:
-        """Return whether a request without an Origin comes from no browser or from an own page."""
+        """Return whether a request without an Origin header is allowed.
+
+        It is if all origins are, or if Sec-Fetch-Site names no page of another origin as the sender.
+        """
         return self._origins.all or headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
 
     def _sender(self, send: Send, origin: str | None) -> Send:
-        """Return `send` with CORS headers that let pages of `origin` read the response, if not None."""
+        """Return `send` with CORS headers that let pages of `origin` read the response.
+
+        If all origins are allowed, pages of any may read it; else, if `origin` is None, none may.
+        """
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
@@ -105,7 +112,7 @@ def _is_preflight(scope: Scope, headers: Headers) -> bool:
 
 def _preflight_answer(headers: Headers) -> ASGIResponse:
     answer = {"Access-Control-Allow-Methods": METHODS, "Access-Control-Max-Age": str(PREFLIGHT_AGE_S)}
-    if wanted := headers.get("access-control-request-headers"):  # `*` does not cover Authorization
+    if wanted := headers.get("access-control-request-headers"):  # echoed: `*` does not cover Authorization
         answer["Access-Control-Allow-Headers"] = wanted
     return ASGIResponse(status_code=204, headers=answer)
 
@@ -121,7 +128,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: ServerError
     async def send_in_handshake(message: Message) -> None:
         await send({**message, "type": f"websocket.{message['type']}"})  # type: ignore[arg-type]
 
-    await receive()  # the handshake
+    await receive()  # "websocket.connect"
     if "websocket.http.response" in (scope.get("extensions") or {}):
         await answer(scope, receive, send_in_handshake)
     else:

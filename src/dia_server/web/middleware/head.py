@@ -9,8 +9,8 @@ NOTHING: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "mo
 class HeadAsGet:
     """ASGI wrapper that runs the GET handler for HEAD; Litestar has no HEAD handlers of its own.
 
-    The response ends at the first part of its body. Then `receive` reports a disconnect, so that a streamed
-    file is not read any further.
+    The first part of the body ends the response. The HTTP server then reports a disconnect, so that Litestar
+    stops reading a streamed file.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,7 +30,8 @@ class HeadAsGet:
                 ended = True
                 await send(NOTHING)
 
-        scope["method"] = "GET"  # changed in place: outer wrappers read what Litestar adds to this scope
+        # in place, not in a copy: outer wrappers read what Litestar adds to the scope
+        scope["method"] = "GET"
         try:
             await self._app(scope, receive, send_headers)
         finally:

@@ -22,7 +22,7 @@ LOCAL_SUFFIXES = (
     ".localdomain",
     ".svc",
 )
-"""Suffixes of names that only a local network assigns."""
+"""Suffixes of names that a local network assigns and that cannot be registered in public DNS."""
 PRIVATE_NETWORK_SUFFIXES = (".ts.net",)
 """Suffixes accepted in Host but not in Origin: Tailscale names are private, but may serve public pages."""
 
@@ -35,7 +35,7 @@ class Hosts:
         self._lookup: asyncio.Task[set[str]] | None = None
 
     async def accepts(self, host: str) -> bool:
-        """Return whether requests with this Host header are accepted; empty means that it is missing."""
+        """Return whether this Host header is accepted; IP addresses and a missing header ("") always are."""
         if not host or "*" in self._allowed:
             return True
         if (parsed := authority.parse(host)) is None:
@@ -44,13 +44,13 @@ class Hosts:
         return address(name) is not None or name.endswith(PRIVATE_NETWORK_SUFFIXES) or await self.knows(name)
 
     async def knows(self, name: str) -> bool:
-        """Return whether `name` is allowed, local or this machine's, and so no attacker's domain."""
+        """Return whether `name` is allowed, local or this machine's; no attacker's domain is."""
         if "." not in name or name.endswith(LOCAL_SUFFIXES) or name in self._allowed:
             return True
         return name in await self._names_of_this_machine()
 
     async def _names_of_this_machine(self) -> set[str]:
-        """Return the names, resolved once on first use: without a network the resolver takes seconds."""
+        """Return this machine's host names, resolved once on a thread: without a network it takes seconds."""
         if self._lookup is None:
             self._lookup = asyncio.create_task(asyncio.to_thread(names_of_this_machine))
         return await asyncio.shield(self._lookup)
@@ -61,7 +61,7 @@ def names_of_this_machine() -> set[str]:
 
 
 def address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return `host` as an IP address, None if it is a name."""
+    """Return `host` as an IP address (IPv4-mapped IPv6 as IPv4), None if it is a name."""
     try:
         parsed = ip_address(host)
     except ValueError:

@@ -15,7 +15,7 @@ class MinuteCounts:
         self._counts: dict[Hashable, int] = {}
 
     def add(self, bucket: Hashable) -> int:
-        """Add one to the bucket and return its count in this minute."""
+        """Add one to the count of `bucket` and return its count in this minute."""
         if (window := int(self._clock() // WINDOW_S)) != self._window:
             self._window = window
             self._counts.clear()
@@ -24,7 +24,7 @@ class MinuteCounts:
 
     @property
     def reset(self) -> int:
-        """Start of the next minute in Unix seconds."""
+        """Unix time in seconds at which the minute of the last `add` ends."""
         return (self._window + 1) * WINDOW_S
 
     @property

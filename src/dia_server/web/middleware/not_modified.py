@@ -1,4 +1,4 @@
-"""Answers 304 if the client has the current version."""
+"""Answers 304 if the client has cached the current version of a response."""
 
 from litestar.datastructures import Headers, MutableScopeHeaders
 from litestar.enums import ScopeType
@@ -15,7 +15,8 @@ class NotModified(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         named = Headers.from_scope(scope).get("if-none-match", "").split(",")
-        known = {tag.strip().removeprefix("W/") for tag in named}  # a compressing proxy weakens it
+        # a compressing proxy makes ETags weak: W/"..."
+        known = {tag.strip().removeprefix("W/") for tag in named}
         unchanged = False
 
         async def send_what_is_new(message: Message) -> None:

@@ -11,7 +11,7 @@ WEB = {"http", "https"}
 
 
 class Origins:
-    """Allows the `listed` origins (`*`: all); if none are listed, local ones and those of apps.
+    """Allows the origins in `listed` (`*`: all); if it is empty, local origins and those of apps.
 
     The server's own origin is always allowed.
     """
@@ -25,9 +25,10 @@ class Origins:
         """Return whether pages of `origin` may use the server; `host` is the request's Host header."""
         if self.all or origin in self._listed:
             return True
-        if not (match := ORIGIN.fullmatch(origin)):  # "null": a sandboxed frame, a local file or a redirect
+        # "null": from a sandboxed frame, a local file or a redirect
+        if not (match := ORIGIN.fullmatch(origin)):
             return False
-        if match["scheme"] not in WEB:  # an app, or a browser extension that the user gave access
+        if match["scheme"] not in WEB:  # an app, or a browser extension with access
             return not self._listed
         page = authority.parse(match["authority"])
         if page is None:

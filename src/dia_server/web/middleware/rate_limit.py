@@ -1,7 +1,7 @@
 """Rate limits: fixed windows of a minute with a bucket per limit and client address.
 
-Hand-written because Litestar's middleware neither limits WebSocket messages nor tells when a window ends in
-Unix time, as `X-RateLimit-Reset` does here.
+Hand-written because Litestar's middleware does not limit WebSocket messages, and does not send the end of a
+window as Unix time, as `X-RateLimit-Reset` does here.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,11 +21,14 @@ SETTINGS: dict[LimitName, str] = {
     "plan": "DIA_RATE_LIMIT_JOBS",
     "upload": "DIA_RATE_LIMIT_UPLOAD",
 }
-"""Environment variable of each limit, which its errors name."""
+"""Environment variable that sets each limit; the errors of a limit name it."""
 
 
 class RateLimit(ASGIMiddleware):
-    """Counts requests to routes with the option `rate_limit`, which names one of `limits`; 0 is no limit."""
+    """Limits requests to routes with the option `rate_limit`, the name of a limit.
+
+    `limits` has the maximum requests per minute and client address by name; 0: unlimited.
+    """
 
     scopes = (ScopeType.HTTP,)
 
@@ -45,9 +48,9 @@ class RateLimit(ASGIMiddleware):
         await next_app(scope, receive, send_with_headers if headers else send)
 
     def consume(self, name: LimitName | None, scope: Scope) -> dict[str, str]:
-        """Count a request against the limit `name` and return the response headers.
+        """Count a request against the limit `name` and return the X-RateLimit headers; {} without a limit.
 
-        Raises RateLimitExceeded, which carries the same headers.
+        Raises RateLimitExceeded, which has the same headers.
         """
         if name is None or not (limit := self._limits.get(name, 0)):
             return {}

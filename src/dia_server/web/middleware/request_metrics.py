@@ -1,4 +1,4 @@
-"""Records the route, status and duration of every HTTP request for /metrics."""
+"""Records the route, status, duration and time to first audio of every HTTP request for /metrics."""
 
 import time
 
@@ -16,8 +16,8 @@ AUDIO = ("audio/", "text/event-stream")
 class RequestMetrics:
     """ASGI wrapper that reads the matched route from the scope.
 
-    Requests without a route (404, 405, preflights) share the label `none` and unknown methods
-    `other`, so that clients cannot create time series.
+    Requests without a route (404, 405, preflights) share the route `none`, and unknown methods the method
+    `other`, so that clients cannot create new time series.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
