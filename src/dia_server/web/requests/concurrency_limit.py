@@ -1,4 +1,4 @@
-"""Limits on what clients do at the same time."""
+"""Limits concurrent operations in total and per client address."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dia_server.errors import Overloaded
 
 RETRY_S = 10
-"""Retry-After in seconds of refusals."""
+"""Retry-After of refused operations in seconds."""
 
 
 class ConcurrencyLimit:
-    """Allows `total` holders at a time, `each` of them per client address."""
+    """Allows `total` concurrent operations, at most `each` per client address; errors call them `what`."""
 
     def __init__(self, what: str, *, total: int, each: int) -> None:
         self._what = what
@@ -21,7 +21,7 @@ class ConcurrencyLimit:
 
     @contextmanager
     def hold(self, address: str) -> Iterator[None]:
-        """Count as a holder while in the context; raises Overloaded when a limit is reached."""
+        """Count an operation of `address` while in the context; raises Overloaded at a limit."""
         if self._held[address] >= self._each:
             raise Overloaded(
                 f"Too many concurrent {self._what} from this address: the limit is {self._each}",

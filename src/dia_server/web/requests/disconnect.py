@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class ClientGone(ServerError):
-    """Only logged, never received; nginx logs the same status for a closed connection."""
+    """The client has disconnected: only the log shows this error. 499 is nginx's status for it."""
 
     status, code = 499, "CLIENT_GONE"
 
@@ -20,7 +20,7 @@ class ClientGone(ServerError):
 async def cancel_on_disconnect(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`; cancel it and raise ClientGone if the client disconnects first.
 
-    The request body must have been read.
+    The caller must have read the request body: this function discards further body messages.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(request))
@@ -33,7 +33,7 @@ async def cancel_on_disconnect(request: Request[Any, Any, Any], work: Coroutine[
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
-        del working  # the traceback of its exception refers to this frame
+        del working  # break the cycle: frame, task, exception, traceback, frame
 
 
 async def _disconnected(request: Request[Any, Any, Any]) -> None:

@@ -14,13 +14,17 @@ from dia_server.errors import BadRequest, Invalid
 from dia_server.web.requests import nul
 
 BOUND = re.compile(r"[<>]=? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)$")
-"""The end of a msgspec message about a value, or a length, outside its bounds."""
+"""Matches the bound at the end of a msgspec message such as "Expected `int` <= 10"."""
 ESCAPED_NUL = "\\u0000"
-"""Escape sequence of NUL, which valid JSON cannot contain unescaped."""
+"""Escape sequence of NUL in JSON, the only valid form of NUL there."""
 
 
 def decode(body: bytes | str, expected: Any) -> Any:
-    """Return `body` as the type `expected`; raises BadRequest, or Invalid with `param` and `limit`."""
+    """Decode `body` as the type `expected`.
+
+    Raises BadRequest if it is not JSON. Raises Invalid, with `param`, for a wrong type, a NUL character or a
+    value out of bounds, then also with `limit`.
+    """
     try:
         decoded = _decode(body, expected)
     except msgspec.ValidationError as error:
@@ -39,7 +43,7 @@ def decode(body: bytes | str, expected: Any) -> Any:
 
 
 def bound_in(message: str) -> float | None:
-    """Return the bound that ends a msgspec message such as "Expected `int` <= 10", None if there is none."""
+    """Return the bound at the end of a msgspec message, such as 10 in "Expected `int` <= 10", or None."""
     if not (match := BOUND.search(message)):
         return None
     return int(match[1]) if match[1].lstrip("-").isdigit() else float(match[1])
@@ -51,20 +55,20 @@ def _decode(body: bytes | str, expected: Any) -> Any:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        # drop lone surrogates, which JavaScript sends for an emoji cut in two: they are valid JSON
+        # drop lone surrogates, which JavaScript sends for an emoji cut in two: valid JSON, but invalid UTF-8
         text = body if isinstance(body, str) else body.decode()
         whole = json.dumps(json.loads(text), ensure_ascii=False).encode(errors="ignore")
         return msgspec.json.decode(whole, type=expected)
 
 
 def name_choices(expected: Any, field: str = "") -> str:
-    """Return the choices of `field` in `expected`, worded to end an error; "" if it is no enumeration."""
+    """Return "; it must be one of ..." with the choices of `field` in `expected`, "" if it has no choices."""
     choices = _choices(inspect.type_info(expected), field.split(".") if field else [])
     return f"; it must be one of {', '.join(sorted(map(str, choices)))}" if choices else ""
 
 
 def _choices(kind: inspect.Type, path: list[str]) -> tuple[object, ...]:
-    """Return the values of the enumeration at `path`, a list of field names; empty if there is none."""
+    """Return the choices of the field at `path` (field names from outer to inner); empty if it has none."""
     match kind:
         case inspect.UnionType():
             return tuple(choice for one in kind.types for choice in _choices(one, path))

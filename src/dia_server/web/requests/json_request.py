@@ -13,7 +13,7 @@ from dia_server.units import MIB
 from dia_server.web.requests.json_body import decode
 
 MAX_BODY = MIB
-"""Maximum bytes of a JSON body; the longest text that can be configured takes 938 KiB, fully escaped."""
+"""Maximum bytes of a JSON body; the longest text (80,000 characters, each escaped) takes 938 KiB."""
 
 
 class UnsupportedMediaType(HTTPException):
@@ -23,8 +23,8 @@ class UnsupportedMediaType(HTTPException):
 class JSONRequest(Request[Any, Any, Any]):
     """Requires application/json and exact types.
 
-    Litestar would convert "1.5" to a number and 0 to a bool, and accept any Content-Type: with text/plain,
-    which needs no preflight, any web page could post to a server in the visitor's network.
+    Litestar converts "1.5" to a number and 0 to a bool, and accepts any Content-Type. A request with
+    text/plain needs no preflight, so any web page could then post to a server in its visitor's network.
     """
 
     async def json(self) -> Any:
@@ -44,7 +44,7 @@ class JSONRequest(Request[Any, Any, Any]):
             raise PayloadTooLarge(
                 f"The body is too large: the limit is {limit:,} bytes", limit=limit
             ) from None
-        except InternalServerException:  # Litestar's exception for http.disconnect
+        except InternalServerException:  # raised by Litestar on http.disconnect
             raise BadRequest("The body is incomplete, or its chunked encoding is malformed") from None
 
     def _check_media_type(self) -> None:

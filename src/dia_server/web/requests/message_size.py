@@ -1,8 +1,8 @@
 """Limits the size of a WebSocket message while it arrives.
 
-Granian buffers up to 64 MiB of a message before it delivers it, and has no setting for that. On Linux the
-kernel reports the bytes that a connection has received, so a connection is closed when it receives too many
-for one message. On other systems only Granian's limit applies.
+Granian buffers a whole message before it delivers it, up to 64 MiB, and has no setting for that. On Linux the
+kernel reports how many bytes a connection has received, so a connection that has received more than
+MAX_RECEIVED for one message is closed. On other systems only Granian's limit applies.
 """
 
 import array
@@ -26,14 +26,17 @@ if sys.platform == "linux":
 MAX_RECEIVED = 2 * MIB
 """Maximum bytes received for one message, including frame headers."""
 INTERVAL_S = 0.25
-"""Seconds between checks of a connection; 64 MiB take about as long on the same machine."""
+"""Seconds between checks of a connection; a client on the same machine sends 64 MiB in about this time."""
 BYTES_RECEIVED = struct.Struct("=128xQ")
-"""Layout up to `tcpi_bytes_received` in Linux's `struct tcp_info`."""
+"""Layout of Linux's `struct tcp_info` up to `tcpi_bytes_received`, the only field that is read."""
 
 
 @asynccontextmanager
 async def limit_message_size(scope: Scope) -> AsyncIterator[Callable[[], None]]:
-    """Yield a function to call after each message; close the connection if too much arrives between calls."""
+    """Yield a function to call after each message.
+
+    The connection is closed if more than MAX_RECEIVED bytes arrive between two calls.
+    """
     connection = await asyncio.to_thread(_find, scope) if sys.platform == "linux" else None
     if connection is None:
         yield lambda: None
@@ -66,7 +69,7 @@ class _Watch:
         self._timer = self._loop.call_later(INTERVAL_S, self._look)
 
     def _received(self) -> int:
-        """Return the bytes that Granian has read, without those still in the kernel's buffer."""
+        """Return how many bytes Granian has read from the connection; the kernel's buffer does not count."""
         info = self._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_RECEIVED.size)
         received: int = BYTES_RECEIVED.unpack(info)[0]
         return received - _unread(self._connection)
@@ -79,7 +82,10 @@ def _unread(connection: socket.socket) -> int:
 
 
 def _find(scope: Scope) -> socket.socket | None:
-    """Return a duplicate of the client's socket, found by its peer address: Granian does not expose it."""
+    """Return a duplicate of the client's socket, found by its peer address, or None.
+
+    Granian does not expose the socket.
+    """
     client = scope.get("client")
     if client is None:
         return None
@@ -89,12 +95,12 @@ def _find(scope: Scope) -> socket.socket | None:
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
             found = socket.fromfd(int(name), family, socket.SOCK_STREAM)
-        except OSError:  # closed in the meantime
+        except OSError:  # the descriptor has been closed since it was listed
             continue
         try:
             if found.getpeername()[:2] == (client[0], int(client[1])):  # Granian passes the port as a string
                 return found
-        except OSError:  # not connected
+        except OSError:  # a listening socket has no peer
             pass
         found.close()
     return None

@@ -14,7 +14,7 @@ NUL = "\x00"
 
 
 class NoNulInPath(ASGIMiddleware):
-    """Answers 400 to paths that contain %00."""
+    """Answers 400 to requests whose path contains %00."""
 
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
 

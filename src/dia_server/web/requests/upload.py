@@ -1,6 +1,6 @@
 """Receives multipart forms with one file, which is written to disk as it arrives.
 
-Litestar's form parser keeps fields without a file name in memory, without a limit.
+Hand-written because Litestar's form parser keeps fields without a file name in memory, without a limit.
 """
 
 import asyncio
@@ -19,27 +19,28 @@ from dia_server.web.requests import nul
 from dia_server.web.requests.json_request import UnsupportedMediaType
 
 MAX_TEXT = 16 * 1024
-"""Maximum bytes of a text field: 4,096 characters of any script."""
+"""Maximum bytes of a text field, enough for 4,096 characters of any script."""
 MAX_PARTS = 20
 WRITE_SIZE = MIB
-"""Bytes buffered before a write, because each write runs on another thread."""
+"""Bytes of the file buffered before a write; a write is costly, because it runs on another thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
     fields: dict[str, str]
     file: BinaryIO
-    """File at position 0; closed when the context of `receive` ends."""
+    """Temporary file with the upload, at position 0; closed when the context of `receive` ends."""
 
 
 @contextlib.asynccontextmanager
 async def receive(
     request: Request[Any, Any, Any], file_field: str, spool: Callable[[], BinaryIO]
 ) -> AsyncIterator[Upload]:
-    """Read a whole form; `spool` opens the temporary file, on a worker thread.
+    """Read a whole form; `spool` opens the temporary file and is called on a worker thread.
 
     Raises UnsupportedMediaType, ClientException (malformed form), BadRequest (incomplete body),
-    StorageUnavailable, and Invalid (no file, or a field that is too long or contains NUL).
+    PayloadTooLarge, StorageUnavailable, and Invalid (no file or several, or a field that is too long or
+    contains NUL).
     """
     media_type, options = request.content_type
     if media_type != "multipart/form-data" or not options.get("boundary"):
@@ -75,7 +76,7 @@ class _Form:
         try:
             with parser:
                 async for chunk in request.stream():
-                    # read and ignore bytes after the end of the form
+                    # bytes after the end of the form are read, but ignored
                     for event in parser.parse(chunk) if chunk and not parser.closed else ():
                         self._consume(event)
                     if len(self._unwritten) >= WRITE_SIZE:
