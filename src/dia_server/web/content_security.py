@@ -1,4 +1,4 @@
-"""Security headers of all responses, such as Content-Security-Policy."""
+"""Default security headers of responses; pages may replace Content-Security-Policy."""
 
 POLICY = {
     "default-src": "'self'",  # no inline scripts or styles, nothing from other hosts
@@ -11,7 +11,7 @@ POLICY = {
 
 
 def policy(**directives: str) -> str:
-    """Return a Content-Security-Policy; `directives` such as `style_src` replace the defaults."""
+    """Return POLICY as a header value, with `directives`, such as `style_src`, added or replaced."""
     others = {name.replace("_", "-"): sources for name, sources in directives.items()}
     return "; ".join(f"{name} {sources}" for name, sources in (POLICY | others).items())
 

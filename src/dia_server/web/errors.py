@@ -1,4 +1,4 @@
-"""Renders exceptions as responses, in the native or OpenAI's error format."""
+"""Renders exceptions as responses, in the native format or in OpenAI's."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ CODES = {
     422: "VALIDATION_ERROR",
 }
 OPENAI_FIELDS = {"text": "input", "voice_id": "voice"}
-"""Field names of the OpenAI-compatible routes by native name."""
+"""Names of fields on the OpenAI-compatible routes, by their names on the native routes."""
 OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
@@ -47,7 +47,7 @@ def classify(exc: Exception) -> Failure:
             return Failure(exc.status, exc.code, str(exc), exc.param, exc.limit)
         case ValidationException():
             return _validation(exc)
-        case UnicodeDecodeError():  # Litestar does not convert this one
+        case UnicodeDecodeError():  # Litestar does not convert it to an HTTPException
             return Failure(400, "BAD_REQUEST", "The request is not valid UTF-8")
         case HTTPException():
             status = HTTPStatus(exc.status_code)
@@ -66,14 +66,14 @@ def _validation(exc: ValidationException) -> Failure:
 
 
 def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Error | OpenAIError]:
-    """Return the error response to `exc`: OpenAI's format below /v1, else the native one."""
+    """Return the response for `exc`, in OpenAI's format on paths below /v1, else in the native format."""
     failure = classify(exc)
     if isinstance(exc, ValidationException) and failure.param is not None:
         failure.message += _choices_of_parameter(request, failure.param)
     if failure.code == "INTERNAL_SERVER_ERROR":
         log.error("request failed", exc_info=exc)
     headers: dict[str, str] = dict(getattr(exc, "headers", None) or {})
-    if "allow" in headers:  # Litestar's 405 lists only methods with handlers, not HEAD
+    if "allow" in headers:  # Litestar's 405 lists only methods with handlers, so not HEAD
         headers["allow"] = allow(headers["allow"].split(", "))
     return Response(
         _openai(failure) if request.scope["path"].startswith("/v1/") else _native(failure),
@@ -89,7 +89,10 @@ def _choices_of_parameter(request: Request[Any, Any, Any], name: str) -> str:
 
 
 def retry_headers(status: int, exc: Exception) -> dict[str, str]:
-    """Return Retry-After if a retry may succeed; x-should-retry, which OpenAI's SDKs obey, on 5xx."""
+    """Return Retry-After if `exc` has `retry_after`, and for 5xx x-should-retry, which OpenAI's SDKs obey.
+
+    x-should-retry is "true" with `retry_after` and "false" without.
+    """
     retry_after: int | None = getattr(exc, "retry_after", None)
     if retry_after is None:
         return {"x-should-retry": "false"} if status >= 500 else {}
@@ -98,7 +101,7 @@ def retry_headers(status: int, exc: Exception) -> dict[str, str]:
 
 
 def allow(methods: Iterable[str]) -> str:
-    """Return the `Allow` header of a path with handlers for `methods`; GET implies HEAD."""
+    """Return the value of `Allow` for a path with handlers for `methods`; GET implies HEAD."""
     return ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
 
 

@@ -1,8 +1,8 @@
 """Corrects and completes the OpenAPI description that Litestar generates.
 
-Litestar drops limits on optional fields and documents an error body of its own. So all schemas are replaced
-by msgspec's, which also decodes requests, and the responses with errors, audio, jobs and events are taken
-from the route options.
+Litestar omits the limits of optional fields and documents its own error body. So all schemas are replaced by
+msgspec's, which also decodes requests, and the responses with errors, audio, jobs and events are built from
+the route options.
 """
 
 import inspect
@@ -35,10 +35,10 @@ CONFIG = OpenAPIConfig(
 def document(
     handlers: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], max_characters: int
 ) -> bytes:
-    """Return the OpenAPI description of `handlers` as JSON, with `max_characters` as the limit of texts.
+    """Return the OpenAPI description of `handlers` as JSON; `max_characters` is the maximum length of a text.
 
-    It is generated from an application that is never served, because Litestar would add its own documentation
-    pages, with scripts from other hosts, to a served one.
+    A second application, which is never served, generates it: with an OpenAPI description, Litestar also adds
+    documentation pages that load scripts from other hosts.
     """
     app = Litestar(handlers, dependencies=dependencies, openapi_config=CONFIG, logging_config=None)
     description: Json = msgspec.json.decode(msgspec.json.encode(app.openapi_schema.to_schema()))
@@ -66,11 +66,12 @@ def document(
                 "schema": {"$ref": "#/components/schemas/JobAccepted"}
             }
         if options.get("events"):
-            responses["200"]["content"]["text/event-stream"] = {}  # OpenAPI has no schema for events
+            # OpenAPI has no schema for server-sent events
+            responses["200"]["content"]["text/event-stream"] = {}
         statuses = {*options.get("errors", ())}
-        if 413 in statuses:  # routes with a body can time out
+        if 413 in statuses:  # the route reads a body, and a slow body is answered with 408
             statuses.add(408)
-        if any("{" in path for path in handler.paths):  # path parameters may contain NUL
+        if any("{" in path for path in handler.paths):  # a path parameter with NUL is answered with 400
             statuses.add(400)
         if not options.get("public"):
             statuses.add(401)

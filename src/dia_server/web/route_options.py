@@ -1,4 +1,4 @@
-"""Facts about a route that middleware and the OpenAPI description read, kept in Litestar's `opt`."""
+"""Options of a route for the middleware and the OpenAPI description, stored in Litestar's `opt`."""
 
 from typing import Any, Literal, TypedDict, Unpack, cast
 
@@ -8,20 +8,20 @@ LimitName = Literal["generate", "jobs", "plan", "upload"]
 
 
 class RouteOptions(TypedDict, total=False):
-    """A route's options; those of its controller apply where it sets none."""
+    """Options of a route; an option that is not set is taken from the controller."""
 
     public: bool
     """True if the route needs no API key."""
     rate_limit: LimitName
-    """Limit that requests count against."""
+    """Name of the rate limit that applies to requests."""
     errors: tuple[int, ...]
-    """Statuses of the errors to describe; 401, and 408 and 400 by the body and the path, are added."""
+    """Error statuses to document; `openapi.py` adds 401, 408 for a body and 400 for a path parameter."""
     audio: bool
     """True if the route answers with audio."""
     accepted: bool
-    """True if it may answer with a job instead."""
+    """True if the route may answer with a job instead of audio."""
     events: bool
-    """True if it may answer with server-sent events."""
+    """True if the route may answer with server-sent events instead of audio."""
 
 
 def route_options(**options: Unpack[RouteOptions]) -> dict[str, Any]:
@@ -30,5 +30,5 @@ def route_options(**options: Unpack[RouteOptions]) -> dict[str, Any]:
 
 
 def options_of(handler: BaseRouteHandler) -> RouteOptions:
-    """Return the options of `handler`, with those of its controller and router."""
+    """Return the options of `handler`, merged with those of its controller and router."""
     return cast(RouteOptions, handler.opt)

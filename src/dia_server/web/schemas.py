@@ -14,7 +14,7 @@ from dia_server.services.voices.service import Speaker
 from dia_server.services.voices.whisper import SIZES
 
 MAX_TRANSCRIPT = 4096
-"""Maximum characters of a transcript; Dia reads a quarter of that."""
+"""Maximum characters of a transcript; more than Dia can read, which is 1,024 bytes of text in all."""
 
 # The service checks the text's length, because the limit is a setting and has its own error code.
 Text = Annotated[
@@ -72,7 +72,7 @@ class GenerateRequest(Struct, kw_only=True):
 
 
 class VoiceReference(Struct):
-    """Voice as an object, as OpenAI's API also accepts it."""
+    """Voice as an object, which OpenAI's API accepts besides a plain name."""
 
     id: str
 
@@ -117,7 +117,7 @@ class Voices(Struct):
 
 
 class AudioVoice(Struct):
-    """A voice with its id under both names that OpenAI's clients read."""
+    """A voice; `id` and `voice_id` are equal, because clients read one or the other."""
 
     id: str
     name: str

@@ -1,4 +1,4 @@
-"""Sends large responses in slices, so that a client that does not read ties up only a few of them."""
+"""Sends large responses in slices, so that a client that does not read holds only a few in memory."""
 
 from litestar.response.base import ASGIResponse
 from litestar.types import HTTPResponseBodyEvent, Receive, Send
@@ -8,7 +8,7 @@ SLICE = 32 * 1024
 
 
 class SlicedResponse(ASGIResponse):
-    """Sends a body shared by many responses; a disconnected client is no error."""
+    """Sends its body, which may be shared with other responses, in slices of SLICE bytes."""
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         for start in range(0, max(1, len(self.body)), SLICE):

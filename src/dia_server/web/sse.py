@@ -18,7 +18,7 @@ MEDIA_TYPE = "text/event-stream"
 
 class Delta(Struct, tag_field="type", tag="speech.audio.delta"):
     audio: str
-    """Next bytes of the file in base64."""
+    """Base64 of the next bytes of the audio file."""
 
 
 class Usage(Struct):
@@ -30,13 +30,16 @@ class Usage(Struct):
 class Done(Struct, tag_field="type", tag="speech.audio.done"):
     usage: Usage
     retries: int
-    """Number of segments generated again; OpenAI's clients ignore this field and the next."""
+    """Number of segments generated again; OpenAI's clients ignore this field and `faults`."""
     faults: list[str]
     """Faults that remained after all retries."""
 
 
 async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
-    """Yield the audio as events; usage counts characters as input tokens and decoder steps as output."""
+    """Yield an event per chunk of audio, and at the end one with the usage.
+
+    The usage counts characters as input tokens and decoder steps as output tokens.
+    """
     async with aclosing(streamed):
         async for audio in streamed:
             if audio:

@@ -1,6 +1,7 @@
 """Messages of the WebSocket.
 
-`request_id` is the client's own id of a generation; every message about the generation repeats it.
+`request_id` is the client's own id of a generation. The messages about the generation repeat it, except an
+error in cancelling it, which has only its `job_id`.
 """
 
 from typing import Annotated, Literal
@@ -43,7 +44,7 @@ file. An error keeps the socket open, and has the same codes as the routes, with
 client disconnects, its generations are cancelled. With API keys, browsers connect to
 `/ws/generate?api_key=KEY`.
 """
-"""Markdown for the OpenAPI description, whose format does not cover WebSockets."""
+"""Markdown for the description text of /openapi.json, because OpenAPI cannot describe WebSockets."""
 
 Stage = Literal["queued", "generating_tokens"]
 RequestId = Annotated[str, Meta(max_length=64)]
@@ -64,7 +65,7 @@ class Cancel(Struct, tag="cancel", kw_only=True):
 
 
 class Named(Struct):
-    """Reads the `request_id` of a message that is invalid otherwise."""
+    """Any message: decodes only the `request_id`, so that it can be read from an invalid message."""
 
     request_id: RequestId | None = None
 
@@ -72,7 +73,7 @@ class Named(Struct):
 class Progress(Struct, tag="progress", kw_only=True, omit_defaults=True):
     job_id: str
     progress: int
-    """Percent."""
+    """Percent done."""
     stage: Stage
     request_id: str | None = None
 
@@ -82,7 +83,7 @@ class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
 
     job_id: str
     size: int
-    """Bytes."""
+    """Bytes of audio in the binary message that follows."""
     request_id: str | None = None
 
 
@@ -112,7 +113,10 @@ encode = msgspec.json.Encoder().encode
 
 
 def decode(text: str) -> Generate | Cancel:
-    """Decode a message; raises BadRequest, Invalid, PayloadTooLarge."""
+    """Decode a client's message.
+
+    Raises BadRequest if it is not JSON, Invalid for a wrong field, and PayloadTooLarge above MAX_MESSAGE.
+    """
     if len(text.encode()) > MAX_MESSAGE:
         raise PayloadTooLarge(
             f"The message is too large: the limit is {MAX_MESSAGE:,} bytes", limit=MAX_MESSAGE
