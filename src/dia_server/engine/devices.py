@@ -19,15 +19,15 @@ class Device:
     """Torch device name: "cuda:0" (also for ROCm) or "mps"."""
     model: str
     memory: int
-    """Total bytes; on "mps", the recommended maximum of the shared memory."""
+    """Total device memory in bytes; on "mps", the recommended maximum of the memory shared with the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     busy: float
-    """Utilization in percent, over the driver's last sample period."""
+    """GPU utilization in percent, over the driver's last sample period."""
     memory: int
-    """Bytes in use by all processes."""
+    """Device memory in use by all processes, in bytes."""
 
 
 def accelerators() -> list[Device]:
@@ -52,7 +52,7 @@ def has_driver() -> bool:
 def measure_load(device: Device) -> Load | None:
     """Return the current load of `device`, or None if unknown (MPS, or a driver without a monitor).
 
-    Asks the driver and creates no context on the device.
+    Asks the driver only, so that no CUDA context is created on the device.
     """
     if device.torch_name == "mps":
         return None

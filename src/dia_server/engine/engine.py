@@ -21,24 +21,24 @@ log = logging.getLogger(__name__)
 Event = tuple[Generation, Chunk | Exception]
 
 FAIR_SHARE = 5
-"""Background work gets every fifth admission, even while requests wait."""
+"""Divisor: 1/5 of the admissions go to background work while both requests and background work wait."""
 ADMITTED_AT_ONCE = 4
-"""Maximum admissions between two steps; each delays running utterances by a few milliseconds on a GPU."""
+"""Maximum admissions between two steps; one admission delays running utterances by a few ms on a GPU."""
 RESERVED_SHARE = 8
-"""Divisor: 1/8 of the slots, at least one, is never used by background work."""
+"""Divisor: background work never uses 1/8 of the slots, at least one; a single slot is used by both."""
 CLIENT_SHARE = 8
 """Divisor: one client may fill at most 7/8 of the queue; the last 1/8 is for others. Likewise 1/8 of the
 slots, rounded down and at most NEWCOMER_SLOTS, is kept for clients that hold no slot."""
 NEWCOMER_SLOTS = 2
-"""Maximum slots kept for clients that hold none: 2 of 16 or more slots, 1 of 8 to 15, 0 of fewer. One slot of
-four would cost a single user a quarter of the throughput; there, a new client gets the next freed slot."""
+"""Maximum slots kept for clients that hold none: 2 of 16 or more slots, 1 of 8 to 15, 0 of fewer. With
+four slots, a kept one would cost a single user a quarter of the throughput."""
 
 OVERLOADED_RETRY_S = 2
-"""Seconds after which a client refused by a full queue may retry."""
+"""Retry-After, in seconds, for requests refused because the queue is full."""
 
 
 class Engine:
-    """Owns the model's thread; its public methods and attributes are for other threads."""
+    """Owns the thread that runs the model; other threads use the public methods and attributes."""
 
     worker_count = 1
 
@@ -61,10 +61,10 @@ class Engine:
         self.loaded = 0.0
         """Share of the model that is loaded, 0 to 1."""
         self.error: Exception | None = None
-        """Cause of a failed load or a stopped engine; `load` retries."""
+        """Error that made loading fail or stopped the engine, else None; `load` clears it and retries."""
         self.slots = 0
         self.notes: tuple[str, ...] = ()
-        """Parts of the model that run degraded, each with cause and remedy."""
+        """One text per part of the model that runs degraded, with cause and remedy."""
         self.work = Work()
         self._on_end: Callable[[Generation], None] = lambda _: None
         self._load_model = load_model
@@ -72,13 +72,13 @@ class Engine:
         self._idle_unload_s = idle_unload_s
         self._waiting = FairQueue()
         self._background: deque[Generation] = deque()
-        """Background queue, served after `_waiting`. Unbounded: the job workers bound what they submit."""
+        """Background queue, served after `_waiting`. Unbounded: the job worker limits what it submits."""
         self._passed = 0
-        """Admissions since the last one from `_background`."""
+        """Number of admissions from `_waiting` since the last one from `_background`."""
         self._busy: dict[int, Generation] = {}
         self._stopping = False
         self._wake = threading.Condition()
-        """Guards the queues and `_stopping`, and wakes the thread; never held during a step."""
+        """Condition that guards the queues and `_stopping` and wakes the thread; not held during a step."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine")
 
@@ -97,23 +97,26 @@ class Engine:
         return len(self._background if background else self._waiting)
 
     def watch(self, on_end: Callable[[Generation], None]) -> None:
-        """Call `on_end` on the event loop for every generation submitted from now on, when it ends."""
+        """Set the callback for the end of later submitted generations; it is called on the event loop."""
         self._on_end = on_end
 
     def start(self) -> None:
-        """Start the thread, which loads the model; events go to the running event loop."""
+        """Start the thread, which loads the model; its events are delivered to the caller's event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def load(self) -> None:
-        """Retry after a failed load or a stopped engine; without effect otherwise."""
+        """Load the model again if `error` is set; otherwise do nothing."""
         with self._wake:
             if self.error is not None:
                 self.error, self.loaded = None, 0.0
                 self._wake.notify()
 
     def stop(self) -> None:
-        """Fail all queued and running utterances and join the thread; blocks until the current step ends."""
+        """Fail all queued and running utterances and join the thread.
+
+        Blocks until the current step ends or, during a load, until the load next reports its progress.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -122,7 +125,7 @@ class Engine:
     def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
         """Queue `utterance`; raises ModelNotLoaded, or Overloaded if the queue is full.
 
-        `background` work yields to requests, but gets one admission in FAIR_SHARE, so that it never starves.
+        `background` work yields to requests, but gets one of FAIR_SHARE admissions, to prevent starvation.
         """
         require_ready(self)
         generation = Generation(utterance, self._cancel, background=background, on_end=self._on_end)
@@ -138,7 +141,7 @@ class Engine:
         return generation
 
     def _require_room(self, client: str) -> None:
-        """Raise Overloaded if the queue is full, or if `client` has used up its share of it."""
+        """Raise Overloaded if the queue is full, or if `client` fills its share of the queue."""
         places, whose = self._max_waiting, ""
         full = len(self._waiting) >= places
         if not full:
@@ -152,7 +155,7 @@ class Engine:
             )
 
     def _cancel(self, generation: Generation) -> None:
-        """Remove `generation` from its queue; if running, the thread releases it before the next step."""
+        """Remove a queued `generation`; the slot of a running one is released before the next step."""
         with self._wake:
             if not generation.background:
                 self._waiting.discard(generation)
@@ -162,7 +165,7 @@ class Engine:
     # Everything below runs on the engine thread.
 
     def _run(self) -> None:
-        """Serve until `stop`; after a failure, wait for `load` and serve again."""
+        """Thread's main function: serve until `stop`; after a failure, wait for `load` and serve again."""
         while True:
             self._serve()
             with self._wake:
@@ -177,7 +180,7 @@ class Engine:
             model: Model | None = self._load()
         except Exception as error:
             if not self._stopping:
-                told = isinstance(error, ServerError)  # its message suffices without a traceback
+                told = isinstance(error, ServerError)  # expected: the message is enough
                 context = {"engine": self.name, "cause": str(error), "retry": "POST /model/load"}
                 log.error("model not loaded", extra=context, exc_info=None if told else error)
             self.error = _without_traceback(error)  # reported by /health and by every submit
@@ -191,7 +194,7 @@ class Engine:
                 if self._stopping:
                     break
                 self._unload(model)
-                model = None  # frees its memory before the next one is loaded
+                model = None  # drops the last reference: frees memory before `_reload`
                 model = self._reload()
         except Exception as error:
             log.error("engine stopped", extra={"engine": self.name}, exc_info=error)
@@ -221,8 +224,8 @@ class Engine:
     def _reload(self) -> Model | None:
         """Sleep until an utterance is queued, then load the model; returns None on `stop`.
 
-        If loading fails, the queued utterances fail with its error and the next one starts a retry: another
-        process may have freed memory by then.
+        If loading fails, the queued utterances fail with that error. The next submission starts another load,
+        because other processes may have freed memory by then.
         """
         while True:
             with self._wake:
@@ -251,7 +254,7 @@ class Engine:
         self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
-        """Record the share that is loaded; raises ModelNotLoaded after `stop`, which aborts the load."""
+        """Record the loaded share of the model; after `stop`, abort the load by raising ModelNotLoaded."""
         if self._stopping:
             raise ModelNotLoaded("The server is shutting down")
         if int(10 * share) > int(10 * self.loaded):
@@ -259,9 +262,9 @@ class Engine:
         self.loaded = share
 
     def _admit(self, model: Model) -> bool:
-        """Release cancelled utterances and fill free slots; sleep while nothing is queued or running.
+        """Release the slots of cancelled utterances and fill free slots; block while there is no work.
 
-        Returns False on `stop` or after `idle_unload_s` seconds without work.
+        Returns False after `stop`, or after `idle_unload_s` seconds without queued or running utterances.
         """
         for slot in [slot for slot, generation in self._busy.items() if generation.cancelled]:
             self._release(model, slot)
@@ -282,10 +285,11 @@ class Engine:
         return not self._stopping
 
     def _next(self, slots: int) -> Generation | None:
-        """Remove and return the next utterance from its queue, or None if none may take a slot now.
+        """Remove and return the next utterance from its queue, or None if no queued one may take a slot now.
 
-        The last free slots go only to clients that hold none. Background work uses slots no request waits
-        for, and one admission in FAIR_SHARE otherwise, but never the slots reserved for requests.
+        The last free slots (NEWCOMER_SLOTS) go to clients that hold no slot. Background work is admitted if
+        no request is queued, else as one of FAIR_SHARE admissions, which may also take one of the last free
+        slots. It never takes the slots reserved for requests (RESERVED_SHARE).
         """
         requests = [generation for generation in self._busy.values() if not generation.background]
         kept = min(NEWCOMER_SLOTS, slots // CLIENT_SHARE)
@@ -321,13 +325,13 @@ class Engine:
                     ended = True
                 if ended:
                     self._release(model, slot)
-        except Exception as error:  # such as out of memory: fails the batch, not the engine
+        except Exception as error:  # such as out of memory: fails all running utterances; the engine goes on
             log.error("step failed", extra={"engine": self.name, "running": len(self._busy)}, exc_info=error)
             events += [(generation, _as_server_error(error)) for generation in self._busy.values()]
             self._busy.clear()
             failed = True
         self._deliver(events)  # before `reset`, which may raise
-        if failed:  # outside `except`: there the error would keep tensors alive
+        if failed:  # outside `except`, where the traceback would keep tensors alive
             model.reset()
 
     def _release(self, model: Model, slot: int) -> None:
@@ -335,7 +339,7 @@ class Engine:
         model.release(slot)
 
     def _deliver(self, events: list[Event]) -> None:
-        """Pass a step's events to the event loop in one call."""
+        """Pass all `events` to the event loop in a single callback."""
         assert self._loop is not None
         if events:
             self._loop.call_soon_threadsafe(_put_all, events)

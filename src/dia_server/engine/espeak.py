@@ -1,7 +1,7 @@
 """Calls espeak-ng, a formant synthesizer, through the shared library of its wheel.
 
-The library has global state, is not thread-safe, and can be crashed by a text of five characters. It runs in
-a child process therefore (`native/`); this module imports little, so that the child starts quickly.
+The library has global state, is not thread-safe, and can be crashed by a text of five characters. Therefore
+it runs in a child process (`native/`). This module imports little, so that the child starts quickly.
 """
 
 import _ctypes
@@ -13,7 +13,7 @@ import espeakng_loader
 
 from dia_server.errors import AudioProcessingError
 
-# speak_lib.h
+# constants of espeak-ng's speak_lib.h
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
@@ -26,20 +26,20 @@ _unload: Callable[[int], None] = getattr(_ctypes, "dlclose", None) or _ctypes.Fr
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Settings of espeak-ng for one speaker."""
+    """Parameters of espeak-ng for one speaker."""
 
     variant: str
     """espeak-ng voice variant, such as "f3"."""
     pitch: int
     """Base pitch, 0 to 100; 50 is the variant's default."""
     rate: int
-    """Words per minute."""
+    """Speaking rate in words per minute."""
     range: int = 50
     """Pitch range, 0 (monotone) to 100."""
 
 
 class Espeak:
-    """The synthesizer as a `NativeWorker` serves it."""
+    """espeak-ng synthesizer; a `NativeWorker` creates it and calls it in a child process."""
 
     def __init__(self) -> None:
         """Speak a test word; raises AudioProcessingError if the library is missing or silent."""
@@ -76,7 +76,7 @@ def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> tupl
     sample_rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data, _INITIALIZE_DONT_EXIT)
     if sample_rate <= 0:
         raise AudioProcessingError(f"espeak-ng could not be initialized from {data.decode()}")
-    callback = _Callback(collect)  # keeps a reference: the library holds only the address
+    callback = _Callback(collect)  # the variable keeps the callback alive: the library holds only its address
     library.espeak_SetSynthCallback(callback)
     library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
     _call(library.espeak_SetVoiceByName, f"en-us+{profile.variant}".encode())

@@ -11,7 +11,7 @@ Outcome = Literal["made", "failed", "cancelled"]
 
 
 class Generation(AsyncIterator[Chunk]):
-    """Async iterator over an utterance's chunks; leaving its `async with` block cancels the rest."""
+    """Async iterator over an utterance's chunks; as a context manager, it cancels the utterance on exit."""
 
     __slots__ = (
         *("_cancel", "_ended", "_events", "_on_end", "_submitted"),
@@ -28,20 +28,20 @@ class Generation(AsyncIterator[Chunk]):
     ) -> None:
         """Wrap a queued `utterance`.
 
-        `cancel` removes it from the engine's queue. `on_end` is called once, on the event loop, after
-        `outcome` is set.
+        `cancel` is called with this generation to remove it from the engine's queue. `on_end` is called once,
+        on the event loop, after `outcome` is set.
         """
         self.utterance = utterance
         self.background = background
-        """Whether it is background work, which is admitted after requests."""
+        """Whether the utterance is background work, which yields to requests."""
         self.cancelled = False
         """Set by `cancel`; the engine thread checks it before each step."""
         self.outcome: Outcome | None = None
-        """None until it ends."""
+        """How the generation ended; None while it is queued or running."""
         self.first_audio_s: float | None = None
-        """Seconds from submission to the first samples, including the time in the queue."""
+        """Seconds from submission to the first samples, including time in the queue; None before them."""
         self.total_s = 0.0
-        """Seconds from submission to the outcome."""
+        """Seconds from submission to the end; 0 while `outcome` is None."""
         self._on_end = on_end
         self._submitted = time.perf_counter()
         self._cancel = cancel
@@ -55,7 +55,7 @@ class Generation(AsyncIterator[Chunk]):
         self.cancel()
 
     def cancel(self) -> None:
-        """Release the slot or the place in the queue; idempotent, and without effect after the end."""
+        """Leave the queue or release the slot; idempotent, and does not change an `outcome` already set."""
         if not self.cancelled:
             self.cancelled = True
             self._cancel(self)
@@ -70,7 +70,7 @@ class Generation(AsyncIterator[Chunk]):
             try:
                 raise event
             finally:
-                del event  # its traceback refers to this frame
+                del event  # avoids a reference cycle: its traceback refers to this frame
         self._ended = event.done
         return event
 

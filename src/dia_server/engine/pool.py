@@ -10,7 +10,7 @@ from dia_server.engine.types import EngineName, Utterance, Work
 
 
 class EnginePool:
-    """Sends each utterance to the engine with the most free slots; aggregates the engines' state."""
+    """Submits each utterance to the most suitable engine and reports the combined state of all engines."""
 
     def __init__(self, name: EngineName, make: Callable[[], Sequence[Engine]]) -> None:
         """`make` is called by `start` to build the engines; until then the pool is empty."""
@@ -30,12 +30,12 @@ class EnginePool:
 
     @property
     def loaded(self) -> float:
-        """Mean share of the models that is loaded, 0 to 1."""
+        """Loaded share of the model, 0 to 1, as the mean over the engines."""
         return sum(engine.loaded for engine in self._engines) / max(1, len(self._engines))
 
     @property
     def error(self) -> Exception | None:
-        """First engine's error if all engines have failed; None while at least one works."""
+        """First engine's error if all engines have failed; None if at least one has not."""
         errors = [engine.error for engine in self._engines]
         return errors[0] if errors and all(errors) else None
 
@@ -63,7 +63,7 @@ class EnginePool:
         return sum(engine.waiting(background=background) for engine in self._engines)
 
     def watch(self, on_end: Callable[[Generation], None]) -> None:
-        """Like `Engine.watch`; call it before `start`."""
+        """Set the callback of all engines (see `Engine.watch`); must be called before `start`."""
         self._on_end = on_end
 
     def start(self) -> None:
@@ -84,18 +84,18 @@ class EnginePool:
             list(threads.map(Engine.stop, self._engines))
 
     def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
-        """Submit `utterance` to the best engine; raises the errors of `Engine.submit`."""
+        """Submit `utterance` to the most suitable engine; raises the errors of `Engine.submit`."""
         assert self._engines, "not started"
         voice = utterance.prompt.key if utterance.prompt else utterance.voice
         best = max(range(len(self._engines)), key=lambda i: self._suitability(i, voice))
         return self._engines[best].submit(utterance, background=background)
 
     def _suitability(self, i: int, voice: str) -> tuple[bool, bool, int, bytes]:
-        """Return a sort key (higher is better): ready, loaded with a free slot, free slots, voice rank.
+        """Return the sort key of engine `i` for `voice`; the engine with the highest key is chosen.
 
-        An unloaded or restarting engine ranks behind engines with a free slot and before full ones. Engines
-        cache voice prompts, so ties go to the same engine for the same voice: rendezvous hashing gives each
-        pair of engine and voice a fixed rank, without any state here.
+        Ready engines come first: those loaded with a free slot, then unloaded or restarting ones, then full
+        ones. Among equals, more free slots win. Ties are broken by rendezvous hashing of engine and voice, so
+        that the same voice goes to the same engine, which has cached its prompt.
         """
         engine = self._engines[i]
         free = engine.slots - engine.active

@@ -2,7 +2,7 @@
 
 It makes intelligible speech on any machine, is always labelled as a preview, and does not clone voices. Each
 voice is a pair of espeak-ng profiles, one per speaker tag. A step returns as soon as a child process has
-synthesized one clause of one utterance. Clients take turns, then the requests of a client.
+synthesized one clause of one utterance. Clients take turns, and so do the requests of one client.
 """
 
 import re
@@ -27,17 +27,17 @@ from dia_server.units import HOP, MIB, SAMPLE_RATE
 from dia_server.vocabulary import SOUND
 
 PAUSE_SAMPLES = np.zeros(SAMPLE_RATE * 3 // 10, np.float32)
-"""Silence after each clause but the last, and for a clause with nothing to pronounce: 0.3 s."""
+"""Silence of 0.3 s, appended to each clause but the last and to a clause with nothing to pronounce."""
 MAX_CLAUSE = 200
 """Maximum characters per clause, which bounds how long other utterances wait for a child process."""
 DEADLINE_S = 10.0
-"""Seconds that one clause may take; it usually takes 10 ms."""
+"""Maximum seconds to synthesize one clause, which usually takes 10 ms."""
 MEMORY = 128 * MIB
-"""Bytes that a child process may allocate; espeak-ng leaks 2 to 50 kB per clause."""
+"""Maximum bytes that a child process may allocate; espeak-ng leaks 2 to 50 kB per clause."""
 POLL_S = 0.005
-"""Seconds that a step waits for speech while a child process is idle, before new utterances are admitted."""
+"""Maximum seconds of a step while a child process is idle; utterances are only admitted between steps."""
 WORKERS = 2
-"""Child processes: while one restarts after a crash, the other continues."""
+"""Number of child processes: while one restarts after a crash, the other continues."""
 
 VOICES = {
     "aria": (Profile("f3", 50, 170), Profile("m3", 45, 160)),
@@ -47,9 +47,9 @@ VOICES = {
     "zara": (Profile("m6", 30, 155), Profile("f1", 20, 150, 40)),
     "nova": (Profile("f2", 80, 180, 70), Profile("m4", 55, 170)),
 }
-"""Voice id to the profiles that speak [S1] and [S2]."""
+"""Profiles that speak [S1] and [S2], by voice id."""
 SECOND_SPEAKERS = {"luna", "zara"}
-"""Voices whose main profile speaks [S2], not [S1]."""
+"""Voices whose main profile is the second of the pair, which speaks [S2]."""
 
 SPEAKER = re.compile(r"\[S([12])\]")
 SENTENCE_END = re.compile(r"(?<=[.!?;:…])\s+|\n+")
@@ -76,7 +76,7 @@ class Preview:
         self.slots = slots
         self._workers = workers
         self._scripts: dict[int, _Script] = {}
-        """Slot to the rest of its text, in the order of admission."""
+        """Remaining clauses by slot, in order of admission."""
         self._turns = Turns()
         self._speaking: dict[int, Future[tuple[int, bytes]]] = {}
         self._pool = NativePool([espeak() for _ in range(workers)])
@@ -88,7 +88,8 @@ class Preview:
     def step(self) -> Mapping[int, Chunk | Exception]:
         """Give each idle child process a clause; return the audio of the clauses that are finished.
 
-        While a child process is idle, wait for at most POLL_S, because a new utterance may have work for it.
+        Waits until a clause is finished, but at most POLL_S while a child process is idle, because an
+        utterance admitted after this step may have work for that process.
         """
         while len(self._speaking) < self._workers and (slot := self._next()) is not None:
             script = self._scripts[slot]
@@ -115,9 +116,12 @@ class Preview:
         self._pool.close()
 
     def _next(self) -> int | None:
-        """Return the slot without a clause in progress whose client, then request, waited longest."""
+        """Return the next slot that needs a clause synthesized, or None.
+
+        The client whose last turn is the oldest goes first and, within it, the request with the oldest turn.
+        """
         silent = (slot for slot in self._scripts if slot not in self._speaking)
-        return min(silent, key=self._turn, default=None)  # ties go to the earliest utterance
+        return min(silent, key=self._turn, default=None)  # the first admitted wins a tie
 
     def _turn(self, slot: int) -> tuple[int, int]:
         flow = self._scripts[slot].flow
@@ -144,7 +148,7 @@ class Preview:
 
 
 class _Script:
-    """The clauses of an utterance that are still to be synthesized."""
+    """Remaining clauses of an utterance, and its progress."""
 
     def __init__(self, utterance: Utterance) -> None:
         self.clauses = deque(clauses(utterance.text, utterance.voice))

@@ -1,8 +1,8 @@
-"""The queue for slots, shared fairly between clients, then between the requests of a client.
+"""Queue for slots, fair between clients and between the requests of one client.
 
-The next slot goes to the client that holds the fewest slots, then to that client's request that holds the
-fewest. Ties are broken by least recent turn. A new client therefore waits for one free slot, however many
-utterances of other clients are queued.
+The next slot goes to the client that holds the fewest slots and, among this client's requests, to the one
+that holds the fewest. Ties are broken by least recent turn. A new client therefore waits for one free slot,
+however many utterances of other clients are queued.
 """
 
 from collections import Counter, deque
@@ -14,7 +14,7 @@ from dia_server.engine.types import Flow
 
 
 class FairQueue:
-    """A fair queue of generations; only `len` is thread-safe, so the engine holds a lock for the rest."""
+    """Fair queue of generations. Only `len` is thread-safe; callers hold a lock for everything else."""
 
     def __init__(self) -> None:
         self._clients: dict[str, dict[Flow, deque[Generation]]] = {}
@@ -39,7 +39,7 @@ class FairQueue:
         self._length += 1
 
     def discard(self, generation: Generation) -> None:
-        """Remove `generation`, if it is still queued."""
+        """Remove `generation`; do nothing if it is not queued."""
         flow = generation.utterance.flow
         waiting = self._clients.get(flow.client, {}).get(flow)
         if waiting and generation in waiting:

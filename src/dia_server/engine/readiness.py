@@ -1,4 +1,4 @@
-"""Readiness of an engine, as used by requests, jobs, probes and /health."""
+"""Checks whether an engine is ready; used by requests, jobs, probes and /health."""
 
 from typing import Literal, Protocol
 
@@ -6,13 +6,13 @@ from dia_server.engine.types import EngineName
 from dia_server.errors import ModelNotLoaded
 
 LOADING_RETRY_S = 5
-"""Seconds that clients wait before a retry while the model is loading."""
+"""Retry-After, in seconds, while the model is loading."""
 
 State = Literal["healthy", "loading", "unhealthy"]
 
 
 class Loadable(Protocol):
-    """The state that `Engine` and `EnginePool` share."""
+    """Attributes of `Engine` and `EnginePool` that tell their readiness."""
 
     @property
     def name(self) -> EngineName: ...
@@ -25,14 +25,14 @@ class Loadable(Protocol):
 
 
 def state_of(engine: Loadable) -> State:
-    """Return "unhealthy" after a failed load, else "healthy" or "loading"."""
+    """Return "unhealthy" if loading has failed or the engine stopped, else "healthy" or "loading"."""
     if engine.error is not None:
         return "unhealthy"
     return "healthy" if engine.ready else "loading"
 
 
 def require_loadable(engine: Loadable) -> None:
-    """Raise ModelNotLoaded if loading has failed; a model that is still loading passes."""
+    """Raise ModelNotLoaded if loading has failed or the engine stopped, but not while it is loading."""
     if (error := engine.error) is not None:
         raise ModelNotLoaded(
             f"The {engine.name} engine could not be loaded: {error} (POST /model/load tries again)"
@@ -40,7 +40,7 @@ def require_loadable(engine: Loadable) -> None:
 
 
 def require_ready(engine: Loadable) -> None:
-    """Raise ModelNotLoaded if loading has failed or is not finished."""
+    """Raise ModelNotLoaded unless the engine accepts utterances."""
     require_loadable(engine)
     if not engine.ready:
         raise ModelNotLoaded(

@@ -15,17 +15,17 @@ class Turns:
     def last(self, name: str | Flow) -> int:
         """Return the number of the last turn of a client or a request; lower numbers go first.
 
-        A new name ranks just before the latest turn, thus behind all that have waited longer. If new names
-        ranked first, an endless series of new requests would starve a long one.
+        A client or request without a turn gets the number just below the latest turn, so it goes before the
+        latest and after all earlier turns. If new requests went first, they could starve a long one.
         """
         return self._last.setdefault(name, self._count - 1)
 
     def record_turn(self, flow: Flow) -> None:
         """Record a turn of the request `flow` and of its client."""
-        self._count += 2  # the odd number before it is the rank of new names
+        self._count += 2  # by 2, so that `last` has a free number just below the latest turn
         self._last[flow.client] = self._last[flow] = self._count
 
     def forget_all_but(self, flows: Iterable[Flow]) -> None:
-        """Forget all other clients and requests, so that memory stays bounded."""
+        """Forget all clients and requests except those of `flows`, so that memory stays bounded."""
         kept = {name for flow in flows for name in (flow, flow.client)}
         self._last = {name: turn for name, turn in self._last.items() if name in kept}

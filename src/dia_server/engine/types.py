@@ -16,7 +16,7 @@ Samples = NDArray[np.float32]
 """Mono audio in [-1, 1] at SAMPLE_RATE."""
 
 Frames = NDArray[np.int16]
-"""Codes of the audio codec, shape [n, 9]; only Dia has them."""
+"""Codes of the audio codec, shape [n frames, 9 codebooks]; only Dia makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class VoicePrompt:
     digest: str
     """Identifier of the content of `samples`: equal digests mean equal audio."""
     generated_frames: Frames | None = None
-    """Codec frames of an earlier segment, appended to the recording."""
+    """Codec frames generated for an earlier segment, which the prompt holds after the recording; or None."""
 
     @property
     def key(self) -> str:
-        """Identifier of the audio: recording and generated frames, without the transcript."""
+        """Identifier of the prompt's audio: recording and generated frames, not the transcript."""
         if self.generated_frames is None:
             return self.digest
         return f"{self.digest}+{hashlib.sha256(self.generated_frames.tobytes()).hexdigest()}"
@@ -41,7 +41,7 @@ class VoicePrompt:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Client and request of an utterance: the units between which slots are shared fairly."""
+    """Client and request of an utterance; slots are shared fairly between clients and between requests."""
 
     client: str = ""
     request: str = field(default_factory=lambda: uuid4().hex)
@@ -66,7 +66,7 @@ class Utterance:
     """Maximum decode steps; None for the model's maximum."""
     prompt: VoicePrompt | None = None
     compile: bool = True
-    """False runs eager kernels even if the model has compiled ones."""
+    """Whether compiled kernels are used, if the model has them; False for eager kernels."""
     flow: Flow = field(default_factory=Flow)
 
 
@@ -78,7 +78,7 @@ class Chunk:
     tokens: int
     """Decode steps since the previous chunk."""
     progress: float
-    """Share of the utterance that is generated, 0 to 1; an estimate until the end is known."""
+    """Share of the utterance generated so far, 0 to 1; an estimate until the last chunk."""
     done: bool
     frames: Frames | None = None
     """Codec frames of the whole utterance; only in its last chunk, None for the preview."""
@@ -91,21 +91,21 @@ class Model(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Parts that run degraded on this machine, each with cause and remedy."""
+        """One text per part that runs degraded on this machine, with cause and remedy."""
         ...
 
     def admit(self, slot: int, utterance: Utterance) -> None:
-        """Admit `utterance` into the free `slot`; an error raised here fails this utterance only."""
+        """Put `utterance` into the free `slot`; an error raised here fails this utterance only."""
 
     def step(self) -> Mapping[int, Chunk | Exception]:
         """Advance the busy slots; return new chunks by slot.
 
-        An exception as a slot's value fails that utterance; a raised exception fails all of them. A slot
-        stays busy until it is released.
+        An exception as a slot's value fails that slot's utterance; a raised exception fails the utterances of
+        all slots. A slot stays busy until `release`, even after its last chunk.
         """
 
     def release(self, slot: int) -> None:
-        """Free `slot` in any state."""
+        """Free `slot`, whether its utterance is finished, failed or still running."""
 
     def reset(self) -> None:
         """Restore the model after `step` has raised; all slots are then free."""
@@ -123,13 +123,13 @@ class Work:
     """Counters since the engine's start, written by its thread and readable from any thread."""
 
     steps: int = 0
-    """Calls of `Model.step`; in Dia, each is a poll of several decode steps."""
+    """Number of `Model.step` calls; in Dia, each runs several decode steps."""
     slot_steps: int = 0
-    """Busy slots summed over the steps; divided by `steps`, the mean batch size."""
+    """Sum of the busy slots over all `steps`; divided by `steps`, the mean batch size."""
     tokens: int = 0
     """Decode steps, summed over all utterances."""
     samples: int = 0
-    """Samples at SAMPLE_RATE, before any change of speed."""
+    """Number of samples generated, at SAMPLE_RATE and before any change of tempo."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

@@ -2,8 +2,8 @@
 
 A CUDA fault then ends the worker process, not the server, and no engine contends with another or with the web
 server for Python's interpreter lock. The `Engine` is unchanged, a thread that calls a `Model`; `WorkerModel`
-forwards the calls over a pipe to the child that holds the real model. Only utterances, chunks (NumPy arrays)
-and errors cross the pipe, never tensors, so the parent needs no torch.
+forwards the calls over a pipe to the child that holds the real model. Utterances, chunks (NumPy arrays),
+errors, log records and load progress cross the pipe, but never tensors, so the parent needs no torch.
 
     engine = Engine("dia", in_worker(partial(load_dia, device="cuda:1")), max_waiting=32)
 
@@ -28,13 +28,13 @@ from dia_server.errors import ModelNotLoaded, ServerError
 log = logging.getLogger(__name__)
 
 RESTART_S = 10
-"""Seconds after which a client refused during a worker's restart may retry."""
+"""Retry-After, in seconds, for requests refused while a worker restarts."""
 EXIT_S = 10.0
-"""Seconds that a worker may take to close its model before it is killed."""
+"""Maximum seconds for a worker to close its model and exit, before it is killed."""
 
 
 class WorkerDied(ServerError):
-    """The worker process ended; its utterances are lost, and it is restarted."""
+    """The worker process has ended and will be replaced; the utterances it ran are lost."""
 
 
 def in_worker(load_model: LoadModel) -> LoadModel:
@@ -43,10 +43,13 @@ def in_worker(load_model: LoadModel) -> LoadModel:
 
 
 class WorkerModel:
-    """A `Model` in a child process; a worker that died is replaced by `reset` or at the next `admit`."""
+    """A `Model` in a worker process; `reset`, or `admit` if no slot is busy, replaces a dead worker."""
 
     def __init__(self, load_model: LoadModel, report: Callable[[float], None]) -> None:
-        """Start the worker and wait until its model is loaded; raises what loading it raised."""
+        """Start the worker and wait until its model is loaded.
+
+        Raises the error of `load_model`: a ServerError as it is, any other as a RuntimeError.
+        """
         self.slots = 0
         self.notes: tuple[str, ...] = ()
         self._load_model = load_model
@@ -58,7 +61,7 @@ class WorkerModel:
         try:
             self._call("admit", slot, utterance)
         except WorkerDied:
-            if self._busy:  # the next `step` fails those; this utterance can be retried
+            if self._busy:  # the next `step` fails the running utterances
                 raise ModelNotLoaded("The engine is restarting", retry_after=RESTART_S) from None
             self._restart()
             self._call("admit", slot, utterance)
@@ -69,7 +72,7 @@ class WorkerModel:
         return outcomes
 
     def release(self, slot: int) -> None:
-        """Free `slot`; a failure is only logged, because the next `step` raises it."""
+        """Free `slot`; errors are only logged, because a dead worker also makes the next call fail."""
         self._busy.discard(slot)
         try:
             self._call("release", slot)
@@ -77,7 +80,7 @@ class WorkerModel:
             log.warning("slot not released", exc_info=error)
 
     def reset(self) -> None:
-        """Reset the model, or replace its process if that fails, as after a CUDA fault."""
+        """Reset the model; if that fails, as after a CUDA fault, replace the worker process."""
         self._busy.clear()
         try:
             self._call("reset")
@@ -99,7 +102,7 @@ class WorkerModel:
             target=_serve, args=(theirs, self._load_model), name="dia-worker", daemon=True
         )
         self._process.start()
-        theirs.close()  # so that the pipe ends when the worker does
+        theirs.close()  # so that `recv` raises EOFError when the worker exits
         try:
             self.slots, self.notes = self._answer()
         except BaseException:
@@ -120,7 +123,7 @@ class WorkerModel:
         return self._answer()
 
     def _answer(self) -> Any:
-        """Return the worker's next result or raise its error, handling progress and log lines before it."""
+        """Return the worker's next result or raise its error; handle progress and log records until then."""
         while True:
             try:
                 kind, value = self._connection.recv()
@@ -152,7 +155,7 @@ def _serve(connection: Connection, load_model: LoadModel) -> None:
         connection.send(("raised", _portable(error)))
         return
     connection.send(("returned", (model.slots, model.notes)))
-    with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
+    with suppress(EOFError, OSError):  # the parent has closed the pipe or exited
         while True:
             method, args = connection.recv()
             connection.send(_answer_to(model, method, args))
@@ -160,7 +163,7 @@ def _serve(connection: Connection, load_model: LoadModel) -> None:
 
 
 class Forward(QueueHandler):
-    """Sends log records to the parent; all come from the thread that answers calls."""
+    """Sends log records to the parent, without a lock: only the thread that answers calls logs."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(queue.SimpleQueue())
@@ -199,7 +202,7 @@ def _answer_to(model: Model, method: str, args: tuple[Any, ...]) -> tuple[str, A
 
 
 def _portable(error: Exception) -> Exception:
-    """Return a ServerError unchanged, any other as a RuntimeError that unpickles without torch."""
+    """Return a ServerError unchanged; log any other error and return a RuntimeError without torch objects."""
     if isinstance(error, ServerError):
         return error
     log.error("worker's model failed", exc_info=error)
