@@ -1,8 +1,8 @@
 """Runs native code that reads untrusted input in child processes.
 
-Crafted input can crash espeak-ng, FFmpeg and CTranslate2, or make them use gigabytes or minutes. A
-`NativeWorker` creates one object in a child process and calls its methods there, one call at a time. A crash
-fails that call only, and a new child is started.
+Crafted input can crash espeak-ng, FFmpeg and CTranslate2, or make them use gigabytes of memory or minutes of
+time. A `NativeWorker` creates one object in a child process and calls its methods there, one call at a time.
+If the child crashes, a new child is started and the call is retried once; other calls are not affected.
 
     worker = NativeWorker("espeak", Espeak, deadline_s=10, memory=128 * MIB)
     speech = worker.call(Espeak.speak, "Hello.", profile, 1)

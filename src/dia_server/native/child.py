@@ -1,4 +1,7 @@
-"""The child's side: creates the object and answers calls of its methods. Imports little, to start quickly."""
+"""Child process of a `NativeWorker`: creates the object and answers calls of its methods.
+
+Imports little, so that the child starts quickly.
+"""
 
 import math
 import mmap
@@ -17,13 +20,13 @@ from typing import Any, BinaryIO
 import msgspec
 
 ALARM_AFTER_S = 5
-"""Seconds past a call's deadline after which the child kills itself, in case the parent has not."""
+"""Seconds after a call's deadline until SIGALRM ends the child, if the parent has not killed it."""
 OUT_OF_MEMORY = "out of memory"
-"""Kind of an answer to a call that ran out of memory."""
+"""First item of the answer to a call that ran out of memory."""
 LEAK_SHARE = 8
-"""Divisor: a child is replaced once its calls have leaked more than 1/8 of its memory limit."""
+"""Divisor: a child whose address space has grown by more than 1/8 of its memory limit is replaced."""
 FINAL_RESULT = "final result"
-"""Kind of a result after which the parent must replace the child, because its calls have leaked memory."""
+"""First item of an answer with a result, if the parent must then replace the child (see LEAK_SHARE)."""
 
 
 def serve(
@@ -31,7 +34,8 @@ def serve(
 ) -> None:
     """Entry point of the child: create the object, then answer calls until the parent closes the pipe.
 
-    A call that exceeds `deadline_s` also ends the process from within, because the parent may be gone.
+    The parent kills the child if a call exceeds `deadline_s`. In case the parent is gone, an alarm ends the
+    child ALARM_AFTER_S seconds later.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     _discard_output()
@@ -45,7 +49,7 @@ def serve(
         limit_memory(memory)
         most = _address_space() + memory / LEAK_SHARE
     connection.send_bytes(msgspec.msgpack.encode(("returned", None)))
-    with suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
+    with suppress(EOFError, OSError):  # the parent has closed the pipe or exited
         while True:
             kind, value = _answer_to(served, connection, deadline_s)
             if kind == "returned" and _address_space() > most:
@@ -61,7 +65,7 @@ def _answer_to(served: object, connection: Connection, deadline_s: float) -> tup
         receive_file(connection) if kind is BinaryIO else msgspec.convert(value, kind)
         for kind, value in zip(kinds, values, strict=True)
     ]
-    set_alarm = getattr(signal, "alarm", lambda _: None)  # Windows has none
+    set_alarm = getattr(signal, "alarm", lambda _: None)  # Windows has no alarm
     set_alarm(math.ceil(deadline_s) + ALARM_AFTER_S)
     try:
         return "returned", method(served, *args)
@@ -86,7 +90,7 @@ def _discard_output() -> None:
 
 
 def limit_memory(growth: int) -> None:
-    """Limit the address space to its present size plus `growth` bytes; without effect except on Linux."""
+    """Limit the address space to its present size plus `growth` bytes; do nothing except on Linux."""
     if sys.platform == "linux":
         import resource
 
@@ -95,7 +99,7 @@ def limit_memory(growth: int) -> None:
 
 
 def _address_space() -> int:
-    """Return the size of this process's address space in bytes, or 0 if unknown (not Linux)."""
+    """Return the virtual memory that this process uses, in bytes; 0 on systems other than Linux."""
     if sys.platform != "linux":
         return 0
     return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
@@ -124,7 +128,7 @@ def receive_file(connection: Connection) -> BinaryIO:
 
 @cache
 def signature(method: Callable[..., Any]) -> tuple[list[Any], Any]:
-    """Return the annotated types of a method's arguments, without `self`, and of its result."""
+    """Return the annotated types of a method's arguments (without `self`), and the type of its result."""
     hints = typing.get_type_hints(method)
     result = hints.pop("return")
     return list(hints.values()), result

@@ -1,4 +1,4 @@
-"""Several children for the same calls, so that a crash of one delays only its own call."""
+"""Runs calls on several child processes, so that the crash of one delays only its own call."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 class NativePool(Generic[S]):
-    """Distributes calls to idle workers; `submit` is thread-safe, and each worker has a thread."""
+    """Distributes calls to idle workers, with one thread per worker; `submit` is thread-safe."""
 
     def __init__(self, workers: Sequence[NativeWorker[S]]) -> None:
         self._workers = workers
@@ -25,13 +25,13 @@ class NativePool(Generic[S]):
     def start(self) -> None:
         """Start all children in the background; returns at once.
 
-        If a child cannot be started, the first call raises the error.
+        Errors are discarded: a call starts its child again if necessary, and raises if that fails too.
         """
         for _ in self._workers:
             self._threads.submit(self._with_worker, NativeWorker.wait)
 
     def submit(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run `NativeWorker.call` on the next idle worker."""
+        """Queue `NativeWorker.call` for the next idle worker; return the future of its result."""
         return self._threads.submit(self._with_worker, lambda worker: worker.call(method, *args, **kwargs))
 
     def close(self) -> None:

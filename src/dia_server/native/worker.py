@@ -1,4 +1,4 @@
-"""The parent's side: one child process and the calls sent to it."""
+"""Parent's side: starts one child process, sends it calls, and replaces it after a crash."""
 
 import logging
 import multiprocessing
@@ -27,22 +27,22 @@ T = TypeVar("T")
 
 HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 METHOD = "forkserver" if HAS_FORKSERVER and sys.version_info[:3] > (3, 11, 0) else "spawn"
-"""Start method of children. "fork" would copy locks held by other threads; the fork server of Python 3.11.0
-accepts commands from any local user (CVE-2022-42919)."""
+"""Start method of child processes. "fork" would copy locks held by other threads; the fork server of Python
+3.11.0 accepts commands from any local user (CVE-2022-42919)."""
 PRELOADED = ["dia_server.cli", "dia_server.native.child", "dia_server.engine.espeak"]
 """Modules that the fork server imports once, so that a child starts in 10 ms. None may start threads."""
 START_S = 60.0
-"""Default maximum seconds for a child to start and create its object."""
+"""Maximum seconds for a child to start and create its object, by default."""
 START_PAUSES_S = (0.02, 0.1, 0.4)
-"""Seconds to wait before each retry of a failed process start."""
+"""Seconds to wait before the first, second and third retry of a failed process start."""
 RETRY_S = 5
-"""Seconds after which a client may retry if no child can be started."""
+"""Retry-After, in seconds, if no child can be started."""
 MAX_CRASHES = 2
-"""Maximum crashes per call: after these its input is assumed to be the cause."""
+"""Maximum child crashes per call; after that many, the call's input is assumed to be the cause."""
 MAX_ANSWER = 64 * MIB
-"""Maximum bytes of an answer; a minute of audio takes 5 MB."""
+"""Maximum size of an answer in bytes; a minute of audio takes 5 MB."""
 EXIT_S = 1.0
-"""Seconds that a child may take to exit after its pipe is closed, before it is killed."""
+"""Maximum seconds for a child to exit after its pipe is closed, before it is killed."""
 
 
 class NativeFailure(ServerError):
@@ -50,7 +50,7 @@ class NativeFailure(ServerError):
 
 
 class NativeUnavailable(Overloaded):
-    """No child can be started at present; independent of the call's input."""
+    """No child can be started at present, whatever the call's input."""
 
 
 class Closed(ServerError):
@@ -58,7 +58,7 @@ class Closed(ServerError):
 
 
 class NativeWorker(Generic[S]):
-    """A child process that holds one object; `call` blocks. Only `close` is thread-safe."""
+    """Runs methods of one object in a child process; `call` blocks. Only `close` is thread-safe."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class NativeWorker(Generic[S]):
     ) -> None:
         """Prepare a worker whose child creates its object with `factory`, which must be picklable.
 
-        `deadline_s` limits each call and `start_s` the factory, in seconds. `memory` limits the bytes that
-        calls may allocate beyond the child's size after the factory. A child whose calls have leaked 1/8 of
-        that is replaced. None means no limit.
+        `deadline_s` limits each call, and `start_s` the start with the factory, in seconds. `memory` is the
+        number of bytes by which calls may enlarge the child's address space; if more than 1/8 of that is
+        still in use after a call, the child is replaced. None for `start_s` or `memory` means no limit.
         """
         self._name = name
         self._factory = factory
@@ -88,11 +88,11 @@ class NativeWorker(Generic[S]):
         self._closed = False
 
     def start(self) -> None:
-        """Start the child if there is none, without waiting until it is ready; raises NativeUnavailable."""
+        """Start the child if there is none, but do not wait until it is ready; raises NativeUnavailable."""
         for pause_s in (*START_PAUSES_S, None):
             try:
                 return self._start()
-            except (OSError, EOFError) as error:  # process limit, file limit, or a dead fork server
+            except (OSError, EOFError) as error:  # no more processes or files allowed, or a dead fork server
                 if pause_s is None:
                     raise NativeUnavailable(
                         f"The {self._name} process cannot be started: {error}", retry_after=RETRY_S
@@ -118,17 +118,21 @@ class NativeWorker(Generic[S]):
             process.start()
         theirs.close()  # so that the pipe reports EOF when the child exits
         self._process, self._connection = process, ours
-        if self._closed:  # by another thread, in the meantime
+        if self._closed:  # `close` was called by another thread during the start
             process.kill()
 
     def wait(self) -> None:
-        """Start the child and wait until its object is created; raises the error of the factory."""
+        """Start the child and wait until its object is created.
+
+        Raises the factory's error as a ServerError, or NativeUnavailable.
+        """
         self._run(lambda: None)
 
     def call(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `method` of the child's object; raises its errors, NativeFailure, NativeUnavailable or Closed.
+        """Run `method` of the child's object with positional arguments; return its result.
 
-        If the child crashes, the call is retried once in a new child.
+        If the child crashes, the call is retried once in a new child. Raises the error of `method` as a
+        ServerError, NativeFailure, NativeUnavailable or Closed.
         """
         assert not kwargs, "arguments are positional"
         files = [(cast(BinaryIO, arg), cast(BinaryIO, arg).fileno()) for arg in args if is_file(arg)]
@@ -146,7 +150,10 @@ class NativeWorker(Generic[S]):
             process.join()
 
     def _run(self, work: Callable[[], T]) -> T:
-        """Run `work` with a started child, and retry it once if the child crashes."""
+        """Run `work` when the child is ready.
+
+        Retries in a new child: once after a crash, and if a used child runs out of memory.
+        """
         crashes, cause = 0, ""
         while not self._closed:
             self.start()
@@ -161,10 +168,10 @@ class NativeWorker(Generic[S]):
             except MemoryError:
                 was_used = self._is_used
                 self._end_child()
-                if not was_used:  # otherwise memory leaked by earlier calls may be the cause
+                if not was_used:  # a used child may lack memory that earlier calls leaked: retry
                     most = "" if self._memory is None else f": the limit is {self._memory // MIB} MiB"
                     raise NativeFailure(f"the {self._name} process took too much memory{most}") from None
-            except (EOFError, OSError, msgspec.MsgspecError):  # MsgspecError: malformed answer
+            except (EOFError, OSError, msgspec.MsgspecError):  # MsgspecError: the answer is malformed
                 cause = self._end_child()
                 crashes += 1
                 log.warning("native process crashed", extra={"child": self._name, "cause": cause})
@@ -200,7 +207,11 @@ class NativeWorker(Generic[S]):
         return answer
 
     def _answer(self, deadline_s: float | None) -> Any:
-        """Return the child's next result; raises its error, TimeoutError, or EOFError if it is gone."""
+        """Return the child's next result.
+
+        Raises the call's error, MemoryError if the child ran out of memory, TimeoutError after `deadline_s`,
+        or EOFError if the child has exited.
+        """
         assert self._connection is not None
         if not self._connection.poll(deadline_s):
             raise TimeoutError(f"longer than {deadline_s:g} s")
@@ -216,10 +227,10 @@ class NativeWorker(Generic[S]):
         raise _raised(kind, str(value))
 
     def _end_child(self) -> str:
-        """Stop the child in any state; returns its signal or exit code as text."""
+        """Stop the child, busy or idle; return the signal that ended it, or its exit code, as text."""
         assert self._process is not None
         assert self._connection is not None
-        self._connection.close()  # an idle child exits by itself
+        self._connection.close()  # an idle child then exits by itself
         self._process.join(EXIT_S)
         self._process.kill()
         self._process.join()
@@ -232,7 +243,7 @@ class NativeWorker(Generic[S]):
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Block SIGINT, so that children started here inherit that: Ctrl-C must end only the parent directly."""
+    """Block SIGINT while a child is started, which inherits that: Ctrl-C must interrupt only the parent."""
     if sys.platform == "win32":
         yield
         return
@@ -244,7 +255,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _raised(kind: str, message: str) -> ServerError:
-    """Return the child's error as the API error of that name, otherwise as a ServerError."""
+    """Return an instance of the class of errors.py named `kind`, or a ServerError if there is none."""
     named = getattr(errors, kind, None)
     if isinstance(named, type) and issubclass(named, ServerError):
         return named(message)
