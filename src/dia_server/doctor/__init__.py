@@ -1,7 +1,7 @@
 """`dia-server doctor`: checks whether this machine can run the server with its settings.
 
 Nothing is changed, downloaded or loaded: no weights and, without a GPU driver, no torch. Each check is a
-function from the settings to findings; a check that raises becomes a finding itself.
+function from the settings to findings; a check that raises an exception yields a finding `wrong`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +28,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine(conf: Settings, checks: Iterable[Check] = CHECKS) -> Iterator[Finding]:
-    """Run all checks and yield their findings as they are made."""
+    """Run `checks` in order; yield each finding at once."""
     for check in checks:
         try:
             yield from check(conf)

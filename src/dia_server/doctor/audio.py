@@ -1,4 +1,4 @@
-"""Tries the audio formats and the preview engine: a library that loads may still lack a codec."""
+"""Encodes silence in each audio format and starts espeak-ng: an importable library may lack a codec."""
 
 from collections.abc import Iterator
 

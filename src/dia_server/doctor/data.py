@@ -19,11 +19,11 @@ from dia_server.services.config import decode_stored, find_overridden
 from dia_server.settings import Settings
 
 LITTLE_SPACE = 2 * 10**9
-"""Free bytes below which a note is given: some hours of WAV."""
+"""Free disk space in bytes below which the doctor gives a note: about six hours of WAV audio."""
 NO_SPACE = 100 * 10**6
-"""Free bytes below which the disk counts as full."""
+"""Free disk space in bytes below which the disk counts as full."""
 CONNECT_S = 5.0
-"""Seconds to connect to the database, or to wait for its lock."""
+"""Maximum seconds to connect to and query the database; for SQLite, to wait for its lock."""
 
 
 def check_folder(conf: Settings) -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def check_database(conf: Settings) -> Iterator[Finding]:
 
 
 def _overridden(conf: Settings) -> Iterator[Finding]:
-    """Yield a note for each variable without effect because the database stores another value."""
+    """Yield a note for each variable that has no effect because the database stores another value."""
     stored = decode_stored(_rows(conf, "SELECT name, value FROM config"))
     variables = set_variables(settings.given())
     for field, variable in find_overridden(stored, default_config(conf), variables).items():
@@ -98,7 +98,7 @@ def _overridden(conf: Settings) -> Iterator[Finding]:
 
 
 def _writable(folder: Path, there: Path) -> Finding:
-    """Check that `there`, the part of `folder` that exists, can be written."""
+    """Check that files can be created in `there`, which is `folder` or its closest existing parent."""
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
@@ -108,7 +108,10 @@ def _writable(folder: Path, there: Path) -> Finding:
 
 
 def _rows(conf: Settings, statement: str) -> list[Any]:
-    """Return the rows of `statement`; read-only, because a server may be running."""
+    """Return the rows of the SELECT `statement`; empty if its table does not exist.
+
+    SQLite files are opened read-only, because a server may be using them.
+    """
     from sqlalchemy.engine import make_url
 
     url = make_url(conf.sqlalchemy_url)
@@ -133,7 +136,7 @@ async def _server_rows(url: str, statement: str) -> list[Any]:
     try:
         async with engine.connect() as connection:
             return [*await connection.execute(text(statement))]
-    except ProgrammingError:  # no such table
+    except ProgrammingError:  # the table does not exist
         return []
     finally:
         await engine.dispose()

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 Grade = Literal["ok", "note", "wrong"]
-"""`note`: may surprise. `wrong`: the server cannot start, speak or transcribe as set."""
+"""`ok`: no problem. `note`: works, but the operator should know. `wrong`: the server cannot start, speak or
+transcribe with these settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     grade: Grade
     subject: str
-    """One or two words."""
+    """What was checked, in one or two words."""
     text: str
     """Sentence for the operator, with the remedy if there is one."""
 

@@ -17,7 +17,7 @@ PCI_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD"}
 PCI_DISPLAY = "0x03"
 
 SMALL_GPU = 6 * GIB
-"""Bytes of GPU memory below which few requests fit beside the weights (3.1 GiB) and the codec."""
+"""GPU memory in bytes below which few utterances fit beside the weights (3.1 GiB) and the codec."""
 
 
 def check_python(conf: Settings) -> Iterator[Finding]:
@@ -60,12 +60,12 @@ def _check_compiler(missing: list[str]) -> Iterator[Finding]:
 
 
 def wants_dia(conf: Settings) -> bool:
-    """Return whether Dia will be the engine, as far as is known without importing torch."""
+    """Return whether the server will choose Dia; for `auto`, an installed driver counts as a GPU."""
     return conf.engine == "dia" or (conf.engine == "auto" and has_driver())
 
 
 def _is_there(name: str, devices: Sequence[Device]) -> bool:
-    """Return whether torch will find the device that DIA_DEVICE names; "cuda" is the first GPU."""
+    """Return whether the device `name` of DIA_DEVICE is on this machine; "cuda" means the first GPU."""
     return name in {"auto", "cpu"} or any(name in {d.torch_name, d.torch_name.split(":")[0]} for d in devices)
 
 
@@ -103,7 +103,7 @@ def _pci_gpus(folder: Path) -> Iterator[str]:
 
 
 def missing_for_kernels(headers: Path) -> Iterator[str]:
-    """Yield what is missing to run Dia's kernels: Triton, or what it needs to build their launchers.
+    """Yield what Dia's kernels lack: Triton, or what Triton needs to compile their launchers.
 
     `headers` is the folder that should contain Python.h.
     """

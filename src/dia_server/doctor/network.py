@@ -10,7 +10,7 @@ from dia_server.settings import Settings
 
 TIMEOUT_S = 2.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-"""Loopback address at which a server that listens on every interface answers, by its `host`."""
+"""Loopback address at which to reach a server on every interface, by the value of DIA_HOST."""
 
 
 def check_port(conf: Settings) -> Iterator[Finding]:
@@ -44,7 +44,7 @@ def check_keys(conf: Settings) -> Iterator[Finding]:
 
 
 def check_sites(conf: Settings) -> Iterator[Finding]:
-    """Report which websites can use the server through a visitor's browser, and what admits more."""
+    """Report which websites can use the server through a visitor's browser, and which settings admit more."""
     if not conf.api_keys and "*" in conf.allowed_hosts:
         yield note(
             "Sites", "DIA_ALLOWED_HOSTS=* lets any website in by DNS rebinding; name the hosts instead."
@@ -67,7 +67,7 @@ def check_sites(conf: Settings) -> Iterator[Finding]:
 
 
 def _ask_health(conf: Settings) -> dict[str, object] | None:
-    """Return /health of the dia-server at this address; None if there is none."""
+    """Return the /health response at the configured address; None unless a dia-server answers."""
     connection = http.client.HTTPConnection(
         EVERYWHERE.get(conf.host, conf.host), conf.port, timeout=TIMEOUT_S
     )

@@ -11,7 +11,7 @@ from dia_server.settings import Settings
 
 INDEX = "model.safetensors.index.json"
 DOWNLOAD = 8 * 10**9
-"""Bytes of Dia's and the codec's files on the hub (fp32), rounded up."""
+"""Size in bytes of Dia's and the codec's files on the hub (fp32), rounded up."""
 
 
 def check_weights(conf: Settings) -> Iterator[Finding]:
@@ -51,7 +51,7 @@ def _downloads(names: list[str]) -> Finding:
 
 
 def _in_cache(name: str) -> Path | None:
-    """Return the folder in the hub's cache; None if it is not cached, or `name` is no hub id."""
+    """Return the folder of checkpoint `name` in the hub's cache; None if not cached or not a hub id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -62,7 +62,7 @@ def _in_cache(name: str) -> Path | None:
 
 
 def _lacking(folder: Path) -> list[str]:
-    """Return the required files that are missing; a dangling link counts as missing."""
+    """Return the names of required files that `folder` lacks; a dangling link counts as missing."""
     needed = {"config.json", "model.safetensors"}
     if (folder / INDEX).exists():
         parts: dict[str, str] = json.loads((folder / INDEX).read_bytes())["weight_map"]

@@ -1,4 +1,4 @@
-"""Checks Whisper, which transcribes recordings."""
+"""Checks whether Whisper, which transcribes recordings, and its model are installed."""
 
 import importlib.util
 from collections.abc import Iterator
