@@ -1,4 +1,4 @@
-"""Builds the web application over the services, and the ASGI layers around it."""
+"""Builds the Litestar application and the ASGI middleware around it."""
 
 from collections.abc import Collection
 from typing import Any
@@ -63,8 +63,9 @@ def create_app(
 ) -> Litestar:
     """Build the application.
 
-    Without `conf`, the settings are loaded. `given` holds the names of settings that a variable sets. Tests
-    pass an `engine`, which replaces the one that the settings choose, and `timing` with shorter waits.
+    If `conf` is None, `conf` and `given` are read from the environment. `given` holds the names of the
+    settings that have a variable. Tests pass `engine`, instead of the one that the settings choose, and
+    `timing` with shorter waits.
     """
     if conf is None:
         conf, given = settings.load(), settings.given()
@@ -107,7 +108,7 @@ def build_rate_limit(conf: Settings, client_address: ClientAddress) -> RateLimit
 def build_dependencies(
     services: Services, client_address: ClientAddress, rate_limit: RateLimit
 ) -> dict[str, Provide]:
-    """Return the values that route handlers may request, by parameter name."""
+    """Return the dependencies of route handlers, by the name of the parameter that receives them."""
     return {
         "client": Provide(ClientName(services.conf.api_keys, client_address), sync_to_thread=False),
         "speech_service": _provide(services.speech),
@@ -133,7 +134,11 @@ def build_dependencies(
 
 
 def guard_origins(app: ASGIApp, conf: Settings) -> CrossOrigin:
-    """Without keys, refuse foreign sites and host names; with keys, allow all, since they hold no key."""
+    """Wrap `app` with the checks of Host and Origin.
+
+    Without API keys, other host names and origins than the allowed ones are refused. With keys, every host
+    name is allowed and, unless DIA_CORS_ORIGINS is set, every origin, because foreign pages hold no key.
+    """
     hosts = Hosts(conf.allowed_hosts)
     if conf.api_keys:
         return CrossOrigin(app, None, Origins(conf.cors_origins or ("*",), hosts))

@@ -1,7 +1,7 @@
-"""`dia-server bench`: a short load on a running server, as a table.
+"""`dia-server bench`: puts a short load on a running server and prints the results as a table.
 
-What is measured is what a client sees, from the first byte sent to the last one read. Only the standard
-library, so that it runs wherever the server does.
+The times are those of a client, from opening the connection to the last byte read. Only the standard library
+is used, so that the benchmark runs wherever the server does.
 """
 
 import http.client
@@ -20,27 +20,27 @@ from urllib.parse import urlsplit
 TEXT = "[S1] Did you hear that? [S2] Hear what? [S1] Never mind. (laughs) It must have been the wind."
 HEADINGS = ("first p50", "first p95", "total p50", "total p95")
 PCM_BYTES_S = 24_000 * 2
-"""A second of the format `pcm`."""
+"""Bytes per second of audio in the format `pcm`: 16-bit mono at 24 kHz."""
 TIMEOUT_S = 600.0
 START_S = 600.0
-"""How long a server of our own may take to load its model."""
+"""Maximum seconds for the server that `own_server` runs to start and load its model."""
 
 
 class BenchError(Exception):
-    """Nothing can be measured; the message says why."""
+    """The benchmark cannot run; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     first_s: float
-    """Until the first byte of audio."""
+    """Seconds until the first byte of audio."""
     total_s: float
     audio_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Results of `clients` concurrent clients, each of which repeats its request once answered."""
+    """Results of `clients` concurrent clients, each of which sends its next request after the response."""
 
     clients: int
     samples: Sequence[Sample]
@@ -49,7 +49,7 @@ class Round:
 
 
 def measure(url: str, clients: int, requests: int, *, voice: str, text: str, key: str) -> Round:
-    """Make `requests` requests from `clients` connections at a time."""
+    """Send `requests` requests in total, at most `clients` of them at a time."""
     started = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         results = list(pool.map(lambda _: _ask(url, voice, text, key), range(requests)))
@@ -62,7 +62,7 @@ def measure(url: str, clients: int, requests: int, *, voice: str, text: str, key
 
 
 def describe(url: str, key: str) -> str:
-    """Name the server and its engine; raises BenchError where it cannot speak."""
+    """Return one line that names the server and its engine; raises BenchError if it is not ready."""
     try:
         status, health = _get(url, "/health", key)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -73,7 +73,7 @@ def describe(url: str, key: str) -> str:
 
 
 def table(rounds: Sequence[Round]) -> Iterator[str]:
-    """Lines of text; times in milliseconds, the throughput in seconds of audio a second."""
+    """Yield the lines of a table: times in milliseconds, throughput in seconds of audio per second."""
     columns = "{:>7} {:>8} {:>6} {:>10} {:>10} {:>10} {:>10} {:>11}"
     yield columns.format("clients", "requests", "failed", *HEADINGS, "x real time")
     for r in rounds:
@@ -89,10 +89,10 @@ def table(rounds: Sequence[Round]) -> Iterator[str]:
 
 @contextmanager
 def own_server(port: int) -> Iterator[str]:
-    """Run a server, with the settings of this process but in an empty folder and without limits.
+    """Run a server with this process's settings, but in a temporary folder and without a generation limit.
 
-    An empty database URL selects the folder's own database: in a shared one, existing jobs would be marked as
-    missing their files.
+    Yields its URL. The server must not use the operator's database, where it would mark the files of existing
+    jobs as missing; an empty database URL selects a new database in the folder.
     """
     with tempfile.TemporaryDirectory(prefix="dia-bench-") as folder:
         flags = {
@@ -132,7 +132,7 @@ def _wait_until_loaded(url: str, process: subprocess.Popen[bytes], log: Path) ->
 
 
 def _ask(url: str, voice: str, text: str, key: str) -> Sample | str:
-    """Have `text` spoken; returns the failure in words where there is one."""
+    """Request speech for `text`; return the measured times, or a text that describes the failure."""
     body = {"model": "dia", "input": text, "voice": voice, "response_format": "pcm", "stream": True}
     started = time.perf_counter()
     connection = _connect(url)

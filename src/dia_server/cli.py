@@ -1,7 +1,7 @@
 """The command line: `dia-server serve`, `doctor`, `bench`, `db upgrade`.
 
-It sets DIA_* variables and starts Granian, whose worker builds the application. It imports nothing heavy,
-because workers are forked from this process.
+It sets DIA_* variables and starts Granian, whose worker builds the application. Heavy modules are imported
+only in the commands that need them, because child processes inherit or import this module.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_settings(flags: dict[str, str | None]) -> Settings:
-    """Export the flags as variables, which the worker inherits, and read all settings."""
+    """Set the flags as environment variables, which the worker inherits; return all settings."""
     os.environ |= {settings.variable(name): value for name, value in flags.items() if value is not None}
     for name in settings.unknown(os.environ):
         click.echo(f"Warning: {name} is not a setting; `dia-server serve --help` lists them.", err=True)
@@ -62,7 +62,7 @@ def serve(**flags: str | None) -> None:
 
 
 def _check_address(host: str, port: int) -> str:
-    """Return the IP address of `host`; raises ClickException if it cannot be bound."""
+    """Return the IP address of `host`; raises ClickException if `port` cannot be bound there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -78,7 +78,7 @@ def _check_address(host: str, port: int) -> str:
 def _prepare_data(conf: Settings) -> None:
     """Upgrade the database; raises ClickException if the data is locked by another server or unusable.
 
-    The lock is released again, because the worker acquires it.
+    The lock on the data is released again, because the worker acquires it.
     """
     from dia_server.db.lock import AlreadyServed, ServerLock
     from dia_server.db.preparation import DatabaseUnusable, check_url, prepare

@@ -1,4 +1,4 @@
-"""Converts the settings to the initial configuration, which stored changes of PUT /config override."""
+"""Converts settings to the default configuration, which values stored by PUT /config override."""
 
 from collections.abc import Collection
 
@@ -11,11 +11,11 @@ RENAMED = {
     "whisper_model_size": "whisper_model",
     "torch_compile_enabled": "torch_compile",
 }
-"""Setting of each configuration field that has another name, by field."""
+"""Names of settings by configuration field, for the fields whose setting has another name."""
 
 
 def default_config(conf: Settings) -> Config:
-    """Return the configuration that the settings alone give."""
+    """Return the configuration that follows from the settings, without stored values."""
     return Config(
         debug_mode=conf.log_level == "debug",
         save_outputs=conf.save_outputs,
@@ -31,6 +31,6 @@ def default_config(conf: Settings) -> Config:
 
 
 def set_variables(given: Collection[str]) -> dict[str, str]:
-    """Return the variables of the configuration fields whose settings are in `given`, by field."""
+    """Return the environment variable of each configuration field whose setting is in `given`, by field."""
     names = {field: RENAMED.get(field, field) for field in Config.__dataclass_fields__}
     return {field: settings.variable(name) for field, name in names.items() if name in given}

@@ -1,6 +1,6 @@
-"""File that records for the next start how the last worker process crashed.
+"""File that records how the worker process crashed; the next start reads it.
 
-The main process writes it, because it sees the worker's exit code.
+The main process writes the file, because it sees the worker's exit code.
 """
 
 from pathlib import Path

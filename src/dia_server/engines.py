@@ -1,4 +1,4 @@
-"""Chooses and builds the engines: a part of the composition root."""
+"""Chooses and builds the engines for the composition root (composition.py)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,11 +17,11 @@ from dia_server.settings import Settings
 log = structlog.get_logger()
 
 PREVIEW_SLOTS = 16
-"""Maximum slots of the preview: its two espeak-ng processes gain nothing from more."""
+"""Maximum slots of the preview engine: its two espeak-ng processes gain nothing from more."""
 
 
 def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> AnyEngine:
-    """Return the engine that the settings ask for; `config` is read when the engine starts."""
+    """Return the engine that the settings choose; `config` is called when Dia's engines start."""
     name = conf.engine
     if name == "auto":
         name = "dia" if gpus else "preview"
@@ -36,7 +36,7 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
 
 
 def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list[Engine]:
-    """Return one engine per device, on a CUDA GPU in its own process (see `_needs_own_process`)."""
+    """Return one engine per device; `_needs_own_process` decides which run in a process of their own."""
     devices = [gpu.torch_name for gpu in gpus] if conf.device == "auto" and gpus else [conf.device]
     devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count or len(devices)]
     load = partial(
@@ -62,7 +62,7 @@ def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list
 def _needs_own_process(device: str, count: int) -> bool:
     """Return whether an engine runs in its own process: on CUDA, or if there are several engines.
 
-    After a CUDA fault every call of the process fails, so only a new process can serve on. Engines in one
+    After a CUDA fault all further CUDA calls of the process fail, so a new process is needed. Engines in one
     process would also contend for Python's interpreter lock, with each other and with the web server.
     """
     return count > 1 or device.startswith("cuda")

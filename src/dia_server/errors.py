@@ -42,8 +42,8 @@ class ServerError(Exception):
     ) -> None:
         """Create an error for clients.
 
-        `param` is the request field at fault, `limit` the maximum or minimum that the field or the request
-        violates, and `retry_after` the seconds to wait before a retry.
+        `param` names the request field at fault. `limit` is the maximum or minimum that the field or the
+        request violates. `retry_after` is the number of seconds to wait before a retry.
         """
         super().__init__(message)
         self.param = param
@@ -110,13 +110,13 @@ class RateLimitExceeded(ServerError):
 
 
 class GenerationFailed(ServerError):
-    """The generation failed for a cause without an error class of its own."""
+    """The generation failed for a reason that has no error class of its own."""
 
     status, code = 500, "GENERATION_FAILED"
 
 
 class UnspeakableText(GenerationFailed):
-    """The client's text crashes the engine or exceeds its deadline."""
+    """The client's text crashes the preview engine's synthesizer or exceeds its time or memory limit."""
 
     status = 422
 
@@ -144,7 +144,7 @@ class Overloaded(ServerError):
 
 
 class StorageUnavailable(ServerError):
-    """The disk or the database cannot be read or written at the moment."""
+    """The disk or the database cannot be read or written at present; a retry may succeed."""
 
     status, code = 503, "STORAGE_UNAVAILABLE"
 

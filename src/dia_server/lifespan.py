@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def run_services(services: Services) -> AsyncIterator[None]:
-    """Start the services; stop them in reverse order afterwards, also if a start fails."""
+    """Start the services and, on exit or if a start fails, stop those started, in reverse order."""
     async with AsyncExitStack() as stack:
         await _open_data(services, stack)
         await _start_voices(services, stack)
@@ -33,7 +33,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
 
 
 async def _open_data(services: Services, stack: AsyncExitStack) -> None:
-    """Lock the data against a second server, migrate the database, load configuration and voices."""
+    """Lock the data against a second server, upgrade the database, load configuration and voices."""
     await asyncio.to_thread(services.lock.acquire)
     stack.callback(services.lock.release)
     stack.push_async_callback(services.database.close)
@@ -77,7 +77,7 @@ async def _start_jobs(services: Services, stack: AsyncExitStack) -> None:
 
 
 async def discover(transcripts: TranscriptService) -> None:
-    """Register new files of `audio_prompts/`; an unreadable folder is logged, and the start goes on."""
+    """Register new files of `audio_prompts/`; if the folder cannot be read, log that and continue."""
     try:
         await transcripts.discover(wait=False)
     except StorageUnavailable as error:
@@ -85,6 +85,6 @@ async def discover(transcripts: TranscriptService) -> None:
 
 
 def listen_for_shutdown(shutdown: Shutdown) -> None:
-    """Begin the shutdown on SHUTDOWN_SIGNAL; outside the main thread, as in tests, do nothing."""
+    """Make SHUTDOWN_SIGNAL begin the shutdown; outside the main thread, as in tests, do nothing."""
     if SHUTDOWN_SIGNAL is not None and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(SHUTDOWN_SIGNAL, shutdown.begin)

@@ -1,6 +1,6 @@
-"""Structured logging to stderr: our lines from the set level up, those of libraries from warning up.
+"""Structured logging to stderr: this package logs from the set level up, libraries from warning up.
 
-Tracebacks never show local variables, which may hold users' texts; DIA_SHOW_PROMPTS logs texts on purpose.
+Tracebacks never show local variables, which may hold users' texts; only DIA_SHOW_PROMPTS logs texts.
 """
 
 import logging.config
@@ -13,7 +13,7 @@ from structlog.typing import Processor
 from dia_server.settings import wants_color
 
 OURS = "dia_server"
-"""Parent logger of all our modules."""
+"""Name of the parent logger of this package's modules."""
 SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -23,7 +23,7 @@ SHARED: list[Processor] = [
 
 
 def dict_config(log_format: str, level: str) -> dict[str, Any]:
-    """Return the argument of `logging.config.dictConfig`, which Granian takes too."""
+    """Return the configuration for `logging.config.dictConfig`, which is also passed to Granian."""
     renderer: list[Processor]
     if log_format == "json":
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
@@ -51,15 +51,15 @@ def dict_config(log_format: str, level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
             OURS: {"level": level.upper()},
-            "dia_server.db.engine._Pool": {"level": "WARNING"},  # SQLAlchemy's lines, under our class's name
+            "dia_server.db.engine._Pool": {"level": "WARNING"},  # SQLAlchemy logs under its pool's class
             "_granian": {"propagate": True},
-            "libav": {"level": "CRITICAL"},  # FFmpeg comments on users' files; failures are raised
+            "libav": {"level": "CRITICAL"},  # FFmpeg's remarks on users' files; errors are raised anyway
         },
     }
 
 
 def configure(log_format: str, level: str) -> None:
-    """Send every log line of this process through structlog."""
+    """Set up structlog and route all log records of this process through it."""
     logging.config.dictConfig(dict_config(log_format, level))
     structlog.configure(
         processors=[*SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -70,5 +70,5 @@ def configure(log_format: str, level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Set the lowest level of our lines that is logged, while the server runs."""
+    """Change the lowest level at which this package logs; may be called while the server runs."""
     logging.getLogger(OURS).setLevel(level.upper())

@@ -3,8 +3,8 @@
 Granian waits for running responses without a limit, and does not tell the application that it is stopping. So
 the main process first sends the worker SHUTDOWN_SIGNAL, on which the application enforces the deadline.
 
-A client whose machine or network fails closes no connection, and Granian does not probe for that. TCP
-keepalive and a user timeout, set on the listening socket, make the kernel do it.
+A client whose machine or network fails does not close its connection, and Granian does not detect that. TCP
+keepalive and a user timeout, set on the listening socket, make the kernel close such connections.
 """
 
 import os
@@ -26,7 +26,7 @@ from dia_server.settings import Settings
 
 try:
     import resource
-except ImportError:  # Windows has no such limits
+except ImportError:  # Windows has no such module
     resource = None  # type: ignore[assignment]
 
 log = structlog.get_logger()
@@ -35,23 +35,25 @@ SHUTDOWN_SIGNAL = getattr(signal, "SIGUSR1", None)
 """Signal that starts the worker's graceful shutdown; None on Windows."""
 
 KILL_AFTER_S = 5
-"""Seconds after the shutdown timeout until SIGKILL, for work that cannot be cancelled: a client that does not
-read, a model download. Jobs survive it as they survive a power failure."""
+"""Seconds between the shutdown timeout and SIGKILL, which ends work that cannot be cancelled: a response to a
+client that does not read, a model download. Jobs survive SIGKILL as they survive a power failure."""
 
 GONE_AFTER_S = 60
 """Seconds after which the kernel closes a connection whose peer neither answers nor reads."""
 
 MAX_CONNECTIONS = 8192
-"""Maximum open connections; more wait in the kernel's queue."""
+"""Maximum open connections; further ones wait in the kernel's queue."""
 SPARE_FILES = 1024 + 256
-"""Open files besides connections: each WebSocket's second descriptor, the database, recordings, engines."""
+"""File descriptors needed besides connections: a second one for each of the 1024 WebSockets, and 256 for the
+database, recordings and engines."""
 
 HTTP1 = HTTP1Settings(header_read_timeout=30_000, max_buffer_size=64 * 1024)
-"""30,000 ms to receive a request's headers; 64 KiB of buffer for headers, and for unread responses."""
+"""Limits per connection: 30,000 ms to receive a request's headers, and a buffer of 64 KiB, which bounds the
+headers and the part of a response that the client has not read."""
 
 
 IMAGE_MARK = Path(sys.prefix) / "container-image"
-"""File that marks our container image, where the published ports decide which machines can connect."""
+"""File that exists only in the container image, where published ports decide which machines can connect."""
 
 
 _listeners: list[socket.socket] = []
@@ -70,7 +72,7 @@ class GracefulServer(MPServer):
     crash_mark: CrashMark
 
     def _init_shared_socket(self) -> None:
-        """On Linux, open the listening socket here, not in the worker; connections inherit its options."""
+        """On Linux, open the listening socket in this process; connections inherit its TCP options."""
         super()._init_shared_socket()  # type: ignore[no-untyped-call]
         if sys.platform == "linux":
             self._shd, self._ssp = self._ssp.build(), None
@@ -82,7 +84,7 @@ class GracefulServer(MPServer):
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_S * 1000)
 
     def shutdown(self, exit_code: int = 0) -> None:
-        """Leave a crash mark for the next start if a foreign signal ended the worker."""
+        """Write a crash mark for the next start if a signal from elsewhere ended the worker."""
         for index in self.interrupt_children:
             code = self.wrks[index].inner.exitcode
             if code is not None and code < 0:
@@ -105,9 +107,10 @@ def warn_if_exposed(conf: Settings, image_mark: Path = IMAGE_MARK) -> None:
 
 
 def raise_connection_limit(resource: Any = resource) -> int:
-    """Raise the limit of open files as far as allowed; return the number of connections that fit under it.
+    """Raise this process's limit of open files as needed; return the maximum number of connections.
 
-    Without a free descriptor Granian tries to accept in a busy loop.
+    If the hard limit is too low, connections get half of it: once no descriptor is free, Granian's accept
+    fails in a busy loop.
     """
     if resource is None:
         return MAX_CONNECTIONS
@@ -122,7 +125,7 @@ def raise_connection_limit(resource: Any = resource) -> int:
 
 def run(conf: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
-    # inherited by the worker: before it has its own handler, the signal would kill it
+    # the worker inherits this; the signal would kill it before it has a handler of its own
     if SHUTDOWN_SIGNAL is not None:
         signal.signal(SHUTDOWN_SIGNAL, signal.SIG_IGN)
     logs.configure(conf.log_format, conf.log_level)
@@ -140,7 +143,7 @@ def run(conf: Settings) -> None:
         runtime_threads=1,
         loop=Loops.auto,
         factory=True,
-        log_level=LogLevels.warning,  # our own lines report start and stop
+        log_level=LogLevels.warning,  # lifespan.py and `Announcement` log start and stop
         log_dictconfig=logs.dict_config(conf.log_format, conf.log_level),
     )
     server.crash_mark = CrashMark(conf.data_dir)

@@ -1,6 +1,6 @@
-"""Settings of one server, read from the environment, `.env` and flags into a frozen Struct.
+"""Settings of one server, read from the environment (where the flags are set too) and `.env`.
 
-Only cli.py, app.py, the doctor and migrations/env.py (for the `alembic` command) load them; other modules
+Only cli.py, app.py, the doctor and migrations/env.py (for the `alembic` command) load settings; other modules
 receive values as arguments.
 """
 
@@ -23,7 +23,7 @@ def _doc(text: str, **limits: Any) -> Meta:
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """The field `port` is read from the variable `DIA_PORT`, and so on."""
+    """Settings of one server. Each field is read from a variable: `port` from `DIA_PORT`, and so on."""
 
     host: Annotated[str, _doc("Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1"
     port: Annotated[int, _doc("Port to listen on.", ge=1, le=65535)] = 7860
@@ -139,7 +139,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def beyond_loopback(self) -> bool:
-        """Return whether other machines can reach the server."""
+        """Return whether `host` is reachable from other machines, that is, not a loopback address."""
         try:
             return not ip_address(self.host).is_loopback
         except ValueError:
@@ -159,7 +159,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """Return the URL under which a browser on this machine reaches the server."""
+        """Return the URL at which a browser on this machine reaches the server."""
         host = "localhost" if self.host in EVERYWHERE else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
@@ -173,7 +173,7 @@ class SettingsError(Exception):
 
 
 SECRET = {"api_keys", "database_url"}
-"""Fields whose values are kept out of messages."""
+"""Fields whose values are secret and never quoted in messages."""
 
 
 def _check_network(text: str) -> None:
@@ -196,7 +196,7 @@ def _check_host(text: str) -> None:
 
 
 PARTS = {"trusted_proxies": _check_network, "cors_origins": _check_origin, "allowed_hosts": _check_host}
-"""Check of each item of a list, by setting; raises ValueError."""
+"""Functions that check one item of a list and raise ValueError, by setting."""
 
 
 def variable(field: str) -> str:
@@ -204,7 +204,7 @@ def variable(field: str) -> str:
 
 
 def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
-    """Read the settings; the environment wins over `env_file`. Raises SettingsError."""
+    """Read all settings; the environment wins over `env_file`. Raises SettingsError for an invalid one."""
     variables = _variables(environ, env_file)
     values = {}
     for field in msgspec.structs.fields(Settings):
@@ -226,7 +226,7 @@ def given(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env"
 
 
 def wants_color(*, terminal: bool, environ: Mapping[str, str] | None = None) -> bool:
-    """Return whether to colour output, as https://no-color.org and https://force-color.org say."""
+    """Return whether to colour output, by the rules of https://no-color.org and https://force-color.org."""
     variables = os.environ if environ is None else environ
     if variables.get("NO_COLOR"):
         return False
@@ -244,7 +244,7 @@ def describe(field: msgspec.structs.FieldInfo) -> str:
 
 
 def unknown(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield variables that begin with DIA_ but are no setting, usually misspelt ones."""
+    """Yield names of variables that begin with DIA_ but name no setting, usually misspelt ones."""
     known = {variable(field.name) for field in msgspec.structs.fields(Settings)}
     return (name for name in environ if name.startswith(PREFIX) and name not in known)
 
@@ -268,6 +268,6 @@ def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
 
 
 def _choices(field: msgspec.structs.FieldInfo) -> tuple[str, ...]:
-    """Return the values that a field allows; empty for a free value."""
+    """Return the values of a boolean or Literal field; empty for other types."""
     kind = field.type.__origin__
     return ("true", "false") if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()

@@ -5,7 +5,7 @@ from dia_server.services.jobs import recorder, retention, worker
 
 
 class Timing(Struct, frozen=True, kw_only=True):
-    """Timeouts and intervals inside the server; not settings, but shorter in tests."""
+    """Internal timeouts and intervals. Operators cannot set them; tests make them shorter."""
 
     busy_timeout_ms: int = BUSY_TIMEOUT_MS
     job_retry_s: float = worker.RETRY_S

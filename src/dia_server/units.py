@@ -7,7 +7,7 @@ HOP = 512
 """Samples per codec frame (the codec's hop length)."""
 
 FRAME_RATE = SAMPLE_RATE / HOP
-"""Codec frames per second of audio, about 86.1; one decode step generates one column, so about one frame."""
+"""Codec frames per second of audio, about 86.1; a decode step generates about one frame."""
 
 MIB = 2**20
 """Bytes per mebibyte."""

@@ -1,4 +1,4 @@
-"""Names of the non-verbal sounds that Dia makes, such as "(laughs)"; the only list of them.
+"""List of the non-verbal sounds that Dia makes, such as "(laughs)", shared by all parts of the server.
 
 The preview engine leaves these sounds out, the word check does not count them as words, and the studio offers
 and highlights them (web/controllers/docs.py serves the list to its page).
@@ -31,9 +31,9 @@ _FORMS = {
 """Usual name of each sound, mapped to a regular expression for all forms of the name."""
 
 SOUNDS = tuple(_FORMS)
-"""Names in the order in which the studio offers them."""
+"""Names of the sounds, in the order in which the studio offers them."""
 
 SOUND_PATTERN = rf"\(\s*(?:{'|'.join(_FORMS.values())})\s*\)"
-"""Regular expression of a sound in parentheses, in syntax common to Python and JavaScript; ignore case."""
+"""Regular expression for a sound in parentheses, for Python and JavaScript; compile with IGNORECASE."""
 
 SOUND = re.compile(SOUND_PATTERN, re.IGNORECASE)
