@@ -124,7 +124,7 @@ class WebSocketSession:
             self._generations += 1
             self._spawn(self._generate(message))
         except Exception as error:  # noqa: BLE001 - no error closes the socket
-            # not awaited: a slow client blocks sends, and its cancel or disconnect must still be read
+            # sent by a task: a slow client blocks sends, but its cancel or disconnect must still be read
             await self._refusals.acquire()
             refusing = self._spawn(self._refuse(error, messages.request_id_of(text)))
             refusing.add_done_callback(lambda _: self._refusals.release())

@@ -42,7 +42,7 @@ class ClientAddress:
 
 
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
-    """Parse an IP address, ignoring port and zone; IPv4-mapped IPv6 becomes IPv4. None if it is not one."""
+    """Parse an IP address without its port and zone, IPv4-mapped IPv6 as IPv4; None if it is invalid."""
     if match := WITH_PORT.fullmatch(address):
         address = match["ipv6"] or match["ipv4"]
     try:

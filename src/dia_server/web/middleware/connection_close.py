@@ -6,7 +6,7 @@ from litestar.types import ASGIApp, Message, Receive, ReceiveMessage, Scope, Sen
 
 
 class CloseUnreadBody:
-    """ASGI wrapper that adds the header if the body has not been read to its end.
+    """ASGI wrapper that adds `Connection: close` if part of the body is unread when the response starts.
 
     The HTTP server then closes the connection, because it would take the unread bytes for the next request.
     Without the header the client reuses the connection, and its next request fails.

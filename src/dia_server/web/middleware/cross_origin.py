@@ -78,7 +78,7 @@ class CrossOrigin:
     def _is_from_here(self, headers: Headers) -> bool:
         """Return whether a request without an Origin header is allowed.
 
-        It is if all origins are, or if Sec-Fetch-Site names no page of another origin as the sender.
+        True if all origins are allowed, or if Sec-Fetch-Site names no page of another origin as the sender.
         """
         return self._origins.all or headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
 

@@ -44,7 +44,7 @@ class Hosts:
         return address(name) is not None or name.endswith(PRIVATE_NETWORK_SUFFIXES) or await self.knows(name)
 
     async def knows(self, name: str) -> bool:
-        """Return whether `name` is allowed, local or this machine's; no attacker's domain is."""
+        """Return whether `name` is allowed, local or this machine's, hence no attacker's domain."""
         if "." not in name or name.endswith(LOCAL_SUFFIXES) or name in self._allowed:
             return True
         return name in await self._names_of_this_machine()
