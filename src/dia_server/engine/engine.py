@@ -31,7 +31,7 @@ CLIENT_SHARE = 8
 slots, rounded down and at most NEWCOMER_SLOTS, is kept for clients that hold no slot."""
 NEWCOMER_SLOTS = 2
 """Maximum slots kept for clients that hold none: 2 of 16 or more slots, 1 of 8 to 15, 0 of fewer. With
-four slots, a kept one would cost a single user a quarter of the throughput."""
+four slots, keeping one free would cost a single user a quarter of the throughput."""
 
 OVERLOADED_RETRY_S = 2
 """Retry-After, in seconds, for requests refused because the queue is full."""
@@ -97,7 +97,7 @@ class Engine:
         return len(self._background if background else self._waiting)
 
     def watch(self, on_end: Callable[[Generation], None]) -> None:
-        """Set the callback for the end of later submitted generations; it is called on the event loop."""
+        """Set the callback for the end of each generation submitted later; it runs on the event loop."""
         self._on_end = on_end
 
     def start(self) -> None:
@@ -289,7 +289,7 @@ class Engine:
 
         The last free slots (NEWCOMER_SLOTS) go to clients that hold no slot. Background work is admitted if
         no request is queued, else as one of FAIR_SHARE admissions, which may also take one of the last free
-        slots. It never takes the slots reserved for requests (RESERVED_SHARE).
+        slots. Background work never takes the slots reserved for requests (RESERVED_SHARE).
         """
         requests = [generation for generation in self._busy.values() if not generation.background]
         kept = min(NEWCOMER_SLOTS, slots // CLIENT_SHARE)

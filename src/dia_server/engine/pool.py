@@ -95,7 +95,7 @@ class EnginePool:
 
         Ready engines come first: those loaded with a free slot, then unloaded or restarting ones, then full
         ones. Among equals, more free slots win. Ties are broken by rendezvous hashing of engine and voice, so
-        that the same voice goes to the same engine, which has cached its prompt.
+        that the same voice goes to the same engine, which may have cached the voice's prompt.
         """
         engine = self._engines[i]
         free = engine.slots - engine.active

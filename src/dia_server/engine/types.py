@@ -29,7 +29,7 @@ class VoicePrompt:
     digest: str
     """Identifier of the content of `samples`: equal digests mean equal audio."""
     generated_frames: Frames | None = None
-    """Codec frames generated for an earlier segment, which the prompt holds after the recording; or None."""
+    """Codec frames of an earlier segment, which follow the recording in the prompt; None for none."""
 
     @property
     def key(self) -> str:
