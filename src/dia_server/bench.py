@@ -89,9 +89,9 @@ def table(rounds: Sequence[Round]) -> Iterator[str]:
 
 @contextmanager
 def own_server(port: int) -> Iterator[str]:
-    """Run a server with this process's settings, but in a temporary folder and without a generation limit.
+    """Run a server with this process's settings, but in a temporary folder; yields its URL.
 
-    Yields its URL. The server must not use the operator's database, where it would mark the files of existing
+    Generations are not rate-limited. The server must not use the operator's database, where it would mark the files of existing
     jobs as missing; an empty database URL selects a new database in the folder.
     """
     with tempfile.TemporaryDirectory(prefix="dia-bench-") as folder:

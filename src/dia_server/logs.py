@@ -51,7 +51,7 @@ def dict_config(log_format: str, level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
             OURS: {"level": level.upper()},
-            "dia_server.db.engine._Pool": {"level": "WARNING"},  # SQLAlchemy logs under its pool's class
+            "dia_server.db.engine._Pool": {"level": "WARNING"},  # SQLAlchemy's logger for our pool
             "_granian": {"propagate": True},
             "libav": {"level": "CRITICAL"},  # FFmpeg's remarks on users' files; errors are raised anyway
         },

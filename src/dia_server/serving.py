@@ -109,8 +109,8 @@ def warn_if_exposed(conf: Settings, image_mark: Path = IMAGE_MARK) -> None:
 def raise_connection_limit(resource: Any = resource) -> int:
     """Raise this process's limit of open files as needed; return the maximum number of connections.
 
-    If the hard limit is too low, connections get half of it: once no descriptor is free, Granian's accept
-    fails in a busy loop.
+    If the hard limit is too low for MAX_CONNECTIONS, half of it is kept for other files: without a free
+    descriptor, Granian calls accept in a busy loop.
     """
     if resource is None:
         return MAX_CONNECTIONS

@@ -30,7 +30,7 @@ METHOD = "forkserver" if HAS_FORKSERVER and sys.version_info[:3] > (3, 11, 0) el
 """Start method of child processes. "fork" would copy locks held by other threads; the fork server of Python
 3.11.0 accepts commands from any local user (CVE-2022-42919)."""
 PRELOADED = ["dia_server.cli", "dia_server.native.child", "dia_server.engine.espeak"]
-"""Modules that the fork server imports once, so that a child starts in 10 ms. None may start threads."""
+"""Modules that the fork server imports once, so that a child starts in 10 ms. They must not start threads."""
 START_S = 60.0
 """Maximum seconds for a child to start and create its object, by default."""
 START_PAUSES_S = (0.02, 0.1, 0.4)
