@@ -91,8 +91,8 @@ def table(rounds: Sequence[Round]) -> Iterator[str]:
 def own_server(port: int) -> Iterator[str]:
     """Run a server with this process's settings, but in a temporary folder; yields its URL.
 
-    Generations are not rate-limited. The server must not use the operator's database, where it would mark the files of existing
-    jobs as missing; an empty database URL selects a new database in the folder.
+    Generations are not rate-limited. An empty database URL selects a new database in the folder: in the
+    operator's database, the server would mark the files of existing jobs as missing.
     """
     with tempfile.TemporaryDirectory(prefix="dia-bench-") as folder:
         flags = {

@@ -12,7 +12,7 @@ transcribe with these settings."""
 class Finding:
     grade: Grade
     subject: str
-    """What was checked, in one or two words."""
+    """Name of what was checked, in one or two words."""
     text: str
     """Sentence for the operator, with the remedy if there is one."""
 
