@@ -16,6 +16,16 @@ class Point:
     y: float
 
 
+class Slow:
+    """Takes a minute to start."""
+
+    def __init__(self) -> None:
+        time.sleep(60)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
 class Fragile:
     def __init__(self, folder: str = "", *, refuses: bool = False) -> None:
         if refuses:

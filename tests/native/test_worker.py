@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import tempfile
 import threading
@@ -14,7 +15,8 @@ from dia_server.native import Closed, NativeFailure, NativePool, NativeWorker
 from dia_server.native.worker import MAX_ANSWER
 from dia_server.units import MIB
 from tests.memory import linux_only
-from tests.native.fragile import Fragile, Point
+from tests.native.fragile import Fragile, Point, Slow
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +138,22 @@ def test_a_crash_delays_only_its_own_call() -> None:
     with pytest.raises(NativeFailure):
         crash.result(30)
     pool.close()
+
+
+def test_closing_ends_a_call_whose_child_is_still_starting() -> None:
+    worker = NativeWorker("slow", Slow, deadline_s=30, memory=None)
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            worker.call(Slow.pid)
+        except Exception as error:  # noqa: BLE001 - the assertion below names it
+            errors.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    wait_until(lambda: bool(multiprocessing.active_children()))
+    worker.close()
+    caller.join(60)
+
+    assert [type(error) for error in errors] == [Closed]

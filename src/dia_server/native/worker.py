@@ -188,7 +188,7 @@ class NativeWorker(Generic[S]):
         except (EOFError, OSError, MemoryError, msgspec.MsgspecError) as error:
             cause = self._end_child()
             if self._closed:
-                raise EOFError from None
+                raise Closed(f"The {self._name} process is closed") from None
             raise NativeUnavailable(
                 f"The {self._name} process cannot be started: {error or cause}", retry_after=RETRY_S
             ) from None
