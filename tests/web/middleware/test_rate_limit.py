@@ -8,6 +8,8 @@ from litestar.testing import AsyncTestClient
 from dia_server.app import create_app
 from dia_server.settings import Settings
 from dia_server.web.middleware.client_address import ClientAddress
+from tests.job_client import loaded
+from tests.waiting import until
 
 
 def scope(client: str | None, *forwarded: str) -> object:
@@ -18,6 +20,7 @@ def scope(client: str | None, *forwarded: str) -> object:
 async def test_a_request_above_the_limit_is_refused_with_retry_after(settings: Settings) -> None:
     app = create_app(msgspec.structs.replace(settings, rate_limit_generate=2))
     async with AsyncTestClient(app) as client:
+        await until(lambda: loaded(client))
         answers = [await client.post("/generate", json={"text": "Hi"}) for _ in range(3)]
         openai = await client.post("/v1/audio/speech", json={"input": "Hi"})
         voices = await client.get("/voices")

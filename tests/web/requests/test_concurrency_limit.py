@@ -16,9 +16,9 @@ def test_holders_are_limited_per_address_and_in_total() -> None:
     with ExitStack() as stack:
         for address in ("a", "a", "b"):
             stack.enter_context(limit.hold(address))
-        with pytest.raises(Overloaded, match="2 sockets of one address"), limit.hold("a"):
+        with pytest.raises(Overloaded, match="sockets from this address: the limit is 2"), limit.hold("a"):
             pass
-        with pytest.raises(Overloaded, match="3 sockets are"), limit.hold("c"):
+        with pytest.raises(Overloaded, match="concurrent sockets: the limit is 3"), limit.hold("c"):
             pass
     for address in ("a", "a", "c"):
         stack.enter_context(limit.hold(address))
