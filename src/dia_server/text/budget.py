@@ -13,21 +13,22 @@ from dia_server.units import FRAME_RATE
 MAX_BYTES = 1024
 """Maximum bytes of text for Dia's encoder, including the voice prompt's transcript."""
 MAX_COLUMNS = 3072
-"""Maximum codec frames for Dia's decoder, including the voice prompt's."""
+"""Maximum columns of Dia's decoder: the frames of the voice prompt, the frames of the speech, and DELAY."""
 DELAY = 16
 """Decoder columns beyond the number of frames: one for EOS, and 15 by which Dia delays the last codebook."""
 
 LONGEST_S = 20.0
 """Maximum seconds of speech in a segment. Dia speaks faster and faster in longer ones."""
 CONFIDENCE = 0.8
-"""Share of the free columns that the estimated speech may fill; the rest is a reserve for slow speech."""
+"""Share of the decoder columns after the voice prompt that the estimated speech may fill. The rest is a
+reserve for slow speech."""
 FEWEST_S, FEWEST_BYTES = 3.0, 64
-"""Minimum seconds and bytes that a voice prompt must leave for speech."""
+"""Minimum seconds of speech and bytes of text for which a voice prompt must leave room."""
 
 CHARACTERS_PER_S = 15.0
 """Latin letters that Dia speaks per second."""
 _REPEATED = re.compile(r"([^\w\s])\1+")
-"""Run of one symbol (a line of dashes, a row of emoji), which counts as one symbol."""
+"""Run of the same symbol, such as dashes or emoji: its speaking time is that of one symbol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,14 @@ class Budget:
     """Limits of one segment."""
 
     max_bytes: int
-    """Maximum bytes of text, including the speaker tags."""
+    """Maximum bytes of text, including the speaker tags and the ending (see `PlannedUtterance`)."""
     max_s: float
     """Maximum estimated seconds of speech."""
     max_columns: int
     """Maximum decoder columns: frames plus DELAY."""
 
     def within(self, other: "Budget") -> "Budget":
-        """Return a budget with the smaller of the two values of each limit."""
+        """Return a budget in which each limit is the smaller one of this budget and `other`."""
         return Budget(
             min(self.max_bytes, other.max_bytes),
             min(self.max_s, other.max_s),
@@ -53,12 +54,12 @@ class Budget:
 def remaining_budget(transcript_bytes: int, frames: int) -> Budget:
     """Return the limits of a segment that follows a voice prompt of `frames` codec frames.
 
-    Both arguments are 0 without a prompt. Raises Invalid if the prompt leaves less than FEWEST_S or
-    FEWEST_BYTES.
+    `transcript_bytes` is the encoded length of the prompt's transcript. Both arguments are 0 without a
+    prompt. Raises Invalid if the prompt leaves room for less than FEWEST_S of speech or FEWEST_BYTES of text.
     """
     columns_left = MAX_COLUMNS - frames
     left = Budget(
-        MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # the transcript and a space
+        MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # the prompt's transcript and a space
         min(LONGEST_S, CONFIDENCE * (columns_left - DELAY) / FRAME_RATE),
         columns_left,
     )
@@ -77,7 +78,7 @@ def encoded_length(text: str) -> int:
 
 
 def speaking_time(text: str) -> float:
-    """Estimate the seconds of speech in `text`, which must have no tags, from CHARACTERS_PER_S."""
+    """Estimate the seconds of speech in `text` at CHARACTERS_PER_S; `text` must have no tags."""
     return sum(map(_weight, _REPEATED.sub(r"\1", text))) / CHARACTERS_PER_S
 
 
@@ -93,9 +94,9 @@ def _weight(character: str) -> int:
         return 1
     kind = unicodedata.category(character)
     if kind[0] in "MC" or kind == "Sk":
-        return 0  # a combining mark or an invisible character
+        return 0  # a combining mark, a modifier or an invisible character
     if kind[0] == "N":
         return 4  # a digit is read as a word
     if kind[0] == "S":
         return 6  # a currency sign or an emoji is read as one or two words
-    return 3 if unicodedata.east_asian_width(character) in "WF" else 1  # a CJK syllable, or a letter
+    return 3 if unicodedata.east_asian_width(character) in "WF" else 1  # 3 for a CJK character, 1 for another

@@ -7,7 +7,7 @@ from dia_server.text.units import Cut, Unit, fits
 IDEAL_S = 12.0
 """Seconds of speech at which a segment costs least."""
 SHORTEST_S = 5.0
-"""Seconds below which a segment sounds unnatural."""
+"""Seconds of speech below which a segment sounds unnatural and costs extra."""
 GOOD_TURNS, MOST_TURNS = 4, 8
 """Maximum turns in a segment without extra cost, and maximum turns in any segment."""
 
@@ -24,15 +24,16 @@ CUT_COST = {
 }
 """Cost of starting a segment at each kind of cut."""
 SHORT_COST, TURN_COST, MISSING_SPEAKER_COST = 2.0, 0.5, 1.0
-"""Cost of an almost empty segment, of each turn beyond GOOD_TURNS, and of each speaker that the first segment
-should include but lacks."""
+"""Extra costs: up to SHORT_COST for a segment shorter than SHORTEST_S, TURN_COST for each turn beyond
+GOOD_TURNS, and MISSING_SPEAKER_COST for each speaker that the first segment should include but lacks."""
 
 
 def pack(units: list[Unit], first: Budget, others: Budget, *, include: set[Speaker]) -> list[list[Unit]]:
-    """Group `units` into segments within the budgets of the first segment and of the others.
+    """Group `units` into segments at the lowest total cost.
 
-    Each unit must by itself fit into both budgets. A unit after a pause always starts a segment. The first
-    segment should include the speakers in `include`: each one that it lacks costs MISSING_SPEAKER_COST.
+    The first segment fits into the budget `first`, each later segment into `others`. Each unit must by itself
+    fit into both. A unit after a pause always starts a segment. The first segment should include the speakers
+    in `include`: each speaker that it lacks costs MISSING_SPEAKER_COST.
     """
     best = [0.0] + [float("inf")] * len(units)
     starts = [0] * (len(units) + 1)

@@ -10,7 +10,10 @@ LONGEST_S = 10.0
 
 
 def passages(text: str) -> Iterator[tuple[float, str]]:
-    """Split `text` at its pauses: yield (seconds of pause, text after the pause). The first pause is 0 s."""
+    """Split `text` at its pauses: yield (seconds of a pause, text after the pause).
+
+    The text before the first pause is yielded first, with 0 s.
+    """
     first, *parts = PAUSE.split(text)
     yield 0.0, first
     for number, unit, passage in zip(parts[::3], parts[1::3], parts[2::3], strict=True):

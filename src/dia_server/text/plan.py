@@ -1,4 +1,4 @@
-"""Plans a text: cuts it into segments that Dia speaks well, with the silence between them.
+"""Plans a text: cuts it into segments that Dia speaks well, and sets the silence between them.
 
 Segments keep the speaker tags of the text, so a segment can begin with [S2], although Dia prefers [S1] first.
 Each tag selects a voice of the prompt, so renaming tags in some segments would change the voices there.
@@ -14,8 +14,8 @@ from dia_server.text.speakers import Speaker, turns
 from dia_server.text.units import Cut, Unit, fits, units
 
 ANCHOR = Budget(max_bytes=384, max_s=10.0, max_columns=budget.columns(15.0))
-"""Limits of an anchor: a first segment whose audio becomes the prompt of the other segments. The other
-segments' budgets leave room for an anchor of this size."""
+"""Limits of an anchor: a first segment whose audio is added to the voice prompt of the other segments (see
+`plan`). The budgets of the other segments leave room for an anchor of this size."""
 
 GAPS_S = {
     Cut.PAUSE: 0.0,
@@ -25,10 +25,12 @@ GAPS_S = {
     Cut.WORD: 0.0,
     Cut.CHARACTER: 0.0,
 }
-"""Seconds of natural silence before a segment, by the cut before it: about what a human reader leaves."""
+"""Seconds of natural silence before a segment at speed 1, by the kind of cut there: about what a human
+reader leaves."""
 
 MAX_RATIO, SLACK_S = 2.5, 3.0
-"""Maximum duration of a segment: MAX_RATIO * estimate + SLACK_S seconds. Dia babbles after short texts."""
+"""Maximum duration of a segment: MAX_RATIO * estimate + SLACK_S seconds. The limit stops Dia from babbling
+after a short text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,13 @@ class PlannedUtterance:
     text: str
     """Text with speaker tags: "[S1] Hello. [S2] Hi!". It begins with a tag, and tags alternate."""
     ending: str
-    """Suffix without words that keeps the model from cutting the last word: a full stop if a turn ends
-    without punctuation, and after a dialogue the other speaker's tag."""
+    """Suffix for `text` that keeps the model from cutting off the last word; may be empty. It has a full stop
+    if a turn, or the text before a pause, ends there without punctuation. It has the other speaker's tag if
+    `text` has several turns."""
     pause_s: float
     """Seconds of silence before the segment by pause markup, the same at any speed."""
     gap_s: float
-    """Seconds of natural silence before the segment at speed 1; other speeds change it like speech."""
+    """Seconds of natural silence before the segment at speed 1; it is divided by the speed, as speech is."""
     estimated_s: float
     """Estimated seconds of speech at speed 1, without the silence before the segment."""
     max_tokens: int
@@ -70,12 +73,12 @@ class Plan:
 
 
 def plan(text: str, *, transcript: str = "", prompt_frames: int = 0) -> Plan:
-    """Cut tagged `text` (see `speakers.tag`) into segments that follow a voice prompt.
+    """Cut tagged `text` (see `speakers.tag`) into segments. Each continues the voice prompt, if there is one.
 
-    Without a prompt (`prompt_frames` is 0), the first of several segments becomes an anchor: the prompt of
-    the other segments, limited by ANCHOR, preferably with both speakers. With a prompt, the first segment
-    becomes an anchor only if several segments have speakers that the prompt lacks, the anchor includes all of
-    those speakers, and prompt and anchor leave room for the other segments.
+    The first of several segments may become an anchor: its audio, limited by ANCHOR, is added to the prompt
+    of the other segments. Without a prompt (`prompt_frames` is 0) it always does, preferably with all
+    speakers of the text. With a prompt it does only if several segments have speakers that the prompt lacks,
+    the anchor includes all of those speakers, and prompt and anchor leave room for the other segments.
 
     Raises Invalid if the prompt leaves no room for speech. Takes time linear in the length of `text`.
     """
@@ -103,8 +106,9 @@ def _anchored(
 ) -> tuple[list[list[Unit]], Budget, Budget] | None:
     """Cut `text` so that the first segment can be the anchor of the others.
 
-    Returns the segments and the budgets of the first and of the others. Returns None if the prompt leaves too
-    little room for an anchor, or if there is a prompt and the anchor lacks a speaker of `missing`.
+    Returns the segments, the budget of the first segment, and the budget of each other segment. Returns None
+    if prompt and anchor leave too little room for the other segments, or if there is a prompt and the anchor
+    lacks a speaker of `missing`.
     """
     first = budget.remaining_budget(prompt_bytes, prompt_frames).within(ANCHOR)
     space = 1 if prompt_bytes else 0
@@ -132,7 +136,7 @@ def _is_one_segment(found: list[Unit], room: Budget) -> bool:
 
 
 def _utterance(group: list[Unit], room: Budget, end: Cut) -> PlannedUtterance:
-    """Build the utterance of a segment; `end` is the kind of cut after the segment."""
+    """Build the utterance of a segment; `end` is the kind of cut after it, PAUSE at the end of the text."""
     parts: list[str] = []
     speaker: Speaker | None = None
     turn_count = 0

@@ -11,7 +11,7 @@ Speaker = Literal["S1", "S2"]
 
 TAG = re.compile(r"\[s([12])\]", re.IGNORECASE)
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]+")
-"""Control characters, surrogates and BOMs: they have no sound, and NUL would end a C string."""
+"""Run of control characters, surrogates and BOMs: they have no sound, and NUL would end a C string."""
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
 """Unicode categories of invisible characters."""
@@ -26,16 +26,16 @@ class Turn:
 
 
 def clean_transcript(text: str) -> str:
-    """Return `text` as one line without unspeakable characters; "" if only tags would be visible."""
+    """Return `text` as one line without unspeakable characters; "" if it has no visible text besides tags."""
     text = " ".join(UNSPEAKABLE.sub(" ", text).split())
     return text if _has_visible_text(TAG.sub("", text)) else ""
 
 
 def tag(text: str, speaker: Speaker) -> str:
-    """Return `text` with upper-case speaker tags; text before the first tag is given to `speaker`.
+    """Return `text` as one line that begins with a speaker tag; all tags are in upper case.
 
-    Removes asterisks, which chat clients put around actions, and collapses white space. Returns "" if no
-    visible text is left.
+    Text before the first tag is given to `speaker`. Removes unspeakable characters, and asterisks, which chat
+    clients put around actions. Returns "" if the text has nothing visible besides tags and pauses.
     """
     text = " ".join(UNSPEAKABLE.sub(" ", text.replace("*", "")).split())
     text = TAG.sub(lambda match: f"[S{match[1]}]", text)
@@ -47,7 +47,7 @@ def tag(text: str, speaker: Speaker) -> str:
 def turns(text: str, speaker: Speaker) -> list[Turn]:
     """Split tagged text into turns; text before the first tag belongs to `speaker`.
 
-    A turn is not started by a tag that repeats the current speaker, nor by a tag without text after it.
+    A tag starts no turn if it repeats the speaker of the turn before it, or if no text follows it.
     """
     found: list[Turn] = []
     before, *tagged = TAG.split(text)

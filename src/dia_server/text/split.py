@@ -1,8 +1,8 @@
 """Cuts a text into sentences, clauses, words or characters.
 
-The parts that a function returns, joined, equal the text, including its spaces. The text must have no white
-space but single spaces. The rules for sentences are hand-written: they rather miss a cut than make a wrong
-one, and keep abbreviations and initials whole. Grapheme clusters come from the library regex.
+Each function returns parts that, joined, equal the text, including its spaces. The only white space in the
+text must be single spaces. The rules for sentences are hand-written: they prefer a missed cut to a wrong one,
+so they do not cut after abbreviations and initials. Grapheme clusters come from the `regex` library.
 """
 
 # ruff: noqa: RUF001 - quotes and punctuation of other scripts are meant
@@ -35,9 +35,11 @@ REFERENCES = re.compile("art|ch|figs?|nos?|nr|pp?|sec|vols?")
 """Words that are abbreviations only before a number: "no. 5", but "No."."""
 
 LONGEST_CHARACTER = 14
-"""Maximum code points of a grapheme cluster: enough for any emoji; 56 bytes fit into any budget."""
+"""Maximum code points of a grapheme cluster: enough for any emoji, and at most 56 bytes, which fit into any
+budget."""
 CLUSTER = regex.compile(r"\X\p{M}*+ *+")
-"""Grapheme cluster with its spaces. UAX 29 separates some vowel signs (Burmese), so marks are included."""
+"""Grapheme cluster, with the marks and spaces after it. UAX 29 separates some vowel signs from their letter,
+as in Burmese, so marks are matched too."""
 CLUSTER_PART = re.compile(rf".{{1,{LONGEST_CHARACTER}}} *", re.DOTALL)
 
 
@@ -47,7 +49,7 @@ def sentences(text: str) -> list[str]:
 
 
 def clauses(text: str) -> list[str]:
-    """Cut after commas, semicolons, colons and dashes, and before brackets, but not inside numbers."""
+    """Cut after commas, semicolons, colons and dashes, and before brackets, but not inside "1,000"."""
     return _cut(text, (end.end() for end in CLAUSE_END.finditer(text)))
 
 

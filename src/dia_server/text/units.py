@@ -54,7 +54,10 @@ _SPLITS: tuple[_Split, ...] = (
 
 
 def units(text: str, room: Budget) -> tuple[list[Unit], float]:
-    """Cut tagged `text` into units that fit into `room`; also return the seconds of pause after the last."""
+    """Cut tagged `text` into units that fit into `room`.
+
+    Returns the units, and the seconds of pause after the last unit.
+    """
     found: list[Unit] = []
     speaker: Speaker = "S1"
     pause_s = 0.0
@@ -72,14 +75,18 @@ def units(text: str, room: Budget) -> tuple[list[Unit], float]:
 
 
 def fits(seconds: float, size: int, turn_count: int, room: Budget) -> bool:
-    """Return whether text of `seconds` and `size` bytes fits into `room` with its turns' tags and ending."""
+    """Return whether text of `seconds` and `size` bytes, plus its tags and ending, fits into `room`.
+
+    `size` is without the tags of the `turn_count` turns; the columns of `room` are not checked.
+    """
     return seconds <= room.max_s and size + turn_count * TURN_BYTES + ENDING_BYTES <= room.max_bytes
 
 
 def _parts(text: str, cut: Cut, room: Budget, splits: Sequence[_Split]) -> Iterator[tuple[Cut, str]]:
-    """Cut `text` by the first of `splits`, and parts that do not fit into `room` by the next.
+    """Cut `text` with the first of `splits`; cut parts that do not fit into `room` with the next.
 
-    Yields each part with the cut before it; `cut` is the cut before the first part.
+    Short neighbouring parts are merged (see `_runs`). Yields each part with the kind of cut before it; `cut`
+    is the cut before the first part.
     """
     (finer_cut, finer), *finer_splits = splits
     for part in _runs(finer(text), room):
@@ -91,7 +98,7 @@ def _parts(text: str, cut: Cut, room: Budget, splits: Sequence[_Split]) -> Itera
 
 
 def _runs(parts: list[str], room: Budget) -> Iterator[str]:
-    """Merge neighbouring parts up to GRAIN_S and within `room`."""
+    """Merge neighbouring parts while they fit into GRAIN_S and `room`; a larger part is yielded unchanged."""
     run, run_s, run_bytes = "", 0.0, 0
     for part in parts:
         seconds, size = speaking_time(part), encoded_length(part)

@@ -19,7 +19,7 @@ def word_error_rate(text: str, transcript: str) -> float:
     """Return the word error rate: (deletions + insertions + substitutions) / words of `text`.
 
     Ignores case, punctuation, speaker tags, pauses and non-verbal sounds. Digits differ from number words
-    ("3", "three"). Returns 0 if `text` has no words, because Whisper transcribes sounds unpredictably.
+    ("3", "three"). Returns 0 if `text` has only sounds, because Whisper transcribes sounds unpredictably.
     """
     expected, actual = _words(text), _words(transcript)
     return _distance(expected, actual) / len(expected) if expected else 0.0
