@@ -1,7 +1,8 @@
 """Decodes an uploaded audio file to a voice prompt: mono, of limited length, with a fixed peak.
 
 A file's name, type and stated length are not trusted: decoding stops at the end of the data or at the limit.
-FFmpeg is native code, so it runs in a process of its own (native/), which also limits time and memory.
+FFmpeg is native code, so callers run this module in a child process (native/), with limits of time and
+memory.
 """
 
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ MAX_CHANNELS = 8
 MAX_STREAMS = 32
 """Maximum streams of a file: a film has a soundtrack for each language, and subtitles."""
 MAX_CLAIMED_S = 3600.0
-"""Maximum seconds that a file's header may state; the actual duration is measured while decoding."""
+"""Maximum seconds that a file's header may state. It is far above MAX_S, because headers can be wrong;
+decoding measures the actual duration."""
 
 CONTAINERS = "wav,w64,mp3,flac,ogg,aac,aiff,caf,mov,matroska"
 """FFmpeg's names of allowed formats; mov includes M4A and MP4, matroska includes WebM. Others, such as
@@ -61,7 +63,8 @@ probing, and a PNG cover of 1 MB takes a gigabyte."""
 def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
     """Return the audio in `file` as mono samples (n,) at `sample_rate` Hz with their peak at PEAK.
 
-    Raises UnusableAudio if the file cannot be decoded, is silent, or lasts less than 0.5 s or more than 60 s.
+    Raises UnusableAudio if the file cannot be decoded, is silent, lasts less than MIN_S or more than MAX_S,
+    or exceeds the limits of sample rate, channels or streams.
     """
     try:
         options = {
@@ -81,9 +84,10 @@ def decode(file: BinaryIO, sample_rate: int) -> NDArray[np.float32]:
 
 
 def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
-    """Decode the first audio stream; skip damaged packets, as players do.
+    """Yield the frames of the first audio stream; skip damaged packets, as players do.
 
-    Raises UnusableAudio if the stream is longer than MAX_S + SLACK_S.
+    Raises UnusableAudio if there is no audio, if the stream lasts longer than MAX_S + SLACK_S, or if its
+    sample rate or channels exceed a limit. Raises ValueError if FFmpeg has no decoder for the stream.
     """
     if not container.streams.audio:
         raise UnusableAudio("the file holds no audio")
@@ -109,7 +113,7 @@ def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
 
 
 def _check_claims(container: InputContainer, context: av.AudioCodecContext) -> None:
-    """Raise UnusableAudio if the header already exceeds a limit, before anything is decoded."""
+    """Raise UnusableAudio if the header states a sample rate, duration or channel count beyond its limit."""
     if context.sample_rate:  # some codecs give the rate only in their frames
         _check_rate(context.sample_rate)
     if (container.duration or 0) / av.time_base > MAX_CLAIMED_S:

@@ -55,12 +55,13 @@ _CODECS: dict[AudioFormat, _Codec] = {
         SAMPLE_RATE,
         "s16p",
         128_000,
-        # no Xing frame, as it states the length; without a bit reservoir no frame waits for a later one
+        # streamed: no Xing frame, because it states the length, and no bit reservoir, because it makes a
+        # frame wait for later ones
         streamed_container={"write_xing": "0", "id3v2_version": "0"},
         streamed_codec={"reservoir": "0"},
     ),
-    # Ogg pages of one packet, not of 1 s. A page is written once the next is full, so packets of 10 ms send
-    # the first audio after 20 ms; the file is 17 % larger than with packets of 20 ms
+    # streamed: Ogg pages of one packet, not of 1 s. A page is written once the next is full, so with packets
+    # of 10 ms the first audio is sent after 20 ms; the file is 17 % larger than with packets of 20 ms
     "opus": _Codec(
         "ogg",
         "libopus",
@@ -71,7 +72,7 @@ _CODECS: dict[AudioFormat, _Codec] = {
         streamed_codec={"frame_duration": "10"},
     ),
     "aac": _Codec("adts", "aac", SAMPLE_RATE, "fltp", 128_000),
-    # for low latency: no padding for tags, and frames of 23 instead of 104 ms
+    # streamed, for low latency: no padding for tags, and frames of 23 ms instead of 104 ms
     "flac": _Codec(
         "flac",
         "flac",
@@ -96,7 +97,7 @@ class Encoder:
 
     `push` returns a streamed file's bytes with a lag of at most 0.1 s of audio; `finish` returns all bytes of
     a `whole` file. Calls use CPU time, so make them in a worker thread; they may come from different threads,
-    but must not overlap. An unfinished encoder needs no cleanup. Every call, the constructor's too, may raise
+    but must not overlap. An unfinished encoder needs no cleanup. The constructor and every call may raise
     AudioProcessingError.
     """
 
@@ -111,9 +112,9 @@ class Encoder:
                 self._writer = _CodecWriter(self._file, _CODECS[audio_format], sample_rate)
 
     def push(self, samples: NDArray[np.float32]) -> bytes:
-        """Encode `samples`; return the new bytes of a streamed file, or b"" for a whole file.
+        """Encode `samples`; return the new bytes of a streamed file, possibly none, or b"" for a whole file.
 
-        The first bytes are the file's header if the format has one. The result may be empty.
+        The first bytes of a streamed file are its header, if the format has one.
         """
         with _failures(self._format):
             self._writer.write(samples)
@@ -127,7 +128,7 @@ class Encoder:
 
 
 class _Stream:
-    """Write-only buffer of a streamed file; `drain` returns the bytes since the last call."""
+    """Write-only buffer of a streamed file; `drain` returns the bytes written since its last call."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -144,7 +145,7 @@ class _Stream:
 
 
 class _Whole(BytesIO):
-    """Seekable buffer of a whole file; `drain` returns nothing, `end` returns the file."""
+    """Seekable buffer of a whole file; `drain` returns b"", `end` returns the file."""
 
     def drain(self) -> bytes:
         return b""

@@ -12,10 +12,12 @@ MIN_RATIO, MAX_RATIO = 0.4, 2.5
 """Minimum and maximum ratio of duration to estimated duration. The estimate is right within a third for plain
 English. Speech below the minimum has lost words; speech above the maximum babbles."""
 SLACK_S = 1.5
-"""Seconds of tolerance above MAX_RATIO, and half as many below MIN_RATIO: a word may be drawn out."""
+"""Seconds added to the maximum duration (MAX_RATIO * estimate), and half as many taken from the minimum: a
+word may be drawn out."""
 
 CLIPPED_SHARE = 0.002
-"""Maximum share of clipped samples. Only runs count: single peaks at full scale are inaudible."""
+"""Maximum share of clipped samples. Only runs of CLIPPED_RUN or more count: single peaks at full scale are
+inaudible."""
 FULL_SCALE, CLIPPED_RUN = 0.999, 3
 """Minimum amplitude of a clipped sample, and minimum consecutive samples that count as clipped."""
 
@@ -37,7 +39,7 @@ class Verdict:
     faults: tuple[Fault, ...]
     duration_s: float
     clipped_share: float
-    """Share of samples that are in runs at full scale."""
+    """Share of samples in runs of at least CLIPPED_RUN at full scale."""
     longest_silence_s: float
     tail: float
     """Ratio of the RMS of the last TAIL_S to that of the speech; 0 if there is no speech."""

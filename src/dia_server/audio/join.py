@@ -8,7 +8,7 @@ Samples = NDArray[np.float32]
 SILENCE = 0.003
 """Maximum amplitude (-50 dBFS) of silence."""
 MARGIN_S = 0.03
-"""Seconds of silence kept at both ends of a segment, for breath and soft consonants."""
+"""Seconds of silence kept at each end of a segment, for breath and soft consonants."""
 FADE_IN_S, FADE_OUT_S = 0.003, 0.010
 """Seconds of the fade-in at a segment's start and of the fade-out at its end."""
 
@@ -18,8 +18,8 @@ class Join:
 
     `begin` starts a segment, `push` adds its mono samples, `finish` ends the last segment. Each segment is
     trimmed to MARGIN_S around its sound and faded at both ends, so the silence between two segments is the
-    pause passed to `begin` plus two margins. Silence is held back until the next sound shows that the segment
-    goes on, so at most the current silence and FADE_OUT_S are held. Calls must not overlap.
+    pause passed to `begin` plus at most two margins. `push` holds back the silence after the last sound and
+    the FADE_OUT_S before it: if the segment ends there, they are trimmed and faded. Calls must not overlap.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -32,15 +32,15 @@ class Join:
     def _start_over(self) -> None:
         self._held = np.zeros(0, np.float32)
         self._sounding = False
-        self._faded_in = 0  # samples of the segment that have passed the fade-in
+        self._faded_in = 0  # samples of the segment to which the fade-in has been applied
         self._sound_end = 0  # index in `_held` after the last sound
 
     def begin(self, pause_s: float) -> Samples:
-        """Start a segment; return the rest of the previous segment, if any, and `pause_s` of silence."""
+        """Start a segment; return the rest of the previous one, then `pause_s` seconds of silence."""
         return np.concatenate([self.finish(), np.zeros(round(pause_s * self._rate), np.float32)])
 
     def push(self, samples: Samples) -> Samples:
-        """Add `samples` to the segment; return those samples that cannot be part of its faded end."""
+        """Add `samples`; return the held and new samples up to FADE_OUT_S before the last sound."""
         if not self._sounding:
             samples = np.concatenate([self._held, samples])
         sounds = np.flatnonzero(np.abs(samples) > SILENCE)
@@ -62,7 +62,7 @@ class Join:
         return out
 
     def finish(self) -> Samples:
-        """End the current segment; return the rest of its samples, which is empty if it has no sound."""
+        """End the segment; return the rest of its samples, trimmed and faded (none if it has no sound)."""
         end = self._held[: self._sound_end + self._margin] if self._sounding else self._held[:0]
         fade = self._fade_out[max(0, len(self._fade_out) - len(end)) :]
         end = np.concatenate([end[: len(end) - len(fade)], end[len(end) - len(fade) :] * fade])

@@ -27,7 +27,10 @@ class PromptMaker:
 
 
 def is_made(file: bytes) -> bool:
-    """Return whether `file` is in the storage format, so that converting it again would only lose quality."""
+    """Return whether `file` already is a stored voice prompt: converting it again would only lose quality.
+
+    Checks the header, the duration (MIN_S to MAX_S) and the peak.
+    """
     pcm = file[wav.HEADER_LENGTH :]
     if len(pcm) % 2 or file[: wav.HEADER_LENGTH] != wav.header(SAMPLE_RATE, len(pcm)):
         return False

@@ -1,6 +1,7 @@
 """Changes the tempo of speech and keeps its pitch, for whole recordings and streams.
 
-FFmpeg's atempo does the work; the blocks and counts here make its output independent of the chunk sizes.
+FFmpeg's atempo changes the tempo. This module passes it blocks of a fixed size and counts the samples, so
+that the output does not depend on the sizes of the chunks pushed.
 """
 
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from dia_server.errors import AudioProcessingError
 
 MAX_STAGE = 2.0
-"""Maximum speed of one atempo filter. It accepts up to 100, but above 2 it drops samples."""
+"""Maximum speed of one atempo filter (the minimum is 1 / MAX_STAGE). It accepts up to 100, but above 2 it
+drops samples."""
 BLOCK = 1024
 """Samples per filter call. Fixed, so that the output does not depend on the chunk sizes; small, because a
 filter returns a block's output only after the next block."""
 TAIL_S = 0.5
-"""Seconds of silence appended to flush the filters; two filters in series hold back less."""
+"""Seconds of silence appended to flush the filters; two filters in series hold back less than this."""
 
 
 def change_tempo(samples: NDArray[np.float32], sample_rate: int, speed: float) -> NDArray[np.float32]:
