@@ -1,8 +1,8 @@
 """Corrects and completes the OpenAPI description that Litestar generates.
 
-Litestar omits the limits of optional fields and documents its own error body. So all schemas are replaced by
-msgspec's, which also decodes requests, and the responses with errors, audio, jobs and events are built from
-the route options.
+Litestar omits the limits of optional fields and documents its own error body. So this module replaces all
+schemas by those of msgspec, which also decodes the requests. It builds the responses with errors, audio, jobs
+and events from the route options.
 """
 
 import inspect

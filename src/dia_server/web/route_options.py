@@ -8,14 +8,15 @@ LimitName = Literal["generate", "jobs", "plan", "upload"]
 
 
 class RouteOptions(TypedDict, total=False):
-    """Options of a route; an option that is not set is taken from the controller."""
+    """Options of a route; an option that is not set is taken from the controller or router."""
 
     public: bool
     """True if the route needs no API key."""
     rate_limit: LimitName
     """Name of the rate limit that applies to requests."""
     errors: tuple[int, ...]
-    """Error statuses to document; `openapi.py` adds 401, 408 for a body and 400 for a path parameter."""
+    """Error statuses to document. `openapi.py` adds 401 unless `public`, 408 if 413 is listed (the route
+    reads a body), and 400 if the path has a parameter."""
     audio: bool
     """True if the route answers with audio."""
     accepted: bool

@@ -14,7 +14,7 @@ from dia_server.services.voices.service import Speaker
 from dia_server.services.voices.whisper import SIZES
 
 MAX_TRANSCRIPT = 4096
-"""Maximum characters of a transcript; more than Dia can read, which is 1,024 bytes of text in all."""
+"""Maximum characters of a transcript. Dia can read less: 1,024 bytes of transcript and text together."""
 
 # The service checks the text's length, because the limit is a setting and has its own error code.
 Text = Annotated[

@@ -1,4 +1,5 @@
-"""Sends large responses in slices, so that a client that does not read holds only a few in memory."""
+"""Sends large responses in slices, so that a client that does not read makes the HTTP server buffer only a
+few."""
 
 from litestar.response.base import ASGIResponse
 from litestar.types import HTTPResponseBodyEvent, Receive, Send

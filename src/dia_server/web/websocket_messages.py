@@ -79,7 +79,7 @@ class Progress(Struct, tag="progress", kw_only=True, omit_defaults=True):
 
 
 class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
-    """Announces the binary message that follows: the next bytes of the file in `response_format`."""
+    """Announces the binary message that follows: the next bytes of the audio file."""
 
     job_id: str
     size: int

@@ -109,5 +109,5 @@ def asset(file_path: FromPath[PurePath]) -> SlicedResponse:
 
 @lru_cache(maxsize=len(ASSETS))
 def _content(file: Path, modified: float) -> bytes:
-    """Return a file's content, cached by its modification time `modified`."""
+    """Return the content of `file`, from the cache while its modification time `modified` is the same."""
     return file.read_bytes()

@@ -72,7 +72,7 @@ def _summary(item: JobListItem) -> JobSummary:
 
 
 def _duration(job: Job | JobListItem) -> float | None:
-    """Return the seconds of audio; None unless the job is completed, even if they are already stored."""
+    """Return the seconds of audio of a completed job, None for any other job, even if they are stored."""
     return round(job.audio_s, 2) if job.status == "completed" and job.audio_s is not None else None
 
 

@@ -77,7 +77,7 @@ class WebSocketSession:
         count: Callable[[], object],
         ended: Callable[[SocketOutcome], None],
     ) -> None:
-        """`count` is called before each generation and raises RateLimitExceeded.
+        """`count` is called before each generation; it raises RateLimitExceeded above the rate limit.
 
         `ended` is called with the outcome of each generation, and with "refused" for each refused message.
         """
@@ -237,7 +237,7 @@ class ProgressSender:
         await self._tell(0, "queued")
 
     async def on_progress(self, audio: bytes, progress: float) -> None:
-        """Send `audio`, and `progress` (0 to 1) if its whole percent has risen.
+        """Send `progress` (0 to 1) if its whole percent has risen, then `audio` if there is any.
 
         Returns once both have been sent, which applies backpressure to the generation.
         """

@@ -33,9 +33,9 @@ class ApiKeys(ASGIMiddleware):
         await next_app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        """Raise Unauthorized for a missing or wrong key, RateLimitExceeded after too many wrong ones.
+        """Raise Unauthorized for a missing or wrong key, RateLimitExceeded after MAX_WRONG_KEYS wrong keys.
 
-        A valid key always passes, because many clients may share one address.
+        A valid key always passes, even after too many wrong keys, because many clients may share one address.
         """
         scheme, _, token = authorization(scope).partition(" ")
         given = token.strip().encode() if scheme.lower() == "bearer" else b""

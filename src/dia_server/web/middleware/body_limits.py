@@ -73,7 +73,10 @@ class BodyLimits:
             self._account(body, 0)
 
     def _hold(self, body: "_Body") -> None:
-        """Count the bytes received of `body`, 0 once it is complete; raises Overloaded above a limit."""
+        """Count the received bytes of `body` as in memory, or 0 once it is complete.
+
+        Raises Overloaded if all unfinished bodies, or those of the address, exceed their limit.
+        """
         self._account(body, 0 if body.complete else body.arrived)
         if body.held and (
             self._held[body.address] > self._max_held_of_address or self._held.total() > self._max_held

@@ -42,7 +42,7 @@ class ClientAddress:
 
 
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
-    """Parse an IP address without its port and zone, IPv4-mapped IPv6 as IPv4; None if it is invalid."""
+    """Parse an IP address and ignore its port and zone; return IPv4-mapped IPv6 as IPv4, None if invalid."""
     if match := WITH_PORT.fullmatch(address):
         address = match["ipv6"] or match["ipv4"]
     try:

@@ -42,10 +42,11 @@ REFUSED = 4403
 
 
 class CrossOrigin:
-    """Answers 421 to disallowed hosts and 403 to disallowed origins; answers preflights.
+    """Answers 421 to a disallowed Host header; if `hosts` is None, all are allowed.
 
-    Of a disallowed origin, only preflights, WebSockets and unsafe methods are refused; other requests are
-    answered without CORS headers. If `hosts` is None, every Host header is accepted.
+    A disallowed origin is answered with 403 if the request is a preflight or a WebSocket, or if its method is
+    not in SAFE_METHODS. Its other requests are served, without CORS headers. Preflights of allowed origins
+    are answered here.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts | None, origins: Origins) -> None:
@@ -78,14 +79,15 @@ class CrossOrigin:
     def _is_from_here(self, headers: Headers) -> bool:
         """Return whether a request without an Origin header is allowed.
 
-        True if all origins are allowed, or if Sec-Fetch-Site names no page of another origin as the sender.
+        True if all origins are allowed, or if Sec-Fetch-Site is absent, `none` or `same-origin`. Browsers
+        send `same-site` or `cross-site` for a page of another origin.
         """
         return self._origins.all or headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
 
     def _sender(self, send: Send, origin: str | None) -> Send:
         """Return `send` with CORS headers that let pages of `origin` read the response.
 
-        If all origins are allowed, pages of any may read it; else, if `origin` is None, none may.
+        If all origins are allowed, every page may read it. Otherwise, no page may if `origin` is None.
         """
 
         async def send_with_headers(message: Message) -> None:

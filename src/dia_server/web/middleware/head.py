@@ -9,8 +9,8 @@ NOTHING: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "mo
 class HeadAsGet:
     """ASGI wrapper that runs the GET handler for HEAD; Litestar has no HEAD handlers of its own.
 
-    The first part of the body ends the response. The HTTP server then reports a disconnect, so that Litestar
-    stops reading a streamed file.
+    The first body message is replaced with an empty final one. The HTTP server then reports a disconnect, so
+    that Litestar stops reading a streamed file.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,7 +30,7 @@ class HeadAsGet:
                 ended = True
                 await send(NOTHING)
 
-        # in place, not in a copy: outer wrappers read what Litestar adds to the scope
+        # change the scope, not a copy: outer wrappers read what Litestar adds to it
         scope["method"] = "GET"
         try:
             await self._app(scope, receive, send_headers)

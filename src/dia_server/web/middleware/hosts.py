@@ -2,7 +2,8 @@
 
 In DNS rebinding, a page is served from the attacker's domain, which is then resolved to an address in the
 visitor's network, so that its script can call servers there as same-origin. The Host header of such requests
-still has the attacker's domain, so names that anyone can register are refused.
+still has the attacker's domain, so names that anyone can register are refused unless they are allowed
+explicitly.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ PRIVATE_NETWORK_SUFFIXES = (".ts.net",)
 
 
 class Hosts:
-    """Recognizes names of this server and its network; `allowed` adds names, and `*` accepts all."""
+    """Recognizes names of this server and its network; `allowed` adds names, and `*` in it accepts all."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self._allowed = {name.lower() for name in allowed}
@@ -50,7 +51,10 @@ class Hosts:
         return name in await self._names_of_this_machine()
 
     async def _names_of_this_machine(self) -> set[str]:
-        """Return this machine's host names, resolved once on a thread: without a network it takes seconds."""
+        """Return this machine's host names.
+
+        They are resolved once, on a thread, because resolution takes seconds without a network.
+        """
         if self._lookup is None:
             self._lookup = asyncio.create_task(asyncio.to_thread(names_of_this_machine))
         return await asyncio.shield(self._lookup)

@@ -9,13 +9,13 @@ NOTHING: HTTPResponseBodyEvent = {"type": "http.response.body", "body": b"", "mo
 
 
 class NotModified(ASGIMiddleware):
-    """Compares `If-None-Match` with the response's `ETag`; Litestar sends ETags but does not compare them."""
+    """Answers 304 if `If-None-Match` has the response's `ETag`; Litestar itself does not compare them."""
 
     scopes = (ScopeType.HTTP,)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         named = Headers.from_scope(scope).get("if-none-match", "").split(",")
-        # a compressing proxy makes ETags weak: W/"..."
+        # ignore the W/ of weak ETags, which a compressing proxy adds
         known = {tag.strip().removeprefix("W/") for tag in named}
         unchanged = False
 

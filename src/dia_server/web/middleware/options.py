@@ -10,7 +10,7 @@ from dia_server.web.errors import allow
 
 
 class OptionsMiddleware(ASGIMiddleware):
-    """Answers with all methods of a path in `Allow`; Litestar lists only those of one handler, the first."""
+    """Answers with all methods of the path in `Allow`; Litestar lists only those of its first handler."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         if scope["type"] != ScopeType.HTTP or scope["method"] != "OPTIONS":

@@ -11,9 +11,10 @@ WEB = {"http", "https"}
 
 
 class Origins:
-    """Allows the origins in `listed` (`*`: all); if it is empty, local origins and those of apps.
+    """Allows the origins in `listed` (`*`: all), and always the server's own origin.
 
-    The server's own origin is always allowed.
+    If `listed` is empty, local origins are allowed, and origins of apps and browser extensions, whose scheme
+    is neither http nor https.
     """
 
     def __init__(self, listed: Iterable[str], hosts: Hosts) -> None:
@@ -25,7 +26,7 @@ class Origins:
         """Return whether pages of `origin` may use the server; `host` is the request's Host header."""
         if self.all or origin in self._listed:
             return True
-        # "null": from a sandboxed frame, a local file or a redirect
+        # no match: "null", from a sandboxed frame, a local file or a redirect
         if not (match := ORIGIN.fullmatch(origin)):
             return False
         if match["scheme"] not in WEB:  # an app, or a browser extension with access

@@ -50,7 +50,7 @@ class RateLimit(ASGIMiddleware):
     def consume(self, name: LimitName | None, scope: Scope) -> dict[str, str]:
         """Count a request against the limit `name` and return the X-RateLimit headers; {} without a limit.
 
-        Raises RateLimitExceeded, which has the same headers.
+        Raises RateLimitExceeded, with the same headers, if the client has used up the limit.
         """
         if name is None or not (limit := self._limits.get(name, 0)):
             return {}

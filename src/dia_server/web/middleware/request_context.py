@@ -16,7 +16,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
-    """ASGI wrapper; not a middleware of Litestar, because those do not run for 404 and 405."""
+    """ASGI wrapper, because Litestar's own middleware does not run for 404 and 405."""
 
     def __init__(self, app: ASGIApp, engine: str) -> None:
         self._app = app

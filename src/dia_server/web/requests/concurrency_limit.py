@@ -11,7 +11,10 @@ RETRY_S = 10
 
 
 class ConcurrencyLimit:
-    """Allows `total` concurrent operations, at most `each` per client address; errors call them `what`."""
+    """Allows `total` concurrent operations, at most `each` per client address.
+
+    `what` is the name of the operations in errors.
+    """
 
     def __init__(self, what: str, *, total: int, each: int) -> None:
         self._what = what
@@ -21,7 +24,7 @@ class ConcurrencyLimit:
 
     @contextmanager
     def hold(self, address: str) -> Iterator[None]:
-        """Count an operation of `address` while in the context; raises Overloaded at a limit."""
+        """Count an operation of `address` while in the context; raises Overloaded if a limit is reached."""
         if self._held[address] >= self._each:
             raise Overloaded(
                 f"Too many concurrent {self._what} from this address: the limit is {self._each}",

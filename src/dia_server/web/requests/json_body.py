@@ -22,8 +22,8 @@ ESCAPED_NUL = "\\u0000"
 def decode(body: bytes | str, expected: Any) -> Any:
     """Decode `body` as the type `expected`.
 
-    Raises BadRequest if it is not JSON. Raises Invalid, with `param`, for a wrong type, a NUL character or a
-    value out of bounds, then also with `limit`.
+    Raises BadRequest if it is not JSON. Raises Invalid for a wrong type, a NUL character or a value out of
+    bounds. The error has the field as `param`, and for a value out of bounds the bound as `limit`.
     """
     try:
         decoded = _decode(body, expected)

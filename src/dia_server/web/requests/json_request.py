@@ -23,8 +23,9 @@ class UnsupportedMediaType(HTTPException):
 class JSONRequest(Request[Any, Any, Any]):
     """Requires application/json and exact types.
 
-    Litestar converts "1.5" to a number and 0 to a bool, and accepts any Content-Type. A request with
-    text/plain needs no preflight, so any web page could then post to a server in its visitor's network.
+    Litestar converts "1.5" to a number and 0 to a bool, and accepts any Content-Type. Browsers send
+    text/plain without a preflight, so if it were accepted, any web page could post to a server in its
+    visitor's network.
     """
 
     async def json(self) -> Any:

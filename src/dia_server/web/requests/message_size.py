@@ -35,7 +35,7 @@ BYTES_RECEIVED = struct.Struct("=128xQ")
 async def limit_message_size(scope: Scope) -> AsyncIterator[Callable[[], None]]:
     """Yield a function to call after each message.
 
-    The connection is closed if more than MAX_RECEIVED bytes arrive between two calls.
+    On Linux, the connection is closed if more than MAX_RECEIVED bytes arrive between two calls.
     """
     connection = await asyncio.to_thread(_find, scope) if sys.platform == "linux" else None
     if connection is None:
@@ -82,9 +82,9 @@ def _unread(connection: socket.socket) -> int:
 
 
 def _find(scope: Scope) -> socket.socket | None:
-    """Return a duplicate of the client's socket, found by its peer address, or None.
+    """Return a duplicate of the client's socket, None if it is not found.
 
-    Granian does not expose the socket.
+    Granian does not expose the socket, so it is searched by peer address among the open file descriptors.
     """
     client = scope.get("client")
     if client is None:
