@@ -15,7 +15,10 @@ def load_dia(
     max_batch: int,
     compile: bool,
 ) -> Model:
-    """Load the model, as `loader.dia_loader` describes. A `partial` of this function can be pickled."""
+    """Load the model; `loader.dia_loader` describes the arguments, `report` receives the progress, 0 to 1.
+
+    This is a module-level function, so that a `partial` of it can be pickled. Raises ModelNotLoaded.
+    """
     from dia_server.engine.dia.loader import dia_loader
 
     load = dia_loader(model, codec, device=device, dtype=dtype, max_batch=max_batch, compile=compile)

@@ -1,7 +1,8 @@
 """Admits utterances into batch slots in bounded steps, so that running streams are delayed by milliseconds.
 
-The text is encoded at admission, within milliseconds. The voice prompt, unless cached, is encoded to codes on
-a background stream while the batch runs, then prefilled in chunks of columns, one chunk per poll.
+The text is encoded at admission, within milliseconds. A voice prompt's recording is encoded to codes on a
+background stream while the batch runs, unless its codes are cached. The prompt is then prefilled in chunks of
+columns; each poll prefills one chunk of one prompt.
 """
 
 import logging
@@ -28,24 +29,27 @@ from dia_server.errors import GpuOutOfMemory, Invalid
 log = logging.getLogger(__name__)
 
 PREFILL_CHUNK, MIN_PREFILL_CHUNK = 256, 16
-"""Initial and minimum columns of a voice prompt prefilled per poll. Each out-of-memory error halves the
-number, down to the minimum."""
+"""Initial and minimum number of voice prompt columns prefilled per poll. Each out-of-memory error during
+prefill halves the number for all later polls; at the minimum the utterance fails instead."""
 NO_ROOM = "Too little memory is left to begin this request"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingPrompt:
-    """An utterance whose text is in its slot while its voice prompt is being encoded."""
+    """An admitted utterance whose voice prompt is still being encoded; its text is already in the slot."""
 
     utterance: Utterance
     text_length: int
     """Bytes of the encoded text, including the prompt's transcript."""
     codes: Future[Tensor]
-    """Codes [T, channels] of the prompt's recording, on the CPU."""
+    """Future of the codes [T, channels] of the prompt's recording, on the CPU."""
 
 
 class Admission:
-    """Begins utterances: `admit` one, then call `advance` once per poll until its `Run` is running."""
+    """Begins utterances. Call `admit` for each utterance, and `advance` in every poll.
+
+    `advance` finishes the admission of utterances that have a voice prompt.
+    """
 
     def __init__(self, weights: Weights, state: State, prompt_cache: PromptCache) -> None:
         self._weights, self._state, self._prompt_cache = weights, state, prompt_cache
@@ -53,9 +57,10 @@ class Admission:
         self._prefill_chunk = PREFILL_CHUNK
 
     def admit(self, slot: int, utterance: Utterance) -> Run | None:
-        """Encode the text into `slot`; return the run, or None while the voice prompt is being encoded.
+        """Encode the text into `slot`, and start encoding the voice prompt, if there is one.
 
-        Raises TextTooLong, Invalid or GpuOutOfMemory.
+        Returns the run of an utterance without a voice prompt. Returns None for one with a voice prompt, even
+        a cached one: `advance` adds its run. Raises TextTooLong, Invalid or GpuOutOfMemory.
         """
         text = text_bytes(utterance, self._weights.config.encoder.positions)
         if not 1 <= utterance.top_k <= TOP_K_LIMIT:
@@ -74,10 +79,11 @@ class Admission:
         self._pending.pop(slot, None)
 
     def advance(self, runs: dict[int, Run]) -> Mapping[int, Exception]:
-        """Add a run to `runs` for each utterance whose prompt is now encoded; prefill one chunk of one run.
+        """Add a run to `runs` for each utterance whose prompt has been encoded, then prefill one chunk.
 
-        Returns an exception for each slot whose utterance failed. If `runs` is empty and prompts are being
-        encoded, waits for the first of them; otherwise does not wait.
+        The chunk belongs to the first run in `runs` that is not fully prefilled. `runs` is keyed by slot, and
+        so is the result: the exceptions of the utterances that failed in this call. If `runs` is empty and
+        prompts are being encoded, waits until one of them is encoded; otherwise does not wait.
         """
         failures: dict[int, Exception] = {}
         if self._pending and not runs:
@@ -111,7 +117,9 @@ class Admission:
         """Set up the grid and sampling parameters of `slot` and return its run.
 
         The slot's text must be encoded already. `frames` [T, channels] are the codes of the prompt's
-        recording. Raises Invalid if the prompt is too long.
+        recording, empty without a prompt; the prompt's `generated_frames` are appended to them. Also fills
+        the unconditional row's KV cache, if the prompt cache has a copy. A slot without a prompt is live at
+        once. Raises Invalid if the prompt is too long.
         """
         if utterance.prompt is not None and utterance.prompt.generated_frames is not None:
             frames = torch.cat([frames, torch.from_numpy(utterance.prompt.generated_frames).long()])
@@ -139,7 +147,11 @@ class Admission:
         return run
 
     def _limit(self, utterance: Utterance, prompt: int) -> int:
-        """Return the maximum decode steps after `prompt` frames; raises Invalid if no frame fits."""
+        """Return the maximum number of decode steps after `prompt` frames.
+
+        The number is `max_tokens` or, if less, the steps that are left in the decoder's context. It is at
+        least `config.tail` + 2, the steps that one frame takes. Raises Invalid if fewer steps are left.
+        """
         config = self._weights.config
         room = config.decoder.positions - prompt
         if room < config.tail + 2:

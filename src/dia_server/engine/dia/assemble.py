@@ -33,9 +33,10 @@ class Assembly:
         self.bytes = 0
 
     def tensor(self, shape: tuple[int, ...], *names: str) -> Tensor:
-        """Concatenate the tensors `names`, each of `shape`, along dimension 0 on the device.
+        """Read the tensors `names`, each of `shape`, and concatenate them along dimension 0.
 
-        Raises ModelNotLoaded if a tensor has another shape.
+        The result is on the device, in the dtype of the activations. Raises ModelNotLoaded if a tensor has
+        another shape.
         """
         whole = torch.empty(len(names) * shape[0], *shape[1:], dtype=self.dtype, device=self.device)
         for name, part in zip(names, whole.tensor_split(len(names)), strict=True):
@@ -105,9 +106,10 @@ def assemble(
     dtype: torch.dtype,
     report: Callable[[float], None] = lambda share: None,
 ) -> Weights:
-    """Build the weights in `dtype` on `device`; `report` is called with the share done, 0 to 1.
+    """Build the weights in `dtype` on `device`.
 
-    Raises ModelNotLoaded with the cause.
+    `report` receives the share of decoder layers built, 0 to 1. Raises ModelNotLoaded if a tensor is missing
+    or has another shape than the config asks for, and if the encoder has grouped-query attention.
     """
     assembly, decoder = Assembly(source, device, dtype), config.decoder
     encoder = assembly.encoder(config.encoder)

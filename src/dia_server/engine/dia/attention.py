@@ -1,11 +1,12 @@
 """Attention with one query per row over a KV cache: the self- and cross-attention of a decode step.
 
-A layer's cache is a contiguous arena [rows, 2 * kv_heads, columns, head_dim] with the keys in the first half
-of the heads and the values in the second: `arena.chunk(2, dim=1)` returns `keys` and `values` without a copy,
-and each kernel program reads one head's columns as one contiguous block.
+A row is one sequence of the batch, and a column is one position of a sequence. A layer's cache is a
+contiguous arena [rows, 2 * kv_heads, columns, head_dim] with the keys in the first half of the heads and the
+values in the second. So `arena.chunk(2, dim=1)` returns `keys` and `values` without a copy, and each kernel
+program reads one head's columns from contiguous memory.
 
-Lengths stay on the device. The kernel divides each row among the same number of programs, whatever the row's
-length. So one captured CUDA graph serves any mix of lengths, and no program reads past a row's end.
+The rows' lengths stay on the device. The kernel divides each row among the same number of programs, whatever
+the row's length. So one captured CUDA graph serves any mix of lengths. No program reads past a row's length.
 """
 
 import torch
@@ -13,13 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PROGRAMS = 512
-"""Target number of kernel programs: a few for each of a large GPU's 132 to 192 multiprocessors."""
+"""Target number of programs per kernel launch: a few for each of a large GPU's 132 to 192 multiprocessors."""
 MAX_SPLITS = 32
-"""Maximum programs per row and K/V head."""
+"""Maximum splits per row and K/V head. A split is one program's share of a row's columns."""
 ROWS_AT_ONCE = 16
 """Rows per SDPA call of `plain_attention`, which copies their keys and values: up to 134 MB in bf16."""
 BLOCK = 64
-"""Columns that a kernel program reads at once (half as many in fp32); a split is a whole number of blocks."""
+"""Cache columns that a kernel program reads at once (half as many in fp32).
+
+A split is a whole number of blocks, except that it ends where the row ends.
+"""
 
 
 @torch.library.custom_op("dia_server::decode_attention", mutates_args=())
@@ -29,8 +33,8 @@ def decode_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, r
     `keys` and `values` [N, kv_heads, T, D] are views of the arena. Query row r attends to the first
     `lengths[r]` >= 1 columns of arena row `rows[r]`. `heads` is a multiple of `kv_heads`.
 
-    A compiled step treats this as one opaque operation, because the number of splits depends on the batch
-    size: it is chosen when a graph is captured, not when the step is compiled.
+    `torch.compile` treats this function as one opaque operation. The number of splits depends on the batch
+    size, so it is chosen when a CUDA graph is captured, not when the step is compiled.
     """
     if q.is_cuda:
         return fused_attention(q, keys, values, lengths, rows)
@@ -62,7 +66,8 @@ def plain_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
 def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
     """Compute `decode_attention` by Triton kernels: split-KV attention as in flash-decoding.
 
-    Each program attends to one split of a row; a second kernel combines the splits.
+    Each program attends to one split of a row for one K/V head. If a row has several splits, a second kernel
+    combines them.
     """
     from dia_server.engine.dia.kernels import join_kernel, split_kernel
 
@@ -99,9 +104,9 @@ def fused_attention(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, ro
 
 
 def split_count(tasks: int, columns: int) -> int:
-    """Return the splits per (row, K/V head) pair, of which there are `tasks`.
+    """Return the number of splits for each of the `tasks` (row, K/V head) pairs.
 
-    The number is a power of two and at most the blocks in `columns`.
+    The number is a power of two, and at most MAX_SPLITS and the number of blocks in `columns`.
     """
     wanted = min(PROGRAMS // tasks, -(-columns // BLOCK), MAX_SPLITS)
     return 1 << max(0, wanted.bit_length() - 1)

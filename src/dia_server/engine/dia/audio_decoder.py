@@ -44,9 +44,10 @@ class AudioDecoder:
         return self._audio is not None
 
     def start(self, tasks: list[DecodeTask]) -> list[tuple[DecodeTask, Chunk]]:
-        """Decode `tasks` and return their chunks; on CUDA return [], as `finished` returns the chunks later.
+        """Decode `tasks` and return their chunks.
 
-        Must not be called while `busy`.
+        On CUDA only starts decoding and returns []; `finished` returns the chunks later. Until `finished` has
+        returned them, the decoder is `busy` and `start` must not be called.
         """
         assert self._audio is None
         windows = [task.window for task in tasks]
@@ -57,9 +58,9 @@ class AudioDecoder:
         return []
 
     def finished(self, *, wait: bool) -> list[tuple[DecodeTask, Chunk]]:
-        """Return the chunks of the tasks given to `start`, or [] if there are none.
+        """Return, once, the chunks of the batch that `start` began on CUDA; [] if there is no such batch.
 
-        If they are still being decoded, waits for them or, without `wait`, returns [].
+        If the batch is still being decoded, waits for it if `wait` is set, and otherwise returns [].
         """
         if self._audio is None or not (wait or self._audio.done()):
             return []

@@ -1,5 +1,7 @@
 """Runs codec work concurrently with decode steps: on its own thread and, on CUDA, its own stream.
 
+On Metal the work runs on the calling thread instead.
+
 The engine's thread keeps queueing steps while the background thread waits for the codec. The steps' stream
 (`steps_stream`) has the higher priority, so the codec's kernels only use what the steps leave of the GPU.
 """
@@ -19,7 +21,10 @@ T = TypeVar("T")
 
 
 def use_device(device: torch.device) -> None:
-    """Make a CUDA `device` and a high-priority stream current in this thread; turn off cuDNN attention."""
+    """Make a CUDA `device` and a new high-priority stream current in this thread.
+
+    Also turns off cuDNN attention, for the whole process.
+    """
     torch.cuda.set_device(device)
     torch.cuda.set_stream(steps_stream(device))
     # cuDNN attention builds a plan for each new text length, which takes longer than a decode step
@@ -40,7 +45,7 @@ class BackgroundStream:
         """Whether `submit` runs the work on the calling thread: Metal takes commands from one thread only."""
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            # the codec's tables are computed on the current stream
+            # wait for the codec's tables, which are computed on the current stream
             self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -19,7 +19,11 @@ from dia_server.errors import ModelNotLoaded
 
 
 class Checkpoint:
-    """Config and tensors of one folder; raises ModelNotLoaded if a file is missing or unreadable."""
+    """Config and tensors of one folder.
+
+    The constructor raises ModelNotLoaded if a file is missing or invalid, and `tensor` raises it if the
+    checkpoint lacks the tensor.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

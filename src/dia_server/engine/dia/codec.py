@@ -29,9 +29,9 @@ from dia_server.units import HOP, SAMPLE_RATE
 CODEBOOKS = 9
 """Codes per frame, one from each codebook."""
 CONTEXT = 10
-"""Context frames at each end of a window."""
+"""Context frames on each side of a window's audio; fewer at the start and the end of the sequence."""
 MAX_WINDOWS = 16
-"""Maximum windows per decoding batch; `memory.LEAST_MARGIN` covers their intermediate results."""
+"""Maximum windows decoded as one batch; `memory.LEAST_MARGIN` covers their intermediate results."""
 FIRST_CHUNK, LAST_CHUNK = 4, 43
 """Frames in the first chunk (few, for early audio) and in the longest chunk (half a second)."""
 
@@ -48,7 +48,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Frames of the next chunk: [start, stop) is its window, the `n` frames from start + left its audio."""
+    """Indices of the next chunk's frames.
+
+    Frames [start, stop) form the window to decode. Frames [start + left, start + left + n) are those whose
+    audio is returned; the others are context.
+    """
 
     start: int
     stop: int
@@ -57,11 +61,12 @@ class Span:
 
 
 def plan_chunk(emitted: int, complete: int, ended: bool) -> Span | None:
-    """Return the next span to decode, or None if there are too few frames for one.
+    """Return the next span to decode, or None if too few frames are complete or none is left.
 
-    `emitted` of the `complete` frames have been decoded already. Chunks grow: 4, 4, 8, 16, 32, then 43
-    frames. After the first, each is at most as long as all earlier chunks together, so that it can be
-    generated while they play. Until the sequence has `ended`, a chunk waits for its right context.
+    `emitted` of the `complete` frames have been passed to the codec already. Chunks grow: 4, 4, 8, 16, 32,
+    then 43 frames. After the first, each is at most as long as all earlier chunks together, so that it can be
+    generated while they play. Until the sequence has `ended`, a chunk is decoded only once the CONTEXT frames
+    after its audio are complete.
     """
     n = min(max(emitted, FIRST_CHUNK), LAST_CHUNK)
     if ended:
@@ -110,10 +115,10 @@ class Codec:
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
         """Decode each window; return the audio of its `n` frames: n * 512 samples in fp32 on the CPU.
 
-        On GPUs windows of equal length are decoded as one batch. They are never padded to a common length:
-        the network zero-pads at every layer, so added frames would change the samples near the sequence's
-        end. On CPUs, where batching gains nothing, windows are decoded one by one, which keeps their samples
-        bit-identical whatever else is decoded.
+        On GPUs windows of equal length are decoded in batches of up to MAX_WINDOWS. Windows are never padded
+        to a common length: the network zero-pads at every layer, so added frames would change the samples
+        near the sequence's end. On CPUs, where batching gains nothing, windows are decoded one by one, which
+        keeps their samples bit-identical whatever else is decoded.
         """
         groups: dict[int, list[int]] = {}
         for i, window in enumerate(windows):
@@ -134,14 +139,21 @@ class Codec:
         return np.split(audio, np.cumsum([window.n * HOP for window in windows])[:-1])
 
     def decode_frames(self, codes: Tensor) -> Tensor:
-        """Queue the decoding of codes [batch, T, 9] to waveforms [batch, T * 512], both on the device."""
+        """Decode codes [batch, T, 9] to waveforms [batch, T * 512], both on the codec's device.
+
+        On GPUs only queues the work.
+        """
         hidden = F.embedding(codes + self._offsets, self._table).sum(-2)
         waveforms: Tensor = self._dac.decoder(hidden.transpose(1, 2).contiguous())
         return waveforms.squeeze(1)
 
 
 def load_codec(source: Path, device: torch.device | str, *, kernels: bool = True) -> Codec:
-    """Load a DAC checkpoint from the folder `source`; raises ModelNotLoaded with the cause."""
+    """Load a DAC checkpoint from the folder `source`; `kernels` says whether Triton works.
+
+    Raises ModelNotLoaded if the checkpoint cannot be read, lacks weights, or does not fit Dia in its sample
+    rate, hop length and number of codebooks.
+    """
     library_log.disable_progress_bar()  # type: ignore[no-untyped-call]
     library_log.disable_default_handler()
     library_log.enable_propagation()

@@ -1,7 +1,8 @@
-"""The decode step: samples the next column of every slot in a batch.
+"""The decode step: samples the next column of every live slot in a batch.
 
-`step` only reads and writes the state's tensors: no value reaches the host and shapes depend on the batch
-size alone, so it runs eagerly, compiles as one graph and can be captured as a CUDA graph.
+`step` writes to the state's tensors only. With DEVICE_ATTENTION or PLAIN_ATTENTION no value reaches the host
+and shapes depend on the batch size alone, so `step` compiles as one graph and can be captured as a CUDA
+graph. With `cpu_attention` shapes depend on the sequences' lengths, and `step` runs eagerly.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,19 +24,22 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 class Attention(NamedTuple):
     self_attention: Attend
-    """Attention over the columns up to and including the current one."""
+    """Attention over the columns up to and including the current one, for both rows of each slot."""
     cross_attention: Attend
     """Attention over the text, for conditional rows only."""
 
 
 DEVICE_ATTENTION = Attention(decode_attention, decode_attention)
-"""Attention that reads its lengths on the device."""
+"""Attention that reads its lengths on the device: by Triton kernels on CUDA, by SDPA elsewhere."""
 PLAIN_ATTENTION = Attention(plain_attention, plain_attention)
 """`DEVICE_ATTENTION` without Triton kernels, for CUDA machines on which the kernels fail."""
 
 
 def cpu_attention(slots: Sequence[int], columns: Sequence[int], text_lengths: Sequence[int]) -> Attention:
-    """Return attention for CPUs: it slices keys and values by lengths known to the host, without masks."""
+    """Return attention for CPUs: it slices keys and values to each slot's length, so it needs no mask.
+
+    `columns` and `text_lengths` are the lengths of each slot's self- and cross-attention.
+    """
     return Attention(
         partial(_self_attention_cpu, slots, columns), partial(_cross_attention_cpu, slots, text_lengths)
     )
@@ -68,7 +72,10 @@ def _cross_attention_cpu(
 
 
 def step(weights: Weights, state: State, slots: Tensor, attention: Attention = DEVICE_ATTENTION) -> None:
-    """Sample the next column of every live slot among `slots` [B]; other slots stay unchanged."""
+    """Sample the next column of every live slot among `slots` [B].
+
+    The other slots keep their tokens and position; of their KV cache only the column at `position` changes.
+    """
     config, position = weights.config, state.position[slots]
     x = embed(weights, state.grid[slots, position].clamp_min(0)).repeat(2, 1)
     x = _layers(weights, state, x, slots, position, attention)
@@ -87,7 +94,10 @@ def embed(weights: Weights, tokens: Tensor) -> Tensor:
 def _layers(
     weights: Weights, state: State, x: Tensor, slots: Tensor, position: Tensor, attention: Attention
 ) -> Tensor:
-    """Run x [2B, hidden], the conditional rows before the unconditional ones, through all layers."""
+    """Run x [2B, hidden] through all layers; the conditional rows come before the unconditional ones.
+
+    Writes the keys and values of column `position` [B] into the self-attention KV cache.
+    """
     batch, config, decoder = len(slots), weights.config, weights.config.decoder
     rows = torch.cat([2 * slots, 2 * slots + 1])
     # an ended slot can be at column `positions`, for which neither rotation nor cache has an entry
@@ -114,10 +124,11 @@ def _layers(
 def _commit(
     weights: Weights, state: State, slots: Tensor, position: Tensor, tokens: Tensor, finite: Tensor
 ) -> None:
-    """Write the column after `position` for live slots.
+    """Write the column after `position` for live slots, and update the slots' `position`.
 
     Tokens already in the grid replace sampled ones. From channel 0's EOS on, each channel's delayed EOS and
-    the PAD after it replace both.
+    the PAD after it replace both. A slot stops being live once all channels' EOS are written. It also stops,
+    and is marked `broken`, if its logits are not `finite` [B].
     """
     config, live = weights.config, state.live[slots]
     column = (position + 1).clamp_max(config.decoder.positions)

@@ -8,7 +8,10 @@ from dia_server.engine.dia.weights import Encoder, Weights, rms_norm, rotate
 
 
 def encode(encoder: Encoder, text: Tensor) -> Tensor:
-    """Return the states [n, hidden] of `text` [n]; attention is bidirectional and unscaled."""
+    """Return the hidden states [n, hidden] of the byte ids `text` [n].
+
+    Attention is bidirectional, with scale 1.0.
+    """
     x = F.embedding(text, encoder.embedding)
     cos, sin = (angle[: len(text), None] for angle in encoder.rotation)
     for block in encoder.blocks:
@@ -22,7 +25,7 @@ def encode(encoder: Encoder, text: Tensor) -> Tensor:
 
 
 def text_keys_values(weights: Weights, text: Tensor) -> Tensor:
-    """Return the cross-attention KV cache of `text` [n]: [layers, 2 * kv_heads, n, head_dim].
+    """Return the cross-attention KV cache of the byte ids `text` [n]: [layers, 2 * kv_heads, n, head_dim].
 
     Keys are in the first half of the heads, values in the second.
     """
@@ -34,5 +37,8 @@ def text_keys_values(weights: Weights, text: Tensor) -> Tensor:
 
 
 def uncond_states(encoder: Encoder) -> Tensor:
-    """Return one state [1, hidden] of the unconditional text: NUL bytes only, with equal states."""
+    """Return the encoder's hidden state [1, hidden] for the unconditional text.
+
+    This text consists of NUL bytes only. All of them have the same state, so one byte is encoded.
+    """
     return encode(encoder, torch.zeros(1, dtype=torch.long, device=encoder.embedding.device))

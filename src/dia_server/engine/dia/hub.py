@@ -26,13 +26,14 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 FILES = ["config.json", INDEX, "*.safetensors"]
 
 Report = Callable[[float], None]
-"""Callback that receives the share done, 0 to 1."""
+"""Callback that receives the share of bytes downloaded, 0 to 1."""
 
 
 def locate(name: str, variable: str, report: Report) -> Path:
-    """Return the folder `name`, or the local copy of the hub repository `name`, downloading it if needed.
+    """Return the folder `name` or, if there is none, the local copy of the hub repository `name`.
 
-    `variable` is the environment variable of `name`. Raises ModelNotLoaded with the cause and a remedy.
+    Files that are not cached are downloaded. `variable` is the environment variable that sets `name`; errors
+    quote it. Raises ModelNotLoaded with the cause and a remedy.
     """
     if os.path.isdir(name):
         return Path(name)

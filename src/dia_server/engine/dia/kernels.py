@@ -73,7 +73,10 @@ def split_kernel(
 
 @triton.jit
 def join_kernel(partial_ptr, scale_ptr, out_ptr, DIM: tl.constexpr, SPLITS: tl.constexpr):
-    """Combine the splits of one (row, head), weighted by their softmax sums; the first is never empty."""
+    """Combine the outputs of one (row, head)'s splits, weighted by their softmax sums.
+
+    The first split is never empty, so the sum of the weights is positive.
+    """
     query = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     splits, dims = tl.arange(0, SPLITS), tl.arange(0, DIM)
     scale = tl.load(scale_ptr + query * SPLITS + splits)

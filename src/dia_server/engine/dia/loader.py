@@ -36,11 +36,13 @@ def dia_loader(
     compile: bool = True,
     prompt_bytes: int = PROMPT_BYTES,
 ) -> LoadModel:
-    """Return a function that loads Dia and its codec, each a hub id or a folder.
+    """Return a function that loads Dia and its codec.
 
-    Call the returned function on the thread that will run the model; it raises ModelNotLoaded.
+    Call the returned function on the thread that will run the model. It raises ModelNotLoaded if a file, the
+    device or the dtype cannot be used, or if memory is too short.
 
-    `device` is "auto" or a torch device name; `dtype` is "auto", "bfloat16", "float16" or "float32".
+    `model` and `codec` are each a hub id or a folder. `device` is "auto" or a torch device name; `dtype` is
+    "auto", "bfloat16", "float16" or "float32".
     `max_batch` is the maximum number of slots; there are fewer if memory is short. `prompt_bytes` is the
     maximum size of the prompt cache. `compile` enables compiled steps in CUDA graphs (CUDA and ROCm only).
     """
@@ -86,7 +88,10 @@ def dia_loader(
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device `name`, or the best one for "auto"; raises ModelNotLoaded if torch cannot use it."""
+    """Return the device `name`; for "auto" CUDA if available, else Metal, else the CPU.
+
+    Raises ModelNotLoaded if torch cannot use the device.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -101,8 +106,8 @@ def pick_device(name: str) -> torch.device:
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype `name`, or the best one for "auto"; raises ModelNotLoaded for an unknown name.
 
-    "auto" means bf16 on GPUs and CPUs that compute in it, fp32 on CPUs without FBGEMM, and otherwise fp16.
-    Metal always gets fp16.
+    "auto" means bf16 on CUDA devices and CPUs that compute in bf16, and fp16 on all others. The exception is
+    fp32 on CPUs that lack both bf16 and FBGEMM.
     """
     if name != "auto":
         dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -136,7 +141,10 @@ def count_slots(
 
 
 def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise ModelNotLoaded if weights and one slot exceed the available memory; reading takes minutes."""
+    """Raise ModelNotLoaded if the weights and one slot exceed the available memory.
+
+    Called before the weights are read, which takes minutes.
+    """
     needed = checkpoint.elements() * dtype.itemsize + sum(
         slot_bytes(checkpoint.config, device, compute_dtype(dtype, device)).values()
     )

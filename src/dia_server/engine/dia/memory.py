@@ -10,8 +10,11 @@ from dia_server.errors import GpuOutOfMemory
 from dia_server.units import GIB
 
 LEAST_MARGIN, MOST_MARGIN = 2 * GIB, 3 * GIB
-"""Minimum and maximum bytes of a GPU left free for intermediate results. Decoding 16 windows
-takes 0.9 GiB, or 1.6 GiB while a recording of 30 s is being encoded; prefill needs more in addition."""
+"""Minimum and maximum bytes of a GPU left free for intermediate results.
+
+Within these limits the margin is an eighth of the GPU's memory. Decoding 16 windows takes 0.9 GiB, or 1.6 GiB
+while a recording of 30 s is being encoded. Prefill needs more in addition.
+"""
 RETRY_S = 5
 """Seconds after which a client may retry a request that ran out of memory."""
 CPU_SHARE = 0.6
@@ -21,7 +24,8 @@ CPU_SHARE = 0.6
 def available_bytes(device: torch.device) -> int:
     """Return the bytes that Dia may allocate on `device`.
 
-    On GPUs the free memory less a margin for intermediate results, on CPUs CPU_SHARE of the available RAM.
+    On GPUs this is the free memory less a margin for intermediate results. On Metal the free memory is the
+    recommended maximum less what is allocated. On CPUs it is CPU_SHARE of the available RAM.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -63,7 +67,10 @@ def release_cached() -> None:
 
 @contextmanager
 def translate_oom(failure: str, spare: Callable[[], None]) -> Iterator[None]:
-    """Turn out-of-memory errors into GpuOutOfMemory(`failure`); call `spare` first, which frees caches."""
+    """Turn an out-of-memory error of the block into GpuOutOfMemory with the message `failure`.
+
+    Before raising, calls `spare`, which frees caches, and `release_cached`. Does not run the block again.
+    """
     try:
         yield
     except Exception as error:

@@ -3,6 +3,7 @@
 A call of `step` is one poll: one chunk of a pending prompt's prefill, then `STEPS_PER_POLL` decode steps of
 every running slot, then one copy of the results to the host. On CUDA the copy is read one poll later, while
 the device runs the next steps: limits and ends are tensors on the device, so no step waits for the host.
+Frames that are complete on the host are then decoded to audio.
 """
 
 import gc
@@ -41,7 +42,7 @@ NO_KERNELS = (
     "install a C compiler (gcc) and Python's headers (python3-dev), and restart"
 )
 PROMPT_BYTES = 512 * MIB
-"""Default limit of the prompt cache in bytes: about 16 prompts of ten seconds."""
+"""Default limit of the prompt cache in bytes, room for about 16 prompts of ten seconds."""
 
 
 class AudioCodec(CodecEncoder, CodecDecoder, Protocol):
@@ -53,7 +54,7 @@ class ModelOptions:
     """Options of a `DiaModel`: optimisations, and limits."""
 
     compiled: bool = False
-    """Whether to capture the steps as CUDA graphs; ignored on other devices."""
+    """Whether to compile the steps and capture them as CUDA graphs; ignored on other devices."""
     kernel_fault: str | None = None
     """Reason why Triton does not work, so that plain PyTorch operations are used; None if it works."""
     steps_per_poll: int = STEPS_PER_POLL
@@ -104,7 +105,10 @@ class DiaModel:
         self._graphs: StepRunner | None = self._capture(report)
 
     def _capture(self, report: Callable[[float], None]) -> StepRunner | None:
-        """Capture the fastest step that can be captured; returns None if steps are to run eagerly."""
+        """Return a runner of CUDA graphs for the fastest step that can be captured.
+
+        Returns None if no step can be captured or none is wanted: steps then run eagerly.
+        """
         while self._to_capture:
             step, failure = self._to_capture[0]
             try:
@@ -124,7 +128,10 @@ class DiaModel:
 
     @torch.inference_mode()
     def admit(self, slot: int, utterance: Utterance) -> None:
-        """Encode the text and start encoding the prompt; raises TextTooLong, Invalid or GpuOutOfMemory."""
+        """Encode the text and start encoding the voice prompt, if there is one.
+
+        Raises TextTooLong, Invalid or GpuOutOfMemory.
+        """
         run = self._admission.admit(slot, utterance)
         if run is not None:
             self._runs[slot] = run
@@ -143,7 +150,10 @@ class DiaModel:
             self._state.scrub(slot)
 
     def reset(self) -> None:
-        """End all runs and replace the state: a failed step may have left its tensors in any condition."""
+        """End all runs, clear the prompt cache, and replace the state and the CUDA graphs.
+
+        A failed step may have left the state's tensors in any condition.
+        """
         self._runs.clear()
         self._polls.clear()
         self._audio_decoder.abandon()

@@ -21,7 +21,10 @@ class Poll:
         before: Tensor,
         steps: int,
     ) -> None:
-        """Queue the copy. `index` and `before`, [B] on the device, are the slots and their old positions."""
+        """Queue the copy.
+
+        `index` and `before`, both [B] on the device, are the slots and their positions before the `steps`.
+        """
         self._slots, self._runs, self._steps = slots, runs, steps
         after = before[:, None] + torch.arange(1, steps + 1, device=before.device)
         columns = state.grid[index[:, None], after.clamp_max(state.columns)].flatten(1)

@@ -40,14 +40,20 @@ def prefill(
 
 
 def _cross_attend(layer: DecoderLayer, x: Tensor, text: Tensor, head_dim: int) -> Tensor:
-    """Return the cross-attention's output for x, a conditional row and perhaps an unconditional row."""
+    """Return the cross-attention's output for x [1 or 2, n, hidden], in the same shape.
+
+    The first row is conditional; the second, if there is one, is unconditional.
+    """
     q = layer.text_q(rms_norm(x[:1], layer.text_norm, layer.block.eps)).view(1, x.shape[1], -1, head_dim)
     conditional = layer.text_out(_attend(q.to(text.dtype), text, None).to(x.dtype))
     return torch.cat([conditional, layer.uncond_cross_attention.expand(len(x) - 1, x.shape[1], -1)])
 
 
 def _attend(q: Tensor, cache: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend with q [rows, n, heads, D] over a cache [rows, 2 * kv_heads, T, D]: [rows, n, heads * D]."""
+    """Attend with q [rows, n, heads, D] over `cache` [rows, 2 * kv_heads, T, D].
+
+    Returns [rows, n, heads * D].
+    """
     keys, values = cache.chunk(2, 1)
     rows, count, heads, dim = q.shape
     groups = heads // keys.shape[1]

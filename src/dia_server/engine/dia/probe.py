@@ -12,7 +12,10 @@ from dia_server.engine.dia.snake import Snake, fused_snake
 
 
 def kernel_fault(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Run every kernel on `device` and check its result; returns the cause of a failure, else None."""
+    """Run every kernel on `device` and check its result.
+
+    Returns the cause of the first failure, or None if there is none. Raises out-of-memory errors.
+    """
     try:
         _check_attention(device, dtype)
         _check_snake(device)

@@ -1,7 +1,8 @@
 """An LRU cache of voice prompts: their codes, and their unconditional row's KV cache.
 
 The unconditional row's KV cache depends on the prompt alone, so utterances with the same prompt share it.
-Recordings are encoded on a background stream: encoding takes so long that running streams would stall.
+Recordings are encoded on a background stream, because encoding takes so long that running utterances would
+stall.
 """
 
 from collections import OrderedDict
@@ -37,7 +38,10 @@ class PromptCache:
         self.bytes = 0
 
     def codes(self, prompt: VoicePrompt) -> Future[Tensor]:
-        """Return a future of the recording's codes [T, channels] on the CPU."""
+        """Return a future of the codes [T, channels] of the prompt's recording, on the CPU.
+
+        Starts encoding the recording, unless its codes are cached or being encoded already.
+        """
         self._keep_encoded()
         known = self._find((prompt.digest, "codes")) if len(prompt.samples) else NO_FRAMES
         if known is not None:
@@ -87,6 +91,7 @@ class PromptCache:
         self._kept[key] = tensor
         self.bytes += tensor.nbytes
         while self.bytes > self._limit:
-            # codes are small and slow to compute again; most KV caches belong to an anchor and serve one text
+            # codes are small and slow to compute again; most KV caches belong to the first segment of a long
+            # text (its anchor) and serve that text only
             caches = (one for one in self._kept if one[1] == "cache")
             self.bytes -= self._kept.pop(next(caches, next(iter(self._kept)))).nbytes

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One utterance in a slot, as far as the host knows it."""
+    """One utterance in a slot, as the host knows it: on CUDA the device is up to one poll ahead."""
 
     utterance: Utterance
     text_length: int
@@ -36,7 +36,7 @@ class Run:
     utterance_bytes: int
     """Bytes of the utterance's own text, without the transcript."""
     prompt: int
-    """Frames of the voice prompt, which is also the number of columns to prefill."""
+    """Number of frames of the voice prompt; as many columns are prefilled."""
     limit: int
     """Maximum decode steps."""
     delay: tuple[int, ...]
@@ -71,7 +71,10 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """Share of the utterance that is generated, 0 to 1; estimated from the text's length before EOS."""
+        """Share of the utterance that is generated, 0 to 1.
+
+        Until EOS is known, the total is estimated from the text's length.
+        """
         made = self.position - self.prompt
         if self.eos_at < NEVER:
             total = self.eos_at + max(self.delay) - self.prompt
@@ -88,7 +91,10 @@ class Run:
         self.ended, self.broken = not outcome.live, outcome.broken
 
     def next_window(self) -> Window | None:
-        """Return the next frames to decode and count them as emitted; None if too few are complete."""
+        """Return the next frames to decode and count them as emitted.
+
+        Returns None if too few frames are complete or none is left.
+        """
         span = plan_chunk(self.emitted, self.complete, self.ended)
         if span is None:
             return None

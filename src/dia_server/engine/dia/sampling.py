@@ -1,9 +1,12 @@
 """Samples one token per channel from the conditional and unconditional rows' logits.
 
-Classifier-free guidance only selects candidates: the `top_k` tokens with the highest guided logits stay, with
-their *conditional* logits. EOS is sampled only in channel 0, and only if it is the likeliest candidate.
-Temperature and nucleus (top-p) sampling follow. The random noise depends only on seed, column, channel and
-token, so an utterance sounds the same in any slot, batch and poll.
+Classifier-free guidance only selects candidates: the `top_k` tokens with the highest guided logits, cond +
+cfg_scale * (cond - uncond). Everything after that uses the candidates' *conditional* logits. In channel 0 EOS
+is chosen if it is the likeliest candidate, and never otherwise; in other channels it is excluded. If EOS is
+not chosen, temperature and nucleus (top-p) sampling choose among the other candidates.
+
+The random noise depends only on seed, column, channel and token, so an utterance sounds the same in any slot,
+batch and poll.
 """
 
 from typing import NamedTuple
@@ -32,7 +35,7 @@ class SamplingParams(NamedTuple):
 def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams, eos: int) -> Tensor:
     """Return tokens [B, channels] for fp32 logits [B, channels, vocabulary].
 
-    `column` [B] is each slot's current column, the one before the sampled one; it is a key of the noise.
+    `column` [B] is the index of each slot's current column, the step's input; the noise depends on it.
     """
     temperature, cfg_scale, top_p, top_k, seed = (value[:, None, None] for value in params)
     guided = cond + (cond - uncond) * cfg_scale

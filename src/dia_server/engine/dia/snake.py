@@ -1,8 +1,8 @@
 """The codec's Snake activation, x + sin(alpha x)^2 / alpha, fused into one pass over memory.
 
 The codec has 29 Snake layers, on tensors of up to 4 million values per second of audio. Built from torch
-operations, a layer reads and writes ten times the size of its input, on a GPU more than the convolutions do;
-the Triton kernel reads and writes twice the size.
+operations, a layer reads and writes ten times the size of its input. On a GPU this is more memory traffic
+than the convolutions cause. The Triton kernel reads and writes twice the size.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """The batch's mutable state: tensors on the device for a fixed number of slots.
 
-For classifier-free guidance slot s has two rows: 2s is conditional (with the text), 2s + 1 unconditional. Its
-token grid is filled in advance with every token that is not sampled (BOS, the voice prompt), and its limits
-are tensors, so that a step needs neither branches nor the host.
+For classifier-free guidance slot s has two rows: 2s is conditional (with the text), 2s + 1 unconditional. A
+slot's token grid is filled in advance with every token that is not sampled (BOS, the voice prompt), and its
+limits are tensors, so that a step needs neither branches nor the host.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from dia_server.engine.dia.sampling import SamplingParams
 from dia_server.engine.types import Utterance
 
 NEVER = 1 << 30
-"""Value of `eos_at` until EOS is sampled; greater than any column."""
+"""Value of `eos_at` until EOS is sampled or forced; greater than any column."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,13 +29,13 @@ class State:
     position: Tensor
     """[slots]: index of the last complete column, which is the next step's input."""
     end: Tensor
-    """[slots]: index of the column in which channel 0's EOS is forced."""
+    """[slots]: index of the column in which channel 0's EOS is forced, unless it has been sampled before."""
     eos_at: Tensor
     """[slots]: index of the column of channel 0's EOS, or NEVER."""
     live: Tensor
     """[slots]: whether a step samples the slot's next column."""
     broken: Tensor
-    """[slots]: whether the model has produced NaN or infinity."""
+    """[slots]: whether the model has produced NaN or infinity for the slot."""
     temperature: Tensor
     cfg_scale: Tensor
     top_p: Tensor
@@ -60,7 +60,10 @@ class State:
         return self.cache[0].shape[2]
 
     def begin(self, slot: int, utterance: Utterance, columns: LongTensor, prompt: int, end: int) -> None:
-        """Set up `slot` for an utterance whose prompt has `prompt` frames; set `live` to run it.
+        """Set up `slot` for an utterance whose prompt has `prompt` frames.
+
+        `columns` are the prompt's delayed tokens, `end` is the column in which EOS is forced. `live` stays
+        False: the caller sets it once the text is encoded and the prompt is prefilled.
 
         A step that pads its batch with this slot writes only to the cache column at `position`, which the
         slot's own first step writes again. Scalars use `fill_`: assignment would copy from the host and wait
@@ -95,13 +98,16 @@ class State:
         return SamplingParams(*(getattr(self, name)[slots] for name in SamplingParams._fields))
 
     def scrub(self, slot: int) -> None:
-        """Zero caches that may hold NaN: masked attention multiplies unused values by 0; 0 * NaN is NaN."""
+        """Zero the slot's KV caches, which may hold NaN.
+
+        Masked attention multiplies unused values by 0, and 0 * NaN is NaN.
+        """
         for layer in self.cache:
             layer[2 * slot : 2 * slot + 2].zero_()
         self.text[:, slot].zero_()
 
     def upload(self, tensor: Tensor) -> Tensor:
-        """Copy `tensor` to the device without waiting for the work queued there."""
+        """Copy `tensor` to the device; on CUDA without waiting for the work queued there."""
         device = self.position.device
         if device.type == "cuda":
             return tensor.pin_memory().to(device, non_blocking=True)
@@ -109,12 +115,15 @@ class State:
 
 
 def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """Return the cross-attention cache's dtype: fp32 on CPUs, which are slow in bf16."""
+    """Return the dtype of the cross-attention KV cache: `dtype`, but fp32 on CPUs, which are slow in bf16."""
     return torch.float32 if device.type == "cpu" else dtype
 
 
 def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
-    """Return the bytes that one slot takes in each large tensor; the vectors [slots] are negligible."""
+    """Return the bytes that one slot takes in each large tensor, by the tensor's name in `State`.
+
+    The vectors [slots] are negligible.
+    """
     cache, text = _arenas(config, 1)
     grid = (config.decoder.positions + 1) * config.channels
     return {

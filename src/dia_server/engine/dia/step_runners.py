@@ -19,13 +19,17 @@ from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
 
 Step = Callable[[Weights, State, Tensor], None]
-"""Function that samples the next column of the slots in an index vector [B]."""
+"""Function (weights, state, slots [B]) that samples the next column of the live slots among `slots`."""
 
 NOT_FUSED = "the steps cannot be compiled, so they run unfused, which is slower"
 NOT_CAPTURED = "the steps cannot be captured as CUDA graphs, so they run eagerly, which is slower"
 
 BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
-"""Batch sizes for which a graph is captured; a batch between two of them is padded with idle slots."""
+"""Batch sizes for which a graph is captured if they are below the number of slots.
+
+One more graph is captured for a batch of all slots. A batch of another size is padded to the next captured
+size with slots that are not live.
+"""
 
 
 class StepRunner(Protocol):
@@ -37,7 +41,10 @@ class EagerRunner(StepRunner):
     """Launches each step kernel by kernel."""
 
     def __init__(self, weights: Weights, state: State, attention: Attention | None) -> None:
-        """Use `cpu_attention` if `attention` is None: on CPUs the host knows all lengths at each step."""
+        """`attention` is None on CPUs.
+
+        Each step then uses `cpu_attention`, which slices by the lengths that the host knows.
+        """
         self._weights, self._state, self._attention = weights, state, attention
 
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
@@ -50,7 +57,11 @@ class EagerRunner(StepRunner):
 
 
 class CudaGraphRunner(StepRunner):
-    """Holds one captured step per batch size; `run` writes the slots into its index vector and replays it."""
+    """Holds for each captured batch size a graph of one step and the index vector that the graph reads.
+
+    `run` pads the slots to the next captured size, writes them into that size's index vector and replays the
+    graph once per step.
+    """
 
     def __init__(self, weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> None:
         self._state = state
@@ -63,7 +74,7 @@ class CudaGraphRunner(StepRunner):
             index = any_size(torch.arange(size, device=weights.device))
             stream.wait_stream(torch.cuda.current_stream(weights.device))
             with torch.cuda.stream(stream):
-                step(weights, state, index)  # no slot is live, so this changes nothing
+                step(weights, state, index)  # warm-up: no slot is live, so no token changes
             torch.cuda.current_stream(weights.device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             # thread_local: other threads may allocate during the capture
@@ -106,6 +117,9 @@ def bucket_sizes(slots: int) -> tuple[int, ...]:
 
 
 def padded(slots: Sequence[int], size: int, available: int) -> list[int]:
-    """Return `slots` and enough others to make `size`; a step changes no slot that is not live."""
+    """Return `slots` and as many others, of `available` slots in all, as make `size`.
+
+    The others must not be live: a step then samples nothing for them.
+    """
     others = (slot for slot in range(available) if slot not in slots)
     return [*slots, *islice(others, size - len(slots))]

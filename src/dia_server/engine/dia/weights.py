@@ -19,21 +19,24 @@ Rotation = tuple[Tensor, Tensor]
 
 
 def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the dtype of activations and caches: fp32 for fp16 weights on CPUs with FBGEMM, else `dtype`."""
+    """Return the dtype of activations and the self-attention KV cache for weights in `dtype`.
+
+    It is `dtype`, except fp32 for fp16 weights on CPUs with FBGEMM.
+    """
     return torch.float32 if device.type == "cpu" and dtype == torch.float16 and FBGEMM else dtype
 
 
 class Linear:
     """Computes x W^T for a weight W [out, in].
 
-    On CPUs W is packed once: for oneDNN, which would otherwise pack it in each call, or as fp16 for FBGEMM,
-    which reads half the bytes and is faster for small batches.
+    On CPUs W is packed once, for oneDNN or as fp16 for FBGEMM. oneDNN would otherwise pack W in each call.
+    FBGEMM reads half the bytes of fp32 and is faster for small batches. On GPUs W stays as it is.
     """
 
     __slots__ = ("_multiply", "_weight")
 
     def __init__(self, weight: Tensor, *, as_fp16: bool = False) -> None:
-        """Pack `weight`; `as_fp16` stores an fp32 weight in fp16, with x still in fp32."""
+        """Pack `weight`. `as_fp16` (CPUs only) stores an fp32 weight in fp16; x stays in fp32."""
         self._multiply: Callable[[Tensor, Tensor], Tensor] = F.linear
         self._weight = weight
         if as_fp16:
@@ -109,7 +112,7 @@ class Weights:
     config: ModelConfig
     device: torch.device
     dtype: torch.dtype
-    """Dtype of activations and caches."""
+    """Dtype of activations and the self-attention KV cache."""
     bytes: int
     """Bytes of all weights in memory."""
     encoder: Encoder
