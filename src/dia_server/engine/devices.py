@@ -1,8 +1,7 @@
 """Detects the accelerators of this machine, without importing torch if no driver is installed.
 
-Importing torch takes a second and several hundred megabytes. It is imported only if a driver is found:
-only torch knows which devices its build supports and which ones CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES
-or MIG make visible.
+Importing torch takes a second and several hundred megabytes. With a driver it is needed: only torch knows
+which devices its build supports and which ones CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES or MIG make visible.
 """
 
 import platform
@@ -31,7 +30,7 @@ class Load:
 
 
 def accelerators() -> list[Device]:
-    """Return all devices usable by an engine, in torch's order; empty means CPU only."""
+    """Return all GPUs that torch can use, in torch's order; empty if there are none."""
     if not has_driver():
         return []
     import torch
@@ -43,14 +42,14 @@ def accelerators() -> list[Device]:
 
 
 def has_driver() -> bool:
-    """Return whether a driver is installed, so that importing torch is worthwhile."""
+    """Return whether there is a GPU driver: on Apple silicon always, else ROCm's, or NVIDIA's with a GPU."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
     return ROCM_DRIVER.exists() or _nvidia_devices() > 0
 
 
 def measure_load(device: Device) -> Load | None:
-    """Return the current load of `device`, or None if unknown (MPS, or a driver without a monitor).
+    """Return the current load of `device`, or None on MPS or if the driver cannot measure it.
 
     Asks the driver only, so that no CUDA context is created on the device.
     """

@@ -21,14 +21,15 @@ log = logging.getLogger(__name__)
 Event = tuple[Generation, Chunk | Exception]
 
 FAIR_SHARE = 5
-"""Divisor: 1/5 of the admissions go to background work while both requests and background work wait."""
+"""Divisor: while requests and background work both wait, 1/5 of the admissions go to background work."""
 ADMITTED_AT_ONCE = 4
 """Maximum admissions between two steps; one admission delays running utterances by a few ms on a GPU."""
 RESERVED_SHARE = 8
-"""Divisor: background work never uses 1/8 of the slots, at least one; a single slot is used by both."""
+"""Divisor: 1/8 of the slots, rounded down but at least one, is reserved for requests; background work never
+uses these. If there is only one slot, background work may use it too."""
 CLIENT_SHARE = 8
-"""Divisor: one client may fill at most 7/8 of the queue; the last 1/8 is for others. Likewise 1/8 of the
-slots, rounded down and at most NEWCOMER_SLOTS, is kept for clients that hold no slot."""
+"""Divisor: one client may fill the request queue except for 1/8 of its places, rounded down. The same share
+of the slots, but at most NEWCOMER_SLOTS, is kept for clients that hold no slot."""
 NEWCOMER_SLOTS = 2
 """Maximum slots kept for clients that hold none: 2 of 16 or more slots, 1 of 8 to 15, 0 of fewer. With
 four slots, keeping one free would cost a single user a quarter of the throughput."""
@@ -52,12 +53,12 @@ class Engine:
     ) -> None:
         """Prepare an engine with a queue of at most `max_waiting` utterances; `start` loads the model.
 
-        A model that is idle for `idle_unload_s` seconds is closed and loaded again at the next request; None
-        keeps it loaded.
+        After `idle_unload_s` seconds without queued or running utterances, the model is closed; the next
+        utterance loads it again. None keeps it loaded.
         """
         self.name = name
         self.ready = False
-        """Whether `submit` accepts utterances. True also for an unloaded model, which is loaded on demand."""
+        """Whether `submit` accepts utterances: after the first load, also while an idle model is unloaded."""
         self.loaded = 0.0
         """Share of the model that is loaded, 0 to 1."""
         self.error: Exception | None = None
@@ -106,16 +107,16 @@ class Engine:
         self._thread.start()
 
     def load(self) -> None:
-        """Load the model again if `error` is set; otherwise do nothing."""
+        """If `error` is set, clear it and let the thread load the model again; returns at once."""
         with self._wake:
             if self.error is not None:
                 self.error, self.loaded = None, 0.0
                 self._wake.notify()
 
     def stop(self) -> None:
-        """Fail all queued and running utterances and join the thread.
+        """End the thread; blocks until it has failed all queued and running utterances and closed the model.
 
-        Blocks until the current step ends or, during a load, until the load next reports its progress.
+        The thread reacts after the current step or, during a load, when the load next reports its progress.
         """
         with self._wake:
             self._stopping = True
@@ -123,9 +124,10 @@ class Engine:
         self._thread.join()
 
     def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
-        """Queue `utterance`; raises ModelNotLoaded, or Overloaded if the queue is full.
+        """Queue `utterance` as a request, or as `background` work; raises ModelNotLoaded unless `ready`.
 
-        `background` work yields to requests, but gets one of FAIR_SHARE admissions, to prevent starvation.
+        A request raises Overloaded if the request queue, or its client's share of it, is full. Background
+        work yields to requests. While both wait, it gets one of FAIR_SHARE admissions, to prevent starvation.
         """
         require_ready(self)
         generation = Generation(utterance, self._cancel, background=background, on_end=self._on_end)
@@ -141,7 +143,7 @@ class Engine:
         return generation
 
     def _require_room(self, client: str) -> None:
-        """Raise Overloaded if the queue is full, or if `client` fills its share of the queue."""
+        """Raise Overloaded if the request queue is full, or if `client` fills its share of the queue."""
         places, whose = self._max_waiting, ""
         full = len(self._waiting) >= places
         if not full:
@@ -155,7 +157,7 @@ class Engine:
             )
 
     def _cancel(self, generation: Generation) -> None:
-        """Remove a queued `generation`; the slot of a running one is released before the next step."""
+        """Remove `generation` if it is queued; if it runs, `_admit` frees its slot before the next step."""
         with self._wake:
             if not generation.background:
                 self._waiting.discard(generation)
@@ -175,12 +177,15 @@ class Engine:
                     return
 
     def _serve(self) -> None:
-        """Load the model and run utterances, until `stop` or a failure, which is stored in `error`."""
+        """Load the model and run utterances, until `stop` or a failure, which is stored in `error`.
+
+        At the end, all running and queued utterances fail and the model is closed.
+        """
         try:
             model: Model | None = self._load()
         except Exception as error:
             if not self._stopping:
-                told = isinstance(error, ServerError)  # expected: the message is enough
+                told = isinstance(error, ServerError)  # expected: no traceback is needed
                 context = {"engine": self.name, "cause": str(error), "retry": "POST /model/load"}
                 log.error("model not loaded", extra=context, exc_info=None if told else error)
             self.error = _without_traceback(error)  # reported by /health and by every submit
@@ -254,7 +259,7 @@ class Engine:
         self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
-        """Record the loaded share of the model; after `stop`, abort the load by raising ModelNotLoaded."""
+        """Record and log the loaded `share`; after `stop`, raise ModelNotLoaded to abort the load."""
         if self._stopping:
             raise ModelNotLoaded("The server is shutting down")
         if int(10 * share) > int(10 * self.loaded):
@@ -262,9 +267,10 @@ class Engine:
         self.loaded = share
 
     def _admit(self, model: Model) -> bool:
-        """Release the slots of cancelled utterances and fill free slots; block while there is no work.
+        """Release the slots of cancelled utterances, then admit at most ADMITTED_AT_ONCE queued ones.
 
-        Returns False after `stop`, or after `idle_unload_s` seconds without queued or running utterances.
+        Blocks while no utterance is queued or running. Returns False after `stop`, or after `idle_unload_s`
+        seconds of blocking; else True.
         """
         for slot in [slot for slot, generation in self._busy.items() if generation.cancelled]:
             self._release(model, slot)
@@ -285,11 +291,12 @@ class Engine:
         return not self._stopping
 
     def _next(self, slots: int) -> Generation | None:
-        """Remove and return the next utterance from its queue, or None if no queued one may take a slot now.
+        """Remove and return the next generation from its queue, or None if no queued one may take a slot now.
 
-        The last free slots (NEWCOMER_SLOTS) go to clients that hold no slot. Background work is admitted if
-        no request is queued, else as one of FAIR_SHARE admissions, which may also take one of the last free
-        slots. Background work never takes the slots reserved for requests (RESERVED_SHARE).
+        The last free slots (see NEWCOMER_SLOTS) are kept for clients without a running request. Background
+        work is admitted if no request is queued; otherwise it gets one of FAIR_SHARE admissions, and only
+        that one may take one of the last free slots. Background work never takes the slots reserved for
+        requests (see RESERVED_SHARE).
         """
         requests = [generation for generation in self._busy.values() if not generation.background]
         kept = min(NEWCOMER_SLOTS, slots // CLIENT_SHARE)
@@ -346,7 +353,7 @@ class Engine:
 
 
 def _as_server_error(error: Exception) -> Exception:
-    """Return a ServerError without its traceback; wrap any other error as "Generation failed: ..."."""
+    """Return a ServerError without its traceback; for any other error, "Generation failed: ..."."""
     return (
         _without_traceback(error)
         if isinstance(error, ServerError)

@@ -42,7 +42,7 @@ class Espeak:
     """espeak-ng synthesizer; a `NativeWorker` creates it and calls it in a child process."""
 
     def __init__(self) -> None:
-        """Speak a test word; raises AudioProcessingError if the library is missing or silent."""
+        """Speak a test word; raises AudioProcessingError if the library is missing, fails or is silent."""
         try:
             _, pcm = self.speak("one", Profile("f3", 50, 170), 0)
         except OSError as error:
@@ -53,8 +53,8 @@ class Espeak:
     def speak(self, text: str, profile: Profile, seed: int) -> tuple[int, bytes]:
         """Synthesize `text`; return the sample rate in Hz and mono 16-bit PCM.
 
-        The PCM is empty if nothing can be pronounced. Equal arguments give equal audio: the library keeps
-        oscillator and noise state between calls and has no way to reset it, so each call reloads it (0.8 ms).
+        The PCM is empty if nothing can be pronounced. Equal arguments give equal audio, because each call
+        reloads the library (0.8 ms), which cannot reset its oscillator and noise state otherwise.
         """
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         try:

@@ -11,7 +11,10 @@ Outcome = Literal["made", "failed", "cancelled"]
 
 
 class Generation(AsyncIterator[Chunk]):
-    """Async iterator over an utterance's chunks; as a context manager, it cancels the utterance on exit."""
+    """Async iterator over an utterance's chunks, which raises the utterance's failure.
+
+    As an async context manager, it cancels the utterance on exit.
+    """
 
     __slots__ = (
         *("_cancel", "_ended", "_events", "_on_end", "_submitted"),
@@ -35,7 +38,7 @@ class Generation(AsyncIterator[Chunk]):
         self.background = background
         """Whether the utterance is background work, which yields to requests."""
         self.cancelled = False
-        """Set by `cancel`; the engine thread checks it before each step."""
+        """Whether `cancel` was called; the engine thread checks this before each step."""
         self.outcome: Outcome | None = None
         """How the generation ended; None while it is queued or running."""
         self.first_audio_s: float | None = None
@@ -55,7 +58,10 @@ class Generation(AsyncIterator[Chunk]):
         self.cancel()
 
     def cancel(self) -> None:
-        """Leave the queue or release the slot; idempotent, and does not change an `outcome` already set."""
+        """Leave the queue, or let the engine release the slot before its next step.
+
+        Idempotent; an `outcome` that is already set does not change.
+        """
         if not self.cancelled:
             self.cancelled = True
             self._cancel(self)

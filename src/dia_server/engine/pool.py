@@ -13,7 +13,7 @@ class EnginePool:
     """Submits each utterance to the most suitable engine and reports the combined state of all engines."""
 
     def __init__(self, name: EngineName, make: Callable[[], Sequence[Engine]]) -> None:
-        """`make` is called by `start` to build the engines; until then the pool is empty."""
+        """Create an empty pool; `start` calls `make` to build the engines, and starts them."""
         self.name = name
         self._make = make
         self._engines: list[Engine] = []
@@ -93,9 +93,10 @@ class EnginePool:
     def _suitability(self, i: int, voice: str) -> tuple[bool, bool, int, bytes]:
         """Return the sort key of engine `i` for `voice`; the engine with the highest key is chosen.
 
-        Ready engines come first: those loaded with a free slot, then unloaded or restarting ones, then full
-        ones. Among equals, more free slots win. Ties are broken by rendezvous hashing of engine and voice, so
-        that the same voice goes to the same engine, which may have cached the voice's prompt.
+        Ready engines come first and, among these, loaded ones with a free slot. Then the highest number of
+        free slots wins: slots minus running and queued utterances, so it can be negative. Ties are broken
+        by rendezvous hashing of engine and voice, so that the same voice goes to the same engine, which may
+        have cached the voice's prompt.
         """
         engine = self._engines[i]
         free = engine.slots - engine.active

@@ -1,8 +1,8 @@
 """The preview engine's model: espeak-ng behind the same `Model` protocol as Dia.
 
 It makes intelligible speech on any machine, is always labelled as a preview, and does not clone voices. Each
-voice is a pair of espeak-ng profiles, one per speaker tag. A step returns as soon as a child process has
-synthesized one clause of one utterance. Clients take turns, and so do the requests of one client.
+voice is a pair of espeak-ng profiles, one per speaker tag. A step gives clauses to child processes, and
+waits until one of the clauses is synthesized. Clients take turns, and so do the requests of one client.
 """
 
 import re
@@ -27,13 +27,13 @@ from dia_server.units import HOP, MIB, SAMPLE_RATE
 from dia_server.vocabulary import SOUND
 
 PAUSE_SAMPLES = np.zeros(SAMPLE_RATE * 3 // 10, np.float32)
-"""Silence of 0.3 s, appended to each clause but the last and to a clause with nothing to pronounce."""
+"""Silence of 0.3 s, appended to each clause but the last, and to the last if it is silent."""
 MAX_CLAUSE = 200
 """Maximum characters per clause, which bounds how long other utterances wait for a child process."""
 DEADLINE_S = 10.0
 """Maximum seconds to synthesize one clause, which usually takes 10 ms."""
 MEMORY = 128 * MIB
-"""Maximum bytes that a child process may allocate; espeak-ng leaks 2 to 50 kB per clause."""
+"""Maximum bytes by which calls may enlarge a child's address space; espeak-ng leaks 2 to 50 kB per clause."""
 POLL_S = 0.005
 """Maximum seconds of a step while a child process is idle; utterances are only admitted between steps."""
 WORKERS = 2
@@ -49,7 +49,8 @@ VOICES = {
 }
 """Profiles that speak [S1] and [S2], by voice id."""
 SECOND_SPEAKERS = {"luna", "zara"}
-"""Voices whose main profile is the second of the pair, which speaks [S2]."""
+"""Voices whose main profile is the one for [S2]; that of other voices is the one for [S1]. In a pair
+like "aria+luna", each voice speaks with its main profile."""
 
 SPEAKER = re.compile(r"\[S([12])\]")
 SENTENCE_END = re.compile(r"(?<=[.!?;:…])\s+|\n+")
@@ -88,7 +89,7 @@ class Preview:
     def step(self) -> Mapping[int, Chunk | Exception]:
         """Give each idle child process a clause; return the audio of the clauses that are finished.
 
-        Waits until a clause is finished, but at most POLL_S while a child process is idle, because an
+        Waits until a clause is finished. If a child process is idle, waits at most POLL_S, because an
         utterance admitted after this step may have work for that process.
         """
         while len(self._speaking) < self._workers and (slot := self._next()) is not None:
@@ -116,7 +117,7 @@ class Preview:
         self._pool.close()
 
     def _next(self) -> int | None:
-        """Return the next slot that needs a clause synthesized, or None.
+        """Return the slot whose clause is synthesized next, or None if all slots are empty or in synthesis.
 
         The client whose last turn is the oldest goes first and, within it, the request with the oldest turn.
         """
@@ -160,9 +161,10 @@ class _Script:
 
 
 def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
-    """Split tagged `text` into clauses of at most MAX_CLAUSE characters, each with its speaker's profile.
+    """Split `text` at its speaker tags and into clauses of at most MAX_CLAUSE characters.
 
-    Non-verbal sounds such as "(laughs)" are left out. Returns at least one clause, which may be empty.
+    Each clause comes with its speaker's profile. Non-verbal sounds such as "(laughs)" are left out. Returns
+    at least one clause, which may be empty.
     """
     profiles = _profiles(voice)
     _, *parts = SPEAKER.split(text)
@@ -178,7 +180,7 @@ def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
 
 
 def _split_clause(clause: str) -> Iterator[str]:
-    """Yield parts of at most MAX_CLAUSE characters, cut after a comma, else between words, else anywhere."""
+    """Yield parts of at most MAX_CLAUSE characters, cut after a comma, else at a space, else anywhere."""
     clause = clause.strip()
     while len(clause) > MAX_CLAUSE:
         cut = clause.rfind(", ", 0, MAX_CLAUSE) + 1 or clause.rfind(" ", 1, MAX_CLAUSE)
@@ -190,7 +192,7 @@ def _split_clause(clause: str) -> Iterator[str]:
 
 
 def _profiles(voice: str) -> tuple[Profile, Profile]:
-    """Return the profiles that speak [S1] and [S2]; "aria+luna" combines the two voices' main profiles."""
+    """Return the profiles that speak [S1] and [S2]; for "aria+luna", the main profiles of these voices."""
     first, _, second = voice.partition("+")
     if second:
         return _main_profile(first), _main_profile(second)

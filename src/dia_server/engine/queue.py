@@ -1,8 +1,8 @@
 """Queue for slots, fair between clients and between the requests of one client.
 
-The next slot goes to the client that holds the fewest slots and, among this client's requests, to the one
-that holds the fewest. Ties are broken by least recent turn. A new client therefore waits for one free slot,
-however many utterances of other clients are queued.
+The next slot goes to the client that holds the fewest slots and, among its queued requests, to the one that
+holds the fewest. Ties go to the client or request whose last turn is the oldest. A new client therefore waits
+for one free slot, however many utterances of other clients are queued.
 """
 
 from collections import Counter, deque
@@ -49,8 +49,8 @@ class FairQueue:
     def pop(self, running: Collection[Generation], *, newcomers_only: bool = False) -> Generation | None:
         """Remove and return the next generation, or None if none is eligible.
 
-        `running` are the generations that hold slots now. With `newcomers_only`, only clients that hold no
-        slot are eligible.
+        `running` are the generations whose slots count as held by their clients and requests. With
+        `newcomers_only`, only clients that hold no slot are eligible.
         """
         flows = [generation.utterance.flow for generation in running]
         held: Counter[str | Flow] = Counter(flows)

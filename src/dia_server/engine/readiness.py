@@ -6,7 +6,7 @@ from dia_server.engine.types import EngineName
 from dia_server.errors import ModelNotLoaded
 
 LOADING_RETRY_S = 5
-"""Retry-After, in seconds, while the model is loading."""
+"""Retry-After, in seconds, while the model is loading or after it could not be loaded again."""
 
 State = Literal["healthy", "loading", "unhealthy"]
 
@@ -25,7 +25,7 @@ class Loadable(Protocol):
 
 
 def state_of(engine: Loadable) -> State:
-    """Return "unhealthy" if loading has failed or the engine stopped, else "healthy" or "loading"."""
+    """Return "unhealthy" if loading failed or the engine stopped, "healthy" if ready, else "loading"."""
     if engine.error is not None:
         return "unhealthy"
     return "healthy" if engine.ready else "loading"

@@ -15,8 +15,9 @@ class Turns:
     def last(self, name: str | Flow) -> int:
         """Return the number of the last turn of a client or a request; lower numbers go first.
 
-        A client or request without a turn gets the number just below the latest turn, so it goes before the
-        latest and after all earlier turns. If new requests went first, they could starve a long one.
+        A client or request without a turn is given, at the first call, the number just below the latest turn:
+        it goes before the latest and after all earlier turns. If new requests went before all others, they
+        could starve a long one.
         """
         return self._last.setdefault(name, self._count - 1)
 

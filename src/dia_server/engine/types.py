@@ -24,12 +24,12 @@ class VoicePrompt:
     """Audio that the model continues in the same voice, with its transcript (including speaker tags)."""
 
     samples: Samples
-    """Recording at SAMPLE_RATE; empty if the prompt consists of generated frames only."""
+    """Recording at SAMPLE_RATE; empty if the prompt consists of `generated_frames` only."""
     transcript: str
     digest: str
     """Identifier of the content of `samples`: equal digests mean equal audio."""
     generated_frames: Frames | None = None
-    """Codec frames of an earlier segment, which follow the recording in the prompt; None for none."""
+    """Codec frames of an earlier segment, or None. The prompt is the recording, followed by these frames."""
 
     @property
     def key(self) -> str:
@@ -54,7 +54,7 @@ class Utterance:
     text: str
     """Text with speaker tags, such as "[S1] Hello. [S2] Hi!"."""
     voice: str
-    """Voice id, for models with built-in voices (the preview)."""
+    """Voice id. The preview selects its profiles by it; Dia ignores it and clones `prompt`."""
     seed: int
     """Sampling seed, 0 to 2**32 - 1."""
     temperature: float = 1.2
@@ -76,7 +76,7 @@ class Chunk:
 
     samples: Samples
     tokens: int
-    """Decode steps since the previous chunk."""
+    """Decode steps since the previous chunk; in the preview, codec frames that `samples` would fill."""
     progress: float
     """Share of the utterance generated so far, 0 to 1; an estimate until the last chunk."""
     done: bool
@@ -115,7 +115,7 @@ class Model(Protocol):
 
 
 LoadModel = Callable[[Callable[[float], None]], Model]
-"""Function that loads a model and reports the share loaded, 0 to 1, through its argument."""
+"""Function that loads a model; it reports the share loaded so far, 0 to 1, by calling its argument."""
 
 
 @dataclass(slots=True)
@@ -125,9 +125,9 @@ class Work:
     steps: int = 0
     """Number of `Model.step` calls; in Dia, each runs several decode steps."""
     slot_steps: int = 0
-    """Sum of the busy slots over all `steps`; divided by `steps`, the mean batch size."""
+    """Number of busy slots, summed over all `steps`; divided by `steps`, it is the mean batch size."""
     tokens: int = 0
-    """Decode steps, summed over all utterances."""
+    """Sum of `Chunk.tokens` over all utterances."""
     samples: int = 0
     """Number of samples generated, at SAMPLE_RATE and before any change of tempo."""
 

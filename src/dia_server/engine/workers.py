@@ -43,12 +43,13 @@ def in_worker(load_model: LoadModel) -> LoadModel:
 
 
 class WorkerModel:
-    """A `Model` in a worker process; `reset`, or `admit` if no slot is busy, replaces a dead worker."""
+    """A `Model` in a worker process. `reset` replaces a dead worker; so does `admit` if no slot is busy."""
 
     def __init__(self, load_model: LoadModel, report: Callable[[float], None]) -> None:
         """Start the worker and wait until its model is loaded.
 
-        Raises the error of `load_model`: a ServerError as it is, any other as a RuntimeError.
+        Raises the error of `load_model`: a ServerError as it is, any other as a RuntimeError. Raises
+        WorkerDied if the process ends without an answer.
         """
         self.slots = 0
         self.notes: tuple[str, ...] = ()
@@ -163,7 +164,7 @@ def _serve(connection: Connection, load_model: LoadModel) -> None:
 
 
 class Forward(QueueHandler):
-    """Sends log records to the parent, without a lock: only the thread that answers calls logs."""
+    """Sends log records to the parent. The pipe needs no lock: only the thread that uses it writes logs."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(queue.SimpleQueue())
