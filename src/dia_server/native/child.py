@@ -24,7 +24,7 @@ ALARM_AFTER_S = 5
 OUT_OF_MEMORY = "out of memory"
 """First item of the answer to a call that ran out of memory."""
 LEAK_SHARE = 8
-"""Divisor: a child whose address space has grown by more than 1/8 of its memory limit is replaced."""
+"""Divisor: the child is replaced if its calls have leaked more than 1/8 of its memory limit."""
 FINAL_RESULT = "final result"
 """First item of an answer with a result, if the parent must then replace the child (see LEAK_SHARE)."""
 
@@ -34,8 +34,9 @@ def serve(
 ) -> None:
     """Entry point of the child: create the object, then answer calls until the parent closes the pipe.
 
-    The parent kills the child if a call exceeds `deadline_s`. In case the parent is gone, an alarm ends the
-    child ALARM_AFTER_S seconds later.
+    Calls may enlarge the address space by `memory` bytes; None means no limit. The parent kills the child if
+    a call exceeds `deadline_s`. In case the parent is gone, an alarm ends the child ALARM_AFTER_S seconds
+    after this deadline.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     _discard_output()
@@ -90,7 +91,7 @@ def _discard_output() -> None:
 
 
 def limit_memory(growth: int) -> None:
-    """Limit the address space to its present size plus `growth` bytes; do nothing except on Linux."""
+    """On Linux, limit the address space to its present size plus `growth` bytes; elsewhere do nothing."""
     if sys.platform == "linux":
         import resource
 

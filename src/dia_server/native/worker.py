@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 METHOD = "forkserver" if HAS_FORKSERVER and sys.version_info[:3] > (3, 11, 0) else "spawn"
-"""Start method of child processes. "fork" would copy locks held by other threads; the fork server of Python
-3.11.0 accepts commands from any local user (CVE-2022-42919)."""
+"""Start method of child processes: "forkserver", or "spawn" on Windows and on Python 3.11.0, whose fork
+server accepts commands from any local user (CVE-2022-42919). "fork" would copy locks of other threads."""
 PRELOADED = ["dia_server.cli", "dia_server.native.child", "dia_server.engine.espeak"]
 """Modules that the fork server imports once, so that a child starts in 10 ms. They must not start threads."""
 START_S = 60.0
-"""Maximum seconds for a child to start and create its object, by default."""
+"""Default of `start_s`: maximum seconds for a child to start and create its object."""
 START_PAUSES_S = (0.02, 0.1, 0.4)
 """Seconds to wait before the first, second and third retry of a failed process start."""
 RETRY_S = 5
@@ -71,9 +71,10 @@ class NativeWorker(Generic[S]):
     ) -> None:
         """Prepare a worker whose child creates its object with `factory`, which must be picklable.
 
-        `deadline_s` limits each call, and `start_s` the start with the factory, in seconds. `memory` is the
-        number of bytes by which calls may enlarge the child's address space; if more than 1/8 of that is
-        still in use after a call, the child is replaced. None for `start_s` or `memory` means no limit.
+        `deadline_s` is the maximum seconds per call, and `start_s` those to start the child and create its
+        object. On Linux, calls may enlarge the child's address space by `memory` bytes; if it is still larger
+        by more than 1/8 of `memory` after a call, the child is replaced. None for `start_s` or `memory` means
+        no limit.
         """
         self._name = name
         self._factory = factory
@@ -124,15 +125,15 @@ class NativeWorker(Generic[S]):
     def wait(self) -> None:
         """Start the child and wait until its object is created.
 
-        Raises the factory's error as a ServerError, or NativeUnavailable.
+        Raises the factory's error as a ServerError, NativeUnavailable or Closed.
         """
         self._run(lambda: None)
 
     def call(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `method` of the child's object with positional arguments; return its result.
 
-        If the child crashes, the call is retried once in a new child. Raises the error of `method` as a
-        ServerError, NativeFailure, NativeUnavailable or Closed.
+        If the child crashes, the call is retried once in a new child. Raises NativeFailure,
+        NativeUnavailable, Closed, or the error of `method` as a ServerError.
         """
         assert not kwargs, "arguments are positional"
         files = [(cast(BinaryIO, arg), cast(BinaryIO, arg).fileno()) for arg in args if is_file(arg)]
@@ -152,7 +153,8 @@ class NativeWorker(Generic[S]):
     def _run(self, work: Callable[[], T]) -> T:
         """Run `work` when the child is ready.
 
-        Retries in a new child: once after a crash, and if a used child runs out of memory.
+        Retries in a new child: once after a crash, and after a child that has answered earlier calls runs out
+        of memory.
         """
         crashes, cause = 0, ""
         while not self._closed:
@@ -243,7 +245,7 @@ class NativeWorker(Generic[S]):
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Block SIGINT while a child is started, which inherits that: Ctrl-C must interrupt only the parent."""
+    """Block SIGINT while a child is started. The child inherits this: Ctrl-C must not interrupt it."""
     if sys.platform == "win32":
         yield
         return
