@@ -1,7 +1,7 @@
 """`dia-server doctor`: checks whether this machine can run the server with its settings.
 
-Nothing is changed, downloaded or loaded: no weights and, without a GPU driver, no torch. Each check is a
-function from the settings to findings; a check that raises an exception yields a finding `wrong`.
+The checks change nothing, download nothing and load no weights; torch is imported only if a GPU driver is
+installed. Each check takes the settings and yields findings; an exception becomes a finding of grade `wrong`.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Encodes silence in each audio format and starts espeak-ng: an importable library may lack a codec."""
+"""Checks the audio formats, by encoding silence in each of them, and espeak-ng, by starting it."""
 
 from collections.abc import Iterator
 

@@ -21,9 +21,9 @@ from dia_server.settings import Settings
 LITTLE_SPACE = 2 * 10**9
 """Free disk space in bytes below which the doctor gives a note: about six hours of WAV audio."""
 NO_SPACE = 100 * 10**6
-"""Free disk space in bytes below which the disk counts as full."""
+"""Free disk space in bytes below which the doctor reports the disk as `wrong`."""
 CONNECT_S = 5.0
-"""Maximum seconds to connect to and query the database; for SQLite, to wait for its lock."""
+"""Maximum seconds to connect to the database and query it; with SQLite, to wait for the lock of the file."""
 
 
 def check_folder(conf: Settings) -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def check_database(conf: Settings) -> Iterator[Finding]:
 
 
 def _overridden(conf: Settings) -> Iterator[Finding]:
-    """Yield a note for each variable that has no effect because the database stores another value."""
+    """Yield a note for each variable without effect: PUT /config has stored another value in the database."""
     stored = decode_stored(_rows(conf, "SELECT name, value FROM config"))
     variables = set_variables(settings.given())
     for field, variable in find_overridden(stored, default_config(conf), variables).items():

@@ -35,7 +35,7 @@ def check_python(conf: Settings) -> Iterator[Finding]:
 def check_gpu(
     conf: Settings, pci_devices: Path = PCI_DEVICES, missing_parts: Iterable[str] | None = None
 ) -> Iterator[Finding]:
-    """Report the GPUs; `missing_parts` replaces what `missing_for_kernels` finds on this machine."""
+    """Report the GPUs and, if there are any, what Dia's kernels lack; tests set this with `missing_parts`."""
     devices = accelerators()
     for device in devices:
         yield _check_memory(device)
@@ -65,7 +65,10 @@ def wants_dia(conf: Settings) -> bool:
 
 
 def _is_there(name: str, devices: Sequence[Device]) -> bool:
-    """Return whether the device `name` of DIA_DEVICE is on this machine; "cuda" means the first GPU."""
+    """Return whether `name`, the value of DIA_DEVICE, is usable: "auto", "cpu", or one of `devices`.
+
+    "cuda" means the first GPU.
+    """
     return name in {"auto", "cpu"} or any(name in {d.torch_name, d.torch_name.split(":")[0]} for d in devices)
 
 
@@ -103,7 +106,7 @@ def _pci_gpus(folder: Path) -> Iterator[str]:
 
 
 def missing_for_kernels(headers: Path) -> Iterator[str]:
-    """Yield what Dia's kernels lack: Triton, or what Triton needs to compile their launchers.
+    """Yield each missing part: Triton, or what Triton needs to compile the launchers of Dia's kernels.
 
     `headers` is the folder that should contain Python.h.
     """

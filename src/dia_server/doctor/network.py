@@ -10,7 +10,7 @@ from dia_server.settings import Settings
 
 TIMEOUT_S = 2.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-"""Loopback address at which to reach a server on every interface, by the value of DIA_HOST."""
+"""Maps each value of DIA_HOST that means every interface to the loopback address of such a server."""
 
 
 def check_port(conf: Settings) -> Iterator[Finding]:
