@@ -63,9 +63,9 @@ def create_app(
 ) -> Litestar:
     """Build the application.
 
-    If `conf` is None, `conf` and `given` are read from the environment. `given` holds the names of the
-    settings that have a variable. Tests pass `engine`, instead of the one that the settings choose, and
-    `timing` with shorter waits.
+    `given` holds the names of the settings that the environment or `.env` sets. If `conf` is None, both are
+    read from there. Tests pass `engine`, to replace the one that the settings choose, and `timing` with
+    shorter waits.
     """
     if conf is None:
         conf, given = settings.load(), settings.given()

@@ -33,7 +33,7 @@ class BenchError(Exception):
 @dataclass(frozen=True, slots=True)
 class Sample:
     first_s: float
-    """Seconds until the first byte of audio."""
+    """Seconds from opening the connection to the first byte of audio."""
     total_s: float
     audio_s: float
 
@@ -91,8 +91,9 @@ def table(rounds: Sequence[Round]) -> Iterator[str]:
 def own_server(port: int) -> Iterator[str]:
     """Run a server with this process's settings, but in a temporary folder; yields its URL.
 
-    Generations are not rate-limited. An empty database URL selects a new database in the folder: in the
-    operator's database, the server would mark the files of existing jobs as missing.
+    Generations are not rate-limited. An empty database URL selects a new database in the folder. With the
+    operator's database, the server would mark completed jobs as failed, because their files are not in the
+    folder.
     """
     with tempfile.TemporaryDirectory(prefix="dia-bench-") as folder:
         flags = {

@@ -32,7 +32,10 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_settings(flags: dict[str, str | None]) -> Settings:
-    """Set the flags as environment variables, which the worker inherits; return all settings."""
+    """Set the flags as environment variables, which the worker inherits; return all settings.
+
+    Warns about unknown DIA_* variables; raises ClickException for an invalid setting.
+    """
     os.environ |= {settings.variable(name): value for name, value in flags.items() if value is not None}
     for name in settings.unknown(os.environ):
         click.echo(f"Warning: {name} is not a setting; `dia-server serve --help` lists them.", err=True)
@@ -78,7 +81,7 @@ def _check_address(host: str, port: int) -> str:
 def _prepare_data(conf: Settings) -> None:
     """Upgrade the database; raises ClickException if the data is locked by another server or unusable.
 
-    The lock on the data is released again, because the worker acquires it.
+    The data is locked during the upgrade only: afterwards the worker acquires the lock.
     """
     from dia_server.db.lock import AlreadyServed, ServerLock
     from dia_server.db.preparation import DatabaseUnusable, check_url, prepare

@@ -115,7 +115,7 @@ class Services:
         )
 
     def _apply(self, config: Config) -> None:
-        """Pass changed configuration to the parts that keep a copy of it."""
+        """Copy changed configuration to the log level, `transcripts` and `whisper`."""
         level = "info" if self.conf.log_level == "debug" else self.conf.log_level
         logs.set_level("debug" if config.debug_mode else level)
         self.transcripts.auto_transcribe = config.auto_transcribe

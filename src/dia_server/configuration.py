@@ -11,7 +11,7 @@ RENAMED = {
     "whisper_model_size": "whisper_model",
     "torch_compile_enabled": "torch_compile",
 }
-"""Names of settings by configuration field, for the fields whose setting has another name."""
+"""Maps each configuration field whose setting has another name to the setting's name."""
 
 
 def default_config(conf: Settings) -> Config:
@@ -31,6 +31,6 @@ def default_config(conf: Settings) -> Config:
 
 
 def set_variables(given: Collection[str]) -> dict[str, str]:
-    """Return the environment variable of each configuration field whose setting is in `given`, by field."""
+    """Map each configuration field whose setting is in `given` to its environment variable."""
     names = {field: RENAMED.get(field, field) for field in Config.__dataclass_fields__}
     return {field: settings.variable(name) for field, name in names.items() if name in given}

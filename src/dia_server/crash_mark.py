@@ -21,7 +21,7 @@ class CrashMark:
             log.warning("crash not noted", error=str(error))
 
     def read(self) -> str | None:
-        """Return the cause of the last crash; None if no crash is known."""
+        """Return the cause of the last crash, such as "SIGSEGV"; None if no crash is known."""
         try:
             return self._file.read_text()
         except OSError:

@@ -21,7 +21,7 @@ PREVIEW_SLOTS = 16
 
 
 def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> AnyEngine:
-    """Return the engine that the settings choose; `config` is called when Dia's engines start."""
+    """Return the engine that the settings choose; `config` is called when Dia's engines are built."""
     name = conf.engine
     if name == "auto":
         name = "dia" if gpus else "preview"
@@ -36,7 +36,7 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
 
 
 def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list[Engine]:
-    """Return one engine per device; `_needs_own_process` decides which run in a process of their own."""
+    """Return one engine per device, but at most `worker_count` (0: all), or one if `gpu_mode` is "single"."""
     devices = [gpu.torch_name for gpu in gpus] if conf.device == "auto" and gpus else [conf.device]
     devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count or len(devices)]
     load = partial(

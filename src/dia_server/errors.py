@@ -116,7 +116,7 @@ class GenerationFailed(ServerError):
 
 
 class UnspeakableText(GenerationFailed):
-    """The client's text crashes the preview engine's synthesizer or exceeds its time or memory limit."""
+    """On the client's text, the preview's synthesizer fails, crashes or exceeds its time or memory limit."""
 
     status = 422
 

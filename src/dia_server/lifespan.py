@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def run_services(services: Services) -> AsyncIterator[None]:
-    """Start the services and, on exit or if a start fails, stop those started, in reverse order."""
+    """Start the services. On exit, or if a start fails, stop those that were started, in reverse order."""
     async with AsyncExitStack() as stack:
         await _open_data(services, stack)
         await _start_voices(services, stack)
@@ -77,7 +77,7 @@ async def _start_jobs(services: Services, stack: AsyncExitStack) -> None:
 
 
 async def discover(transcripts: TranscriptService) -> None:
-    """Register new files of `audio_prompts/`; if the folder cannot be read, log that and continue."""
+    """Register new files in `audio_prompts/` as audio prompts; log an error if the disk or database fails."""
     try:
         await transcripts.discover(wait=False)
     except StorageUnavailable as error:
@@ -85,6 +85,6 @@ async def discover(transcripts: TranscriptService) -> None:
 
 
 def listen_for_shutdown(shutdown: Shutdown) -> None:
-    """Make SHUTDOWN_SIGNAL begin the shutdown; outside the main thread, as in tests, do nothing."""
+    """Make SHUTDOWN_SIGNAL begin the shutdown; do nothing on Windows or outside the main thread (tests)."""
     if SHUTDOWN_SIGNAL is not None and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(SHUTDOWN_SIGNAL, shutdown.begin)

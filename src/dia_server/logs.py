@@ -1,6 +1,7 @@
 """Structured logging to stderr: this package logs from the set level up, libraries from warning up.
 
-Tracebacks never show local variables, which may hold users' texts; only DIA_SHOW_PROMPTS logs texts.
+Tracebacks never show local variables, which may hold users' texts. Texts are logged only if DIA_SHOW_PROMPTS
+is set.
 """
 
 import logging.config

@@ -39,7 +39,7 @@ KILL_AFTER_S = 5
 client that does not read, a model download. Jobs survive SIGKILL as they survive a power failure."""
 
 GONE_AFTER_S = 60
-"""Seconds after which the kernel closes a connection whose peer neither answers nor reads."""
+"""Seconds after which the kernel closes a connection whose peer neither answers nor reads; Linux only."""
 
 MAX_CONNECTIONS = 8192
 """Maximum open connections; further ones wait in the kernel's queue."""
@@ -53,7 +53,8 @@ headers and the part of a response that the client has not read."""
 
 
 IMAGE_MARK = Path(sys.prefix) / "container-image"
-"""File that exists only in the container image, where published ports decide which machines can connect."""
+"""File that exists only in the container image. There `warn_if_exposed` does not warn, because published
+ports decide which machines can connect."""
 
 
 _listeners: list[socket.socket] = []
@@ -84,7 +85,7 @@ class GracefulServer(MPServer):
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_S * 1000)
 
     def shutdown(self, exit_code: int = 0) -> None:
-        """Write a crash mark for the next start if a signal from elsewhere ended the worker."""
+        """Stop the server; first leave a crash mark if a signal from elsewhere ended the worker."""
         for index in self.interrupt_children:
             code = self.wrks[index].inner.exitcode
             if code is not None and code < 0:
@@ -107,10 +108,10 @@ def warn_if_exposed(conf: Settings, image_mark: Path = IMAGE_MARK) -> None:
 
 
 def raise_connection_limit(resource: Any = resource) -> int:
-    """Raise this process's limit of open files as needed; return the maximum number of connections.
+    """Raise this process's limit of open files if it is too low; return the maximum number of connections.
 
-    If the hard limit is too low for MAX_CONNECTIONS, half of it is kept for other files: without a free
-    descriptor, Granian calls accept in a busy loop.
+    This is MAX_CONNECTIONS if the hard limit allows these and SPARE_FILES, else half of the hard limit. The
+    other half is for other files: without a free descriptor, Granian calls accept in a busy loop.
     """
     if resource is None:
         return MAX_CONNECTIONS
@@ -125,7 +126,7 @@ def raise_connection_limit(resource: Any = resource) -> int:
 
 def run(conf: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
-    # the worker inherits this; the signal would kill it before it has a handler of its own
+    # the worker inherits SIG_IGN; otherwise the signal would kill it before it sets its own handler
     if SHUTDOWN_SIGNAL is not None:
         signal.signal(SHUTDOWN_SIGNAL, signal.SIG_IGN)
     logs.configure(conf.log_format, conf.log_level)

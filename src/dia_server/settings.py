@@ -169,7 +169,7 @@ EVERYWHERE = {"0.0.0.0", "::", ""}
 
 
 class SettingsError(Exception):
-    """A setting is invalid; the message names its variable and the limit."""
+    """A setting is invalid; the message names its variable and the values allowed."""
 
 
 SECRET = {"api_keys", "database_url"}
@@ -196,7 +196,7 @@ def _check_host(text: str) -> None:
 
 
 PARTS = {"trusted_proxies": _check_network, "cors_origins": _check_origin, "allowed_hosts": _check_host}
-"""Functions that check one item of a list and raise ValueError, by setting."""
+"""Maps settings that are lists to a function that raises ValueError for an invalid item."""
 
 
 def variable(field: str) -> str:
@@ -204,7 +204,7 @@ def variable(field: str) -> str:
 
 
 def load(environ: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
-    """Read all settings; the environment wins over `env_file`. Raises SettingsError for an invalid one."""
+    """Read all settings; the environment wins over `env_file`. Raises SettingsError if one is invalid."""
     variables = _variables(environ, env_file)
     values = {}
     for field in msgspec.structs.fields(Settings):
