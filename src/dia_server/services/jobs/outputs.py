@@ -1,9 +1,9 @@
 """The outputs folder: result files, written atomically.
 
 If the folder's disk is not mounted, the mount point is an empty folder, in which every result seems to be
-missing. A marker file tells the real folder from such a mount point. It is created at a start at which the
-database lists no results, or at which the oldest listed result is in the folder. If the folder has no marker,
-`names` raises StorageUnavailable, so that no job fails because its result seems to be missing.
+missing. A marker file tells the real folder from such a mount point. The server creates the marker at its
+start if the database lists no results, or if the oldest listed result is in the folder. If the folder has no
+marker, `names` raises StorageUnavailable, so that no job fails because its result seems to be missing.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Outputs:
     async def write(self, name: str, content: bytes) -> None:
         """Create or replace a file; raises StorageUnavailable.
 
-        A cancelled call waits until the thread has ended, so that no file appears afterwards.
+        A cancelled call raises only after the thread has ended, so that no file appears later.
         """
         with self.hold(name):
             writing = asyncio.ensure_future(asyncio.to_thread(self._write, name, content))
@@ -70,8 +70,8 @@ class Outputs:
     async def open(self, name: str) -> tuple[int, AsyncIterator[bytes]]:
         """Return the size of a file in bytes, and an iterator over its content.
 
-        Raises FileNotFoundError or StorageUnavailable. Exhaust or close the iterator: it keeps the file open,
-        and holds it from the first read on.
+        Raises FileNotFoundError or StorageUnavailable. Exhaust or close the iterator: it keeps the file open
+        and, from the first read on, protects it from retention (see `hold`).
         """
         try:
             file = await asyncio.to_thread((self._folder / name).open, "rb")
@@ -110,7 +110,8 @@ class Outputs:
 
         Call it at the start, before any `write`. `oldest` is the file name of the oldest result that the
         database lists, None if it lists none. The marker is created if `oldest` is None or that file exists.
-        If the folder cannot be created, `prepare` raises nothing, but each `write` raises StorageUnavailable.
+        If the folder cannot be created, `prepare` raises nothing: each `write` tries again, and raises
+        StorageUnavailable if that fails.
         """
         await asyncio.to_thread(self._prepare, oldest)
 

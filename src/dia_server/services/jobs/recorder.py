@@ -1,6 +1,6 @@
-"""Records synchronous requests after the response: updates the totals and optionally saves the audio.
+"""Records synchronous requests after the response, which waits for neither the disk nor the database.
 
-The response waits for neither the disk nor the database.
+Each request is added to the totals. If `save_outputs` is on, its audio is saved as a completed job.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ from dia_server.units import MIB
 log = structlog.get_logger()
 
 MAX_WAITING = 64 * MIB
-"""Maximum bytes of audio waiting in memory for the disk; above it, requests are counted but not saved."""
+"""Maximum bytes of audio waiting in memory for the disk. Audio that would exceed it is not saved, unless no
+other audio waits; its request is only counted."""
 RETRY_S = 1.0
 """Seconds between attempts to update the totals."""
 
@@ -28,11 +29,11 @@ RETRY_S = 1.0
 @dataclass(frozen=True, slots=True)
 class _Entry:
     speech: Speech | None
-    """Result of the request; its audio is empty if it is only counted. None for a failed request."""
+    """Result of the request, None if it failed. Its `audio` is empty if the request is only counted."""
 
     @property
     def size(self) -> int:
-        """Bytes of audio to save."""
+        """Size of the audio to save, in bytes."""
         return len(self.speech.audio) if self.speech else 0
 
 
@@ -101,7 +102,10 @@ class Recorder:
                 self._waiting -= entry.size
 
     async def _save_output(self, speech: Speech) -> bool:
-        """Save the audio as a completed job, which counts it; return False if that failed. Does not retry."""
+        """Save the audio, then insert a completed job for it and count the request.
+
+        Returns False, without a retry, if the disk or the database is unavailable.
+        """
         job_id = str(uuid4())
         file = file_name(job_id, speech.request)
         with self._outputs.hold(file):  # retention removes files without a job, and the job is stored last

@@ -52,7 +52,8 @@ class Retention:
     async def sweep(self) -> None:
         """Delete expired jobs and reconcile files with jobs.
 
-        Raises StorageUnavailable. Files and jobs are consistent even then, and the next sweep continues.
+        Raises StorageUnavailable. The next sweep then continues; until then, the files of some expired jobs
+        may be deleted already.
         """
         if hours := self._config.current.output_retention_hours:
             await self._expire(hours)
@@ -78,7 +79,7 @@ class Retention:
                 continue
 
     async def _expire(self, hours: int) -> None:
-        """Delete jobs that finished more than `hours` hours ago.
+        """Delete jobs that finished more than `hours` hours ago, except those whose file is held.
 
         The files are deleted before the rows: on a full disk, SQLite needs the freed space.
         """
@@ -95,11 +96,12 @@ class Retention:
     async def _reconcile(self) -> None:
         """Remove files without a job, and fail completed jobs without a file.
 
-        Files are listed before jobs, and a job's row names its file before the file is written. So a listed
-        file without a job is an orphan, unless it is held: a `Recorder` writes the row after the file.
+        A job's row names its file before the file is written, and files are listed before rows. So a listed
+        file without a row is an orphan. The exception is a `Recorder`, which writes the file first and holds
+        it until the row is written; held files are kept.
 
-        Files older than the oldest job are kept, and all files if there are no jobs: they may belong to a
-        database that will be restored.
+        Files last written before the oldest job was accepted are kept too, and all files if there are no
+        jobs: they may belong to a database that will be restored.
         """
         files = await self._outputs.names()
         if (oldest := await self._store.oldest()) is None:

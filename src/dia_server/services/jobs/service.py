@@ -83,7 +83,8 @@ class JobService:
     async def result(self, job_id: str) -> Result:
         """Return the audio of a completed job.
 
-        Raises NotFound if the job or its file does not exist, JobNotComplete, StorageUnavailable.
+        Raises NotFound if the job or its file does not exist, JobNotComplete if the job has another status,
+        StorageUnavailable if the file cannot be read.
         """
         job = await self.get(job_id)
         if job.status != "completed" or job.file is None:
@@ -98,7 +99,7 @@ class JobService:
         return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job)
 
     async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
-        """Cancel an unfinished job, or delete a finished one with its file; raises NotFound.
+        """Cancel an unfinished job, or delete a finished job and its file; return which. Raises NotFound.
 
         The file is deleted first: on a full disk, SQLite needs the freed space to delete the row.
         """
@@ -111,7 +112,10 @@ class JobService:
         return "deleted"
 
     async def cancel(self, job_id: str) -> bool:
-        """Cancel a job and wait until it has stopped; return False if it is finished or does not exist."""
+        """Store that a job is cancelled, then stop it and wait for its end.
+
+        Returns False if the job is finished or does not exist.
+        """
         if not await self._store.cancel(job_id):
             return False
         await self._worker.cancel(job_id)
@@ -120,12 +124,12 @@ class JobService:
     async def abandon(self, job_id: str) -> None:
         """Stop the job of a disconnected client at once, then store that it was cancelled.
 
-        Retries while the database is unavailable, and returns when the cancellation is stored.
+        Retries while the database is unavailable, until the server stops.
         """
         await self._worker.abandon(job_id)
 
     async def wait(self, running: RunningJob) -> Job:
-        """Wait until a job has ended and return it; raises the job's error if it failed."""
+        """Wait until a running job has ended, then return it as stored; raise its error if it failed."""
         if (error := await asyncio.shield(running.task)) is not None:
             raise error
         return await self.get(running.job_id)

@@ -33,9 +33,9 @@ PREVIEW = 100
 """Maximum characters of a job's text shown in lists."""
 UNFINISHED: tuple[JobStatus, ...] = ("pending", "processing")
 MAX_ATTEMPTS = 25
-"""Maximum attempts: a job that was running each time the server ended is assumed to be the cause."""
+"""Attempts after which a job fails if the server ended during each: the job is assumed to be the cause."""
 MAX_CRASHES = 2
-"""Crashes during a job after which it fails. After the first, it runs without other queued jobs."""
+"""Number of crashes during a job after which it fails. After the first, it runs without other queued jobs."""
 UNREADABLE = "The request cannot be read: it was written by another version, or is damaged"
 
 Row = models.Job
@@ -53,7 +53,7 @@ class Job:
     voice: VoiceSnapshot | None
     """The voice as it was when the job was accepted; None if it cannot be read."""
     progress: float
-    """Share that is generated, 0 to 1."""
+    """Share of the audio that is generated, 0 to 1."""
     error: str | None
     file: str | None
     audio_s: float | None
@@ -89,7 +89,7 @@ class JobListItem:
     retries: int
     faults: tuple[str, ...]
     progress: float
-    """Share that is generated, 0 to 1."""
+    """Share of the audio that is generated, 0 to 1."""
     error: str | None
     audio_s: float | None
 
@@ -154,7 +154,7 @@ class JobStore:
             return [JobListItem(*row) for row in rows]
 
     async def unfinished(self) -> Mapping[JobStatus, int]:
-        """Return the numbers of pending and processing jobs; the number of finished jobs adds no cost."""
+        """Map `pending` and `processing` to the number of such jobs; finished jobs do not slow the query."""
         async with self._reads() as session:
             found = dict((await session.execute(unfinished_jobs())).all())
             return {status: found.get(status, 0) for status in UNFINISHED}
@@ -162,8 +162,9 @@ class JobStore:
     async def claim(self, limit: int, *, idle: bool = True) -> Sequence[Job]:
         """Set the oldest pending jobs, up to `limit`, to `processing` and return them.
 
-        A job that has to run alone is only claimed if no queued job runs (`idle`), and then as the only job.
-        Jobs that cannot be read are failed, because they would block the queue.
+        `idle` says that no job claimed earlier is running. Only then is a job claimed that has to run alone,
+        and no other job with it. Jobs whose request or voice cannot be read are failed, because they would
+        block the queue.
         """
         oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
         async with self._sessions.begin() as session:
@@ -186,7 +187,7 @@ class JobStore:
         await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1, progress=0.0)
 
     async def record_crash(self, job_id: str, cause: str) -> None:
-        """Set a job back to pending after a crash of its engine process; fail it after MAX_CRASHES.
+        """Set a job back to pending after a crash of its engine process, or fail it after MAX_CRASHES.
 
         `cause` is the cause of the crash, for the job's error.
         """
@@ -199,9 +200,9 @@ class JobStore:
                 await _change(session, job_id, ["processing"], progress=share)
 
     async def record_result(self, job_id: str, file: str, usage: Usage) -> None:
-        """Store the properties of a job's result, before the file is written.
+        """Store the file name and the usage of a job's result. Call it before the file is written.
 
-        So, after a restart, a `processing` job whose file exists is not generated again, but only completed.
+        So, after a restart, a `processing` job whose file exists is completed, not generated again.
         """
         await self._change(
             job_id,
@@ -215,7 +216,7 @@ class JobStore:
         )
 
     async def complete(self, job_id: str) -> bool:
-        """Set a job whose file is written to completed and count it; return False if it was cancelled."""
+        """Set a job to completed and count it, once its file is written; return False if it was cancelled."""
         async with self._sessions.begin() as session:
             row = await session.scalar(select(Row).where(Row.job_id == job_id))
             if row is None or row.status not in {"processing", "completed"}:
@@ -272,9 +273,9 @@ class JobStore:
             await totals.count(session, usage)
 
     async def interrupted(self) -> Mapping[str, str | None]:
-        """Map the ids of the jobs that were running when the last server ended to their file names.
+        """Map the ids of `processing` jobs to their file names. Call it at the start, before any `claim`.
 
-        The name is None if the generation had not finished.
+        The last server ended during these jobs. The name is None if the generation had not finished.
         """
         async with self._reads() as session:
             rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
@@ -283,7 +284,8 @@ class JobStore:
     async def requeue_interrupted(self, crash: str | None = None) -> None:
         """Set interrupted jobs back to pending; fail those started MAX_ATTEMPTS times.
 
-        If the server is known to have crashed, `crash` is the cause, and jobs fail after MAX_CRASHES.
+        `crash` is the cause if the last server is known to have crashed. Each job then counts a crash instead
+        of an attempt, and fails after MAX_CRASHES.
         """
         again = Row.attempts < MAX_ATTEMPTS
         async with self._sessions.begin() as session:
@@ -298,7 +300,7 @@ class JobStore:
                 await totals.count(session, None)
 
     async def finished_before(self, moment: datetime, limit: int) -> Mapping[str, str | None]:
-        """Map the ids of up to `limit` jobs finished before `moment`, oldest first, to their file names."""
+        """Map the ids of up to `limit` jobs finished before `moment` to their files or None, oldest first."""
         query = select(Row.job_id, Row.file).where(Row.finished_at < moment).order_by(Row.finished_at)
         async with self._reads() as session:
             return dict((await session.execute(query.limit(limit))).all())
@@ -309,7 +311,7 @@ class JobStore:
             return await session.scalar(select(Row.created_at).order_by(Row.number).limit(1))
 
     async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, JobStatus, str]]:
-        """Return (number, job id, status, file) of the next `limit` jobs after `number` that have a file."""
+        """Return (number, id, status, file) of the first `limit` jobs above `number` that have a file."""
         query = (
             select(Row.number, Row.job_id, Row.status, Row.file)
             .where(Row.number > number, Row.file.is_not(None))
@@ -339,9 +341,9 @@ async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus
 
 
 def _runnable(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
-    """Return the leading `rows` that may run concurrently.
+    """Return the `rows` that may be claimed now: those before the first row that has to run alone.
 
-    A first row that has to run alone is returned alone if `idle` (no queued job runs), else no row is.
+    If that row is the first one, returns it alone if `idle` (see `claim`), else nothing.
     """
     for count, row in enumerate(rows):
         if row.attempts or row.crashes:

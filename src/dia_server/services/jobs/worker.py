@@ -8,8 +8,8 @@ A job's steps, and what the next start does if the server was killed after the s
     write           the file, atomically            call `complete`: the file exists
     complete        processing -> completed         nothing
 
-A job whose attempt was interrupted may have caused the crash. The next time it runs without other queued
-jobs, so that it interrupts them only once, and fails after two crashes (store.MAX_CRASHES).
+A job whose attempt was interrupted may have crashed the server. So its next attempt runs without other queued
+jobs, and another crash interrupts none of them. After store.MAX_CRASHES crashes, the job fails.
 """
 
 import asyncio
@@ -65,7 +65,8 @@ class JobWorker:
         self._loops: list[asyncio.Task[None]] = []
         self._running: dict[str, asyncio.Task[ServerError | None]] = {}
         self._generations: dict[str, asyncio.Task[Speech]] = {}
-        """Tasks that generate the audio. They may be cancelled; those in `_running` must store the status."""
+        """Tasks that generate the audio. To stop a job, cancel its task here: its task in `_running` must go
+        on, to store the status."""
         self._queued: set[str] = set()
         """Ids of running jobs claimed from the queue; the other running jobs have a waiting client."""
         self._alone: str | None = None
@@ -73,8 +74,9 @@ class JobWorker:
         self._progress: dict[str, float] = {}
 
     async def start(self, crash: str | None = None) -> None:
-        """Complete, requeue or fail the jobs that an earlier server left running, then run pending jobs.
+        """Handle the jobs that an earlier server left running, then run pending jobs.
 
+        A job whose file exists is completed; the others are requeued, or failed (see `requeue_interrupted`).
         `crash` is the cause if that server is known to have crashed.
         """
         for job_id, file in (await self._store.interrupted()).items():
@@ -89,7 +91,7 @@ class JobWorker:
             loop.cancel()
 
     async def stop(self, finish_s: float = 0.0) -> None:
-        """Wait `finish_s` seconds for running jobs, then cancel and requeue the rest for the next start.
+        """Wait up to `finish_s` seconds for running jobs; cancel and requeue the rest for the next start.
 
         Returns when the status of every job is stored, or could not be because the database is unavailable.
         """
@@ -115,7 +117,9 @@ class JobWorker:
         on_progress: OnProgress | None = None,
         prepared: PreparedRequest | None = None,
     ) -> asyncio.Task[ServerError | None]:
-        """Start a `processing` job. Return its task: it never raises; its result is the job's error or None.
+        """Start a job whose stored status is `processing`, and return its task.
+
+        The task never raises. Its result is the job's error, or None if the job has not failed.
 
         `prepared` is the job's prepared request; None if it is not prepared yet.
         """
@@ -140,7 +144,7 @@ class JobWorker:
         return task
 
     async def cancel(self, job_id: str) -> None:
-        """Stop a job; return once its task has ended."""
+        """Stop a job, if it is running; return once its task has ended. The caller stores the new status."""
         if generation := self._generations.get(job_id):
             generation.cancel()
         if running := self._running.get(job_id):
@@ -180,7 +184,7 @@ class JobWorker:
             await asyncio.sleep(self._retry_s)
 
     async def _start_pending(self) -> None:
-        """Claim and start pending jobs until as many claimed jobs run as the engine has slots.
+        """Claim and start pending jobs, at most one per engine slot; none beside a job that has to run alone.
 
         The engine reserves some slots for requests, so the last of these jobs may wait in the engine's queue.
         """
@@ -227,7 +231,10 @@ class JobWorker:
         return None
 
     async def _fail(self, job: Job, error: Exception) -> ServerError:
-        """Fail a job and return the error for clients, which names only the type of an unexpected error."""
+        """Fail a job and return its error for clients.
+
+        An unexpected error is replaced by GenerationFailed, which names only its type.
+        """
         if not isinstance(error, ServerError):
             log.error("generation failed", job_id=job.job_id, exc_info=error)
             error = GenerationFailed(f"Generation failed: {type(error).__name__}")
@@ -244,7 +251,10 @@ class JobWorker:
         asyncio.get_running_loop().call_later(self._retry_s, self._wake.set)
 
     async def _record_end(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
-        """Persist a job's status after an attempt; if that fails, the next start finds an interrupted job."""
+        """Store a job's status by `write`, with retries. Logs errors instead of raising them.
+
+        If the status is not stored, the job stays `processing`, and the next start handles it as interrupted.
+        """
         try:
             await self._retry_write(write)
         except Stopping:
@@ -255,7 +265,7 @@ class JobWorker:
     async def _retry_write(self, write: Callable[[], Awaitable[T]]) -> T:
         """Retry a database write until it succeeds, so that finished work is not generated twice.
 
-        Raises Stopping if it fails while the server is stopping.
+        Raises Stopping if the database is unavailable while the server is stopping.
         """
         while True:
             try:
