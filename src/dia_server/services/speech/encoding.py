@@ -18,7 +18,10 @@ class EncoderThreads:
         self._threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "encode")
 
     def open(self, audio_format: AudioFormat, speed: float, *, whole: bool = False) -> "SpeechFile":
-        """Return a new file: streamed, or `whole`, with its length in the header if the format has one."""
+        """Return a new file, whose bytes are available as they are encoded (streamed).
+
+        The bytes of a `whole` file are available at its end only; its header, if any, states its length.
+        """
         return SpeechFile(self._threads, audio_format, speed, whole=whole)
 
 
@@ -38,11 +41,11 @@ class SpeechFile:
         self._opened: tuple[Tempo, Encoder] | None = None
 
     async def push(self, samples: Samples) -> bytes:
-        """Encode `samples`; return the bytes that are ready, none of a whole file."""
+        """Encode `samples`; return the bytes that are available: none if the file is whole."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._push, samples)
 
     async def finish(self) -> bytes:
-        """Return the remaining bytes: all bytes of a whole file."""
+        """End the file; return its remaining bytes: all bytes if the file is whole."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._finish)
 
     def _push(self, samples: Samples) -> bytes:
@@ -54,7 +57,7 @@ class SpeechFile:
         return encoder.push(tempo.finish()) + encoder.finish()
 
     def _open(self) -> tuple[Tempo, Encoder]:
-        """Return filter and codec. The first call opens them on the thread, since that takes milliseconds."""
+        """Return tempo filter and encoder. The first call opens them, which takes milliseconds."""
         if self._opened is None:
             self._opened = (
                 Tempo(self._speed, SAMPLE_RATE),

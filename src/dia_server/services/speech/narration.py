@@ -24,7 +24,7 @@ MAX_CHUNK = SAMPLE_RATE // 4
 """Maximum samples per output chunk. Encoding 2.5 s to MP3 takes 75 ms, so smaller chunks keep playback
 latency low."""
 MIN_RUNNING = 2
-"""Segments that are started even if no slot is free: the one that is being put out, and the next."""
+"""Number of segments that run even if no slot is free: the one that is being put out, and the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,13 @@ class Narration:
     retried. The recording depends on the seed, but not on the speed of engine or client.
 
     A segment is started if a slot is free or fewer than MIN_RUNNING segments are running. With live delivery,
-    moreover, the running segments may have at most `narrator.ahead_s` seconds of estimated speech.
+    moreover, it may not raise the estimated speech of the running segments above `narrator.ahead_s` seconds.
+    If no segment is running, the next one starts in any case.
 
-    In an anchored plan, the first segment is the anchor: its audio is appended to the voice's audio prompt
-    for the others, so that all have the same voice, and they start when it is complete. If it is faulty or
-    incomplete, so that its audio may lack words, the next suitable segment becomes the anchor.
+    If the plan is anchored and the engine clones voices, the first suitable segment becomes the anchor: its
+    text and audio are appended to the audio prompt of all later segments, so that they have its voice. A
+    segment is suitable if it is complete, audible, without faults and within the limits of ANCHOR. Until
+    there is an anchor, segments run one at a time.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Narration:
         """`base` has the voice and the sampling parameters of all segments.
 
         The encoder applies `speed` later, also to pauses. So the pauses that the text's markup sets are
-        multiplied by `speed` here, and last as long as the text says.
+        multiplied by `speed` here: after encoding, they last as long as the markup says.
         """
         self._narrator = narrator
         self._plan = plan
@@ -78,7 +80,7 @@ class Narration:
         self._ahead_s = narrator.ahead_s if delivery.live else UNLIMITED_S
         self._join = Join(SAMPLE_RATE)
         self._lead = EMPTY
-        """End of the previous segment and pause before the current one; empty once they are put out."""
+        """Samples of the previous segment's end and the pause after it; empty once they are put out."""
         self._progress = 0.0
         self._done_s = 0.0
         self._total_s = plan.duration_s(speed) * speed or 1.0  # no division by 0 for a text of only accents
@@ -127,7 +129,7 @@ class Narration:
         return len(self._running) < MIN_RUNNING or free > 0
 
     def _append(self, segment: Segment, chunk: Chunk) -> Samples:
-        """Append `chunk` to the recording; return the samples that can be put out: `Join` holds some back."""
+        """Append `chunk` to the recording; return the samples to put out now: `Join` holds some back."""
         share = (self._done_s + chunk.progress * segment.planned.estimated_s) / self._total_s
         self._progress = max(self._progress, min(1.0, share))
         samples = np.concatenate([self._lead, self._join.push(chunk.samples)])
@@ -149,7 +151,7 @@ class Narration:
         self._needs_anchor = False
 
     def _finish(self) -> Samples:
-        """Return the end of the recording: the last segment's end, and the pause after it.
+        """Return the samples still to be put out: the last segment's end, and the pause after it.
 
         Returns NOTHING if the recording has no samples at all.
         """

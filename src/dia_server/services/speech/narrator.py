@@ -24,9 +24,9 @@ ExceedsLimit = Callable[[Samples, str], Awaitable[bool]]
 """Returns whether the word error rate of the samples, compared with the text, exceeds a limit."""
 
 AHEAD_S = 40.0
-"""Maximum seconds of speech that are generated ahead of the client of a live request: 7 MB of samples."""
+"""Maximum seconds (estimated) of speech generated ahead of a live request's client: 7 MB of samples."""
 BUSY_S = 0.2
-"""Seconds between attempts to queue a segment after the first: its request has already been accepted."""
+"""Seconds between attempts to queue a segment of an accepted request while the engine's queue is full."""
 EMPTY = np.zeros(0, np.float32)
 
 
@@ -77,7 +77,8 @@ class Narrator:
     ) -> Segment:
         """Return a segment with the voice and sampling parameters of `base`.
 
-        Dia may babble, so the plan also limits its decoder steps; the preview engine needs no such limit.
+        `base.max_tokens` is the client's limit of decoder steps. With Dia, which may babble, the plan's limit
+        applies if it is lower or the client has set none; the preview engine ignores the plan's limit.
         """
         wanted, most = base.max_tokens, planned.max_tokens if self.clones else None
         limit = None if wanted is None or (most is not None and most < wanted) else wanted
@@ -89,7 +90,11 @@ class Narrator:
         return Segment(planned, utterance, delivery, first=first, limit=limit, judged=judged)
 
     async def generate(self, segment: Segment, meter: UsageMeter) -> None:
-        """Generate `segment`; retry with the next seed while it is faulty and none of it has been sent."""
+        """Generate `segment` and pass its chunks to `segment.put`.
+
+        If it is held and faulty, retries it with the next seed, up to the maximum number of retries, and puts
+        the attempt with the fewest faults.
+        """
         with meter.measure():
             best = attempt = await self._attempt(segment)
             while segment.held and attempt.faults and segment.retries < self._retries:
@@ -109,7 +114,7 @@ class Narrator:
             segment.put(Chunk(best.samples, tokens=0, progress=1.0, done=True, frames=best.frames))
 
     async def _attempt(self, segment: Segment) -> _Attempt:
-        """Generate `segment` once; pass its chunks on, but without their samples if it is held."""
+        """Generate and judge `segment` once. Puts each chunk at once, without its samples if it is held."""
         parts, frames, tokens = [EMPTY], None, 0
         async with await self._submit(segment) as generation:
             async for chunk in generation:

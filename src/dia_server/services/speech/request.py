@@ -16,7 +16,7 @@ Role = Literal["user", "assistant", "system"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechRequest:
-    """A client's request; None leaves a field to the voice or the model."""
+    """A client's request. A field that is None gets the default of the voice or the model."""
 
     text: str
     voice_id: str

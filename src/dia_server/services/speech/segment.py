@@ -28,7 +28,7 @@ class Segment:
         self.first = first
         """Whether the text begins with this segment."""
         self.limit = limit
-        """Client's limit of decoder steps, which may end a word early; None if the plan's limit applies."""
+        """Client's limit of decoder steps, which may cut a word; None if unset or above the plan's limit."""
         self.judged = judged
         """Whether the guard checks the audio for faults."""
         self.held = judged and not (first and delivery.live)
@@ -57,7 +57,7 @@ class Segment:
         self._events.put_nowait(chunk)
 
     async def next(self) -> Chunk | None:
-        """Return the next chunk, None after the last; after the chunks, raise what generation raised."""
+        """Return the next chunk; after the last, return None or raise the error that ended generation."""
         event = await self._events.get()
         if isinstance(event, BaseException):
             try:
@@ -70,7 +70,7 @@ class Segment:
         return event
 
     def cancel(self) -> asyncio.Task[None] | None:
-        """Cancel generation, which frees the slot; return its task, None if generation has ended already."""
+        """Drop waiting chunks and cancel generation, which frees the slot; return its task, None if ended."""
         self._events = asyncio.Queue()
         if self._task is not None:
             self._task.cancel()

@@ -26,12 +26,12 @@ from dia_server.units import HOP
 log = structlog.get_logger()
 
 LONG = 1000
-"""Characters above which a text is planned on a thread: 4,096 may take 50 ms."""
+"""Characters above which a text is planned on a thread, because 4,096 characters may take 50 ms."""
 MAX_PAUSES_S = 120.0
 """Maximum total seconds of the pauses that a text asks for."""
 
 SPEAKERS: dict[str, Speaker] = {"user": "S1", "assistant": "S2", "system": "S2"}
-"""Speaker of untagged text in a chat, by role."""
+"""Speaker of untagged text in a chat, by role; voices with an audio prompt keep their primary speaker."""
 
 OnProgress = Callable[[bytes, float], Awaitable[None]]
 """Called with the file's next bytes (empty unless delivered live) and the share generated so far, 0 to 1.
@@ -49,7 +49,7 @@ class SpeechService:
         *,
         max_characters: int,
     ) -> None:
-        """Call `finished` with the result of each `speak` and `stream`, or None if the server failed.
+        """`finished` is called with the result of each `speak` and `stream`, or None if the server failed.
 
         Client errors (4xx) and requests whose client disconnects are not reported.
         """
@@ -87,7 +87,7 @@ class SpeechService:
     async def prepare(self, request: SpeechRequest, voice: VoiceSnapshot | None = None) -> PreparedRequest:
         """Resolve `request`, load its audio prompt and plan its text.
 
-        `voice` is the snapshot of a request that was resolved earlier, and is not resolved again. Raises
+        If `voice` is given, `request` has been resolved before, and `voice` is its snapshot from then. Raises
         InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable.
         """
         if voice is None:
@@ -102,7 +102,8 @@ class SpeechService:
     ) -> Speech:
         """Return the whole audio of `prepared`.
 
-        With live delivery, `on_progress` also receives the bytes of a streamed file, up to the last one.
+        With live delivery, the audio is also encoded into a second, streamed file: `on_progress` receives all
+        of its bytes as they are encoded.
         """
         meter = UsageMeter()
         streamed = self._open(prepared) if delivery.live else None
@@ -145,7 +146,7 @@ class SpeechService:
     async def _plan(self, text: str, prompt: VoicePrompt | None) -> Plan:
         """Cut `text` into segments that follow `prompt`.
 
-        Raises Invalid if the prompt leaves no room for speech, or the pauses are too long.
+        Raises Invalid if the prompt leaves no room for speech, or the pauses exceed MAX_PAUSES_S.
         """
         cut = partial(plan, text)
         if prompt is not None:
@@ -163,7 +164,7 @@ class SpeechService:
     async def _stream(
         self, prepared: PreparedRequest, delivery: Delivery, meter: UsageMeter
     ) -> AsyncGenerator[bytes]:
-        """Yield the file's bytes; a request whose client disconnects is not recorded."""
+        """Yield the file's bytes, then report the result to `finished` unless the client disconnects."""
         whole = self._open(prepared, whole=True) if self._config.current.save_outputs else None
         with self._recorded_failures():
             encoding = self._encode(prepared, delivery, meter, self._open(prepared), whole)
@@ -182,9 +183,9 @@ class SpeechService:
         streamed: SpeechFile | None,
         whole: SpeechFile | None,
     ) -> AsyncGenerator[tuple[bytes, float]]:
-        """Generate the audio into both files; yield the next bytes of `streamed`, and the progress.
+        """Generate the audio into both files, if given; yield the next bytes of `streamed`, and the progress.
 
-        Finishes `streamed`, but leaves `whole` to be finished by the caller.
+        Finishes `streamed`, but not `whole`: the caller does.
         """
         speed, utterance = prepared.request.speed, prepared.utterance
         if self._config.current.show_prompts:
@@ -203,7 +204,7 @@ class SpeechService:
 
     @contextmanager
     def _recorded_failures(self) -> Iterator[None]:
-        """Record an error raised in the `with` block, unless it is an error of the client (4xx)."""
+        """Call `finished` with None if the `with` block raises, unless the error is the client's (4xx)."""
         try:
             yield
         except Exception as error:

@@ -39,7 +39,7 @@ class UsageMeter:
     def measure(self) -> Iterator[None]:
         """Measure the time of the `with` block, which generates one segment.
 
-        Time in which several segments are generated counts once.
+        Time in which several segments are generated at once counts only once.
         """
         if not self._segments:
             self._since = time.perf_counter()
@@ -52,7 +52,10 @@ class UsageMeter:
                 self._making_s += time.perf_counter() - self._since
 
     def total(self, speed: float) -> Usage:
-        """Return the totals of audio encoded at `speed`. Time blocked on a slow client is excluded."""
+        """Return the request's usage; `speed` is the tempo at which its audio is encoded.
+
+        `generation_s` excludes time blocked on a slow client.
+        """
         return Usage(
             generation_s=self._making_s,
             tokens=self.tokens,
