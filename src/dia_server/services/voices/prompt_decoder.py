@@ -10,9 +10,9 @@ from dia_server.units import MIB
 WORKERS = 2
 """Maximum recordings decoded at the same time."""
 DEADLINE_S = 30.0
-"""Seconds allowed for one file; a minute of audio takes well under a second."""
+"""Maximum seconds to decode one file; a minute of audio takes well under a second."""
 MEMORY = 512 * MIB
-"""Bytes of memory allowed for one file; a minute of 192 kHz stereo takes 100 MiB."""
+"""Maximum bytes of memory to decode one file; a minute of 192 kHz stereo takes 100 MiB."""
 
 
 class PromptDecoder:

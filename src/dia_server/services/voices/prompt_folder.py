@@ -92,9 +92,9 @@ class PromptFolder:
         return tempfile.TemporaryFile(dir=self.path, prefix=".", suffix=".tmp")
 
     def recordings(self) -> tuple[dict[str, list[str]], list[Skipped]]:
-        """List the audio files of each id, and the files that cannot be prompts.
+        """Map each id to the names of its audio files, and list the files that cannot be prompts.
 
-        An id's files are sorted newest first: an MP3 added beside an older WAV file is meant to replace it.
+        Each id's files are sorted newest first: an MP3 added beside an older WAV file is meant to replace it.
         """
         found: dict[str, list[tuple[int, bool, str]]] = {}
         skipped = []
@@ -146,9 +146,9 @@ class PromptFolder:
             return False
 
     def recording(self, name: str, known: str | None) -> tuple[bytes, bool] | None:
-        """Return an audio file converted to a prompt's WAV bytes, and whether it has these bytes already.
+        """Return the prompt's WAV bytes made from file `name`, and whether the file has just these bytes.
 
-        Returns None if the file's SHA-256 equals `known`. Raises UnusableAudio and OSError.
+        Returns None, without decoding, if the file's SHA-256 is `known`. Raises UnusableAudio and OSError.
         """
         with self.open(name) as file:
             if (size := os.fstat(file.fileno()).st_size) > MAX_AUDIO:

@@ -41,7 +41,7 @@ OWN_SOURCES = {"manual", "whisper_auto"}
 
 
 class PromptService:
-    """Reads come from memory; a change is applied to folder, database and memory, or rolled back."""
+    """Reads prompts from memory. A change is applied to folder, database and memory, or to none of them."""
 
     def __init__(
         self, sessions: async_sessionmaker[AsyncSession], folder: PromptFolder, voices: VoiceService
@@ -56,7 +56,7 @@ class PromptService:
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     async def load(self) -> None:
-        """Load the metadata of all prompts; before, `all` is empty."""
+        """Load the metadata of all prompts; `all` is empty until then."""
         with suppress(OSError):  # the server can still read a folder that it cannot write
             await asyncio.to_thread(self._folder.prepare)
         async with self._sessions() as session:
@@ -90,7 +90,7 @@ class PromptService:
     async def add(self, prompt_id: str, file: BinaryIO, transcript: str | None = None) -> Prompt:
         """Create the prompt `prompt_id` from a recording, or replace the existing one.
 
-        Changes nothing if it raises: Invalid, UnusableAudio or StorageUnavailable.
+        Raises Invalid, UnusableAudio, NativeUnavailable or StorageUnavailable, and then changes nothing.
         """
         prompt_folder.check_id(prompt_id)
         text = None if transcript is None else _clean_transcript(transcript)
@@ -125,8 +125,8 @@ class PromptService:
     ) -> Prompt:
         """Store the transcript of `prompt` in the database and as `{id}.txt`.
 
-        Raises Conflict if the recording is no longer that of `prompt`, or, for a transcript by Whisper, if
-        any other field differs. Also raises NotFound, Invalid and StorageUnavailable.
+        Raises Conflict if the recording has changed since `prompt` was read. For a transcript by Whisper, a
+        change of any field raises Conflict. Also raises NotFound, Invalid and StorageUnavailable.
         """
         text = _clean_transcript(text)
         async with self._lock:
@@ -139,7 +139,10 @@ class PromptService:
             return await self._save(*_with_transcript(now, text, source, sidecars))
 
     async def discover(self) -> list[Skipped]:
-        """Add, update and remove prompts according to the folder; return the files that cannot be used."""
+        """Add, update and remove prompts to match the folder; return its unusable files.
+
+        Raises StorageUnavailable.
+        """
         try:
             found, skipped = await asyncio.to_thread(self._folder.recordings)
         except OSError as error:
@@ -155,7 +158,10 @@ class PromptService:
         return skipped
 
     async def _read_best(self, prompt_id: str, names: list[str]) -> list[Skipped]:
-        """Load the prompt from the first usable file of `names`; return the unusable files before it."""
+        """Load the prompt from the first usable file of `names`; return the unusable files before it.
+
+        If `{id}.wav` is one of these, the prompt is removed first.
+        """
         skipped = []
         for name in names:
             old = self._prompts.get(prompt_id)

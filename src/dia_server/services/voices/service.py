@@ -39,7 +39,7 @@ class VoiceSnapshot(Voice):
     """A voice as it was when a request was accepted; the request uses this, even if the voice changes."""
 
     recording: str | None = None
-    """SHA-256 of the audio prompt's WAV file; None if there was no such file."""
+    """SHA-256 of the audio prompt's WAV file; None if the voice had no audio prompt, or it did not exist."""
     second: "VoiceSnapshot | None" = None
     """Voice of the speaker [S2]; None if this voice is used for both speakers."""
 
@@ -79,14 +79,14 @@ because a built-in voice has that id."""
 
 
 class VoiceService:
-    """Reads voices from memory, so that speech does not wait for the database; changes go to both."""
+    """Reads voices from memory, so that speech does not wait. Changes go to the database, then to memory."""
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         self._sessions = sessions
         self._voices: dict[str, Voice] = {}
 
     async def load(self) -> None:
-        """Load all voices into memory; before, `all` is empty."""
+        """Load all voices into memory; `all` is empty until then."""
         async with self._sessions() as session:
             rows = await session.scalars(select(VoiceMapping).order_by(VoiceMapping.created_at))
             self._voices = {row.voice_id: _voice(row) for row in rows}
@@ -116,7 +116,7 @@ class VoiceService:
         self._voices[voice.voice_id] = voice
 
     async def delete(self, voice_id: str) -> bool:
-        """Delete a voice and return True, or reset a built-in one and return False.
+        """Delete a voice and return True; reset a built-in voice to its original settings and return False.
 
         Raises InvalidVoiceId.
         """

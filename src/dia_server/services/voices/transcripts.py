@@ -41,7 +41,7 @@ class TranscriptService:
         self._whisper = whisper
         self._wait_s = wait_s
         self._queued: dict[Prompt, asyncio.Task[None]] = {}
-        """Queue of automatic transcriptions, which run one at a time to bound memory. Requests bypass it."""
+        """Automatic transcriptions, which run one at a time to bound memory. `transcribe` does not queue."""
         self._running: dict[Prompt, asyncio.Task[Prompt]] = {}
         self._turn = asyncio.Lock()
 
@@ -69,9 +69,9 @@ class TranscriptService:
     async def discover(self, *, force_retranscribe: bool = False, wait: bool = True) -> Discovery:
         """Scan the folder; if `auto_transcribe` is on, transcribe the prompts without a transcript.
 
-        `force_retranscribe` transcribes these and those with a transcript by Whisper, even if
-        `auto_transcribe` is off. Returns when they are finished or `wait_s` seconds have passed; with `wait`
-        False, they continue in the background at once. Raises StorageUnavailable.
+        `force_retranscribe` transcribes them even if `auto_transcribe` is off, and also prompts with a
+        transcript by Whisper. Waits until all are transcribed, at most `wait_s` seconds, or not at all if
+        `wait` is False; the rest continues in the background. Raises StorageUnavailable.
         """
         before = dict(self._prompts.all)
         skipped = await self._prompts.discover()

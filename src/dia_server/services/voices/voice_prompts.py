@@ -42,7 +42,7 @@ class VoicePrompts:
         )
 
     async def load(self, voice: Voice) -> VoicePrompt | None:
-        """Return the audio prompt of `voice`, combined with that of its `second` voice; raises as `_load`."""
+        """Return the audio prompt of `voice`, combined with that of any `second` voice; raises as `_load`."""
         prompt = await self._load(voice)
         if isinstance(voice, VoiceSnapshot) and voice.second is not None:
             return combine_prompts(prompt, await self._load(voice.second))
@@ -53,7 +53,7 @@ class VoicePrompts:
 
         The voice's own transcript takes precedence over the prompt's; a transcript without speaker tags
         gets the voice's primary speaker. Raises PromptNotUsable if the prompt, its file or its transcript is
-        missing, or if the recording is no longer that of a VoiceSnapshot.
+        missing, or if `voice` is a VoiceSnapshot whose recording has been replaced.
         """
         if voice.audio_prompt is None:
             return None

@@ -22,7 +22,7 @@ T = TypeVar("T")
 DEVICES: Final = (("cuda", "float16"), ("cuda", "float32"), ("cpu", "int8"))
 """Devices and number formats, in the order of trial: a GPU may lack its libraries or float16."""
 RETRY_S = 60.0
-"""Seconds after a failed load in which transcriptions do not try to load the model again."""
+"""Seconds after a failed load during which transcriptions fail at once instead of loading the model again."""
 CLOSE_S = 10.0
 """Maximum seconds that the shutdown waits for Whisper's thread to end."""
 DEADLINE_S = 600.0
@@ -69,7 +69,7 @@ class Whisper:
         return self.device is not None and self._loaded_size == self.model_size
 
     async def load(self) -> tuple[str, str]:
-        """Load the model `model_size`, again if it is loaded; return its name and device.
+        """Load the model `model_size`, even if it is loaded already; return its name and device.
 
         Raises WhisperNotAvailable with the cause.
         """
