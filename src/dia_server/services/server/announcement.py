@@ -1,4 +1,4 @@
-"""Logs the URL of the server, when it accepts connections and when its engine is ready."""
+"""Logs the server's URL once it accepts connections, and again once its engine is ready."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ ENGINE_POLL_S = 0.1
 
 
 class Announcement:
-    """Logs `loading` once connections are accepted, and `started` once the engine is ready as well."""
+    """Once connections are accepted, logs `loading` if the engine is not ready, then `started` once it is."""
 
     def __init__(self, engine: AnyEngine, url: str, is_listening: Callable[[], bool]) -> None:
         self._engine = engine

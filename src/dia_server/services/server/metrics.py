@@ -2,8 +2,8 @@
 
 Labels never contain texts, clients, job ids or file names: their cardinality is bounded.
 
-Hand-written because Litestar's Prometheus plugin does not count requests without a route (404, 405) and knows
-no time to first audio.
+Hand-written because Litestar's Prometheus plugin does not count requests without a route (404, 405) and has
+no metric for the time to first audio.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class Metrics:
         self._sockets.generations.labels(route, outcome).inc()
 
     async def render(self) -> bytes:
-        """Return the metrics page; GPUs are measured in a thread."""
+        """Return the metrics page, without the numbers of jobs if the database is unavailable."""
         try:
             self._jobs.unfinished = await self._store.unfinished()
         except StorageUnavailable as error:  # in an outage, the metrics without database matter most
@@ -116,7 +116,7 @@ class HttpMetrics:
     def observe(
         self, method: str, route: str, status: str, seconds: float, first_audio_s: float | None
     ) -> None:
-        """Count a request, its duration and, if it had audio, the time to first audio."""
+        """Count a request; observe its duration and, unless that is None, its time to first audio."""
         self._requests.labels(method, route, status).inc()
         status_class = f"{status[0]}xx" if status.isdecimal() else status
         self._seconds.labels(route, status_class).observe(seconds)
@@ -163,7 +163,7 @@ class UtteranceMetrics:
         )
 
     def observe(self, generation: Generation) -> None:
-        """Count an utterance that has ended, and its times."""
+        """Count an ended utterance; observe its time to first audio and, if complete, its total time."""
         kind = _kind(background=generation.background)
         self._utterances.labels(kind, generation.outcome).inc()
         if generation.first_audio_s is not None:
@@ -199,7 +199,7 @@ class EngineCollector(Collector):
 
 
 class JobCollector(Collector):
-    """Reports the jobs as last counted; no series if the database was unavailable."""
+    """Reports the unfinished jobs as last counted; no series if the database was unavailable."""
 
     def __init__(self) -> None:
         self.unfinished: Mapping[JobStatus, int] = {}
@@ -212,7 +212,7 @@ class JobCollector(Collector):
 
 
 class GpuCollector(Collector):
-    """Reports the GPUs as last measured; a GPU whose driver reports nothing has no series."""
+    """Reports the GPUs as last measured; a value that the driver does not report has no series."""
 
     def __init__(self) -> None:
         self.resources: Resources | None = None

@@ -1,7 +1,7 @@
 """Utilization of processor, memory and GPUs.
 
-NVIDIA GPUs are measured through NVML, without torch and including GPUs used by other programs; AMD GPUs
-through torch, which needs AMD's `amdsmi`.
+All NVIDIA GPUs, also those that the server does not use, are measured through NVML, without torch. AMD GPUs
+are measured through torch, which needs AMD's `amdsmi`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,21 +22,22 @@ class Resources:
     """CPU utilization, averaged over all cores and over the time since the previous measurement."""
     memory_percent: float
     gpu_percent: list[float | None]
-    """Utilization of each GPU; None if the driver does not report it, as for MIG instances."""
+    """Utilization of each GPU; None if its driver does not report it, as for MIG instances."""
     gpu_memory_gib: list[float | None]
-    """Memory of each GPU in use by all processes; None if the driver does not report it."""
+    """GiB in use on each GPU by all processes; None if its driver does not report it."""
 
 
 class ResourceMonitor:
     def __init__(self, devices: Sequence[Device] = ()) -> None:
         """`devices` are the engines' devices, measured through torch if NVML is not available."""
-        self._devices = [device for device in devices if device.torch_name != "mps"]  # MPS reports no load
+        # left out: MPS reports no load
+        self._devices = [device for device in devices if device.torch_name != "mps"]
         self._lock = Lock()
         """Serializes measurements: each one initializes and shuts down NVML for the whole process."""
-        psutil.cpu_percent()  # returns 0, but starts the time of the first average
+        psutil.cpu_percent()  # this first call returns 0, and starts the interval of the next average
 
     def measure(self) -> Resources:
-        """Measure all resources. Blocks for a millisecond, longer with GPUs, so call it in a thread."""
+        """Measure CPU, memory and GPUs. Blocks for 1 ms, longer with GPUs, so call it in a thread."""
         with self._lock:
             usage, memory = self._gpus()
         return Resources(

@@ -1,6 +1,6 @@
 """Graceful shutdown: running work gets `timeout_s` seconds to finish.
 
-Then requests fail, and queued jobs are set back to pending for the next start.
+Then the engine stops: requests fail, and jobs from the queue are set back to pending for the next start.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 class Shutdown:
-    """`begin` it on the shutdown signal; the web server still completes accepted requests."""
+    """Call `begin` on the shutdown signal. Accepted requests continue until the deadline."""
 
     def __init__(self, timeout_s: float, engine: AnyEngine, worker: JobWorker) -> None:
         self._timeout_s = timeout_s
@@ -35,7 +35,7 @@ class Shutdown:
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     def begin(self) -> None:
-        """Stop claiming jobs, and stop the engine at the deadline."""
+        """Stop claiming jobs now, and the engine at the deadline; returns at once."""
         if self.begun:
             return
         self._deadline = asyncio.get_running_loop().time() + self._timeout_s
@@ -44,7 +44,7 @@ class Shutdown:
         self._stop_task = asyncio.create_task(self._stop_in_time())
 
     async def close(self) -> None:
-        """Cancel the task that waits for the deadline; `JobWorker.stop` enforces it for jobs from here on."""
+        """Cancel the task that stops the engine at the deadline; `JobWorker.stop` ends jobs instead."""
         if self._stop_task is not None:
             self._stop_task.cancel()
             await asyncio.gather(self._stop_task, return_exceptions=True)

@@ -26,7 +26,7 @@ class Status:
     """Maximum characters of a request's text."""
     error: str | None
     may_load: bool
-    """Whether `load` retries: loading has failed, and the server is not shutting down."""
+    """Whether `load` would retry: loading has failed, and the server is not shutting down."""
     notes: tuple[str, ...]
 
 
@@ -70,7 +70,11 @@ class StatusService:
         self._engine.load()
 
     async def require_ready(self) -> None:
-        """Raise ModelNotLoaded if no speech can be generated, StorageUnavailable if jobs cannot be stored."""
+        """Raise an error unless the server can generate speech and store jobs.
+
+        Raises ModelNotLoaded if the model is not loaded or the server is shutting down, StorageUnavailable if
+        the database is not writable.
+        """
         self._require_service()
         require_ready(self._engine)
         await self._database.require_writable()
