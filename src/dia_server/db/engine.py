@@ -69,7 +69,7 @@ class Database:
         return revision
 
     async def require_writable(self) -> None:
-        """Raise StorageUnavailable with the cause if the SQLite file is not writable; pass without a file."""
+        """Raise StorageUnavailable if the SQLite file is not writable; other databases are not checked."""
         if self._file is not None:
             await asyncio.to_thread(self._file.require_writable)
 
@@ -96,7 +96,7 @@ class _SerializedWrites(async_sessionmaker[AsyncSession]):
             self._file.require_same()
             async with super().begin() as session:
                 yield session
-            self._file.require_same()  # else the commit went to a file that has been deleted
+            self._file.require_same()  # raises if the commit went to a deleted or replaced file
         finally:
             self._lock.release()
 
@@ -171,7 +171,7 @@ def _on_connect(busy_timeout_ms: int, connection: DBAPIConnection, _: Any) -> No
 
 
 def _on_error(context: ExceptionContext) -> None:
-    """Raise StorageUnavailable for errors that may be temporary, such as a lock or a full disk."""
+    """Raise StorageUnavailable for an OperationalError; with SQLite, only for TRANSIENT_ERRORS."""
     code: int | None = getattr(context.original_exception, "sqlite_errorcode", None)
     if code is not None and code & 0xFF not in TRANSIENT_ERRORS:
         return  # not temporary: a bug or a damaged file

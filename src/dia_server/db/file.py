@@ -17,12 +17,12 @@ MIN_FREE_BYTES = MIB
 
 
 class DatabaseFile:
-    """Identity of a database file, from `open` to `close`; outside these, `require_same` always passes."""
+    """Detects that a database file was deleted or replaced. Checks nothing before `open` or after `close`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
-        """Descriptor kept open, so that no other file gets the inode number; None unless open."""
+        """Descriptor of the file, kept open so that no new file gets its inode number; None if not open."""
 
     @property
     def is_open(self) -> bool:
@@ -33,7 +33,7 @@ class DatabaseFile:
         self._descriptor = os.open(self.path, os.O_RDONLY)
 
     def close(self) -> None:
-        """Forget the file. Close all connections first, because this drops the process's locks on it."""
+        """Forget the file. Close all connections first: this drops all locks of the process on the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -44,7 +44,7 @@ class ServerLock:
         with ExitStack() as held:
             for guarded in self._guarded:
                 if (file := _open(guarded)) is None:
-                    continue  # no server can write to a read-only folder
+                    continue  # this server cannot write there, so it needs no lock
                 held.enter_context(file)
                 while not _try_lock(file):
                     if time.monotonic() > deadline:

@@ -99,11 +99,12 @@ class Job(Base):
     """JSON of the `VoiceSnapshot` taken when the job was accepted."""
     text_preview: Mapped[str] = mapped_column(String(100))
     attempts: Mapped[int] = mapped_column(default=0)
-    """Number of starts that did not end with a crash; above 1 if the server stopped during the job."""
+    """Number of starts, less those that ended with a crash or a requeue; above 1 if a server was killed
+    during the job."""
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
     """Number of starts that ended with a crash of the server or of an engine process."""
     progress: Mapped[float] = mapped_column(default=0.0)
-    """Share that is generated, 0 to 1; while the job runs, the worker has a newer value in memory."""
+    """Share of the audio that is generated, 0 to 1; the worker has a newer value while the job runs."""
     error: Mapped[str | None] = mapped_column(Text)
     file: Mapped[str | None] = mapped_column(String(64))
     """Name of the result in the outputs folder."""
@@ -130,7 +131,7 @@ class ConfigValue(Base):
 
 
 class Totals(Base):
-    """One row with the sums over all finished requests, so that statistics need not count rows."""
+    """One row with the sums over all finished requests; they remain when the jobs are deleted."""
 
     __tablename__ = "totals"
 

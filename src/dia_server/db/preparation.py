@@ -52,9 +52,9 @@ async def prepare(url: str) -> str:
 
 
 def _open_once(file: str) -> None:
-    """Open and close the SQLite file `file`, so that its errors are raised without aiosqlite.
+    """Open and close the SQLite file `file` with `sqlite3`, so that errors show before aiosqlite opens it.
 
-    After a failure, the thread of aiosqlite would outlive the event loop.
+    If aiosqlite fails to open a file, its thread outlives the event loop.
     """
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
