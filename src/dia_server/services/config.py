@@ -62,7 +62,7 @@ def decode_stored(rows: Iterable[tuple[str, str]]) -> dict[str, Any]:
 def find_overridden(
     stored: Mapping[str, Any], defaults: Config, variables: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the `variables` (field to variable) of the fields whose stored value differs from `defaults`."""
+    """Return the entries of `variables` (field to variable) whose `stored` value differs from the default."""
     return {
         name: variables[name]
         for name, value in stored.items()
@@ -85,9 +85,9 @@ class ConfigService:
         self._variables = variables or {}
         self._stored: dict[str, Any] = {}
         self._loaded = defaults
-        """The configuration requested at the start: the settings with the stored values."""
+        """Configuration requested at the start: `defaults` overridden by the stored values."""
         self._running = defaults
-        """The configuration at the start, with effective values: NEEDS_RESTART fields keep these."""
+        """`_loaded` with the values of `set_effective`; NEEDS_RESTART fields keep these until a restart."""
         self._listeners: list[Callable[[Config], None]] = []
         self.current = defaults
 
@@ -108,14 +108,15 @@ class ConfigService:
         self._publish(self._running)
 
     def set_effective(self, **fields: Any) -> None:
-        """Replace requested values with the effective ones once the engines are built."""
+        """Set `fields` to the values with which the engines were built, instead of the requested ones."""
         self._running = replace(self._running, **fields)
         self._publish(self._running)
 
     async def update(self, changes: Mapping[str, Any]) -> Config:
-        """Change and store the given fields. Raises Invalid without a change for an unknown Whisper model.
+        """Store the `changes` and return the changed configuration.
 
-        Values that equal the current ones are not stored, so that a GET/PUT round trip does not pin them.
+        Raises Invalid if the Whisper model is unknown, and then changes nothing. Values equal to the current
+        ones are not stored: a client that sends back every field it has read must not pin the defaults.
         """
         size = changes.get("whisper_model_size")
         # only the operator (through settings) may name a model folder, not API clients
@@ -166,7 +167,7 @@ class ConfigService:
 
     @property
     def overridden(self) -> dict[str, str]:
-        """Map each field whose stored value overrides an environment variable to that variable's name."""
+        """Fields whose stored value overrides an environment variable, mapped to that variable's name."""
         return find_overridden(self._stored, self._defaults, self._variables)
 
     @property

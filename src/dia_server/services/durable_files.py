@@ -17,7 +17,7 @@ TEMPORARY_FILES = ".*.tmp"
 
 
 class FileChange:
-    """A set of file writes and removals in one folder: `stage`, `apply`, then `rollback` or `cleanup`.
+    """Writes and removes files in one folder: `stage`, `apply`, then `cleanup`; or `rollback` to undo it.
 
     At every moment, each file has its complete old or new content. All methods block; all but `cleanup`
     raise OSError.
@@ -32,7 +32,7 @@ class FileChange:
         """Backups, by name, of the files changed so far; None for a name that had no file."""
 
     def stage(self) -> None:
-        """Write the new content to temporary files and fsync them: the slow part, which may fill the disk."""
+        """Write the new content to temporary files and fsync them: slow, and fails if the disk is full."""
         for name, content in self._files.items():
             if content is not None:
                 self._staged[name] = path = self._temporary()
@@ -53,7 +53,7 @@ class FileChange:
             sync_folder(self._folder)
 
     def rollback(self) -> None:
-        """Restore the old files, after `apply` or after a failure of `stage` or `apply`."""
+        """Restore old files and remove new ones, after `apply` or after a failure of `stage` or `apply`."""
         for name, former in self._former.items():
             if former is not None:
                 former.replace(self._folder / name)
@@ -72,7 +72,7 @@ class FileChange:
         return self._folder / f".{uuid4().hex}.tmp"
 
     def _keep(self, path: Path) -> Path | None:
-        """Back up `path` by a hard link, or a copy if links fail; return the backup, None without a file."""
+        """Back up `path` by hard link, or copy if links fail. Returns the backup, None if no file exists."""
         kept = self._temporary()
         try:
             os.link(path, kept, follow_symlinks=False)
@@ -86,8 +86,8 @@ class FileChange:
 def sync_folder(folder: Path) -> None:
     """Fsync the directory `folder`, so that its entries survive a power failure; raises OSError.
 
-    PermissionError is ignored: Windows cannot open folders (and needs no fsync), and a folder may be writable
-    but not readable.
+    Does nothing on file systems that cannot fsync a directory. PermissionError is ignored: Windows cannot
+    open folders (and needs no fsync), and a folder may be writable but not readable.
     """
     with suppress(PermissionError):
         descriptor = os.open(folder, os.O_RDONLY)
