@@ -73,7 +73,7 @@ class Engine:
         self._idle_unload_s = idle_unload_s
         self._waiting = FairQueue()
         self._background: deque[Generation] = deque()
-        """Background queue, served after `_waiting`. Unbounded: the job worker limits what it submits."""
+        """Queue of background work (see `_next`). Unbounded: the job worker limits what it submits."""
         self._passed = 0
         """Number of admissions from `_waiting` since the last one from `_background`."""
         self._busy: dict[int, Generation] = {}

@@ -98,7 +98,7 @@ class Model(Protocol):
         """Put `utterance` into the free `slot`; an error raised here fails this utterance only."""
 
     def step(self) -> Mapping[int, Chunk | Exception]:
-        """Advance the busy slots; return new chunks by slot.
+        """Advance the busy slots; return new chunks by slot, without the slots that have none.
 
         An exception as a slot's value fails that slot's utterance; a raised exception fails the utterances of
         all slots. A slot stays busy until `release`, even after its last chunk.
