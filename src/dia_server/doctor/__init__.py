@@ -28,7 +28,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine(conf: Settings, checks: Iterable[Check] = CHECKS) -> Iterator[Finding]:
-    """Run `checks` in order; yield each finding at once."""
+    """Run `checks` in order; yield each finding as soon as it is known."""
     for check in checks:
         try:
             yield from check(conf)
