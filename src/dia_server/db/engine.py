@@ -52,7 +52,7 @@ class Database:
         self.reads: async_sessionmaker[AsyncSession] = async_sessionmaker(
             self._reading, expire_on_commit=False
         )
-        """Read-only sessions, which neither wait for a writer nor delay one.
+        """Sessions for reads. With a SQLite file, they neither wait for a writer nor delay one.
 
         They have a connection pool of their own, which waiting writers cannot exhaust.
         """

@@ -99,8 +99,8 @@ class Job(Base):
     """JSON of the `VoiceSnapshot` taken when the job was accepted."""
     text_preview: Mapped[str] = mapped_column(String(100))
     attempts: Mapped[int] = mapped_column(default=0)
-    """Number of starts, less those that ended with a crash or a requeue; above 1 if a server was killed
-    during the job."""
+    """Number of starts, less those that ended with a known crash or with `JobStore.requeue`. Above 1 if a
+    server was killed during an earlier start."""
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
     """Number of starts that ended with a crash of the server or of an engine process."""
     progress: Mapped[float] = mapped_column(default=0.0)
