@@ -52,7 +52,7 @@ class UsageMeter:
                 self._making_s += time.perf_counter() - self._since
 
     def total(self, speed: float) -> Usage:
-        """Return the request's usage; `speed` is the tempo at which its audio is encoded.
+        """Return the request's usage. `audio_s` is the duration of audio encoded with the tempo `speed`.
 
         `generation_s` excludes time blocked on a slow client.
         """

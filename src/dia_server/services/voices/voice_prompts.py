@@ -97,7 +97,7 @@ class VoicePrompts:
 
 
 def combine_prompts(first: VoicePrompt | None, second: VoicePrompt | None) -> VoicePrompt | None:
-    """Return one prompt with `first` as speaker [S1] and `second` as [S2]; either may be None."""
+    """Return one prompt with `first` as speaker [S1] and `second` as [S2]; None if both are None."""
     if first is None or second is None:
         return _retag("S1", first) or _retag("S2", second)
     return VoicePrompt(
