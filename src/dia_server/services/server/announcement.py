@@ -1,4 +1,4 @@
-"""Logs the server's URL once it accepts connections, and again once its engine is ready."""
+"""Logs the URL of the started server, and whether its engine is loading or ready."""
 
 import asyncio
 from collections.abc import Callable

@@ -160,7 +160,7 @@ class PromptService:
     async def _read_best(self, prompt_id: str, names: list[str]) -> list[Skipped]:
         """Load the prompt from the first usable file of `names`; return the unusable files before it.
 
-        If `{id}.wav` is one of these, the prompt is removed first.
+        If the audio of `{id}.wav` is unusable, the prompt is removed first, unless it has changed meanwhile.
         """
         skipped = []
         for name in names:
