@@ -73,6 +73,21 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         Checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "cause"),
+    [
+        ("config.json", "[]", "is not a JSON object"),
+        ("config.json", "{", "is not JSON"),
+        ("model.safetensors.index.json", "{}", "has no weight_map"),
+    ],
+)
+def test_an_invalid_json_file_is_named(tmp_path: Path, file: str, content: str, cause: str) -> None:
+    folder = save_dia(tmp_path / "dia", shard="1MB")
+    (folder / file).write_text(content)
+    with pytest.raises(ModelNotLoaded, match=f"{file} {cause}"):
+        Checkpoint(folder)
+
+
 def test_another_model_is_refused(folders: tuple[Path, Path]) -> None:
     with pytest.raises(ModelNotLoaded, match="'dac'; expected 'dia'"):
         Checkpoint(folders[1])

@@ -30,7 +30,9 @@ class Checkpoint:
         self.config = _read_config(folder)
         self._files: dict[str, Any] = {}
         if (folder / INDEX).exists():
-            names: dict[str, str] = _read_json(folder / INDEX)["weight_map"]
+            names = _read_json(folder / INDEX).get("weight_map")
+            if not isinstance(names, dict):
+                raise ModelNotLoaded(f"{folder / INDEX} has no weight_map")
             self._where = {name: self._open(file) for name, file in names.items()}
         else:
             single = self._open(SINGLE)
@@ -72,7 +74,11 @@ def _read_config(folder: Path) -> ModelConfig:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelNotLoaded(f"{path} could not be read: {error}") from error
     except ValueError as error:
         raise ModelNotLoaded(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelNotLoaded(f"{path} is not a JSON object")
     return values
