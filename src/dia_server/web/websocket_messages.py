@@ -29,7 +29,8 @@ The client sends:
 ```
 
 `data` takes every field of `POST /generate`; with `"stream": true` the audio is sent too. `request_id` is
-optional; every message about the generation repeats it. The server sends:
+optional; every message about the generation repeats it, except that the error of a failed `cancel` names only
+the `job_id`. The server sends:
 
 ```json
 {"type": "progress", "job_id": "12345", "progress": 45, "stage": "generating_tokens", "request_id": "a"}
