@@ -14,12 +14,13 @@ FADE_IN_S, FADE_OUT_S = 0.003, 0.010
 
 
 class Join:
-    """Joins segments, pushed in chunks, into one recording; a call takes a fraction of a millisecond.
+    """Joins segments, pushed in chunks, into one recording. A call is short enough for the event loop.
 
     `begin` starts a segment, `push` adds its mono samples, `finish` ends the last segment. Each segment is
     trimmed to MARGIN_S around its sound and faded at both ends, so the silence between two segments is the
-    pause passed to `begin` plus at most two margins. `push` holds back the silence after the last sound and
-    the FADE_OUT_S before it: if the segment ends there, they are trimmed and faded. Calls must not overlap.
+    pause passed to `begin` plus at most two margins. `push` holds back all from FADE_OUT_S before the last
+    sound, because the segment may end there. In that case the silence is trimmed to MARGIN_S, and the last
+    FADE_OUT_S of the remainder is faded. Calls must not overlap.
     """
 
     def __init__(self, sample_rate: int) -> None:

@@ -134,7 +134,7 @@ class Codec:
                 decoded[i] = waveform[middle]
         if not windows:
             return []
-        # one copy for all windows, so the host waits for the device once
+        # copy all windows to the host at once: each copy would make the host wait for the device
         audio: Samples = torch.cat([decoded[i] for i in range(len(windows))]).float().cpu().numpy()
         return np.split(audio, np.cumsum([window.n * HOP for window in windows])[:-1])
 

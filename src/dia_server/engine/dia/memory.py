@@ -67,7 +67,7 @@ def release_cached() -> None:
 
 @contextmanager
 def translate_oom(failure: str, spare: Callable[[], None]) -> Iterator[None]:
-    """Turn an out-of-memory error of the block into GpuOutOfMemory with the message `failure`.
+    """Turn an out-of-memory error of the block into GpuOutOfMemory, whose message begins with `failure`.
 
     Before raising, calls `spare`, which frees caches, and `release_cached`. Does not run the block again.
     """

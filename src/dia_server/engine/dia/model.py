@@ -51,7 +51,7 @@ class AudioCodec(CodecEncoder, CodecDecoder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Options of a `DiaModel`: optimisations, and limits."""
+    """Options of a `DiaModel`: CUDA graphs, Triton, steps per poll, and the size of the prompt cache."""
 
     compiled: bool = False
     """Whether to compile the steps and capture them as CUDA graphs; ignored on other devices."""
@@ -213,7 +213,7 @@ class DiaModel:
         state, count = self._state, self._steps_per_poll
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
-        # one runner for all live slots: a graph pads its batch with other slots, which must not be live
+        # graphs or eager for all live slots: a graph pads its batch with other slots, and would advance live ones
         wanted = self._graphs if all(run.utterance.compile for run in running.values()) else None
         (wanted or self._eager).run(list(running), list(running.values()), count)
         self._polls.append(Poll(state, list(running), list(running.values()), index, before, count))

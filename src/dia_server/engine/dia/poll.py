@@ -10,7 +10,10 @@ from dia_server.engine.dia.state import State
 
 
 class Poll:
-    """A copy of a batch's results to the host; on CUDA asynchronous and queued behind the batch's steps."""
+    """Results of a batch's steps on their way to the host.
+
+    On CUDA an asynchronous copy is queued behind the steps; elsewhere `outcomes` reads them from the device.
+    """
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class Narrator:
         utterance = replace(
             base, text=planned.text + planned.ending, max_tokens=most if limit is None else limit
         )
-        # not judged with a client's limit: every retry would end at that limit too
+        # do not judge a segment that the client's limit may cut off: a retry would be cut off there too
         judged = self.clones and self._retries > 0 and limit is None
         return Segment(planned, utterance, delivery, first=first, limit=limit, judged=judged)
 

@@ -165,7 +165,7 @@ class WebSocketSession:
             url = f"/jobs/{job.job_id}/result"
             await self._send(messages.Complete(job_id=job.job_id, audio_url=url, request_id=name))
             return "completed"
-        # cancelled, or abandoned after a disconnect: then the stored status may still be "processing"
+        # the job was cancelled, or abandoned after a disconnect; its stored status may still be "processing"
         await self._send(messages.Cancelled(job_id=job.job_id, request_id=name))
         return "cancelled"
 
