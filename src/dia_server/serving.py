@@ -85,7 +85,7 @@ class GracefulServer(MPServer):
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_S * 1000)
 
     def shutdown(self, exit_code: int = 0) -> None:
-        """Stop the server; first leave a crash mark if a signal such as SIGSEGV ended the HTTP worker process.
+        """Stop the server; leave a crash mark if a signal such as SIGSEGV ended the HTTP worker.
 
         Signals that this process sent leave no mark.
         """

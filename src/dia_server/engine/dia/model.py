@@ -213,7 +213,7 @@ class DiaModel:
         state, count = self._state, self._steps_per_poll
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
-        # graphs or eager for all live slots: a graph pads its batch with other slots, and would advance live ones
+        # graphs or eager for all live slots alike: a graph pads its batch with slots that must not be live
         wanted = self._graphs if all(run.utterance.compile for run in running.values()) else None
         (wanted or self._eager).run(list(running), list(running.values()), count)
         self._polls.append(Poll(state, list(running), list(running.values()), index, before, count))
