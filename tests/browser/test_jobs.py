@@ -97,6 +97,27 @@ def test_the_cause_of_a_failure_is_shown(open_studio: OpenStudio, steady_server:
     row.get_by_role("alert").get_by_text("The model has failed").wait_for()
 
 
+def test_a_late_answer_does_not_bring_a_deleted_job_back(
+    open_studio: OpenStudio, steady_server: Server
+) -> None:
+    job = submit(steady_server, "Never mind.")
+    steady_server.delete(f"/jobs/{job}")
+    studio = open_studio(steady_server.url, "jobs")
+    row = studio.page.locator(f"[data-job='{job}']")
+    row.wait_for()
+    held: list[Route] = []
+    studio.page.route("**/jobs?*", lambda route: route.continue_() if held else held.append(route))
+    studio.wait_until(lambda: held)
+    with_the_job = held[0].fetch().json()
+    row.get_by_role("button", name="Delete").click()
+    studio.answer("Delete it")
+    row.wait_for(state="detached")
+    held[0].fulfill(json=with_the_job)
+    studio.page.wait_for_timeout(500)
+
+    assert row.count() == 0
+
+
 def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_server: Server) -> None:
     texts = ("I fail.", "Never mind.", "Go on and on.")
     failed, gone, running = (submit(steady_server, text) for text in texts)

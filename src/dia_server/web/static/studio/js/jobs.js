@@ -15,6 +15,7 @@ let clear; // the button that deletes finished jobs
 let clearError;
 let error;
 let empty;
+let looks = 0; // requests for the list
 const rows = new Map(); // job id to its row
 const poll = new Poll(look, EVERY);
 
@@ -43,11 +44,16 @@ export function hide() {
   for (const row of rows.values()) row.clip.stop();
 }
 
+/** Draw the list; an answer that arrives after a later request was sent may hold deleted jobs, and is ignored. */
 async function look() {
+  const number = ++looks;
   try {
-    draw((await get(`/jobs?limit=${SHOWN}`)).jobs);
+    const { jobs } = await get(`/jobs?limit=${SHOWN}`);
+    if (number !== looks) return;
+    draw(jobs);
     trouble(error);
   } catch (failure) {
+    if (number !== looks) return;
     trouble(error, unknown(failure) ? "This server does not keep jobs." : failure.message);
     if (unknown(failure)) poll.stop();
   }
