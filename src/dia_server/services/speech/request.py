@@ -32,6 +32,10 @@ class SpeechRequest:
     use_torch_compile: bool | None = None
     seed: int | None = None
 
+    @property
+    def media_type(self) -> str:
+        return MEDIA_TYPES[self.response_format]
+
     def utterance(self, text: str, voice: VoiceSnapshot, prompt: VoicePrompt | None) -> Utterance:
         """Return one utterance of the whole `text`, with the resolved seed and the sampling parameters."""
         sampling: dict[str, Any] = {
@@ -61,10 +65,6 @@ class Speech:
     usage: Usage
 
     @property
-    def media_type(self) -> str:
-        return MEDIA_TYPES[self.request.response_format]
-
-    @property
     def seed(self) -> int:
         assert self.request.seed is not None
         return self.request.seed
@@ -79,10 +79,6 @@ class PreparedRequest:
     plan: Plan
     utterance: Utterance
     """Utterance of the whole text; the segments take its voice and sampling parameters."""
-
-    @property
-    def media_type(self) -> str:
-        return MEDIA_TYPES[self.request.response_format]
 
     def speech(self, audio: bytes, meter: UsageMeter) -> Speech:
         return Speech(self.request, self.voice, audio, meter.total(self.request.speed))

@@ -82,7 +82,7 @@ class SpeechService:
         meter = UsageMeter()
         audio = self._stream(prepared, Delivery(client=client, live=True), meter)
         first = await anext(audio)
-        return Streamed(first, audio, prepared.media_type, prepared.utterance.seed, meter)
+        return Streamed(first, audio, prepared.request.media_type, prepared.utterance.seed, meter)
 
     async def prepare(self, request: SpeechRequest, voice: VoiceSnapshot | None = None) -> PreparedRequest:
         """Resolve `request`, load its audio prompt and plan its text.

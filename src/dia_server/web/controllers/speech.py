@@ -119,9 +119,9 @@ def _whole(speech: Speech) -> Response[bytes] | Stream:
     usage, audio = speech.usage, speech.audio
     headers = generation_headers(speech.seed, usage.retries, usage.faults)
     if len(audio) <= SLICE:
-        return Response(audio, media_type=speech.media_type, headers=headers)
+        return Response(audio, media_type=speech.request.media_type, headers=headers)
     headers["Content-Length"] = str(len(audio))
-    return Stream(_slices(audio), media_type=speech.media_type, headers=headers)
+    return Stream(_slices(audio), media_type=speech.request.media_type, headers=headers)
 
 
 async def _slices(audio: bytes) -> AsyncIterator[bytes]:
