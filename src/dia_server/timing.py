@@ -1,10 +1,13 @@
-from msgspec import Struct
+"""Timeouts and intervals that tests shorten."""
+
+from dataclasses import dataclass
 
 from dia_server.db.engine import BUSY_TIMEOUT_MS
 from dia_server.services.jobs import recorder, retention, worker
 
 
-class Timing(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
     """Internal timeouts and intervals. Operators cannot set them; tests make them shorter."""
 
     busy_timeout_ms: int = BUSY_TIMEOUT_MS
