@@ -39,7 +39,7 @@ MaxTokens = Annotated[
     Meta(
         ge=100,
         le=10_000,
-        description="Maximum decoder steps (86 per second) per segment, not for the whole text",
+        description="Maximum decode steps (86 per second) per segment, not for the whole text",
     ),
 ]
 Seed = Annotated[
@@ -421,7 +421,7 @@ class RequestStats(Struct):
 
 class PerformanceStats(Struct):
     avg_generation_time: Annotated[float, Meta(description="Seconds")]
-    avg_tokens_per_second: Annotated[float, Meta(description="Decoder steps per second and request")]
+    avg_tokens_per_second: Annotated[float, Meta(description="Decode steps per second and request")]
     total_audio_generated: Annotated[str, Meta(description="Duration such as 2h 45m 23s")]
 
 

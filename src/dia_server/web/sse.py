@@ -38,7 +38,7 @@ class Done(Struct, tag_field="type", tag="speech.audio.done"):
 async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
     """Yield an event per chunk of audio, and at the end one with the usage.
 
-    The usage counts characters as input tokens and decoder steps as output tokens.
+    The usage counts characters as input tokens and decode steps as output tokens.
     """
     async with aclosing(streamed):
         async for audio in streamed:

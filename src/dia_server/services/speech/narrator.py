@@ -77,7 +77,7 @@ class Narrator:
     ) -> Segment:
         """Return a segment with the voice and sampling parameters of `base`.
 
-        `base.max_tokens` is the client's limit of decoder steps. With Dia, which may babble, the plan's limit
+        `base.max_tokens` is the client's limit of decode steps. With Dia, which may babble, the plan's limit
         applies if it is lower or the client has set none; the preview engine ignores the plan's limit.
         """
         wanted, most = base.max_tokens, planned.max_tokens if self.clones else None

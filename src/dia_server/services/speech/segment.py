@@ -28,7 +28,7 @@ class Segment:
         self.first = first
         """Whether the text begins with this segment."""
         self.limit = limit
-        """Client's limit of decoder steps, which may cut a word; None if unset or above the plan's limit."""
+        """Client's limit of decode steps, which may cut a word; None if unset or above the plan's limit."""
         self.judged = judged
         """Whether the guard checks the audio for faults."""
         self.held = judged and not (first and delivery.live)

@@ -14,7 +14,7 @@ class Usage:
 
     generation_s: float
     tokens: int
-    """Number of decoder steps, including those of retries."""
+    """Number of decode steps, including those of retries."""
     audio_s: float
     retries: int
     """Number of retries of faulty segments."""
@@ -25,13 +25,13 @@ class Usage:
 @dataclass(slots=True)
 class UsageMeter:
     tokens: int = 0
-    """Number of decoder steps, including those of retries."""
+    """Number of decode steps, including those of retries."""
     samples: int = 0
     retries: int = 0
     """Number of retries of faulty segments."""
     faults: set[str] = field(default_factory=set)
     """Names of the faults that remain in the audio."""
-    _making_s: float = 0.0
+    _generation_s: float = 0.0
     _segments: int = 0
     _since: float = 0.0
 
@@ -49,7 +49,7 @@ class UsageMeter:
         finally:
             self._segments -= 1
             if not self._segments:
-                self._making_s += time.perf_counter() - self._since
+                self._generation_s += time.perf_counter() - self._since
 
     def total(self, speed: float) -> Usage:
         """Return the request's usage. `audio_s` is the duration of audio encoded with the tempo `speed`.
@@ -57,7 +57,7 @@ class UsageMeter:
         `generation_s` excludes time blocked on a slow client.
         """
         return Usage(
-            generation_s=self._making_s,
+            generation_s=self._generation_s,
             tokens=self.tokens,
             audio_s=self.samples / SAMPLE_RATE / speed,
             retries=self.retries,

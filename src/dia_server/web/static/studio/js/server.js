@@ -8,7 +8,7 @@ import { health, modelState } from "./health.js";
 import { Poll } from "./poll.js";
 
 const EVERY = 2000; // ms
-const STEPS_A_SECOND = 44100 / 512; // decoder steps in a second of speech
+const STEPS_A_SECOND = 44100 / 512; // decode steps in a second of speech
 
 let facts;
 let sums;
