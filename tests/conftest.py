@@ -7,6 +7,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
+from dia_server.db.engine import Database
 from dia_server.settings import Settings
 from tests import whisper_model
 from tests.live.server import Server
@@ -46,6 +47,15 @@ def settings(tmp_path: Path) -> Settings:
         auto_transcribe=False,
         log_level="error",
     )
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """Empty database of the newest revision, in the file dia.sqlite3."""
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
+    await database.upgrade()
+    yield database
+    await database.close()
 
 
 @pytest.fixture

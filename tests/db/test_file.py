@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from dia_server.errors import StorageUnavailable
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "dia.sqlite3"
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite+aiosqlite:///{path}")
-    await database.upgrade()
-    yield database
-    await database.close()
 
 
 async def write(database: Database) -> None:

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +9,6 @@ from dia_server.db.engine import Database
 from dia_server.errors import Invalid, StorageUnavailable
 from dia_server.services.config import Config, ConfigService
 from dia_server.settings import Settings
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> Any:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
-    await database.upgrade()
-    yield database
-    await database.close()
 
 
 async def opened(database: Database, **settings: Any) -> ConfigService:

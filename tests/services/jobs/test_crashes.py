@@ -1,8 +1,5 @@
 """A job whose attempt crashed runs alone the next time, and fails after two crashes."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from dia_server.db.engine import Database
@@ -16,11 +13,8 @@ from tests.tones import FatalModel
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
-    await database.upgrade()
-    yield JobStore(database)
-    await database.close()
+def store(database: Database) -> JobStore:
+    return JobStore(database)
 
 
 async def queue(store: JobStore, count: int) -> list[str]:

@@ -1,6 +1,3 @@
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from dia_server.db.engine import Database
@@ -12,11 +9,8 @@ REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
-    await database.upgrade()
-    yield JobStore(database)
-    await database.close()
+def store(database: Database) -> JobStore:
+    return JobStore(database)
 
 
 async def running(store: JobStore) -> str:

@@ -1,20 +1,10 @@
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from dia_server.db.engine import Database
 from dia_server.errors import InvalidVoiceId
 from dia_server.services.voices.service import ALIASES, BUILT_IN, Voice, VoiceService
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'dia.sqlite3'}")
-    await database.upgrade()
-    yield database
-    await database.close()
 
 
 async def loaded(database: Database) -> VoiceService:
