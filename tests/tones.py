@@ -71,6 +71,16 @@ class Gate:
         self._open.set()
 
 
+def failing_loader(gate: Gate) -> LoadModel:
+    """Return a `load` that fails with "disk on fire" once `gate` is open."""
+
+    def load(_: object) -> ToneModel:
+        gate()
+        raise OSError("disk on fire")
+
+    return load
+
+
 class FatalModel(ToneModel):
     """Calls `fault` in every eighth step while a text with "crash" in it runs."""
 

@@ -1,12 +1,13 @@
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from inspect import isawaitable
 
 
-async def until(condition: Callable[[], Awaitable[object]], timeout_s: float = 60) -> None:
-    """Poll `condition` every 10 ms until it is true; raises TimeoutError after `timeout_s`."""
+async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    """Poll `condition`, which may be async, every 10 ms until it is true; raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
-        while not await condition():
+        while not await _value_of(condition):
             await asyncio.sleep(0.01)
 
 
@@ -17,3 +18,8 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.02)
+
+
+async def _value_of(condition: Callable[[], object]) -> object:
+    value = condition()
+    return await value if isawaitable(value) else value

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.live import slow_server
-from tests.live.address import PATIENCE_S
 from tests.live.clients import wait_for
+from tests.live.jobs import status, submit
 from tests.live.server import Server
 from tests.live.slow_server import STEP_S
 from tests.waiting import wait_until
@@ -105,18 +105,8 @@ def test_jobs_that_do_not_end_in_time_run_after_the_restart(tmp_path: Path, serv
     servers.append(server := slow(tmp_path, shutdown_timeout=2))
     server.start()
 
-    def submit(text: str) -> str:
-        answer = server.post("/generate?async_mode=true", json={"text": text})
-        return str(answer.json()["job_id"])
-
-    def status(job_id: str) -> str:
-        return str(server.get(f"/jobs/{job_id}").json()["status"])
-
-    short, long, *queued = [submit(says(seconds)) for seconds in (0.2, 5, 2, 2, 2)]
-    deadline = time.monotonic() + PATIENCE_S
-    while "pending" in (status(short), status(long)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    short, long, *queued = [submit(server, says(seconds)) for seconds in (0.2, 5, 2, 2, 2)]
+    wait_until(lambda: "pending" not in (status(server, short), status(server, long)))
     took = end(server)
     assert took >= 2
     assert "Killing worker" not in server.log
@@ -124,11 +114,8 @@ def test_jobs_that_do_not_end_in_time_run_after_the_restart(tmp_path: Path, serv
     assert not (tmp_path / "audio_outputs" / f"{long}.wav").exists()
 
     server.start()
-    assert status(short) == "completed"
-    deadline = time.monotonic() + PATIENCE_S
-    while {status(job_id) for job_id in (long, *queued)} != {"completed"}:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert status(server, short) == "completed"
+    wait_until(lambda: {status(server, job_id) for job_id in (long, *queued)} == {"completed"})
     end(server)
     assert "Traceback" not in server.log
 

@@ -17,6 +17,7 @@ from dia_server.audio.encode import encode
 from tests.live.address import PATIENCE_S
 from tests.live.server import Server
 from tests.recordings import RATE, sound, wav_file
+from tests.waiting import wait_until
 
 START = (
     b"POST /audio_prompts/upload HTTP/1.1\r\nHost: test\r\n"
@@ -66,10 +67,7 @@ def test_an_upload_that_is_cut_leaves_nothing(server: Server, files: Callable[[]
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(START + wav_file(50.0)[:sent])
             time.sleep(0.2)
-    deadline = time.monotonic() + PATIENCE_S
-    while server.log[start:].count('"status": 400') < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: server.log[start:].count('"status": 400') >= 3)
 
     prompts = server.get("/audio_prompts").json()["audio_prompts"]
     assert "cut" not in {prompt["prompt_id"] for prompt in prompts}

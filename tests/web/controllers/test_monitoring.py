@@ -1,7 +1,7 @@
 """Probes and metrics."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -19,8 +19,8 @@ from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStore, unfinished_jobs
 from dia_server.services.server.resources import ResourceMonitor, Resources
 from dia_server.settings import Settings
-from tests.tones import Gate, ToneModel, loader
-from tests.waiting import until as until_async
+from tests.tones import Gate, ToneModel, failing_loader, loader
+from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
 
@@ -38,13 +38,6 @@ class Page:
 
     def values(self, name: str, label: str) -> set[str]:
         return {dict(labels)[label] for sample, labels in self._samples if sample == name}
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async def met() -> object:
-        return condition()
-
-    await until_async(met)
 
 
 async def scrape(client: Client) -> Page:
@@ -125,9 +118,9 @@ async def test_jobs_in_the_database_are_counted_until_they_are_finished(client: 
     async def finished() -> bool:
         return await unfinished() == (0, 0)
 
-    await until_async(waiting)
+    await until(waiting)
     gate.open()
-    await until_async(finished)
+    await until(finished)
 
 
 async def test_jobs_are_counted_in_the_index_alone(settings: Settings) -> None:
@@ -237,12 +230,7 @@ async def test_metrics_require_a_configured_key_but_probes_do_not(settings: Sett
 
 async def test_readiness_follows_the_model(settings: Settings) -> None:
     gate = Gate()
-
-    def load(_: object) -> ToneModel:
-        gate()
-        raise OSError("disk on fire")
-
-    engine = Engine("dia", load, max_waiting=1)
+    engine = Engine("dia", failing_loader(gate), max_waiting=1)
     async with AsyncTestClient(create_app(settings, engine)) as client:
         loading = await client.get("/health/ready")
         alive = await client.get("/health/live")

@@ -6,7 +6,7 @@ from dia_server.app import create_app
 from dia_server.engine.engine import Engine
 from dia_server.settings import Settings
 from dia_server.web.controllers.server import spoken_duration
-from tests.tones import Gate, ToneModel
+from tests.tones import Gate, ToneModel, failing_loader
 from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
@@ -24,12 +24,7 @@ async def test_health_has_the_documented_fields_and_the_engine(client: Client) -
 
 async def test_health_answers_while_the_model_loads_and_when_it_cannot(settings: Settings) -> None:
     gate = Gate()
-
-    def load(_: object) -> ToneModel:
-        gate()
-        raise OSError("disk on fire")
-
-    engine = Engine("dia", load, max_waiting=1)
+    engine = Engine("dia", failing_loader(gate), max_waiting=1)
     async with AsyncTestClient(create_app(settings, engine)) as client:
         health = (await client.get("/health")).json()
         assert (health["status"], health["model_loaded"], health["engine"]) == ("loading", False, "dia")
@@ -37,8 +32,7 @@ async def test_health_answers_while_the_model_loads_and_when_it_cannot(settings:
         assert (refused.status_code, refused.json()["error_code"]) == (503, "MODEL_NOT_LOADED")
         assert (refused.headers["retry-after"], refused.headers["x-should-retry"]) == ("5", "true")
         gate.open()
-        while engine.error is None:
-            pass
+        await until(lambda: engine.error is not None)
         health = (await client.get("/health")).json()
         assert (health["status"], health["error"]) == ("unhealthy", "disk on fire")
         assert health["retry"] == "/model/load"
