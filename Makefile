@@ -10,7 +10,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
 # tests of one file stay in one process, so that they share its server
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
-FAST := tests/text tests/audio tests/test_settings.py tests/test_serving.py tests/web/requests tests/web/middleware
+FAST := tests/text tests/audio tests/db tests/services/voices tests/web/requests tests/web/middleware \
+	tests/test_layers.py tests/test_settings.py tests/test_serving.py tests/test_vocabulary.py
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 
 .PHONY: help
@@ -30,6 +31,7 @@ test-fast: $(VENV)/installed-dev  ## Run the tests of text, audio, settings and 
 	@$(BIN)/python -m pytest $(PARALLEL) $(FAST)
 
 .PHONY: test-full
+test-full: export COVERAGE_FILE := $(CURDIR)/.coverage
 test-full: $(VENV)/installed-dev  ## Run every test, long fuzzing and kill campaigns included, with coverage
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest $(PARALLEL)

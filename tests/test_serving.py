@@ -1,3 +1,5 @@
+import multiprocessing
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,3 +65,14 @@ def test_the_limit_of_open_files_bounds_connections(
 
     assert serving.raise_connection_limit(system) == connections
     assert set_to == ([] if raised is None else [(raised, hard)])
+
+
+@pytest.mark.skipif(not hasattr(os, "waitpid"), reason="only POSIX has zombies")
+def test_a_process_that_another_thread_waits_for_is_not_running() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=sum, args=((),))
+    process.start()
+    assert serving.is_running(process)
+    os.waitpid(process.pid or 0, 0)  # as Granian's thread does, in the moment before it stores the result
+
+    assert process.is_alive()
+    assert not serving.is_running(process)

@@ -11,6 +11,9 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,15 @@ def is_listening() -> bool:
     return all(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for listener in _listeners)
 
 
+def is_running(process: BaseProcess) -> bool:
+    """Return whether `process` has not ended yet.
+
+    `process.is_alive()` may still be true after its end, while another thread waits for the process. Granian
+    has such a thread, and would report that it kills a worker that has already stopped.
+    """
+    return not wait([process.sentinel], timeout=0)
+
+
 class GracefulServer(MPServer):
     _ssp: Any
     _shd: Any
@@ -83,6 +95,11 @@ class GracefulServer(MPServer):
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, GONE_AFTER_S // 2)
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, GONE_AFTER_S // 4)
             self._sso.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_S * 1000)
+
+    def _spawn_worker(self, *args: Any, **kwargs: Any) -> Any:
+        worker = super()._spawn_worker(*args, **kwargs)
+        worker.is_alive = partial(is_running, worker.inner)  # type: ignore[method-assign]
+        return worker
 
     def shutdown(self, exit_code: int = 0) -> None:
         """Stop the server; leave a crash mark if a signal such as SIGSEGV ended the HTTP worker.
