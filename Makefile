@@ -27,7 +27,7 @@ test: $(VENV)/installed-dev  ## Install everything and run every test but the lo
 	@$(BIN)/python -m pytest $(PARALLEL)
 
 .PHONY: test-fast
-test-fast: $(VENV)/installed-dev  ## Run the tests of text, audio, settings and middleware: no servers or browsers
+test-fast: $(VENV)/installed-dev  ## Run the tests that need no server, browser or model, in less than a minute
 	@$(BIN)/python -m pytest $(PARALLEL) $(FAST)
 
 .PHONY: test-full
