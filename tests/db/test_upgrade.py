@@ -104,7 +104,7 @@ async def test_a_database_of_the_first_revision_keeps_its_data(tmp_path: Path) -
     await database.close()
 
     with engine.begin() as connection:
-        assert mappings(connection) == before
+        assert [row[: len(before[0])] for row in mappings(connection)] == before
         assert connection.execute(text("SELECT successful, failed FROM totals")).all() == [(0, 0)]
     engine.dispose()
 

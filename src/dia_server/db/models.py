@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Double, Index, String, Text, text
+from sqlalchemy import BigInteger, DateTime, Dialect, Double, Index, String, Text, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -56,6 +56,9 @@ class VoiceMapping(Base):
     primary_speaker: Mapped[Literal["S1", "S2"]] = mapped_column(String(2))
     audio_prompt: Mapped[str | None] = mapped_column(String(64))
     audio_prompt_transcript: Mapped[str | None] = mapped_column(Text)
+    display_name: Mapped[str | None] = mapped_column(String(128))
+    partner: Mapped[str | None] = mapped_column(String(64))
+    """Id of the voice that speaks for the other speaker of a text with two speakers."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
@@ -76,8 +79,42 @@ class AudioPrompt(Base):
     )
     sidecar_digest: Mapped[str | None] = mapped_column(String(64))
     """SHA-256 of the source and text of the transcript file last read or written, to detect changes."""
+    language: Mapped[str | None] = mapped_column(String(16))
+    """Language that Whisper detected in the recording, as an ISO 639-1 code; None if it was not asked."""
+    language_probability: Mapped[float | None] = mapped_column(Double)
+    average_log_probability: Mapped[float | None] = mapped_column(Double)
+    """Mean natural logarithm of the probabilities of the transcript's tokens, by Whisper."""
+    no_speech_probability: Mapped[float | None] = mapped_column(Double)
+    needs_review: Mapped[bool] = mapped_column(server_default=false())
+    """Whether the transcript is not trusted until a person confirms it."""
+    consent: Mapped[str | None] = mapped_column(Text)
+    """Statement of the speaker's consent, as the client sent it."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class VoiceAnchor(Base):
+    """Speech that Dia generated once for a voice; it is the prompt of everything that the voice says."""
+
+    __tablename__ = "voice_anchors"
+
+    voice_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the anchor's file, which is named after it."""
+    transcript: Mapped[str] = mapped_column(Text)
+    """Text of the anchor without speaker tags."""
+    seed: Mapped[int] = mapped_column(BigInteger)
+    model: Mapped[str] = mapped_column(String(255))
+    """Id and revision of the model that generated it."""
+    duration: Mapped[float] = mapped_column(Double)
+    """Duration of the audio in seconds."""
+    faults: Mapped[tuple[str, ...]] = mapped_column(NameList, server_default=text("''"))
+    """Names of the faults that the guard found."""
+    pitch: Mapped[float | None] = mapped_column(Double)
+    """Median fundamental frequency in Hz; None if it was not found."""
+    word_errors: Mapped[float | None] = mapped_column(Double)
+    """Word error rate by Whisper, 0 to 1; None if it was not asked."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 JobStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
