@@ -8,6 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # pip compiles files one by one, a third of its time; compileall uses every core
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
+# recordings of speech with their words (MIT, 4 MB), for the tests; without its dependencies, one of which
+# needs a compiler
+SPEECH := pytest-audioeval==0.1.3
 # tests of one file stay in one process, so that they share its server
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 FAST := tests/text tests/audio tests/db tests/services/voices tests/web/requests tests/web/middleware \
@@ -75,6 +78,7 @@ $(VENV)/bin/python:
 define install
 	@echo "Installing; the first time takes a few minutes, most of them for PyTorch."
 	@$(PIP_INSTALL) --editable $(1)
+	@$(if $(2),$(PIP_INSTALL) --no-deps $(2))
 	@$(COMPILE)
 	@touch $(VENV)/installed $@
 endef
@@ -83,4 +87,4 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(call install,.)
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(call install,'.[dev]')
+	$(call install,'.[dev]',$(SPEECH))
