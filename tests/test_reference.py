@@ -196,13 +196,14 @@ def mappings(desk: Desk, example: Example) -> None:
 
     found = desk.call("GET", "/voice_mappings")
 
-    assert {name: found[name] for name in example.json} == example.json
+    for name, shown in example.json.items():
+        assert found[name].items() >= shown.items()
 
 
 def mapping(desk: Desk, example: Example) -> None:
     assert desk.call("POST", "/voice_mappings", example.json).items() >= example.json.items()
     kept = desk.call("GET", "/voice_mappings")["custom_voice"]
-    assert {"voice_id": "custom_voice", **kept} == example.json
+    assert {"voice_id": "custom_voice", **kept}.items() >= example.json.items()
 
 
 def deleted_mapping(desk: Desk, example: Example) -> None:

@@ -28,7 +28,7 @@ class Turn:
 def clean_transcript(text: str) -> str:
     """Return `text` as one line without unspeakable characters; "" if it has no visible text besides tags."""
     text = " ".join(UNSPEAKABLE.sub(" ", text).split())
-    return text if _has_visible_text(TAG.sub("", text)) else ""
+    return text if has_visible_text(TAG.sub("", text)) else ""
 
 
 def tag(text: str, speaker: Speaker) -> str:
@@ -39,7 +39,7 @@ def tag(text: str, speaker: Speaker) -> str:
     """
     text = " ".join(UNSPEAKABLE.sub(" ", text.replace("*", "")).split())
     text = TAG.sub(lambda match: f"[S{match[1]}]", text)
-    if not _has_visible_text(PAUSE.sub("", TAG.sub("", text))):
+    if not has_visible_text(PAUSE.sub("", TAG.sub("", text))):
         return ""
     return text if TAG.match(text) else f"[{speaker}] {text}"
 
@@ -68,7 +68,7 @@ def last_speaker(text: str, speaker: Speaker) -> Speaker:
     return _speaker(numbers[-1]) if numbers else speaker
 
 
-def _has_visible_text(text: str) -> bool:
+def has_visible_text(text: str) -> bool:
     """Return whether `text` contains a visible character."""
     return any(unicodedata.category(character) not in UNSEEN for character in text)
 

@@ -10,7 +10,7 @@ from dia_server.services.jobs import JobStatus as JobState
 from dia_server.services.server import EngineName, State
 from dia_server.services.speech.request import AudioFormat, Role
 from dia_server.services.voices.ids import ID
-from dia_server.services.voices.service import Speaker
+from dia_server.services.voices.service import MAX_NAME, Speaker
 from dia_server.services.voices.whisper import SIZES
 
 MAX_TRANSCRIPT = 4096
@@ -138,19 +138,38 @@ class ModelVoices(Struct):
     voices: list[ModelVoice]
 
 
-class VoiceMapping(Struct, kw_only=True):
+DisplayName = Annotated[
+    str, Meta(min_length=1, max_length=MAX_NAME, description="Name in any script, which lists of voices show")
+]
+Partner = Annotated[
+    VoiceId,
+    Meta(description="Voice that speaks for the other speaker, if a text has two and one voice is asked for"),
+]
+
+
+class VoiceSettings(Struct, kw_only=True):
     style: Annotated[str, Meta(min_length=1, max_length=64)] = "neutral"
     primary_speaker: Speaker = "S1"
     audio_prompt: VoiceId | None = None
     audio_prompt_transcript: Annotated[str, Meta(max_length=MAX_TRANSCRIPT)] | None = None
 
 
-class VoiceMappingRequest(VoiceMapping, kw_only=True):
+class VoiceMapping(VoiceSettings, kw_only=True):
+    display_name: DisplayName | None = None
+    partner: Partner | None = None
+
+
+class VoiceMappingRequest(VoiceSettings, kw_only=True):
+    """A voice mapping to save; if `display_name` or `partner` is absent, an existing voice keeps its own."""
+
     voice_id: VoiceId
+    display_name: DisplayName | UnsetType | None = UNSET
+    partner: Partner | UnsetType | None = UNSET
 
 
-class VoiceMappingSaved(VoiceMappingRequest, kw_only=True):
+class VoiceMappingSaved(VoiceMapping, kw_only=True):
     message: str
+    voice_id: VoiceId
 
 
 class VoiceMappingDeleted(Struct):

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,7 @@ async def test_the_migration_and_the_service_have_the_same_built_in_voices(datab
 
 
 async def test_saved_voices_survive_a_restart(database: Database) -> None:
-    narrator = Voice("narrator", "deep", "S2", "prompt", "What is said in it.")
+    narrator = Voice("narrator", "deep", "S2", "prompt", "What is said in it.", "Der Erzähler", "luna")
     await (await loaded(database)).save(narrator)
 
     assert (await loaded(database)).resolve("narrator") == narrator
@@ -55,10 +56,37 @@ def test_display_names_are_derived_from_ids(voice_id: str, name: str) -> None:
     assert Voice(voice_id).name == name
 
 
-async def test_concurrent_deletions_of_a_voice_succeed(database: Database) -> None:
+async def test_one_of_several_concurrent_deletions_deletes_the_voice(database: Database) -> None:
     voices = await loaded(database)
     await voices.save(Voice("narrator"))
 
-    await asyncio.gather(*[voices.delete("narrator") for _ in range(3)])
+    results = await asyncio.gather(*[voices.delete("narrator") for _ in range(3)], return_exceptions=True)
 
+    assert [isinstance(result, InvalidVoiceId) for result in results] == [False, True, True]
     assert "narrator" not in voices.all
+
+
+async def test_a_deleted_voice_is_no_longer_a_partner(database: Database) -> None:
+    voices = await loaded(database)
+    await voices.save(Voice("narrator"))
+    await voices.save(replace(BUILT_IN["aria"], partner="narrator"))
+
+    await voices.delete("narrator")
+
+    assert voices.all["aria"].partner is None
+    assert (await loaded(database)).all["aria"].partner is None
+    await voices.delete("aria")
+    assert voices.all["aria"].partner == "atlas"
+
+
+async def test_a_voice_is_not_deleted_while_it_becomes_a_partner(database: Database) -> None:
+    voices = await loaded(database)
+    await voices.save(Voice("narrator"))
+
+    saved, _ = await asyncio.gather(
+        voices.save(Voice("anna", partner="narrator")), voices.delete("narrator"), return_exceptions=True
+    )
+
+    assert isinstance(saved, Voice)
+    assert voices.all["anna"].partner is None
+    assert dict((await loaded(database)).all) == dict(voices.all)

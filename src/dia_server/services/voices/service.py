@@ -1,18 +1,27 @@
 """Voices: mappings from voice ids to settings, stored in the database and kept in memory for speech."""
 
+import asyncio
 import re
+import unicodedata
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import VoiceMapping
-from dia_server.errors import InvalidVoiceId
+from dia_server.errors import Invalid, InvalidVoiceId
 from dia_server.services.voices import ids
 from dia_server.text.speakers import Speaker as Speaker
+from dia_server.text.speakers import has_visible_text
+
+MAX_NAME = 128
+"""Maximum characters of a display name."""
+FORBIDDEN_IN_NAMES = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories of control characters, surrogates and line breaks. Format characters (Cf) are allowed:
+Persian and Indic names need joiners."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +31,15 @@ class Voice:
     primary_speaker: Speaker = "S1"
     audio_prompt: str | None = None
     audio_prompt_transcript: str | None = None
+    display_name: str | None = None
+    """Name in any script; None if clients see a name derived from the id."""
+    partner: str | None = None
+    """Id of the voice that speaks for the second speaker of a dialogue; None if no voice does."""
 
     @property
     def name(self) -> str:
-        """Display name, derived from the id."""
-        return re.sub(r"[_-]+", " ", self.voice_id).strip().title() or self.voice_id
+        """Name that clients show: the display name, or one derived from the id."""
+        return self.display_name or re.sub(r"[_-]+", " ", self.voice_id).strip().title() or self.voice_id
 
     @property
     def seed(self) -> int:
@@ -48,12 +61,12 @@ BUILT_IN = MappingProxyType(
     {
         voice.voice_id: voice
         for voice in (
-            Voice("aria", "neutral", "S1"),
-            Voice("atlas", "calm", "S1"),
-            Voice("luna", "expressive", "S2"),
-            Voice("kai", "friendly", "S1"),
-            Voice("zara", "deep", "S2"),
-            Voice("nova", "bright", "S1"),
+            Voice("aria", "neutral", "S1", partner="atlas"),
+            Voice("atlas", "calm", "S1", partner="aria"),
+            Voice("luna", "expressive", "S2", partner="kai"),
+            Voice("kai", "friendly", "S1", partner="luna"),
+            Voice("zara", "deep", "S2", partner="nova"),
+            Voice("nova", "bright", "S1", partner="zara"),
         )
     }
 )
@@ -84,6 +97,8 @@ class VoiceService:
     def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         self._sessions = sessions
         self._voices: dict[str, Voice] = {}
+        self._lock = asyncio.Lock()
+        """Held while voices change: a voice must not be deleted while another one makes it its partner."""
 
     async def load(self) -> None:
         """Load all voices into memory; `all` is empty until then."""
@@ -103,36 +118,87 @@ class VoiceService:
             raise _unknown(voice_id)
         return voice
 
-    async def save(self, voice: Voice) -> None:
-        """Create or replace a voice; raises Invalid if its id is malformed."""
+    async def save(self, voice: Voice) -> Voice:
+        """Create or replace a voice; return it with its display name stripped.
+
+        Raises Invalid if its id or display name is malformed, or if its partner does not exist or is itself.
+        """
+        async with self._lock:
+            return await self._save(voice)
+
+    async def delete(self, voice_id: str) -> bool:
+        """Delete a voice and return True; reset a built-in voice to its original settings and return False.
+
+        The deleted voice is no longer the partner of any other. Raises InvalidVoiceId.
+        """
+        async with self._lock:
+            if voice_id not in self._voices:
+                raise _unknown(voice_id)
+            if original := BUILT_IN.get(voice_id):
+                await self._save(original)
+                return False
+            async with self._sessions.begin() as session:
+                await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
+                await session.execute(
+                    update(VoiceMapping).where(VoiceMapping.partner == voice_id).values(partner=None)
+                )
+            del self._voices[voice_id]
+            for other in list(self._voices.values()):
+                if other.partner == voice_id:
+                    self._voices[other.voice_id] = replace(other, partner=None)
+            return True
+
+    async def _save(self, voice: Voice) -> Voice:
         ids.check(voice.voice_id, "voice_id")
+        voice = replace(voice, display_name=clean_name(voice.display_name))
+        self._check_partner(voice)
         async with self._sessions.begin() as session:
             row = await session.get(VoiceMapping, voice.voice_id) or VoiceMapping(voice_id=voice.voice_id)
             row.style = voice.style
             row.primary_speaker = voice.primary_speaker
             row.audio_prompt = voice.audio_prompt
             row.audio_prompt_transcript = voice.audio_prompt_transcript
+            row.display_name = voice.display_name
+            row.partner = voice.partner
             session.add(row)
         self._voices[voice.voice_id] = voice
+        return voice
 
-    async def delete(self, voice_id: str) -> bool:
-        """Delete a voice and return True; reset a built-in voice to its original settings and return False.
+    def _check_partner(self, voice: Voice) -> None:
+        if voice.partner == voice.voice_id:
+            raise Invalid(f"partner of voice {voice.voice_id!r} must be another voice", param="partner")
+        if voice.partner is not None and voice.partner not in self._voices:
+            raise Invalid(
+                f"partner: voice {voice.partner!r} does not exist; GET /voices lists them", param="partner"
+            )
 
-        Raises InvalidVoiceId.
-        """
-        if voice_id not in self._voices:
-            raise _unknown(voice_id)
-        if original := BUILT_IN.get(voice_id):
-            await self.save(original)
-            return False
-        async with self._sessions.begin() as session:
-            await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
-        self._voices.pop(voice_id, None)  # a concurrent request may have deleted it
-        return True
+
+def clean_name(name: str | None) -> str | None:
+    """Return a display name without surrounding white space; raises Invalid if it is malformed."""
+    if name is None:
+        return None
+    name = name.strip()
+    forbidden = any(unicodedata.category(character) in FORBIDDEN_IN_NAMES for character in name)
+    if forbidden or len(name) > MAX_NAME or not has_visible_text(name):
+        raise Invalid(
+            f"display_name must be 1 to {MAX_NAME} characters, without control characters or line breaks, "
+            "and with a visible one; null removes it",
+            param="display_name",
+            limit=MAX_NAME if len(name) > MAX_NAME else None,
+        )
+    return name
 
 
 def _voice(row: VoiceMapping) -> Voice:
-    return Voice(row.voice_id, row.style, row.primary_speaker, row.audio_prompt, row.audio_prompt_transcript)
+    return Voice(
+        row.voice_id,
+        row.style,
+        row.primary_speaker,
+        row.audio_prompt,
+        row.audio_prompt_transcript,
+        row.display_name,
+        row.partner,
+    )
 
 
 def _unknown(voice_id: str) -> InvalidVoiceId:

@@ -1,9 +1,12 @@
 """Routes of voices and voice mappings."""
 
+from dataclasses import asdict
+
 import msgspec
 from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
+from msgspec import UNSET
 
 from dia_server.services.voices import service as voices
 from dia_server.services.voices.service import VoiceService
@@ -39,9 +42,11 @@ class VoiceController(Controller):
         self, data: JSONBody[VoiceMappingRequest], voice_service: NamedDependency[VoiceService]
     ) -> VoiceMappingSaved:
         """Create or replace a voice mapping."""
-        mapping = msgspec.structs.asdict(data)
-        await voice_service.save(voices.Voice(**mapping))
-        return VoiceMappingSaved(message=f"Voice mapping '{data.voice_id}' saved", **mapping)
+        fields = {name: value for name, value in msgspec.structs.asdict(data).items() if value is not UNSET}
+        if former := voice_service.all.get(data.voice_id):
+            fields = {"display_name": former.display_name, "partner": former.partner} | fields
+        saved = await voice_service.save(voices.Voice(**fields))
+        return VoiceMappingSaved(message=f"Voice mapping '{data.voice_id}' saved", **asdict(saved))
 
     @delete("/voice_mappings/{voice_id:str}", status_code=200, opt=route_options(errors=(404, 503)))
     async def delete_mapping(

@@ -6,7 +6,7 @@ import { get } from "./api.js";
 const BUILT_IN = { aria: "neutral", atlas: "calm", luna: "expressive", kai: "friendly", zara: "deep", nova: "bright" };
 
 export const voicelist = new (class extends EventTarget {
-  /** [{id, name, style, primary_speaker, audio_prompt, audio_prompt_transcript, builtIn, changed}] */
+  /** [{id, name, style, primary_speaker, audio_prompt, audio_prompt_transcript, display_name, partner, builtIn, changed}] */
   all = [];
 
   async load() {

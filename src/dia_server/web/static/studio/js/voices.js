@@ -87,8 +87,8 @@ function card(voice) {
 }
 
 /** Delete a voice; the server resets a built-in one. */
-async function drop({ id, style, primary_speaker, audio_prompt, audio_prompt_transcript }, done) {
-  const mapping = { voice_id: id, style, primary_speaker, audio_prompt, audio_prompt_transcript };
+async function drop({ id, style, primary_speaker, audio_prompt, audio_prompt_transcript, display_name, partner }, done) {
+  const mapping = { voice_id: id, style, primary_speaker, audio_prompt, audio_prompt_transcript, display_name, partner };
   const attempt = async (action) => {
     try {
       await action();
