@@ -55,7 +55,11 @@ VoiceId = Annotated[
 
 class GenerateRequest(Struct, kw_only=True):
     text: Text
-    voice_id: Annotated[str, Meta(description="Voice identifier")] = "aria"
+    voice_id: (
+        Annotated[str, Meta(description="Voice identifier", extra_json_schema={"default": "aria"})]
+        | UnsetType
+    ) = UNSET
+    voice: Annotated[str | None, Meta(description="Alias of voice_id; ignored if voice_id is given")] = None
     response_format: AudioFormat = "wav"
     speed: Speed = 1.0
     role: Annotated[Role | None, Meta(description="Speaker of text without tags: S1 for user, else S2")] = (

@@ -37,8 +37,21 @@ async def test_a_saved_voice_takes_precedence_over_an_alias(database: Database) 
     await voices.save(Voice("alloy", "own"))
 
     assert voices.resolve("alloy").style == "own"
+    assert voices.resolve("ALLOY").style == "own"
     await voices.delete("alloy")
     assert voices.resolve("alloy").voice_id == ALIASES["alloy"]
+
+
+async def test_an_id_in_another_case_resolves_unless_it_is_ambiguous(database: Database) -> None:
+    voices = await loaded(database)
+    await voices.save(Voice("Anna"))
+    assert voices.resolve(" ARIA ").voice_id == "aria"
+    assert voices.resolve("anna").voice_id == "Anna"
+
+    await voices.save(Voice("anna"))
+    assert (voices.resolve("anna").voice_id, voices.resolve("Anna").voice_id) == ("anna", "Anna")
+    with pytest.raises(InvalidVoiceId, match="'Anna', 'anna' differ from it only in case"):
+        voices.resolve("ANNA")
 
 
 async def test_an_unknown_voice_is_named(database: Database) -> None:

@@ -98,6 +98,7 @@ async def test_every_route_is_described(client: Client) -> None:
     request = description["components"]["schemas"]["GenerateRequest"]
     assert request["required"] == ["text"]
     assert request["properties"]["text"]["maxLength"] == 4096
+    assert request["properties"]["voice_id"]["default"] == "aria"
     top_p = next(kind for kind in request["properties"]["top_p"]["anyOf"] if kind["type"] == "number")
     assert (top_p["minimum"], top_p["maximum"]) == (0.0, 1.0)
     answers = description["paths"]["/generate"]["post"]["responses"]

@@ -7,6 +7,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server.audio.encode import MEDIA_TYPES
+from dia_server.services.voices.service import Voice
 
 Client = AsyncTestClient[Litestar]
 
@@ -46,6 +47,30 @@ async def test_every_documented_parameter_is_accepted(client: Client) -> None:
 
     assert answer.status_code == 200
     assert answer.headers["x-seed"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("fields", "voice"),
+    [
+        ({}, "aria"),
+        ({"voice": None}, "aria"),
+        ({"voice": "Atlas"}, "atlas"),
+        ({"voice": "echo"}, "atlas"),
+        ({"voice_id": "kai", "voice": "atlas"}, "kai"),
+        ({"voice_id": "aria", "voice": "nobody"}, "aria"),
+    ],
+)
+async def test_voice_is_an_alias_of_voice_id(client: Client, fields: dict[str, Any], voice: str) -> None:
+    answer = await client.post("/generate", json={"text": "Hi", **fields})
+
+    assert answer.status_code == 200
+    assert answer.headers["x-seed"] == str(Voice(voice).seed)
+
+
+async def test_a_field_of_the_wrong_type_is_named(client: Client) -> None:
+    for field, value in (("voice_id", None), ("voice_id", 5), ("voice", {"id": "aria"})):
+        answer = await client.post("/generate", json={"text": "Hi", field: value})
+        assert (answer.status_code, answer.json()["param"]) == (422, field)
 
 
 async def test_null_means_the_default(client: Client) -> None:

@@ -111,12 +111,23 @@ class VoiceService:
         return MappingProxyType(self._voices)
 
     def resolve(self, voice_id: str) -> Voice:
-        """Return the voice with this id or OpenAI alias; raises InvalidVoiceId."""
+        """Return the voice with this id, else with this id in another case, else with this OpenAI alias.
+
+        Raises InvalidVoiceId, also if several ids differ from `voice_id` only in case.
+        """
         voice_id = voice_id.strip()
-        voice = self._voices.get(voice_id) or self._voices.get(ALIASES.get(voice_id.lower(), ""))
-        if voice is None:
-            raise _unknown(voice_id)
-        return voice
+        if voice := self._voices.get(voice_id):
+            return voice
+        lower = voice_id.lower()
+        similar = [voice for voice in self._voices.values() if voice.voice_id.lower() == lower]
+        if len(similar) > 1:
+            names = ", ".join(repr(voice.voice_id) for voice in similar)
+            raise InvalidVoiceId(
+                f"Voice {voice_id!r} does not exist; {names} differ from it only in case", param="voice_id"
+            )
+        if voice := similar[0] if similar else self._voices.get(ALIASES.get(lower, "")):
+            return voice
+        raise _unknown(voice_id)
 
     async def save(self, voice: Voice) -> Voice:
         """Create or replace a voice; return it with its display name stripped.

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Controller, Request, Response, post
 from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
@@ -15,7 +14,7 @@ from dia_server.services.speech import request as speech_request
 from dia_server.services.speech.request import Speech, Streamed
 from dia_server.services.speech.service import SpeechService
 from dia_server.units import MIB
-from dia_server.web import sse
+from dia_server.web import generation, sse
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.requests.disconnect import cancel_on_disconnect
 from dia_server.web.route_options import route_options
@@ -53,7 +52,7 @@ class SpeechController(Controller):
         async_mode: AsyncMode = False,
     ) -> Response[bytes] | Response[JobAccepted] | Stream:
         """Generate speech from text."""
-        wanted = _wanted(data)
+        wanted = generation.speech_request(data)
         if async_mode:
             job = await job_service.submit(wanted)
             return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
@@ -99,7 +98,7 @@ class SpeechController(Controller):
         self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
     ) -> SpeechPlan:
         """Return the segments of a text and their estimated durations, without generating audio."""
-        planned = (await speech_service.prepare(_wanted(data))).plan
+        planned = (await speech_service.prepare(generation.speech_request(data))).plan
         return SpeechPlan(
             [
                 PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
@@ -107,12 +106,6 @@ class SpeechController(Controller):
             ],
             planned.duration_s(data.speed),
         )
-
-
-def _wanted(data: GenerateRequest) -> speech_request.SpeechRequest:
-    fields = msgspec.structs.asdict(data)
-    del fields["stream"]
-    return speech_request.SpeechRequest(**fields)
 
 
 def _whole(speech: Speech) -> Response[bytes] | Stream:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import msgspec
 import structlog
 from litestar import WebSocket, websocket
 from litestar.di import NamedDependency
@@ -19,7 +18,7 @@ from dia_server.errors import NotFound, Overloaded, StorageUnavailable
 from dia_server.services.jobs import Job, JobService
 from dia_server.services.server import Metrics, SocketOutcome
 from dia_server.services.speech.delivery import Delivery
-from dia_server.services.speech.request import SpeechRequest
+from dia_server.web import generation
 from dia_server.web import websocket_messages as messages
 from dia_server.web.errors import classify
 from dia_server.web.middleware.client_address import ClientAddress
@@ -131,12 +130,10 @@ class WebSocketSession:
 
     async def _generate(self, message: messages.Generate) -> None:
         name = message.request_id
-        wanted = msgspec.structs.asdict(message.data)
-        stream = wanted.pop("stream")
-        request = SpeechRequest(**wanted)
+        request = generation.speech_request(message.data)
         sender = ProgressSender(self._send, name)
         try:
-            delivery = Delivery(client=self._client, live=stream)
+            delivery = Delivery(client=self._client, live=message.data.stream)
             running = await self._jobs.begin(request, delivery, sender.on_progress)
         except Exception as error:  # noqa: BLE001 - no error closes the socket
             await self._refuse(error, name)
