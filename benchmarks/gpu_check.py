@@ -30,7 +30,7 @@ from dia_server.engine.dia.codec import Window, plan_chunk
 from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.engine import ADMITTED_AT_ONCE
-from dia_server.engine.types import Utterance, VoicePrompt
+from dia_server.engine.types import Recording, Utterance, VoicePrompt
 from dia_server.units import FRAME_RATE, GIB, HOP, SAMPLE_RATE
 
 BATCHES = {1: 65.0, 32: 60.0, 64: 60.0}
@@ -169,7 +169,7 @@ def check_stall(device: str, size: str, dtype: torch.dtype) -> Result:
     for round in range(3):
         start = time.perf_counter()
         for slot in joining:
-            prompt = VoicePrompt(noise, "[S1] " + "hello " * 60, f"{round} {slot}")
+            prompt = VoicePrompt((Recording(noise, f"{round} {slot}"),), "[S1] " + "hello " * 60)
             model.admit(slot, Utterance("[S1] " + "hello " * 100, voice="", seed=0, prompt=prompt))
         admission = time.perf_counter() - start
         during = _time_polls(model, 60)

@@ -16,7 +16,7 @@ from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.delay import UNKNOWN, delayed, undelayed
 from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
-from dia_server.engine.types import Chunk, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import Chunk, Recording, Samples, Utterance, VoicePrompt
 
 BOS, PAD = 1026, 1025
 DELAY = (0, 8, 9, 10, 11, 12, 13, 14, 15)
@@ -95,7 +95,7 @@ class Ours:
                 top_p=TOP_P,
                 top_k=TOP_K,
                 max_tokens=work.steps,
-                prompt=VoicePrompt(prompt.flatten().float().numpy(), "", str(self._voices + i))
+                prompt=VoicePrompt((Recording(prompt.flatten().float().numpy(), str(self._voices + i)),), "")
                 if len(prompt)
                 else None,
             )

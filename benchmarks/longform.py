@@ -27,7 +27,7 @@ import torch
 from benchmarks.arrivals import random_loader, started
 from benchmarks.models import TEMPERATURE
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import Utterance, VoicePrompt
+from dia_server.engine.types import Recording, Utterance, VoicePrompt
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narration import Narration
 from dia_server.services.speech.narrator import Narrator
@@ -114,7 +114,7 @@ async def run(given: argparse.Namespace) -> bool:
     """Return whether both targets are met."""
     torch.set_num_threads(given.threads)
     noise = np.random.default_rng(0).normal(0, 0.1, round(PROMPT_S * SAMPLE_RATE)).astype(np.float32)
-    prompts = [VoicePrompt(noise, "[S1] So it sounds.", "noise"), None]
+    prompts = [VoicePrompt((Recording(noise, "noise"),), "[S1] So it sounds."), None]
     slots = max(len(script(prompt).utterances) for prompt in prompts)
     many, one = [
         await started(random_loader(given.size, "cpu", count, codec=False), max_waiting=slots)

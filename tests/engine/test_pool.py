@@ -7,7 +7,7 @@ import pytest
 
 from dia_server.engine.engine import Engine
 from dia_server.engine.pool import EnginePool
-from dia_server.engine.types import Utterance, VoicePrompt
+from dia_server.engine.types import Recording, Utterance, VoicePrompt
 from dia_server.engine.workers import in_worker
 from dia_server.errors import ModelNotLoaded
 from tests.engine.talker import load_nothing, load_talker
@@ -31,7 +31,7 @@ async def pool() -> AsyncIterator[EnginePool]:
 
 
 def say(text: str, digest: str = "") -> Utterance:
-    prompt = VoicePrompt(np.zeros(1, np.float32), "[S1] Hi.", digest) if digest else None
+    prompt = VoicePrompt((Recording(np.zeros(1, np.float32), digest),), "[S1] Hi.") if digest else None
     return Utterance(text, voice="a", seed=0, prompt=prompt)
 
 

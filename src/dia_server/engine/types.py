@@ -9,6 +9,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from dia_server.units import HOP
+
 EngineName = Literal["dia", "preview"]
 
 
@@ -19,24 +21,56 @@ Frames = NDArray[np.int16]
 """Codes of the audio codec, shape [n frames, 9 codebooks]; only Dia makes them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """Recorded audio; the model encodes it to frames."""
+
+    samples: Samples
+    digest: str
+    """Identifier of the content of `samples`: equal digests mean equal audio."""
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames to which the samples are encoded."""
+        return -(-len(self.samples) // HOP)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeneratedAudio:
+    """Audio that the model has generated, as frames: it needs no encoding."""
+
+    frames: Frames
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.frames.tobytes()).hexdigest()
+
+    @property
+    def frame_count(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class VoicePrompt:
     """Audio that the model continues in the same voice, with its transcript (including speaker tags)."""
 
-    samples: Samples
-    """Recording at SAMPLE_RATE; empty if the prompt consists of `generated_frames` only."""
+    parts: tuple[Recording | GeneratedAudio, ...]
+    """The audio, in the order of the transcript; at least one part."""
     transcript: str
-    digest: str
-    """Identifier of the content of `samples`: equal digests mean equal audio."""
-    generated_frames: Frames | None = None
-    """Codec frames of an earlier segment, or None. The prompt is the recording, followed by these frames."""
 
     @property
     def key(self) -> str:
-        """Identifier of the prompt's audio: recording and generated frames, not the transcript."""
-        if self.generated_frames is None:
-            return self.digest
-        return f"{self.digest}+{hashlib.sha256(self.generated_frames.tobytes()).hexdigest()}"
+        """Identifier of the prompt's audio, not of its transcript."""
+        return "+".join(part.digest for part in self.parts)
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames of all parts."""
+        return sum(part.frame_count for part in self.parts)
+
+    def followed_by(self, frames: Frames, text: str) -> "VoicePrompt":
+        """Return this prompt, continued by generated `frames` that say `text`."""
+        return VoicePrompt((*self.parts, GeneratedAudio(frames)), f"{self.transcript} {text}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.model import AudioCodec
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.weights import Weights
-from dia_server.engine.types import Chunk, Model, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import Chunk, Model, Recording, Samples, Utterance, VoicePrompt
 
 
 class CodesAsAudio(AudioCodec):
@@ -33,7 +33,7 @@ def weights_of(dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.f
 def prompt_of(frames: Tensor, transcript: str = "") -> VoicePrompt:
     """Return a voice prompt that `CodesAsAudio` encodes to `frames`."""
     samples = frames.flatten().float().numpy()
-    return VoicePrompt(samples, transcript, digest=str(hash(samples.tobytes())))
+    return VoicePrompt((Recording(samples, str(hash(samples.tobytes()))),), transcript)
 
 
 def drive(

@@ -18,7 +18,7 @@ from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.step_runners import NOT_CAPTURED, NOT_FUSED, EagerRunner, Step, capturable_steps
 from dia_server.engine.dia.weights import Weights
-from dia_server.engine.types import Chunk, Samples, Utterance
+from dia_server.engine.types import Chunk, GeneratedAudio, Samples, Utterance
 from dia_server.errors import GpuOutOfMemory, Invalid, ServerError, TextTooLong
 
 from .drive import CodesAsAudio, audio_of, drive, frames_of, prompt_of, weights_of
@@ -300,7 +300,7 @@ def test_the_last_chunk_has_the_frames_which_need_not_be_encoded(weights: Weight
     assert [chunk.frames for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
 
     encoded = prompt_of(torch.from_numpy(frames), "[S1] So it goes.")
-    with_frames = replace(encoded, samples=np.empty(0, np.float32), generated_frames=frames)
+    with_frames = replace(encoded, parts=(GeneratedAudio(frames),))
     made = drive(DiaModel(weights, Mute(), 1), [replace(utterance(1), prompt=with_frames)])[0]
     expected = drive(DiaModel(weights, CodesAsAudio(), 1), [replace(utterance(1), prompt=encoded)])[0]
     assert torch.equal(frames_of(made), frames_of(expected))

@@ -7,7 +7,7 @@ from torch import LongTensor, Tensor
 
 from dia_server.engine.dia.codec import CODEBOOKS
 from dia_server.engine.dia.prompt_cache import PromptCache
-from dia_server.engine.types import Samples, VoicePrompt
+from dia_server.engine.types import Recording, Samples, VoicePrompt
 
 CACHE = torch.zeros(1, 8, 100, 16)
 LIMIT = 3 * CACHE.nbytes
@@ -35,7 +35,12 @@ def prompts(encoder: CountingEncoder) -> Iterator[PromptCache]:
 
 
 def voice(name: str) -> VoicePrompt:
-    return VoicePrompt(np.zeros(10, np.float32), "[S1] So.", name)
+    return VoicePrompt((Recording(np.zeros(10, np.float32), name),), "[S1] So.")
+
+
+def encoded(prompts: PromptCache, name: str) -> Tensor:
+    (codes,) = prompts.codes(voice(name))
+    return codes.result()
 
 
 def kept(prompts: PromptCache, *names: str) -> list[Tensor | None]:
@@ -45,8 +50,8 @@ def kept(prompts: PromptCache, *names: str) -> list[Tensor | None]:
 def test_caches_go_before_codes_and_those_used_last_stay(
     prompts: PromptCache, encoder: CountingEncoder
 ) -> None:
-    prompts.codes(voice("a")).result()
-    assert len(prompts.codes(voice("a")).result()) == 10
+    encoded(prompts, "a")
+    assert len(encoded(prompts, "a")) == 10
 
     for name in "abcd":
         prompts.keep_uncond_cache(voice(name), CACHE)
@@ -54,7 +59,7 @@ def test_caches_go_before_codes_and_those_used_last_stay(
 
     assert [cache is not None for cache in kept(prompts, *"abcd")] == [True, False, False, True]
     assert prompts.bytes <= LIMIT
-    prompts.codes(voice("a")).result()
+    encoded(prompts, "a")
     assert encoder.calls == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from dia_server.engine.dia.loader import dia_loader
 from dia_server.engine.engine import Engine
 from dia_server.engine.pool import EnginePool
-from dia_server.engine.types import Model, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import Model, Recording, Samples, Utterance, VoicePrompt
 from dia_server.engine.workers import in_worker
 from tests.engine.dia.tiny import save_dac, save_dia, tiny_dia
 
@@ -38,7 +38,7 @@ async def test_two_engines_generate_what_one_would(tmp_path: Path) -> None:
     save_dia(tmp_path / "dia", tiny_dia(ends=False))
     save_dac(tmp_path / "dac")
     noise = np.random.default_rng(0).normal(0, 0.1, 5000).astype(np.float32)
-    voices = [None, VoicePrompt(noise, "[S1] Hm.", "noise")]
+    voices = [None, VoicePrompt((Recording(noise, "noise"),), "[S1] Hm.")]
     work = [
         Utterance(f"[S1] Number {i}.", voice="", seed=i, max_tokens=40, prompt=voices[i % 2])
         for i in range(6)

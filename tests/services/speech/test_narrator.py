@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import EngineName, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import EngineName, Recording, Samples, Utterance, VoicePrompt
 from dia_server.errors import GpuOutOfMemory, Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narration import MAX_CHUNK, NOTHING, Narrated, Narration
@@ -18,10 +18,11 @@ from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.plan import Plan, PlannedUtterance
 from dia_server.units import SAMPLE_RATE
 from tests.garbage import until_freed, without_collector
+from tests.prompts import generated_frames
 from tests.scripted import Part, Script, ScriptedModel, frames_of, speech
 from tests.waiting import until
 
-PROMPT = VoicePrompt(np.ones(SAMPLE_RATE, np.float32), "[S1] I speak like this.", "digest")
+PROMPT = VoicePrompt((Recording(np.ones(SAMPLE_RATE, np.float32), "digest"),), "[S1] I speak like this.")
 BASE = Utterance("the whole", "aria", seed=7)
 SILENT: list[Part] = [np.zeros(SAMPLE_RATE, np.float32)]
 
@@ -135,8 +136,8 @@ async def test_without_a_prompt_the_first_segment_is_the_prompt_of_the_others() 
         assert len(others) == 3
         for other in others:
             assert other.prompt is not None
-            assert len(other.prompt.samples) == 0
-            np.testing.assert_array_equal(other.prompt.generated_frames, frames_of(first))
+            assert len(other.prompt.parts) == 1
+            np.testing.assert_array_equal(generated_frames(other.prompt), frames_of(first))
             assert other.prompt.transcript == "[S1] 1"
         assert rigged.model.most == 3
 
@@ -149,8 +150,8 @@ async def test_a_first_segment_follows_the_voices_own_prompt_into_that_of_the_ot
         assert first.prompt is PROMPT
         for other in others:
             assert other.prompt is not None
-            assert other.prompt.samples is PROMPT.samples
-            np.testing.assert_array_equal(other.prompt.generated_frames, frames_of(first))
+            assert other.prompt.parts[:-1] == PROMPT.parts
+            np.testing.assert_array_equal(generated_frames(other.prompt), frames_of(first))
             assert other.prompt.transcript == "[S1] I speak like this. [S1] 1"
         assert rigged.model.most == 2
 

@@ -10,6 +10,7 @@ from dia_server.audio.encode import encode
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import VoicePrompt
 from dia_server.settings import Settings
+from tests.prompts import recording_of
 from tests.recordings import RATE, container, sound, wav_file
 from tests.tones import ToneModel, loader
 
@@ -311,19 +312,19 @@ async def test_a_voice_speaks_like_its_prompt(settings: Settings) -> None:
         _, _, prompt = await spoken_prompt(model, client, primary_speaker="S2")
         assert prompt is not None
         assert prompt.transcript == "[S2] I say this."
-        assert prompt.samples.dtype == "float32"
-        assert len(prompt.samples) == 2 * RATE
+        assert recording_of(prompt).dtype == "float32"
+        assert len(recording_of(prompt)) == 2 * RATE
 
         _, _, again = await spoken_prompt(model, client, audio_prompt_transcript="[S1] Rather [S2] this.")
         assert again is not None
         assert again.transcript == "[S1] Rather [S2] this."
-        assert again.samples is prompt.samples, "they are kept in memory"
+        assert recording_of(again) is recording_of(prompt), "they are kept in memory"
 
         await upload(client, content=wav_file(1.0))
         _, _, new = await spoken_prompt(model, client, audio_prompt_transcript="Something else.")
         assert new is not None
-        assert new.digest != prompt.digest
-        assert len(new.samples) == RATE
+        assert new.key != prompt.key
+        assert len(recording_of(new)) == RATE
 
         _, _, none = await spoken_prompt(model, client, audio_prompt=None)
         assert none is None

@@ -9,15 +9,17 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
+from dia_server.engine.dia.codec import CODEBOOKS
 from dia_server.engine.dia.delay import UNKNOWN, delayed
 from dia_server.engine.dia.encoder import text_keys_values
 from dia_server.engine.dia.memory import translate_oom
 from dia_server.engine.dia.prefill import prefill
-from dia_server.engine.dia.prompt_cache import NO_FRAMES, PromptCache
+from dia_server.engine.dia.prompt_cache import PromptCache
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.sampling import TOP_K_LIMIT
 from dia_server.engine.dia.state import State
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 PREFILL_CHUNK, MIN_PREFILL_CHUNK = 256, 16
 """Initial and minimum number of voice prompt columns prefilled per poll. Each out-of-memory error during
 prefill halves the number for all later polls; at the minimum the utterance fails instead."""
+NO_FRAMES = torch.empty(0, CODEBOOKS, dtype=torch.long)
 NO_ROOM = "Too little memory is left to begin this request"
 
 
@@ -41,8 +44,16 @@ class PendingPrompt:
     utterance: Utterance
     text_length: int
     """Bytes of the encoded text, including the prompt's transcript."""
-    codes: Future[Tensor]
-    """Future of the codes [T, channels] of the prompt's recording, on the CPU."""
+    codes: list[Future[Tensor]]
+    """Future of the codes [T, channels] of each part of the prompt, on the CPU."""
+
+    @property
+    def encoded(self) -> bool:
+        return all(codes.done() for codes in self.codes)
+
+    def frames(self) -> Tensor:
+        """Return the codes [T, channels] of the whole prompt; raises the error of a failed encoding."""
+        return torch.cat([codes.result() for codes in self.codes])
 
 
 class Admission:
@@ -87,16 +98,14 @@ class Admission:
         """
         failures: dict[int, Exception] = {}
         if self._pending and not runs:
-            wait([pending.codes for pending in self._pending.values()], return_when=FIRST_COMPLETED)
+            self._wait_for_one()
         for slot, pending in list(self._pending.items()):
-            if not pending.codes.done():
+            if not pending.encoded:
                 continue
             del self._pending[slot]
             try:
                 with translate_oom(NO_ROOM, self._prompt_cache.clear):
-                    runs[slot] = self._begin(
-                        slot, pending.utterance, pending.text_length, pending.codes.result()
-                    )
+                    runs[slot] = self._begin(slot, pending.utterance, pending.text_length, pending.frames())
             except Exception as error:  # noqa: BLE001 - fails this request only, the batch goes on
                 failures[slot] = error
         waiting = ((slot, run) for slot, run in runs.items() if run.prefilled < run.prompt)
@@ -113,16 +122,19 @@ class Admission:
                     failures[slot] = error
         return failures
 
+    def _wait_for_one(self) -> None:
+        """Wait until one of the pending prompts is encoded."""
+        while not any(pending.encoded for pending in self._pending.values()):
+            codes = chain.from_iterable(pending.codes for pending in self._pending.values())
+            wait([one for one in codes if not one.done()], return_when=FIRST_COMPLETED)
+
     def _begin(self, slot: int, utterance: Utterance, text_length: int, frames: Tensor) -> Run:
         """Set up the grid and sampling parameters of `slot` and return its run.
 
-        The slot's text must be encoded already. `frames` [T, channels] are the codes of the prompt's
-        recording, empty without a prompt; the prompt's `generated_frames` are appended to them. Also fills
-        the unconditional row's KV cache, if the prompt cache has a copy. A slot without a prompt is live at
-        once. Raises Invalid if the prompt is too long.
+        The slot's text must be encoded already. `frames` [T, channels] are the codes of the prompt, empty
+        without a prompt. Also fills the unconditional row's KV cache, if the prompt cache has a copy. A slot
+        without a prompt is live at once. Raises Invalid if the prompt is too long.
         """
-        if utterance.prompt is not None and utterance.prompt.generated_frames is not None:
-            frames = torch.cat([frames, torch.from_numpy(utterance.prompt.generated_frames).long()])
         config, prompt = self._weights.config, len(frames)
         limit = self._limit(utterance, prompt)
         columns = delayed(frames, config.delay, config.bos)

@@ -27,7 +27,7 @@ from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import new_state
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner, capturable_steps
 from dia_server.engine.dia.weights import Weights
-from dia_server.engine.types import Chunk, Utterance, VoicePrompt
+from dia_server.engine.types import Chunk, Recording, Utterance, VoicePrompt
 from dia_server.errors import ServerError
 from dia_server.units import MIB, SAMPLE_RATE
 
@@ -171,7 +171,7 @@ class DiaModel:
     def warm_up(self) -> None:
         """Generate one utterance, to create kernels, cuDNN plans and memory pools before any request."""
         noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
-        prompt = VoicePrompt(noise, "[S1] This is it.", "warm-up")
+        prompt = VoicePrompt((Recording(noise, "warm-up"),), "[S1] This is it.")
         self.admit(0, Utterance("[S1] Hello.", "", seed=0, max_tokens=WARM_UP_STEPS, prompt=prompt))
         while not isinstance(outcome := self.step().get(0), Exception) and not (outcome and outcome.done):
             pass

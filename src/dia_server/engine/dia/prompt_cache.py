@@ -13,12 +13,9 @@ import torch
 from torch import LongTensor, Tensor
 
 from dia_server.engine.dia.background_stream import BackgroundStream
-from dia_server.engine.dia.codec import CODEBOOKS
-from dia_server.engine.types import Samples, VoicePrompt
+from dia_server.engine.types import GeneratedAudio, Recording, Samples, VoicePrompt
 
 Key = tuple[str, str]
-
-NO_FRAMES = torch.empty(0, CODEBOOKS, dtype=torch.long)
 
 
 class CodecEncoder(Protocol):
@@ -37,20 +34,22 @@ class PromptCache:
         """Tensors, least recently used first. A cachetools cache could not evict KV caches before codes."""
         self.bytes = 0
 
-    def codes(self, prompt: VoicePrompt) -> Future[Tensor]:
-        """Return a future of the codes [T, channels] of the prompt's recording, on the CPU.
+    def codes(self, prompt: VoicePrompt) -> list[Future[Tensor]]:
+        """Return, for each part of the prompt, a future of its codes [T, channels] on the CPU.
 
-        Starts encoding the recording, unless its codes are cached or being encoded already.
+        Starts encoding each recording, unless its codes are cached or being encoded already.
         """
         self._keep_encoded()
-        known = self._find((prompt.digest, "codes")) if len(prompt.samples) else NO_FRAMES
-        if known is not None:
-            codes: Future[Tensor] = Future()
-            codes.set_result(known)
-            return codes
-        if prompt.digest not in self._encoding:
-            self._encoding[prompt.digest] = self._background.submit(self._encode, prompt.samples)
-        return self._encoding[prompt.digest]
+        return [self._codes(part) for part in prompt.parts]
+
+    def _codes(self, part: Recording | GeneratedAudio) -> Future[Tensor]:
+        if isinstance(part, GeneratedAudio):
+            return _known(torch.from_numpy(part.frames).long())
+        if (found := self._find((part.digest, "codes"))) is not None:
+            return _known(found)
+        if part.digest not in self._encoding:
+            self._encoding[part.digest] = self._background.submit(self._encode, part.samples)
+        return self._encoding[part.digest]
 
     def uncond_cache(self, prompt: VoicePrompt) -> Tensor | None:
         """Return the unconditional row's KV cache [layers, 2 * kv_heads, T, head_dim]; None if not cached."""
@@ -95,3 +94,9 @@ class PromptCache:
             # text (its anchor) and serve that text only
             caches = (one for one in self._kept if one[1] == "cache")
             self.bytes -= self._kept.pop(next(caches, next(iter(self._kept)))).nbytes
+
+
+def _known(codes: Tensor) -> Future[Tensor]:
+    future: Future[Tensor] = Future()
+    future.set_result(codes)
+    return future

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dia_server.audio.join import Join
-from dia_server.engine.types import Chunk, Flow, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import Chunk, Flow, GeneratedAudio, Samples, Utterance, VoicePrompt
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narrator import EMPTY, Narrator
 from dia_server.services.speech.segment import Segment
@@ -140,13 +140,12 @@ class Narration:
 
     def _anchor(self, segment: Segment) -> None:
         """Append the text and the frames of `segment` to the audio prompt of the segments not yet started."""
+        assert segment.frames is not None
         prompt, text = self._base.prompt, segment.planned.text
         if prompt is None:
-            prompt = VoicePrompt(EMPTY, text, digest="", generated_frames=segment.frames)
+            prompt = VoicePrompt((GeneratedAudio(segment.frames),), text)
         else:
-            prompt = replace(
-                prompt, transcript=f"{prompt.transcript} {text}", generated_frames=segment.frames
-            )
+            prompt = prompt.followed_by(segment.frames, text)
         self._base = replace(self._base, prompt=prompt)
         self._needs_anchor = False
 

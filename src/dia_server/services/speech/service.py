@@ -21,7 +21,6 @@ from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapsho
 from dia_server.services.voices.voice_prompts import VoicePrompts
 from dia_server.text.plan import Plan, plan
 from dia_server.text.speakers import Speaker, tag
-from dia_server.units import HOP
 
 log = structlog.get_logger()
 
@@ -150,8 +149,7 @@ class SpeechService:
         """
         cut = partial(plan, text)
         if prompt is not None:
-            frames = -(-len(prompt.samples) // HOP)
-            cut = partial(plan, text, transcript=prompt.transcript, prompt_frames=frames)
+            cut = partial(plan, text, transcript=prompt.transcript, prompt_frames=prompt.frame_count)
         planned = await asyncio.to_thread(cut) if len(text) > LONG else cut()
         if planned.pauses_s > MAX_PAUSES_S:
             raise Invalid(

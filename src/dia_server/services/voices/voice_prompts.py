@@ -1,14 +1,13 @@
 """Loads the audio prompts of voices for the engine: samples and transcript."""
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from dataclasses import asdict
 
 import numpy as np
 
 from dia_server.audio import prompt as audio
-from dia_server.engine.types import Samples, VoicePrompt
+from dia_server.engine.types import Recording, Samples, VoicePrompt
 from dia_server.errors import PromptNotUsable
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
@@ -18,8 +17,8 @@ from dia_server.units import MIB, SAMPLE_RATE
 
 CACHE_SIZE = 128 * MIB
 """Maximum bytes of samples cached in memory: 12 minutes of audio."""
-PAUSE = np.zeros(SAMPLE_RATE // 4, np.float32)
-"""Silence between two combined recordings: 0.25 s of samples."""
+PAUSE = Recording(np.zeros(SAMPLE_RATE // 4, np.float32), digest="pause")
+"""Silence between two combined prompts: 0.25 s of samples."""
 
 
 class VoicePrompts:
@@ -78,7 +77,8 @@ class VoicePrompts:
                 f"POST /audio_prompts/{prompt.prompt_id}/transcribe creates it with Whisper",
                 param="voice_id",
             )
-        return VoicePrompt(await self._samples(prompt.prompt_id, prompt.digest), transcript, prompt.digest)
+        recording = Recording(await self._samples(prompt.prompt_id, prompt.digest), prompt.digest)
+        return VoicePrompt((recording,), transcript)
 
     async def _samples(self, prompt_id: str, digest: str) -> Samples:
         if (samples := self._cache.get(digest)) is None:
@@ -101,14 +101,12 @@ def combine_prompts(first: VoicePrompt | None, second: VoicePrompt | None) -> Vo
     if first is None or second is None:
         return _retag("S1", first) or _retag("S2", second)
     return VoicePrompt(
-        np.concatenate([first.samples, PAUSE, second.samples]),
-        f"[S1] {_untagged(first)} [S2] {_untagged(second)}",
-        hashlib.sha256(f"{first.digest} {second.digest}".encode()).hexdigest(),
+        (*first.parts, PAUSE, *second.parts), f"[S1] {_untagged(first)} [S2] {_untagged(second)}"
     )
 
 
 def _retag(speaker: Speaker, prompt: VoicePrompt | None) -> VoicePrompt | None:
-    return prompt and VoicePrompt(prompt.samples, f"[{speaker}] {_untagged(prompt)}", prompt.digest)
+    return prompt and VoicePrompt(prompt.parts, f"[{speaker}] {_untagged(prompt)}")
 
 
 def _untagged(prompt: VoicePrompt) -> str:
