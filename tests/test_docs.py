@@ -37,6 +37,8 @@ MORE = "…"
 """Stands for omitted keys, list items, or parts of a string."""
 ID = re.compile(r"\b[0-9a-f]{4}…")
 """A job's id, as examples shorten it."""
+UNIX_TIME = 1_700_000_000
+"""Numbers above this are moments in Unix seconds."""
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 VARIES = {
     *("duration", "generation_time", "progress", "size"),  # differ with the test's own engine
@@ -155,6 +157,9 @@ def assert_alike(shown: Any, answer: Any, where: str) -> None:
             assert len(items) <= len(answer) if MORE in shown else len(items) == len(answer), where
             for one, other in zip(items, answer, strict=False):
                 assert_alike(one, other, where)
+        case int() if shown > UNIX_TIME:
+            assert isinstance(answer, int), where
+            assert answer > UNIX_TIME, where
         case float():
             assert answer == pytest.approx(shown, abs=0.01), where
         case str() if MOMENT.fullmatch(shown):

@@ -113,6 +113,7 @@ def build_dependencies(
         "client": Provide(ClientName(services.conf.api_keys, client_address), sync_to_thread=False),
         "speech_service": _provide(services.speech),
         "voice_service": _provide(services.voices),
+        "custom_voices": _provide(services.custom_voices),
         "prompt_folder": _provide(services.prompt_folder),
         "prompt_service": _provide(services.prompts),
         "transcript_service": _provide(services.transcripts),

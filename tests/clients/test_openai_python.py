@@ -13,6 +13,7 @@ from openai import DefaultHttpxClient, OpenAI
 from tests.clients.audio import seconds
 from tests.live.clients import active, ask
 from tests.live.server import Server
+from tests.recordings import wav_file
 from tests.waiting import wait_until
 
 
@@ -44,6 +45,30 @@ def test_every_format_of_openai_is_supported(
 def test_models_are_listed_and_found(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["dia"]
     assert client.models.retrieve("dia").owned_by == "nari-labs"
+
+
+def test_a_voice_is_made_of_a_recording_used_and_deleted(client: OpenAI, server: Server) -> None:
+    sample = ("sample.wav", wav_file(1.0))
+    voice = client.audio.voices.create(
+        name="Anna Müller", audio_sample=sample, consent="cons_1", extra_body={"transcript": "I am Anna."}
+    )
+    assert (voice.id, voice.name, voice.object, voice.type) == (
+        "anna-muller",
+        "Anna Müller",
+        "audio.voice",
+        "audio_sample",
+    )
+    assert server.get("/audio_prompts/metadata/anna-muller").json()["transcript"] == "I am Anna."
+    assert client.audio.speech.create(model="dia", voice=voice.id, input="Hello.").content[:4] == b"RIFF"
+    with pytest.raises(openai.ConflictError) as conflict:
+        client.audio.voices.create(name="Anna Müller", audio_sample=sample, consent="cons_1")
+    assert (conflict.value.code, conflict.value.param) == ("conflict", "name")
+
+    deleted = client.audio.voices.delete(voice.id)
+    assert (deleted.id, deleted.deleted, deleted.object) == ("anna-muller", True, "audio.voice.deleted")
+    with pytest.raises(openai.NotFoundError):
+        client.audio.voices.delete(voice.id)
+    assert server.get("/audio_prompts").json() == {"audio_prompts": []}
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ class AudioPrompt(Base):
     needs_review: Mapped[bool] = mapped_column(server_default=false())
     """Whether the transcript is not trusted until a person confirms it."""
     consent: Mapped[str | None] = mapped_column(Text)
-    """Statement of the speaker's consent, as the client sent it."""
+    """Statement of the speaker's consent, as the client sent it; "" if it sent none. None if the recording
+    was not made by POST /v1/audio/voices."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 

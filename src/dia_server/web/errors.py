@@ -10,7 +10,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from msgspec import UNSET, Struct
 
-from dia_server.errors import ServerError
+from dia_server.errors import Conflict, ServerError
 from dia_server.web.requests.json_body import bound_in, name_choices
 from dia_server.web.schemas import Error, OpenAIError, OpenAIErrorDetail
 
@@ -89,13 +89,14 @@ def _choices_of_parameter(request: Request[Any, Any, Any], name: str) -> str:
 
 
 def retry_headers(status: int, exc: Exception) -> dict[str, str]:
-    """Return Retry-After if `exc` has `retry_after`, and for 5xx x-should-retry, which OpenAI's SDKs obey.
+    """Return Retry-After if `exc` has `retry_after`, and x-should-retry, which OpenAI's SDKs obey.
 
-    x-should-retry is "true" with `retry_after` and "false" without.
+    For 5xx, x-should-retry is "true" with `retry_after` and "false" without. For a Conflict it is "false",
+    because the SDKs would send the request, which may be an upload, three times.
     """
     retry_after: int | None = getattr(exc, "retry_after", None)
     if retry_after is None:
-        return {"x-should-retry": "false"} if status >= 500 else {}
+        return {"x-should-retry": "false"} if status >= 500 or isinstance(exc, Conflict) else {}
     retries = {"x-should-retry": "true"} if status >= 500 else {}
     return {"Retry-After": str(retry_after), **retries}
 

@@ -135,9 +135,10 @@ def _headers(handler: HTTPRouteHandler, status: int) -> Json:
         }
     if status in {429, 503}:
         headers["Retry-After"] = _header("Seconds to wait before a retry", "integer")
-    if status >= 500:
+    if status >= 500 or status == 409:
         headers["x-should-retry"] = _header(
-            "true, together with Retry-After, or false if a retry cannot succeed", "string"
+            "true, together with Retry-After, or false if a retry cannot succeed; with 409 only false",
+            "string",
         )
     return headers
 

@@ -133,6 +133,25 @@ class AudioVoices(Struct):
     voices: list[AudioVoice]
 
 
+class CustomVoice(Struct, kw_only=True):
+    """A voice made of a recording, with the fields of OpenAI's API."""
+
+    id: Annotated[str, Meta(description="Identifier of the voice and of its audio prompt")]
+    object: Literal["audio.voice"] = "audio.voice"
+    type: Literal["audio_sample"] = "audio_sample"
+    name: str
+    created_at: Annotated[int, Meta(description="Unix seconds")]
+    transcript: Annotated[
+        str | None, Meta(description="null if there is none, or while Whisper transcribes the recording")
+    ]
+
+
+class CustomVoiceDeleted(Struct, kw_only=True):
+    id: str
+    object: Literal["audio.voice.deleted"] = "audio.voice.deleted"
+    deleted: bool = True
+
+
 class ModelVoice(AudioVoice, kw_only=True):
     value: str
     label: str

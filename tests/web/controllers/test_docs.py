@@ -86,7 +86,7 @@ async def test_every_route_is_described(client: Client) -> None:
         "/generate",
         "/v1/audio/speech",
         "/v1/audio/voices",
-        "/v1/audio/voices/{model}",
+        "/v1/audio/voices/{name}",
         "/v1/audio/models",
         "/v1/models",
         "/v1/models/{model}",

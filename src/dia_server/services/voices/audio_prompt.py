@@ -24,6 +24,9 @@ class Prompt:
     sidecar_digest: str | None
     """`Sidecar.digest` of the transcript file that was last read or written; None if there is none."""
     created_at: datetime
+    consent: str | None = None
+    """Statement of the speaker's consent, as the client sent it; "" if it sent none. None if the recording
+    was not made by POST /v1/audio/voices."""
 
     @property
     def sample_rate(self) -> int:
@@ -41,6 +44,7 @@ class Prompt:
             transcript_source=row.transcript_source,
             sidecar_digest=row.sidecar_digest,
             created_at=row.created_at,
+            consent=row.consent,
         )
 
     def row(self) -> AudioPrompt:

@@ -7,9 +7,9 @@ that the operator put into the folder is kept.
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from dia_server.services.durable_files import READ_SIZE, FileChange
 from dia_server.services.voices import prompt_folder
 from dia_server.services.voices.audio_prompt import Prompt, Source
 from dia_server.services.voices.prompt_folder import PromptFolder, Sidecar, Skipped, txt_name, wav_name
-from dia_server.services.voices.service import VoiceService
+from dia_server.services.voices.service import VoiceService, Write
 from dia_server.text.speakers import clean_transcript
 
 log = structlog.get_logger()
@@ -98,27 +98,53 @@ class PromptService:
         async with self._lock:
             return await self._store_recording(prompt_id, wav, is_stored=False, text=text)
 
+    async def create(
+        self,
+        prompt_id: str,
+        file: BinaryIO,
+        transcript: str | None,
+        *,
+        consent: str,
+        adding: AbstractAsyncContextManager[Write],
+    ) -> Prompt:
+        """Create a prompt together with its voice, which `VoiceService.adding` adds, or neither of them.
+
+        Raises as `add` and `adding`, and Conflict if a prompt or a file in the folder has this id.
+        """
+        prompt_folder.check_id(prompt_id)
+        text = None if transcript is None else _clean_transcript(transcript)
+        wav = await self._decode(self._folder.make, file)
+        async with self._lock, adding as write:
+            await self._require_new(prompt_id)
+            return await self._store_recording(
+                prompt_id, wav, is_stored=False, text=text, consent=consent, also=write
+            )
+
     async def delete(self, prompt_id: str) -> None:
         """Delete a prompt and all its files.
 
         Raises NotFound, Conflict if a voice uses the prompt, StorageUnavailable.
         """
         async with self._lock:
-            self.get(prompt_id)
-            if users := [
-                voice.voice_id for voice in self._voices.all.values() if voice.audio_prompt == prompt_id
-            ]:
-                raise Conflict(
-                    f"Audio prompt {prompt_id!r} is used by {', '.join(map(repr, users))}; "
-                    "delete or change these voice mappings first",
-                    param="prompt_id",
-                )
-            try:
-                names = await asyncio.to_thread(self._folder.files_of, prompt_id)
-            except OSError as error:
-                raise _unreadable(error) from error
-            await self._commit(dict.fromkeys(names), _delete_row(prompt_id))
-            del self._prompts[prompt_id]
+            await self._delete(prompt_id, self.users(prompt_id), _delete_row(prompt_id))
+
+    async def delete_with_voice(self, prompt_id: str, voice_id: str) -> None:
+        """Delete a prompt and the only voice that uses it, or neither of them.
+
+        Raises as `delete` and `VoiceService.deleting`.
+        """
+        async with self._lock, self._voices.deleting(voice_id) as write:
+
+            async def delete_both(session: AsyncSession) -> None:
+                await _delete_row(prompt_id)(session)
+                await write(session)
+
+            others = [user for user in self.users(prompt_id) if user != voice_id]
+            await self._delete(prompt_id, others, delete_both)
+
+    def users(self, prompt_id: str) -> list[str]:
+        """Return the ids of the voices that use a prompt."""
+        return [voice.voice_id for voice in self._voices.all.values() if voice.audio_prompt == prompt_id]
 
     async def set_transcript(
         self, prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"]
@@ -189,15 +215,50 @@ class PromptService:
             elif old is not None:
                 await self._refresh_transcript(old)
 
+    async def _delete(self, prompt_id: str, users: list[str], write: Write) -> None:
+        """Delete a prompt's files and, by `write`, its row; raises Conflict if `users` is not empty."""
+        self.get(prompt_id)
+        if users:
+            raise Conflict(
+                f"Audio prompt {prompt_id!r} is used by {', '.join(map(repr, users))}; "
+                "delete or change these voice mappings first",
+                param="prompt_id",
+            )
+        await self._commit(dict.fromkeys(await self._files_of(prompt_id)), write)
+        del self._prompts[prompt_id]
+
+    async def _require_new(self, prompt_id: str) -> None:
+        """Raise Conflict if a prompt, or a file in the folder, is named `prompt_id`."""
+        lower = prompt_id.lower()
+        if any(other.lower() == lower for other in self._prompts) or await self._files_of(prompt_id):
+            raise Conflict(
+                f"Audio prompt {prompt_id!r} exists already; delete it first, or choose another name",
+                param="prompt_id",
+            )
+
+    async def _files_of(self, prompt_id: str) -> list[str]:
+        try:
+            return await asyncio.to_thread(self._folder.files_of, prompt_id)
+        except OSError as error:
+            raise _unreadable(error) from error
+
     async def _decode(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
 
     async def _store_recording(
-        self, prompt_id: str, wav: bytes, *, is_stored: bool, text: str | None = None
+        self,
+        prompt_id: str,
+        wav: bytes,
+        *,
+        is_stored: bool,
+        text: str | None = None,
+        consent: str | None = None,
+        also: Write | None = None,
     ) -> Prompt:
-        """Store `wav` as the recording of a prompt.
+        """Store `wav` as the recording of a prompt, and the rows that `also` writes.
 
-        `is_stored` means that `{id}.wav` has this content already. `text` is the client's transcript, if any.
+        `is_stored` means that `{id}.wav` has this content already. `text` and `consent` are the client's, if
+        any.
         """
         old = self._prompts.get(prompt_id)
         digest = hashlib.sha256(wav).hexdigest()
@@ -219,11 +280,12 @@ class PromptService:
             transcript_source=source,
             sidecar_digest=sidecar_digest,
             created_at=datetime.now(UTC) if old is None else old.created_at,
+            consent=consent if same is None else same.consent,
         )
         if text is not None:
             prompt, sidecar = _with_transcript(prompt, text, "manual", sidecars)
             files |= sidecar
-        return await self._save(prompt, files)
+        return await self._save(prompt, files, also)
 
     async def _refresh_transcript(self, prompt: Prompt) -> None:
         """Read the prompt's transcript file; store its text if that is new or has changed."""
@@ -234,9 +296,13 @@ class PromptService:
                 replace(prompt, transcript=transcript, transcript_source=source, sidecar_digest=digest), {}
             )
 
-    async def _save(self, prompt: Prompt, files: Mapping[str, bytes | None]) -> Prompt:
+    async def _save(
+        self, prompt: Prompt, files: Mapping[str, bytes | None], also: Write | None = None
+    ) -> Prompt:
         async def write(session: AsyncSession) -> None:
             await session.merge(prompt.row())
+            if also is not None:
+                await also(session)
 
         await self._commit(files, write)
         self._prompts[prompt.prompt_id] = prompt
@@ -250,7 +316,7 @@ class PromptService:
     async def _commit(
         self,
         files: Mapping[str, bytes | None],
-        write: Callable[[AsyncSession], Coroutine[Any, Any, None]],
+        write: Write,
     ) -> None:
         """Change `files` and, by `write`, the database row, or neither; raises StorageUnavailable."""
         change = FileChange(self._folder.path, files)
@@ -304,7 +370,7 @@ def _with_transcript(
     return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}
 
 
-def _delete_row(prompt_id: str) -> Callable[[AsyncSession], Coroutine[Any, Any, None]]:
+def _delete_row(prompt_id: str) -> Write:
     async def write(session: AsyncSession) -> None:
         await session.execute(delete(AudioPrompt).where(AudioPrompt.prompt_id == prompt_id))
 

@@ -4,18 +4,23 @@ import asyncio
 import re
 import unicodedata
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import VoiceMapping
-from dia_server.errors import Invalid, InvalidVoiceId
+from dia_server.errors import Conflict, Invalid, InvalidVoiceId
 from dia_server.services.voices import ids
 from dia_server.text.speakers import Speaker as Speaker
 from dia_server.text.speakers import has_visible_text
+
+Write = Callable[[AsyncSession], Coroutine[Any, Any, None]]
+"""Writes rows in the transaction of a session."""
 
 MAX_NAME = 128
 """Maximum characters of a display name."""
@@ -149,29 +154,74 @@ class VoiceService:
                 await self._save(original)
                 return False
             async with self._sessions.begin() as session:
-                await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
-                await session.execute(
-                    update(VoiceMapping).where(VoiceMapping.partner == voice_id).values(partner=None)
-                )
-            del self._voices[voice_id]
-            for other in list(self._voices.values()):
-                if other.partner == voice_id:
-                    self._voices[other.voice_id] = replace(other, partner=None)
+                await _delete_row(session, voice_id)
+            self._forget(voice_id)
             return True
+
+    @asynccontextmanager
+    async def adding(self, voice: Voice) -> AsyncIterator[Write]:
+        """Add `voice` in a transaction of the caller: yields the function that writes its row.
+
+        The voice exists once the `with` block has committed the transaction and ended. Raises Conflict if a
+        voice has its id in any case.
+        """
+        async with self._lock:
+            self.require_new(voice.voice_id)
+
+            async def write(session: AsyncSession) -> None:
+                session.add(_row(voice))
+
+            yield write
+            self._voices[voice.voice_id] = voice
+
+    @asynccontextmanager
+    async def deleting(self, voice_id: str) -> AsyncIterator[Write]:
+        """Delete a voice in a transaction of the caller: yields the function that deletes its row.
+
+        The voice is gone once the `with` block has committed the transaction and ended. Raises
+        InvalidVoiceId, or Conflict if the voice is built in.
+        """
+        async with self._lock:
+            self.require_deletable(voice_id)
+
+            async def write(session: AsyncSession) -> None:
+                await _delete_row(session, voice_id)
+
+            yield write
+            self._forget(voice_id)
+
+    def require_new(self, voice_id: str) -> None:
+        """Raise Conflict if a voice has this id in any case."""
+        lower = voice_id.lower()
+        if taken := next((other for other in self._voices if other.lower() == lower), None):
+            raise Conflict(
+                f"Voice {taken!r} exists already; delete it first, or choose another name", param="voice_id"
+            )
+
+    def require_deletable(self, voice_id: str) -> None:
+        """Raise InvalidVoiceId if the voice does not exist, Conflict if it is built in."""
+        if voice_id not in self._voices:
+            raise _unknown(voice_id)
+        if voice_id in BUILT_IN:
+            raise Conflict(
+                f"Voice {voice_id!r} is built in and cannot be deleted; DELETE /voice_mappings/{voice_id} "
+                "resets its settings",
+                param="voice_id",
+            )
+
+    def _forget(self, voice_id: str) -> None:
+        del self._voices[voice_id]
+        for other in list(self._voices.values()):
+            if other.partner == voice_id:
+                self._voices[other.voice_id] = replace(other, partner=None)
 
     async def _save(self, voice: Voice) -> Voice:
         ids.check(voice.voice_id, "voice_id")
-        voice = replace(voice, display_name=clean_name(voice.display_name))
+        if voice.display_name is not None:
+            voice = replace(voice, display_name=clean_name(voice.display_name))
         self._check_partner(voice)
         async with self._sessions.begin() as session:
-            row = await session.get(VoiceMapping, voice.voice_id) or VoiceMapping(voice_id=voice.voice_id)
-            row.style = voice.style
-            row.primary_speaker = voice.primary_speaker
-            row.audio_prompt = voice.audio_prompt
-            row.audio_prompt_transcript = voice.audio_prompt_transcript
-            row.display_name = voice.display_name
-            row.partner = voice.partner
-            session.add(row)
+            await session.merge(_row(voice))
         self._voices[voice.voice_id] = voice
         return voice
 
@@ -184,20 +234,31 @@ class VoiceService:
             )
 
 
-def clean_name(name: str | None) -> str | None:
-    """Return a display name without surrounding white space; raises Invalid if it is malformed."""
-    if name is None:
-        return None
+def clean_name(name: str, field: str = "display_name") -> str:
+    """Return a display name without surrounding white space.
+
+    Raises Invalid for the request field `field` if the name is malformed.
+    """
     name = name.strip()
     forbidden = any(unicodedata.category(character) in FORBIDDEN_IN_NAMES for character in name)
     if forbidden or len(name) > MAX_NAME or not has_visible_text(name):
         raise Invalid(
-            f"display_name must be 1 to {MAX_NAME} characters, without control characters or line breaks, "
-            "and with a visible one; null removes it",
-            param="display_name",
+            f"{field} must be 1 to {MAX_NAME} characters, without control characters or line breaks, "
+            "and with a visible one",
+            param=field,
             limit=MAX_NAME if len(name) > MAX_NAME else None,
         )
     return name
+
+
+def _row(voice: Voice) -> VoiceMapping:
+    return VoiceMapping(**asdict(voice))
+
+
+async def _delete_row(session: AsyncSession, voice_id: str) -> None:
+    """Delete the voice's row, and its id where it is another voice's partner."""
+    await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
+    await session.execute(update(VoiceMapping).where(VoiceMapping.partner == voice_id).values(partner=None))
 
 
 def _voice(row: VoiceMapping) -> Voice:

@@ -5,23 +5,22 @@ from typing import Any
 
 from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
-from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from litestar.openapi.spec import Operation, Schema
+from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 
-from dia_server.errors import Invalid, UnusableAudio
 from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.ids import ID
 from dia_server.services.voices.prompt_folder import MAX_AUDIO, PromptFolder, wav_name
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.transcripts import TranscriptService
+from dia_server.web import forms
 from dia_server.web.middleware.client_address import ClientAddress
 from dia_server.web.requests import upload
 from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
-    MAX_TRANSCRIPT,
     AudioPrompt,
     AudioPromptDeleted,
     AudioPromptMetadata,
@@ -50,23 +49,8 @@ class UploadOperation(Operation):
         prompt_id = Schema(
             type=OpenAPIType.STRING, pattern=f"^{ID.pattern}$", description="Identifier of the audio prompt"
         )
-        file = Schema(
-            type=OpenAPIType.STRING,
-            format=OpenAPIFormat.BINARY,
-            description="WAV, MP3, FLAC, OGG, M4A or WebM with 0.5 to 60 s of speech; 5 to 10 s work best",
-        )
-        transcript = Schema(
-            type=OpenAPIType.STRING,
-            description="Exact words of the recording; default: transcribed by Whisper",
-        )
-        form = Schema(
-            type=OpenAPIType.OBJECT,
-            properties={"prompt_id": prompt_id, FILE_FIELD: file, "transcript": transcript},
-            required=["prompt_id", FILE_FIELD],
-        )
-        self.request_body = RequestBody(
-            content={"multipart/form-data": OpenAPIMediaType(schema=form)}, required=True
-        )
+        fields = {"prompt_id": prompt_id, FILE_FIELD: forms.RECORDING, "transcript": forms.TRANSCRIPT}
+        self.request_body = forms.form_body(fields, ["prompt_id", FILE_FIELD])
 
 
 class PromptController(Controller):
@@ -92,21 +76,10 @@ class PromptController(Controller):
         """Add or replace an audio prompt; the recording is converted to mono, 44.1 kHz, peak 0.95."""
         with upload_limit.hold(client_address(request.scope)):
             async with upload.receive(request, FILE_FIELD, prompt_folder.spool) as form:
-                if (prompt_id := form.fields.get("prompt_id")) is None:
-                    raise Invalid("prompt_id is required", param="prompt_id")
-                transcript = form.fields.get("transcript", "").strip() or None
-                if transcript is not None and len(transcript) > MAX_TRANSCRIPT:
-                    raise Invalid(
-                        f"transcript: too long; the limit is {MAX_TRANSCRIPT:,} characters",
-                        param="transcript",
-                        limit=MAX_TRANSCRIPT,
-                    )
-                try:
-                    prompt = await prompt_service.add(prompt_id.strip(), form.file, transcript)
-                except UnusableAudio as error:
-                    raise UnusableAudio(
-                        f"{FILE_FIELD}: {error}", param=FILE_FIELD, limit=error.limit
-                    ) from error
+                prompt_id = forms.require(form.fields, "prompt_id").strip()
+                transcript = forms.transcript_in(form.fields)
+                with forms.naming_field(FILE_FIELD):
+                    prompt = await prompt_service.add(prompt_id, form.file, transcript)
         prompt = await transcript_service.ensure_transcript(prompt)
         return AudioPromptUploaded(
             message="Audio prompt uploaded successfully",

@@ -1,17 +1,31 @@
 """OpenAI-compatible routes for models and voices."""
 
-from litestar import Controller, get
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
+from litestar.openapi.spec import Operation, Schema
+from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath
 
-from dia_server.errors import NotFound
+from dia_server.errors import Invalid, NotFound
+from dia_server.services.voices.custom_voices import CustomVoices
+from dia_server.services.voices.prompt_folder import MAX_AUDIO, PromptFolder
 from dia_server.services.voices.service import VoiceService
+from dia_server.services.voices.transcripts import TranscriptService
+from dia_server.web import forms
+from dia_server.web.middleware.client_address import ClientAddress
+from dia_server.web.requests import upload
+from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     AudioModel,
     AudioModels,
     AudioVoice,
     AudioVoices,
+    CustomVoice,
+    CustomVoiceDeleted,
     Model,
     Models,
     ModelVoice,
@@ -20,6 +34,30 @@ from dia_server.web.schemas import (
 
 DIA = Model(id="dia", created=1_750_896_000, owned_by="nari-labs")
 """The only model; `created` is the release date of Dia-1.6B-0626."""
+
+SAMPLE_FIELD = "audio_sample"
+SAMPLE_TYPE = "audio_sample"
+"""The only value of the form's field `type` that is supported; OpenAI's other one is "prompt"."""
+
+
+@dataclass
+class VoiceOperation(Operation):
+    """OpenAPI description of the form, written by hand because the handler reads the form itself."""
+
+    def __post_init__(self) -> None:
+        name = Schema(type=OpenAPIType.STRING, description="Name of the voice, in any script")
+        consent = Schema(type=OpenAPIType.STRING, description="Statement of consent, which is kept as it is")
+        kind = Schema(type=OpenAPIType.STRING, enum=[SAMPLE_TYPE], default=SAMPLE_TYPE)
+        alias = Schema(type=OpenAPIType.STRING, description="Alias of transcript; ignored if that is given")
+        fields = {
+            "name": name,
+            SAMPLE_FIELD: forms.RECORDING,
+            "transcript": forms.TRANSCRIPT,
+            "ref_text": alias,
+            "consent": consent,
+            "type": kind,
+        }
+        self.request_body = forms.form_body(fields, ["name", SAMPLE_FIELD])
 
 
 class OpenAIController(Controller):
@@ -49,9 +87,53 @@ class OpenAIController(Controller):
             [AudioVoice(voice.voice_id, voice.name, voice.voice_id) for voice in voice_service.all.values()]
         )
 
-    @get("/v1/audio/voices/{model:str}")
+    @post(
+        "/v1/audio/voices",
+        status_code=200,
+        request_max_body_size=MAX_AUDIO,
+        operation_class=VoiceOperation,
+        opt=route_options(rate_limit="upload", errors=(400, 409, 413, 415, 422, 429, 500, 503)),
+    )
+    async def create_voice(
+        self,
+        request: Request[Any, Any, Any],
+        custom_voices: NamedDependency[CustomVoices],
+        prompt_folder: NamedDependency[PromptFolder],
+        transcript_service: NamedDependency[TranscriptService],
+        client_address: NamedDependency[ClientAddress],
+        upload_limit: NamedDependency[ConcurrencyLimit],
+    ) -> CustomVoice:
+        """Create a voice of a recording, OpenAI-compatible; its audio prompt has the same id."""
+        with upload_limit.hold(client_address(request.scope)):
+            async with upload.receive(request, SAMPLE_FIELD, prompt_folder.spool) as form:
+                fields = form.fields
+                name = forms.require(fields, "name")
+                if fields.get("type", SAMPLE_TYPE) != SAMPLE_TYPE:
+                    raise Invalid(f"type: it must be {SAMPLE_TYPE}", param="type")
+                transcript = forms.transcript_in(fields) or forms.transcript_in(fields, "ref_text")
+                with forms.naming_field(SAMPLE_FIELD):
+                    made = await custom_voices.create(
+                        name, form.file, transcript=transcript, consent=fields.get("consent", "")
+                    )
+        prompt = await transcript_service.ensure_transcript(made.prompt)
+        return CustomVoice(
+            id=made.voice.voice_id,
+            name=made.voice.name,
+            created_at=int(prompt.created_at.timestamp()),
+            transcript=prompt.transcript,
+        )
+
+    @delete("/v1/audio/voices/{name:str}", status_code=200, opt=route_options(errors=(404, 409, 503)))
+    async def delete_voice(
+        self, name: FromPath[str], custom_voices: NamedDependency[CustomVoices]
+    ) -> CustomVoiceDeleted:
+        """Delete a voice by its id; also its recording, if POST /v1/audio/voices made it for this voice."""
+        await custom_voices.delete(name)
+        return CustomVoiceDeleted(id=name)
+
+    @get("/v1/audio/voices/{name:str}")
     async def list_model_voices(
-        self, model: FromPath[str], voice_service: NamedDependency[VoiceService]
+        self, name: FromPath[str], voice_service: NamedDependency[VoiceService]
     ) -> ModelVoices:
         """List the voices of a model in the format of SillyTavern's TTS WebUI provider."""
         return ModelVoices(
