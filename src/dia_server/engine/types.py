@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Literal, Protocol, Self
 from uuid import uuid4
 
@@ -57,6 +57,8 @@ class VoicePrompt:
     parts: tuple[Recording | GeneratedAudio, ...]
     """The audio, in the order of the transcript; at least one part."""
     transcript: str
+    gain_db: float = 0.0
+    """Decibels by which speech in this voice is amplified, so that all voices are equally loud."""
 
     @property
     def key(self) -> str:
@@ -70,7 +72,9 @@ class VoicePrompt:
 
     def followed_by(self, frames: Frames, text: str) -> "VoicePrompt":
         """Return this prompt, continued by generated `frames` that say `text`."""
-        return VoicePrompt((*self.parts, GeneratedAudio(frames)), f"{self.transcript} {text}")
+        return replace(
+            self, parts=(*self.parts, GeneratedAudio(frames)), transcript=f"{self.transcript} {text}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

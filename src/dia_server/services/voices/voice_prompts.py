@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from dia_server.audio import prompt as audio
 from dia_server.engine.types import Recording, Samples, VoicePrompt
 from dia_server.errors import PromptNotUsable
+from dia_server.services.voices.gains import VoiceGains
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceSnapshot
@@ -30,6 +31,7 @@ class VoicePrompts:
         self._cache_size = cache_size
         self._cache: OrderedDict[str, Samples] = OrderedDict()
         """Samples by digest of the WAV file, least recently used first (an LRU cache)."""
+        self._gains = VoiceGains()
 
     def snapshot(self, voice: Voice, second: Voice | None = None) -> VoiceSnapshot:
         """Return `voice`, and `second` for the speaker [S2], with the digests of their current recordings."""
@@ -78,7 +80,8 @@ class VoicePrompts:
                 param="voice_id",
             )
         recording = Recording(await self._samples(prompt.prompt_id, prompt.digest), prompt.digest)
-        return VoicePrompt((recording,), transcript)
+        gain_db = await self._gains.gain_db(recording.samples, recording.digest)
+        return VoicePrompt((recording,), transcript, gain_db)
 
     async def _samples(self, prompt_id: str, digest: str) -> Samples:
         if (samples := self._cache.get(digest)) is None:
@@ -97,16 +100,21 @@ class VoicePrompts:
 
 
 def combine_prompts(first: VoicePrompt | None, second: VoicePrompt | None) -> VoicePrompt | None:
-    """Return one prompt with `first` as speaker [S1] and `second` as [S2]; None if both are None."""
+    """Return one prompt with `first` as speaker [S1] and `second` as [S2]; None if both are None.
+
+    Its gain is the mean of both gains, in decibels, because one segment may contain both speakers.
+    """
     if first is None or second is None:
         return _retag("S1", first) or _retag("S2", second)
     return VoicePrompt(
-        (*first.parts, PAUSE, *second.parts), f"[S1] {_untagged(first)} [S2] {_untagged(second)}"
+        (*first.parts, PAUSE, *second.parts),
+        f"[S1] {_untagged(first)} [S2] {_untagged(second)}",
+        (first.gain_db + second.gain_db) / 2,
     )
 
 
 def _retag(speaker: Speaker, prompt: VoicePrompt | None) -> VoicePrompt | None:
-    return prompt and VoicePrompt(prompt.parts, f"[{speaker}] {_untagged(prompt)}")
+    return prompt and replace(prompt, transcript=f"[{speaker}] {_untagged(prompt)}")
 
 
 def _untagged(prompt: VoicePrompt) -> str:
