@@ -5,7 +5,6 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.di import Provide
-from litestar.types import ASGIApp
 
 from dia_server import logs, settings
 from dia_server.composition import Services
@@ -31,6 +30,7 @@ from dia_server.web.middleware.client_name import ClientName
 from dia_server.web.middleware.config_writes import ReadOnlyConfig
 from dia_server.web.middleware.connection_close import CloseUnreadBody
 from dia_server.web.middleware.cross_origin import CrossOrigin
+from dia_server.web.middleware.foreign_pages import ForeignPages
 from dia_server.web.middleware.head import HeadAsGet
 from dia_server.web.middleware.hosts import Hosts
 from dia_server.web.middleware.options import OptionsMiddleware
@@ -74,7 +74,15 @@ def create_app(
     client_address = ClientAddress(conf.trusted_proxies)
     rate_limit = build_rate_limit(conf, client_address)
     dependencies = build_dependencies(services, client_address, rate_limit)
-    middleware = [NoNulInPath(), OptionsMiddleware(), ApiKeys(conf.api_keys, client_address), rate_limit]
+    hosts = Hosts(conf.allowed_hosts)
+    origins = build_origins(conf, hosts)
+    middleware = [
+        NoNulInPath(),
+        OptionsMiddleware(),
+        ForeignPages(origins),
+        ApiKeys(conf.api_keys, client_address),
+        rate_limit,
+    ]
     if not conf.config_writable:
         middleware.append(ReadOnlyConfig())
     app = Litestar(
@@ -89,7 +97,7 @@ def create_app(
         logging_config=None,
     )
     bounded = BodyLimits(HeadAsGet(app.asgi_handler), client_address)
-    closing = CloseUnreadBody(guard_origins(bounded, conf))
+    closing = CloseUnreadBody(CrossOrigin(bounded, None if conf.api_keys else hosts, origins))
     measured = RequestMetrics(closing, services.metrics)
     app.asgi_handler = RequestContext(measured, services.engine.name)
     return app
@@ -114,6 +122,7 @@ def build_dependencies(
         "speech_service": _provide(services.speech),
         "voice_service": _provide(services.voices),
         "custom_voices": _provide(services.custom_voices),
+        "voice_previews": _provide(services.voice_previews),
         "prompt_folder": _provide(services.prompt_folder),
         "prompt_service": _provide(services.prompts),
         "transcript_service": _provide(services.transcripts),
@@ -134,16 +143,12 @@ def build_dependencies(
     }
 
 
-def guard_origins(app: ASGIApp, conf: Settings) -> CrossOrigin:
-    """Wrap `app` with the checks of Host and Origin.
+def build_origins(conf: Settings, hosts: Hosts) -> Origins:
+    """Return the origins whose pages may use the server.
 
-    Without API keys, other host names and origins than the allowed ones are refused. With keys, every host
-    name is allowed and, unless DIA_CORS_ORIGINS is set, every origin, because foreign pages hold no key.
+    With API keys, and unless DIA_CORS_ORIGINS is set, all are allowed, because foreign pages hold no key.
     """
-    hosts = Hosts(conf.allowed_hosts)
-    if conf.api_keys:
-        return CrossOrigin(app, None, Origins(conf.cors_origins or ("*",), hosts))
-    return CrossOrigin(app, hosts, Origins(conf.cors_origins, hosts))
+    return Origins(conf.cors_origins or (("*",) if conf.api_keys else ()), hosts)
 
 
 def _provide(value: Any) -> Provide:

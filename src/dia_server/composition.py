@@ -20,7 +20,7 @@ from dia_server.services.server import (
     StatsService,
     StatusService,
 )
-from dia_server.services.speech import Narrator, SpeechService, WordCheck
+from dia_server.services.speech import Narrator, SpeechService, VoicePreviews, WordCheck
 from dia_server.services.voices.custom_voices import CustomVoices
 from dia_server.services.voices.prompt_decoder import PromptDecoder
 from dia_server.services.voices.prompt_folder import PromptFolder
@@ -87,6 +87,7 @@ class Services:
             self.recorder.record,
             max_characters=conf.max_characters,
         )
+        self.voice_previews = VoicePreviews(self.speech)
         self.job_worker = JobWorker(
             self.engine,
             self.speech,

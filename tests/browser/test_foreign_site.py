@@ -5,6 +5,7 @@ origin, and by one whose name has been made to lead to the server itself.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 ATTEMPTS = (Path(__file__).parent / "foreign.js").read_text()
 PLANTED = {"fetched", "unseen", "dropped", "submitted", "sandboxed"}
 """Audio prompts that exist if attempts have succeeded; `dropped` is a file for /audio_prompts/discover."""
+LOAD = """([name, policy, url]) => new Promise((resolve) => {
+  document.head.append(Object.assign(document.createElement("meta"), { name: "referrer", content: policy }));
+  const element = document.createElement(name);
+  element.onload = element.onerror = element.oncanplaythrough = resolve;
+  element.src = url;
+})"""
+"""Loads a URL by an element of a page with this referrer policy."""
 WAYS = pytest.mark.parametrize("rebinding", [False, True], ids=["another origin", "rebinding"])
 
 
@@ -67,6 +75,22 @@ def test_it_succeeds_where_all_hosts_and_origins_are_allowed(
 
     assert set(ended.values()) == {"done", "sent"}, ended
     assert changes(wide_open) == PLANTED | {"the configuration", "the voice"}
+
+
+def test_an_element_of_a_foreign_page_generates_no_preview(
+    browser: "Browser", usual: Server, wide_open: Server
+) -> None:
+    for server, allowed in ((usual, False), (wide_open, True)):
+        url = f"{server.url}/voices/aria/preview"
+        with site(PUBLIC_NAME) as foreign, closing(browser.new_page()) as page:
+            page.goto(f"{foreign}/health")
+            for element in ("img", "audio"):
+                for policy in ("no-referrer", "unsafe-url"):
+                    # with a query, because the browser would answer the second request from its cache
+                    page.evaluate(LOAD, [element, policy, f"{url}?{element}-{policy}"])
+        answer = httpx.get(url, timeout=60)
+        assert answer.status_code == 200
+        assert ("x-ratelimit-limit" not in answer.headers) == allowed, "only a new preview counts"
 
 
 def attack(browser: "Browser", server: Server, *, rebinding: bool) -> dict[str, str]:

@@ -1,5 +1,4 @@
 import io
-import json
 import re
 import wave
 from collections.abc import Iterator
@@ -340,16 +339,15 @@ def test_a_recording_too_short_or_too_long_shows_a_hint(
 def test_a_sample_is_stopped_by_its_own_button(studio: Studio) -> None:
     def lengthen(route: "Route") -> None:
         """Make the sample long enough to be stopped on a machine under load."""
-        body = route.request.post_data_json or {}
-        route.continue_(post_data=json.dumps(body | {"text": "[S1] Hello, I am pleased to meet you. " * 12}))
+        route.fulfill(body=wav_file(30.0), content_type="audio/wav")
 
     studio.open("voices")
-    studio.page.route("**/generate", lengthen)
+    studio.page.route("**/preview", lengthen)
     studio.button("Try Aria").click()
     studio.until("window.heard.seconds > 0.2")
     studio.button("Stop: Try Aria").click()
     studio.button("Try Aria").wait_for()
-    studio.page.unroute("**/generate")
+    studio.page.unroute("**/preview")
     heard = studio.heard["seconds"]
     studio.button("Try Luna").click()
     studio.until(f"window.heard.seconds > {heard + 1}")

@@ -14,6 +14,8 @@ class RouteOptions(TypedDict, total=False):
     """True if the route needs no API key."""
     rate_limit: LimitName
     """Name of the rate limit that applies to requests."""
+    generates_on_get: bool
+    """True if GET generates speech, so that pages of disallowed origins may not request it."""
     errors: tuple[int, ...]
     """Error statuses to document. `openapi.py` adds 401 unless `public`, 408 if 413 is listed (the route
     reads a body), and 400 if the path has a parameter."""

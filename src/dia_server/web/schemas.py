@@ -110,10 +110,17 @@ class SpeechPlan(Struct):
     estimated_s: Annotated[float, Meta(description="Total seconds, including pauses")]
 
 
+PreviewUrl = Annotated[str, Meta(description="Path of a sample of the voice, a WAV file")]
+
+
+def preview_url(voice_id: str) -> str:
+    return f"/voices/{voice_id}/preview"
+
+
 class Voice(Struct):
     name: str
     voice_id: str
-    preview_url: str | None = None
+    preview_url: PreviewUrl
 
 
 class Voices(Struct):
@@ -126,7 +133,7 @@ class AudioVoice(Struct):
     id: str
     name: str
     voice_id: str
-    preview_url: str | None = None
+    preview_url: PreviewUrl
 
 
 class AudioVoices(Struct):

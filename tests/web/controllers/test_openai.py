@@ -19,5 +19,10 @@ async def test_voices_have_the_fields_that_each_client_reads(client: Client) -> 
     for_open_webui = (await client.get("/v1/audio/voices")).json()["voices"][0]
     for_tts_webui = (await client.get("/v1/audio/voices/dia")).json()["voices"][0]
 
-    assert for_open_webui == {"id": "aria", "name": "Aria", "voice_id": "aria", "preview_url": None}
+    assert for_open_webui == {
+        "id": "aria",
+        "name": "Aria",
+        "voice_id": "aria",
+        "preview_url": "/voices/aria/preview",
+    }
     assert for_tts_webui == for_open_webui | {"value": "aria", "label": "Aria"}

@@ -10,7 +10,7 @@ BUILT_IN = ["aria", "atlas", "luna", "kai", "zara", "nova"]
 async def test_the_voices_match_the_reference(client: Client) -> None:
     voices = (await client.get("/voices")).json()["voices"]
 
-    assert voices[0] == {"name": "Aria", "voice_id": "aria", "preview_url": None}
+    assert voices[0] == {"name": "Aria", "voice_id": "aria", "preview_url": "/voices/aria/preview"}
     assert [voice["voice_id"] for voice in voices] == BUILT_IN
 
 

@@ -5,6 +5,7 @@ from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
 from dia_server.services.speech.service import SpeechService
 from dia_server.services.speech.usage import Usage
+from dia_server.services.speech.voice_previews import VoicePreviews
 from dia_server.services.speech.word_check import WordCheck
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "SpeechService",
     "Streamed",
     "Usage",
+    "VoicePreviews",
     "WordCheck",
 ]

@@ -67,7 +67,13 @@ class SpeechService:
         AudioProcessingError.
         """
         with self._recorded_failures():
-            speech = await self.render(await self.prepare(request), Delivery(client=client))
+            prepared = await self.prepare(request)
+        return await self.speak_prepared(prepared, client)
+
+    async def speak_prepared(self, prepared: PreparedRequest, client: str) -> Speech:
+        """Return the whole audio of `prepared`; raises as `speak`."""
+        with self._recorded_failures():
+            speech = await self.render(prepared, Delivery(client=client))
         self._finished(speech)
         return speech
 

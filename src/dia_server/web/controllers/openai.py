@@ -30,6 +30,7 @@ from dia_server.web.schemas import (
     Models,
     ModelVoice,
     ModelVoices,
+    preview_url,
 )
 
 DIA = Model(id="dia", created=1_750_896_000, owned_by="nari-labs")
@@ -84,7 +85,10 @@ class OpenAIController(Controller):
     async def list_voices(self, voice_service: NamedDependency[VoiceService]) -> AudioVoices:
         """List the voices in Open WebUI's format."""
         return AudioVoices(
-            [AudioVoice(voice.voice_id, voice.name, voice.voice_id) for voice in voice_service.all.values()]
+            [
+                AudioVoice(voice.voice_id, voice.name, voice.voice_id, preview_url(voice.voice_id))
+                for voice in voice_service.all.values()
+            ]
         )
 
     @post(
@@ -138,7 +142,14 @@ class OpenAIController(Controller):
         """List the voices of a model in the format of SillyTavern's TTS WebUI provider."""
         return ModelVoices(
             [
-                ModelVoice(voice.voice_id, voice.name, voice.voice_id, value=voice.voice_id, label=voice.name)
+                ModelVoice(
+                    voice.voice_id,
+                    voice.name,
+                    voice.voice_id,
+                    preview_url(voice.voice_id),
+                    value=voice.voice_id,
+                    label=voice.name,
+                )
                 for voice in voice_service.all.values()
             ]
         )

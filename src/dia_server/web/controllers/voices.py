@@ -1,15 +1,19 @@
 """Routes of voices and voice mappings."""
 
 from dataclasses import asdict
+from typing import Any
 
 import msgspec
-from litestar import Controller, delete, get, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET
 
+from dia_server.services.speech import VoicePreviews
 from dia_server.services.voices import service as voices
 from dia_server.services.voices.service import VoiceService
+from dia_server.web.middleware.rate_limit import RateLimit
+from dia_server.web.requests.disconnect import cancel_on_disconnect
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     Voice,
@@ -18,6 +22,7 @@ from dia_server.web.schemas import (
     VoiceMappingRequest,
     VoiceMappingSaved,
     Voices,
+    preview_url,
 )
 
 
@@ -27,7 +32,34 @@ class VoiceController(Controller):
     @get("/voices")
     async def list_voices(self, voice_service: NamedDependency[VoiceService]) -> Voices:
         """List the voices."""
-        return Voices([Voice(voice.name, voice.voice_id) for voice in voice_service.all.values()])
+        return Voices(
+            [
+                Voice(voice.name, voice.voice_id, preview_url(voice.voice_id))
+                for voice in voice_service.all.values()
+            ]
+        )
+
+    @get(
+        "/voices/{voice_id:str}/preview",
+        media_type="audio/wav",
+        opt=route_options(generates_on_get=True, errors=(403, 404, 422, 429, 500, 503)),
+    )
+    async def get_preview(
+        self,
+        request: Request[Any, Any, Any],
+        voice_id: FromPath[str],
+        voice_previews: NamedDependency[VoicePreviews],
+        rate_limit: NamedDependency[RateLimit],
+        client: NamedDependency[str],
+    ) -> Response[bytes]:
+        """Get a sample of a voice; it is generated on the first request and after a change of the voice."""
+        headers = {"Cache-Control": "no-cache"}
+
+        def count() -> None:
+            headers.update(rate_limit.consume("generate", request.scope))
+
+        audio = await cancel_on_disconnect(request, voice_previews.get(voice_id, client, count))
+        return Response(audio, headers=headers)
 
     @get("/voice_mappings")
     async def list_mappings(self, voice_service: NamedDependency[VoiceService]) -> dict[str, VoiceMapping]:

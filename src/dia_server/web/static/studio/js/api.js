@@ -23,7 +23,10 @@ export async function send(method, path, { json, form, signal } = {}) {
   if (json !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers, body: json === undefined ? form : JSON.stringify(json), signal });
+    response = await fetch(path, {
+      method, headers, body: json === undefined ? form : JSON.stringify(json), signal,
+      referrerPolicy: "same-origin", // without TLS, the server knows its own page only by this
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal("The server does not answer. Is it still running?");

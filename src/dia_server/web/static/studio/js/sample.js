@@ -14,7 +14,7 @@ player.addEventListener("change", () => {
   else stopSample(); // it has ended, or another player has started
 });
 
-/** Create a button that plays or stops a sample; `cast()` returns the voice's id and the speaker. */
+/** Create a button that plays or stops a sample; `cast()` returns the voice's id and the speaker, if any. */
 export function sampleButton(look, label, cast) {
   const button = h("button", { type: "button", class: look, onclick: () => {
     const mine = current?.button === button;
@@ -39,9 +39,12 @@ async function sample(button, voice, speaker) {
   audio();
   const mine = (current = { button, abort: new AbortController() });
   dress(button, true);
-  const text = `[S${speaker}] Hello, ${speaker === 1 ? `I am ${voicelist.name(voice)}` : "I am the second speaker"}. It is good to meet you.`;
+  const text = speaker && `[S${speaker}] Hello, ${speaker === 1 ? `I am ${voicelist.name(voice)}` : "I am the second speaker"}. It is good to meet you.`;
   try {
-    const response = await send("POST", "/generate", { json: { text, voice_id: voice, stream: true }, signal: mine.abort.signal });
+    const { signal } = mine.abort;
+    const response = await (speaker
+      ? send("POST", "/generate", { json: { text, voice_id: voice, stream: true }, signal })
+      : send("GET", `/voices/${voice}/preview`, { signal }));
     for await (const piece of read(response)) {
       if (piece.rate) {
         player.begin(piece.rate);

@@ -70,7 +70,7 @@ function draw() {
 
 function card(voice) {
   return h("li", { class: "card voice" },
-    sampleButton("round small", `Try ${voice.name}`, () => [voice.id, 1]),
+    sampleButton("round small", `Try ${voice.name}`, () => [voice.id]),
     h("div", { class: "name" }, h("h3", {}, voice.name),
       h("p", { class: "quiet small" }, voice.style)),
     h("button", { type: "button", onclick: () => {
