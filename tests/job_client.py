@@ -11,11 +11,11 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import EngineName
+from dia_server.engine.types import EngineName, Model
 from dia_server.services.jobs.outputs import MARKER
 from dia_server.settings import Settings
 from dia_server.timing import Timing
-from tests.tones import ToneModel, loader
+from tests.tones import loader
 from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
@@ -26,7 +26,7 @@ HELLO = {"text": "Hello, async world!", "voice_id": "aria"}
 @asynccontextmanager
 async def serving(
     settings: Settings,
-    model: ToneModel,
+    model: Model,
     engine: EngineName = "preview",
     timing: Timing = Timing(),  # noqa: B008 - frozen
 ) -> AsyncIterator[Client]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dia_server.engine.types import Chunk, LoadModel, Utterance
+from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
 from dia_server.units import SAMPLE_RATE
 
 CHUNK = (0.1 * np.sin(2 * np.pi * 441 * np.arange(SAMPLE_RATE // 100) / SAMPLE_RATE)).astype(np.float32)
@@ -52,7 +52,7 @@ class ToneModel:
         self.closed = True
 
 
-def loader(model: ToneModel) -> LoadModel:
+def loader(model: Model) -> LoadModel:
     return lambda _: model
 
 

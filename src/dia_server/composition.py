@@ -86,6 +86,7 @@ class Services:
             self.config,
             self.recorder.record,
             max_characters=conf.max_characters,
+            normalize_loudness=conf.normalize_loudness,
         )
         self.voice_previews = VoicePreviews(self.speech)
         self.job_worker = JobWorker(

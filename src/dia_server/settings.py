@@ -60,6 +60,9 @@ class Settings(Struct, frozen=True, kw_only=True):
             le=1,
         ),
     ] = 0.0
+    normalize_loudness: Annotated[
+        bool, _doc("Make all voices equally loud (-18 LUFS) unless a request says otherwise; Dia only.")
+    ] = True
     max_batch: Annotated[
         int, _doc("Maximum utterances in the batch; fewer if memory is short.", ge=1, le=256)
     ] = 64

@@ -48,6 +48,9 @@ Seed = Annotated[
         ge=0, le=2**32 - 1, description="Seed; the same seed gives the same audio; default: the voice's own"
     ),
 ]
+NormalizeLoudness = Annotated[
+    bool, Meta(description="Make the voice as loud as all others; default: the server's setting")
+]
 VoiceId = Annotated[
     str, Meta(pattern=rf"^{ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
 ]
@@ -73,6 +76,7 @@ class GenerateRequest(Struct, kw_only=True):
     seed: Seed | None = None
     voice_id_2: Annotated[str | None, Meta(description="Voice identifier for [S2]")] = None
     stream: Annotated[bool, Meta(description="Send the audio while it is generated")] = False
+    normalize_loudness: NormalizeLoudness | None = None
 
 
 class VoiceReference(Struct):
@@ -97,6 +101,7 @@ class SpeechRequest(Struct, kw_only=True):
     stream_format: Annotated[
         Literal["audio", "sse"] | None, Meta(description="sse: server-sent events with the audio in base64")
     ] = None
+    normalize_loudness: NormalizeLoudness | None = None
 
 
 class PlannedUtterance(Struct):

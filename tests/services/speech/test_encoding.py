@@ -3,7 +3,9 @@ import asyncio
 import numpy as np
 import pytest
 
+from dia_server.audio import wav
 from dia_server.audio.encode import MEDIA_TYPES, AudioFormat, encode
+from dia_server.audio.loudness import CEILING, amplify
 from dia_server.audio.tempo import change_tempo
 from dia_server.services.speech.encoding import EncoderThreads
 from dia_server.units import SAMPLE_RATE
@@ -20,6 +22,19 @@ async def test_a_whole_file_comes_at_its_end(audio_format: AudioFormat, speed: f
 
     assert pushed == [b""] * 4
     assert await file.finish() == encode(change_tempo(samples, SAMPLE_RATE, speed), SAMPLE_RATE, audio_format)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("speed", [1.0, 0.5])
+async def test_the_gain_is_the_same_however_the_samples_are_cut(*, speed: float, whole: bool) -> None:
+    samples = tone(1)
+    file = EncoderThreads().open("wav", speed, gain_db=12.0, whole=whole)
+
+    parts = [await file.push(part) for part in np.split(samples, [7, 9000, 30_000])]
+    pcm = b"".join([*parts, await file.finish()])[wav.HEADER_LENGTH :]
+
+    assert pcm == wav.pcm16(amplify(change_tempo(samples, SAMPLE_RATE, speed), 12.0))
+    assert 0.8 < np.abs(wav.samples(pcm)).max() <= CEILING
 
 
 async def test_a_long_file_delays_others_by_one_part_at_most() -> None:

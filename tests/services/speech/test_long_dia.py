@@ -84,7 +84,7 @@ class WatchedDia(DiaModel):
 
 
 class Studio:
-    """The speech service with the guard off, which would find faults in all noise."""
+    """The speech service with the guard off, which would find faults in all noise, and its own loudness."""
 
     def __init__(self, folder: Path, weights: Weights) -> None:
         conf = Settings(data_dir=str(folder))
@@ -102,6 +102,7 @@ class Studio:
             ConfigService(self.database.sessions, default_config(conf)),
             lambda *_: None,
             max_characters=4096,
+            normalize_loudness=False,
         )
 
     async def open(self) -> None:

@@ -1,10 +1,11 @@
-"""Encodes speech into audio files on threads, off the event loop."""
+"""Changes tempo and loudness of speech and encodes it into audio files, on threads, off the event loop."""
 
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 from dia_server.audio.encode import AudioFormat, Encoder
+from dia_server.audio.loudness import amplify
 from dia_server.audio.tempo import Tempo
 from dia_server.engine.types import Samples
 from dia_server.units import SAMPLE_RATE
@@ -17,12 +18,15 @@ class EncoderThreads:
         # one core is left to the event loop
         self._threads = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "encode")
 
-    def open(self, audio_format: AudioFormat, speed: float, *, whole: bool = False) -> "SpeechFile":
+    def open(
+        self, audio_format: AudioFormat, speed: float, *, gain_db: float | None = None, whole: bool = False
+    ) -> "SpeechFile":
         """Return a new file, whose bytes are available as they are encoded (streamed).
 
-        The bytes of a `whole` file are available at its end only; its header, if any, states its length.
+        The speech is amplified by `gain_db` decibels and limited, or left as it is if that is None. The bytes
+        of a `whole` file are available at its end only; its header, if any, states its length.
         """
-        return SpeechFile(self._threads, audio_format, speed, whole=whole)
+        return SpeechFile(self._threads, audio_format, speed, gain_db=gain_db, whole=whole)
 
 
 class SpeechFile:
@@ -32,11 +36,18 @@ class SpeechFile:
     """
 
     def __init__(
-        self, threads: ThreadPoolExecutor, audio_format: AudioFormat, speed: float, *, whole: bool
+        self,
+        threads: ThreadPoolExecutor,
+        audio_format: AudioFormat,
+        speed: float,
+        *,
+        gain_db: float | None,
+        whole: bool,
     ) -> None:
         self._threads = threads
         self._format: AudioFormat = audio_format
         self._speed = speed
+        self._gain_db = gain_db
         self._whole = whole
         self._opened: tuple[Tempo, Encoder] | None = None
 
@@ -50,11 +61,14 @@ class SpeechFile:
 
     def _push(self, samples: Samples) -> bytes:
         tempo, encoder = self._open()
-        return encoder.push(tempo.push(samples))
+        return encoder.push(self._amplified(tempo.push(samples)))
 
     def _finish(self) -> bytes:
         tempo, encoder = self._open()
-        return encoder.push(tempo.finish()) + encoder.finish()
+        return encoder.push(self._amplified(tempo.finish())) + encoder.finish()
+
+    def _amplified(self, samples: Samples) -> Samples:
+        return samples if self._gain_db is None else amplify(samples, self._gain_db)
 
     def _open(self) -> tuple[Tempo, Encoder]:
         """Return tempo filter and encoder. The first call opens them, which takes milliseconds."""

@@ -31,6 +31,8 @@ class SpeechRequest:
     max_tokens: int | None = None
     use_torch_compile: bool | None = None
     seed: int | None = None
+    normalize_loudness: bool | None = None
+    """Whether the speech gets the loudness of all other voices; None for the server's setting."""
 
     @property
     def media_type(self) -> str:
@@ -79,6 +81,8 @@ class PreparedRequest:
     plan: Plan
     utterance: Utterance
     """Utterance of the whole text; the segments take its voice and sampling parameters."""
+    gain_db: float | None
+    """Decibels by which the speech is amplified, before it is limited and encoded; None for neither."""
 
     def speech(self, audio: bytes, meter: UsageMeter) -> Speech:
         return Speech(self.request, self.voice, audio, meter.total(self.request.speed))

@@ -47,8 +47,11 @@ class SpeechService:
         finished: Callable[[Speech | None], None],
         *,
         max_characters: int,
+        normalize_loudness: bool,
     ) -> None:
-        """`finished` is called with the result of each `speak` and `stream`, or None if the server failed.
+        """`normalize_loudness` applies to requests that do not set it.
+
+        `finished` is called with the result of each `speak` and `stream`, or None if the server failed.
 
         Client errors (4xx) and requests whose client disconnects are not reported.
         """
@@ -58,6 +61,7 @@ class SpeechService:
         self._config = config
         self._finished = finished
         self._max_characters = max_characters
+        self._normalize_loudness = normalize_loudness
         self._encoders = EncoderThreads()
 
     async def speak(self, request: SpeechRequest, client: str) -> Speech:
@@ -100,7 +104,8 @@ class SpeechService:
         text = self._tag(request, voice)
         prompt = await self._prompts.load(voice)
         planned = await self._plan(text, prompt if self._narrator.clones else None)
-        return PreparedRequest(request, voice, planned, request.utterance(text, voice, prompt))
+        utterance = request.utterance(text, voice, prompt)
+        return PreparedRequest(request, voice, planned, utterance, self._gain_db(request, prompt))
 
     async def render(
         self, prepared: PreparedRequest, delivery: Delivery, on_progress: OnProgress | None = None
@@ -120,7 +125,7 @@ class SpeechService:
         return prepared.speech(await whole.finish(), meter)
 
     def _resolve(self, request: SpeechRequest) -> tuple[SpeechRequest, VoiceSnapshot]:
-        """Resolve voice ids and seed, so that the request produces the same audio whenever it is run."""
+        """Resolve what `request` leaves open, so that it produces the same audio whenever it is run."""
         first = self._voices.resolve(request.voice_id)
         second = None if request.voice_id_2 is None else self._voices.resolve(request.voice_id_2)
         resolved = replace(
@@ -128,8 +133,19 @@ class SpeechService:
             voice_id=first.voice_id,
             voice_id_2=None if second is None else second.voice_id,
             seed=first.seed if request.seed is None else request.seed,
+            normalize_loudness=self._normalizes(request),
         )
         return resolved, self._prompts.snapshot(first, second)
+
+    def _normalizes(self, request: SpeechRequest) -> bool:
+        wanted = request.normalize_loudness
+        return self._normalize_loudness if wanted is None else wanted
+
+    def _gain_db(self, request: SpeechRequest, prompt: VoicePrompt | None) -> float | None:
+        """Return the gain of the request's voice; None if its loudness is unknown or to be left as it is."""
+        if prompt is None or not self._narrator.clones or not self._normalizes(request):
+            return None
+        return prompt.gain_db
 
     def _tag(self, request: SpeechRequest, voice: Voice) -> str:
         """Return the text with speaker tags; raises TextTooLong, Invalid."""
@@ -218,4 +234,6 @@ class SpeechService:
 
     def _open(self, prepared: PreparedRequest, *, whole: bool = False) -> SpeechFile:
         request = prepared.request
-        return self._encoders.open(request.response_format, request.speed, whole=whole)
+        return self._encoders.open(
+            request.response_format, request.speed, gain_db=prepared.gain_db, whole=whole
+        )

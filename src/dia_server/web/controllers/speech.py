@@ -79,6 +79,7 @@ class SpeechController(Controller):
             response_format=audio_format,
             speed=1.0 if data.speed is None else data.speed,
             seed=data.seed,
+            normalize_loudness=data.normalize_loudness,
         )
         # WAV is not streamed by default: its header has the length, known only at the end
         streams = audio_format != "wav" if data.stream is None else data.stream
