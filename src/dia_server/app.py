@@ -123,6 +123,8 @@ def build_dependencies(
         "voice_service": _provide(services.voices),
         "custom_voices": _provide(services.custom_voices),
         "voice_previews": _provide(services.voice_previews),
+        "anchor_store": _provide(services.anchors),
+        "anchor_maker": _provide(services.anchor_maker),
         "prompt_folder": _provide(services.prompt_folder),
         "prompt_service": _provide(services.prompts),
         "transcript_service": _provide(services.transcripts),

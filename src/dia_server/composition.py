@@ -1,6 +1,7 @@
 """Builds the services of one server from the settings, and connects them."""
 
 from collections.abc import Collection
+from functools import partial
 
 from dia_server import __version__, logs
 from dia_server.configuration import default_config, set_variables
@@ -9,7 +10,7 @@ from dia_server.db.engine import Database
 from dia_server.db.lock import ServerLock
 from dia_server.engine.devices import accelerators
 from dia_server.engine.pool import AnyEngine
-from dia_server.engines import choose_engine
+from dia_server.engines import choose_engine, identity
 from dia_server.services.config import Config, ConfigService
 from dia_server.services.jobs import JobService, JobStore, JobWorker, Outputs, Recorder, Retention
 from dia_server.services.server import (
@@ -20,7 +21,8 @@ from dia_server.services.server import (
     StatsService,
     StatusService,
 )
-from dia_server.services.speech import Narrator, SpeechService, VoicePreviews, WordCheck
+from dia_server.services.speech import AnchorMaker, Narrator, SpeechService, VoicePreviews, WordCheck
+from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.custom_voices import CustomVoices
 from dia_server.services.voices.prompt_decoder import PromptDecoder
 from dia_server.services.voices.prompt_folder import PromptFolder
@@ -54,7 +56,8 @@ class Services:
 
     def _build_voices(self) -> None:
         conf = self.conf
-        self.voices = VoiceService(self.database.sessions)
+        self.anchors = AnchorStore(self.database.sessions, conf.anchors)
+        self.voices = VoiceService(self.database.sessions, self.anchors)
         self.prompt_decoder = PromptDecoder()
         self.prompt_folder = PromptFolder(conf.audio_prompts, self.prompt_decoder.make)
         self.prompts = PromptService(self.database.sessions, self.prompt_folder, self.voices)
@@ -79,10 +82,19 @@ class Services:
             retries=conf.guard_retries,
             exceeds_limit=words.exceeds_limit if conf.guard_word_errors else None,
         )
+        self.anchor_maker = AnchorMaker(
+            narrator,
+            self.anchors,
+            mode=conf.voice_anchors,
+            on_gpu=bool(self._gpus) and conf.device != "cpu",
+            rounds=1 + conf.guard_retries,
+            model=partial(identity, conf.model),
+        )
         self.speech = SpeechService(
             narrator,
             self.voices,
-            VoicePrompts(self.prompts, self.prompt_folder),
+            VoicePrompts(self.prompts, self.prompt_folder, self.anchors),
+            self.anchor_maker,
             self.config,
             self.recorder.record,
             max_characters=conf.max_characters,

@@ -1,7 +1,9 @@
 """Chooses and builds the engines for the composition root (composition.py)."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -33,6 +35,16 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
         slots = min(conf.max_batch, PREVIEW_SLOTS)
         return Engine("preview", preview.load(slots), max_waiting=conf.max_waiting)
     return EnginePool("dia", lambda: _dia_engines(conf, gpus, config()))
+
+
+def identity(model: str) -> str:
+    """Return the name of a folder with a checkpoint, or a hub id and the revision that is on this machine."""
+    if os.path.isdir(model):
+        return Path(model).resolve().name
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model, "config.json")
+    return f"{model}@{Path(config).parent.name}" if isinstance(config, str) else model
 
 
 def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list[Engine]:

@@ -10,6 +10,7 @@ import structlog
 from dia_server.composition import Services
 from dia_server.errors import StorageUnavailable
 from dia_server.services.server import Shutdown
+from dia_server.services.voices.service import BUILT_IN
 from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.serving import SHUTDOWN_SIGNAL
 
@@ -39,6 +40,7 @@ async def _open_data(services: Services, stack: AsyncExitStack) -> None:
     stack.push_async_callback(services.database.close)
     await services.database.upgrade()
     await services.config.load()
+    await services.anchors.load()
     await services.voices.load()
     await services.prompts.load()
 
@@ -61,6 +63,8 @@ async def _open_outputs(services: Services, stack: AsyncExitStack) -> None:
 def _start_engine(services: Services, stack: AsyncExitStack) -> None:
     services.engine.start()
     stack.push_async_callback(asyncio.to_thread, services.engine.stop)
+    services.anchor_maker.start([services.voices.all[voice_id] for voice_id in BUILT_IN])
+    stack.push_async_callback(services.anchor_maker.stop)
     services.config.set_effective(
         worker_count=services.engine.worker_count,
         gpu_mode=services.config.current.gpu_mode if services.conf.device == "auto" else "single",

@@ -63,6 +63,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     normalize_loudness: Annotated[
         bool, _doc("Make all voices equally loud (-18 LUFS) unless a request says otherwise; Dia only.")
     ] = True
+    voice_anchors: Annotated[
+        Literal["auto", "on-demand", "off"],
+        _doc(
+            "Make an anchor, a few seconds of speech, for each voice without a recording, so that it sounds "
+            "the same in every request: before its first use (`on-demand`), or on a GPU for all voices after "
+            "the start (`auto`); `off`: never."
+        ),
+    ] = "auto"
     max_batch: Annotated[
         int, _doc("Maximum utterances in the batch; fewer if memory is short.", ge=1, le=256)
     ] = 64
@@ -151,6 +159,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def audio_prompts(self) -> Path:
         return Path(self.data_dir) / "audio_prompts"
+
+    @property
+    def anchors(self) -> Path:
+        return Path(self.data_dir) / "anchors"
 
     @property
     def audio_outputs(self) -> Path:

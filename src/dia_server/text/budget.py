@@ -57,19 +57,29 @@ def remaining_budget(transcript_bytes: int, frames: int) -> Budget:
     `transcript_bytes` is the encoded length of the prompt's transcript. Both arguments are 0 without a
     prompt. Raises Invalid if the prompt leaves room for less than FEWEST_S of speech or FEWEST_BYTES of text.
     """
-    columns_left = MAX_COLUMNS - frames
-    left = Budget(
-        MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # the prompt's transcript and a space
-        min(LONGEST_S, CONFIDENCE * (columns_left - DELAY) / FRAME_RATE),
-        columns_left,
-    )
-    if left.max_s < FEWEST_S or left.max_bytes < FEWEST_BYTES:
+    left = _left(transcript_bytes, frames)
+    if not leaves_room(transcript_bytes, frames):
         raise Invalid(
             f"The voice's prompt leaves no room for speech: it lasts {frames / FRAME_RATE:.1f} s and its "
             f"transcript takes {transcript_bytes} of {MAX_BYTES} bytes; 5 to 10 s are best",
             param="voice_id",
         )
     return left
+
+
+def leaves_room(transcript_bytes: int, frames: int) -> bool:
+    """Return whether such a voice prompt leaves room for FEWEST_S of speech and FEWEST_BYTES of text."""
+    left = _left(transcript_bytes, frames)
+    return left.max_s >= FEWEST_S and left.max_bytes >= FEWEST_BYTES
+
+
+def _left(transcript_bytes: int, frames: int) -> Budget:
+    columns_left = MAX_COLUMNS - frames
+    return Budget(
+        MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # the prompt's transcript and a space
+        min(LONGEST_S, CONFIDENCE * (columns_left - DELAY) / FRAME_RATE),
+        columns_left,
+    )
 
 
 def encoded_length(text: str) -> int:

@@ -68,6 +68,11 @@ def last_speaker(text: str, speaker: Speaker) -> Speaker:
     return _speaker(numbers[-1]) if numbers else speaker
 
 
+def is_pronounceable(text: str) -> bool:
+    """Return whether tagged `text` contains a letter, a number or a symbol, such as an emoji."""
+    return any(unicodedata.category(character)[0] in "LNS" for character in TAG.sub("", text))
+
+
 def has_visible_text(text: str) -> bool:
     """Return whether `text` contains a visible character."""
     return any(unicodedata.category(character) not in UNSEEN for character in text)

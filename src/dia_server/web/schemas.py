@@ -122,10 +122,25 @@ def preview_url(voice_id: str) -> str:
     return f"/voices/{voice_id}/preview"
 
 
+class Anchor(Struct, kw_only=True):
+    """Speech that Dia generated once for a voice without a recording, and the prompt of all that it says."""
+
+    digest: Annotated[str, Meta(description="SHA-256 of the anchor's file")]
+    transcript: str
+    seed: int
+    model: Annotated[str, Meta(description="Id and revision of the model that generated it")]
+    duration: Annotated[float, Meta(description="Duration in seconds")]
+    faults: Annotated[tuple[str, ...], Meta(description="Faults that the guard found")]
+    created_at: datetime
+    note: Annotated[str | None, Meta(description="Present if another model generated it")] = None
+
+
 class Voice(Struct):
     name: str
     voice_id: str
     preview_url: PreviewUrl
+    anchor: Anchor | UnsetType = UNSET
+    """Absent until it is made, and for a voice with a recording."""
 
 
 class Voices(Struct):

@@ -25,9 +25,11 @@ from dia_server.engine.dia.weights import Weights
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Chunk, Frames, Samples, Utterance, VoicePrompt
 from dia_server.services.config import ConfigService
+from dia_server.services.speech.anchor_maker import AnchorMaker
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.service import SpeechService
+from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService
@@ -91,14 +93,17 @@ class Studio:
         self.model = WatchedDia(weights)
         self.engine = Engine("dia", lambda _: self.model, max_waiting=64)
         self.database = Database(conf.sqlalchemy_url)
-        self.voices = VoiceService(self.database.sessions)
+        anchors = AnchorStore(self.database.sessions, conf.anchors)
+        self.voices = VoiceService(self.database.sessions, anchors)
         prompt_folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = PromptService(self.database.sessions, prompt_folder, self.voices)
-        self.voice_prompts = VoicePrompts(self.prompts, prompt_folder)
+        self.voice_prompts = VoicePrompts(self.prompts, prompt_folder, anchors)
+        narrator = Narrator(self.engine, retries=0)
         self.speech = SpeechService(
-            Narrator(self.engine, retries=0),
+            narrator,
             self.voices,
             self.voice_prompts,
+            AnchorMaker(narrator, anchors, mode="off", on_gpu=False, rounds=1, model=lambda: "tiny"),
             ConfigService(self.database.sessions, default_config(conf)),
             lambda *_: None,
             max_characters=4096,
@@ -123,7 +128,7 @@ class Studio:
         await self.database.close()
 
     async def recording(self, voice_id: str) -> Samples:
-        prompt = await self.voice_prompts.load(self.voices.resolve(voice_id))
+        prompt = await self.voice_prompts.load({"S1": self.voices.resolve(voice_id)})
         assert prompt is not None
         return recording_of(prompt)
 

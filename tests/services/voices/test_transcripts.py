@@ -6,6 +6,7 @@ import pytest
 
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
+from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import VoiceService
@@ -37,9 +38,9 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
         self.folder = PromptFolder(folder / "audio_prompts", make)
-        self.prompts = PromptService(
-            self.database.sessions, self.folder, VoiceService(self.database.sessions)
-        )
+        anchors = AnchorStore(self.database.sessions, folder / "anchors")
+        voices = VoiceService(self.database.sessions, anchors)
+        self.prompts = PromptService(self.database.sessions, self.folder, voices)
         self.whisper = HeldWhisper()
         self.transcripts = TranscriptService(
             self.prompts, self.folder, self.whisper, auto_transcribe=True, wait_s=0

@@ -1,15 +1,17 @@
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dia_server.db.engine import Database
 from dia_server.errors import InvalidVoiceId
+from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.service import ALIASES, BUILT_IN, Voice, VoiceService
 
 
 async def loaded(database: Database) -> VoiceService:
-    voices = VoiceService(database.sessions)
+    voices = VoiceService(database.sessions, AnchorStore(database.sessions, Path("anchors")))
     await voices.load()
     return voices
 

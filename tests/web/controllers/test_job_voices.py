@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from dia_server.settings import Settings
@@ -33,6 +34,7 @@ async def waiting_job(settings: Settings) -> AsyncIterator[tuple[Client, ToneMod
     """Yield a dialogue job that waits for the only slot; another job holds it until the gate opens."""
     gate = Gate()
     model = ToneModel(slots=1, before_step=gate)
+    settings = msgspec.structs.replace(settings, voice_anchors="off")
     async with serving(settings, model, engine="dia") as client:
         await upload(client, "anna", "I am Anna.", 150)
         await upload(client, "ben", "I am Ben.", 100)

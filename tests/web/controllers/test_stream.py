@@ -121,10 +121,11 @@ async def test_a_dialogue_uses_two_voices(client: Client) -> None:
 
     cast = await say("/generate", {"text": "[S1] Hi. [S2] Hello.", "voice_id": "aria", "voice_id_2": "atlas"})
     openai = await say("/v1/audio/speech", {"input": "[S1] Hi. [S2] Hello.", "voice": "aria+atlas"})
-    alone = await say("/generate", {"text": "[S1] Hi. [S2] Hello.", "voice_id": "aria"})
+    partner = await say("/generate", {"text": "[S1] Hi. [S2] Hello.", "voice_id": "aria"})
+    others = await say("/generate", {"text": "[S1] Hi. [S2] Hello.", "voice_id": "kai"})
     other = await say("/generate", {"text": "[S1] Hello.", "voice_id": "atlas"})
 
-    assert cast == openai != alone
+    assert cast == openai == partner != others
     seconds = [np.frombuffer(file[44:], "<i2") for file in (cast, other)]
     assert len(seconds[0]) > len(seconds[1])
     unknown = await client.post("/generate", json={"text": "Hi", "voice_id_2": "nobody"})

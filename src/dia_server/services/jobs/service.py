@@ -47,7 +47,7 @@ class JobService:
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, StorageUnavailable, and ModelNotLoaded
         if the model failed to load (a job is accepted while the model is loading).
         """
-        job, _ = await self._add(request, "pending")
+        job, _ = await self._add(request, "pending", make_anchors=False)
         self._worker.wake()
         return job
 
@@ -55,15 +55,17 @@ class JobService:
         """Accept a job and start it at once, since its client waits for the result; raises as `submit`."""
 
         async def begin() -> RunningJob:
-            job, prepared = await self._add(request, "processing")
+            job, prepared = await self._add(request, "processing", make_anchors=True)
             return RunningJob(job.job_id, self._worker.begin(job, delivery, on_progress, prepared))
 
         # shielded: a job stored as running must run, even if the caller is cancelled
         return await asyncio.shield(begin())
 
-    async def _add(self, request: SpeechRequest, status: JobStatus) -> tuple[Job, PreparedRequest]:
+    async def _add(
+        self, request: SpeechRequest, status: JobStatus, *, make_anchors: bool
+    ) -> tuple[Job, PreparedRequest]:
         require_loadable(self._engine)
-        prepared = await self._speech.prepare(request)
+        prepared = await self._speech.prepare(request, make_anchors=make_anchors)
         return await self._store.add(prepared.request, prepared.voice, status), prepared
 
     async def get(self, job_id: str) -> Job:

@@ -31,8 +31,8 @@ EMPTY = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """Result of generating a segment with one seed."""
+class Attempt:
+    """Result of generating a text once, with one seed."""
 
     samples: Samples
     frames: Frames | None
@@ -89,6 +89,12 @@ class Narrator:
         judged = self.clones and self._retries > 0 and limit is None
         return Segment(planned, utterance, delivery, first=first, limit=limit, judged=judged)
 
+    async def attempt(self, planned: PlannedUtterance, base: Utterance, delivery: Delivery) -> Attempt:
+        """Generate `planned` once, with the voice and sampling parameters of `base`, and judge it."""
+        utterance = replace(base, text=planned.text + planned.ending, max_tokens=planned.max_tokens)
+        segment = Segment(planned, utterance, delivery, first=True, limit=None, judged=True)
+        return await self._attempt(segment)
+
     async def generate(self, segment: Segment, meter: UsageMeter) -> None:
         """Generate `segment` and pass its chunks to `segment.put`.
 
@@ -113,7 +119,7 @@ class Narrator:
         if segment.held:
             segment.put(Chunk(best.samples, tokens=0, progress=1.0, done=True, frames=best.frames))
 
-    async def _attempt(self, segment: Segment) -> _Attempt:
+    async def _attempt(self, segment: Segment) -> Attempt:
         """Generate and judge `segment` once. Puts each chunk at once, without its samples if it is held."""
         parts, frames, tokens = [EMPTY], None, 0
         async with await self._submit(segment) as generation:
@@ -124,7 +130,7 @@ class Narrator:
                 segment.put(replace(chunk, samples=EMPTY) if segment.held else chunk)
         samples = np.concatenate(parts)
         faults = await self._judge(segment, samples) if segment.judged else ()
-        return _Attempt(samples, frames, faults, segment.utterance.seed, tokens)
+        return Attempt(samples, frames, faults, segment.utterance.seed, tokens)
 
     async def _judge(self, segment: Segment, samples: Samples) -> tuple[str, ...]:
         """Return the names of the faults in `samples`, an attempt at `segment`."""

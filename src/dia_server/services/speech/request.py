@@ -9,6 +9,7 @@ from dia_server.audio.encode import AudioFormat as AudioFormat
 from dia_server.engine.types import Utterance, VoicePrompt
 from dia_server.services.speech.usage import Usage, UsageMeter
 from dia_server.services.voices.service import Voice, VoiceSnapshot
+from dia_server.services.voices.voice_prompts import Cast
 from dia_server.text.plan import Plan
 
 Role = Literal["user", "assistant", "system"]
@@ -21,7 +22,7 @@ class SpeechRequest:
     text: str
     voice_id: str
     voice_id_2: str | None = None
-    """Voice of the speaker [S2]; None if `voice_id` is the voice of both speakers."""
+    """Voice of the speaker [S2]; None if the partner of `voice_id` speaks for the other speaker."""
     response_format: AudioFormat = "wav"
     speed: float = 1.0
     role: Role | None = None
@@ -38,7 +39,7 @@ class SpeechRequest:
     def media_type(self) -> str:
         return MEDIA_TYPES[self.response_format]
 
-    def utterance(self, text: str, voice: VoiceSnapshot, prompt: VoicePrompt | None) -> Utterance:
+    def utterance(self, text: str, cast: Cast, prompt: VoicePrompt | None) -> Utterance:
         """Return one utterance of the whole `text`, with the resolved seed and the sampling parameters."""
         sampling: dict[str, Any] = {
             "temperature": self.temperature,
@@ -50,7 +51,7 @@ class SpeechRequest:
         assert self.seed is not None
         return Utterance(
             text,
-            voice.voice_id if voice.second is None else f"{voice.voice_id}+{voice.second.voice_id}",
+            "+".join(voice.voice_id for voice in cast.values()),
             seed=self.seed,
             prompt=prompt,
             **{name: value for name, value in sampling.items() if value is not None},

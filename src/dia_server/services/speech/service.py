@@ -11,6 +11,7 @@ import structlog
 from dia_server.engine.types import VoicePrompt
 from dia_server.errors import Invalid, ServerError, TextTooLong
 from dia_server.services.config import ConfigService
+from dia_server.services.speech.anchor_maker import AnchorMaker
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.encoding import EncoderThreads, SpeechFile
 from dia_server.services.speech.narration import Narration
@@ -18,9 +19,10 @@ from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapshot
-from dia_server.services.voices.voice_prompts import VoicePrompts
+from dia_server.services.voices.voice_prompts import Cast, VoicePrompts
+from dia_server.text.budget import encoded_length, leaves_room
 from dia_server.text.plan import Plan, plan
-from dia_server.text.speakers import Speaker, tag
+from dia_server.text.speakers import Speaker, is_pronounceable, tag, turns
 
 log = structlog.get_logger()
 
@@ -43,6 +45,7 @@ class SpeechService:
         narrator: Narrator,
         voices: VoiceService,
         prompts: VoicePrompts,
+        anchors: AnchorMaker,
         config: ConfigService,
         finished: Callable[[Speech | None], None],
         *,
@@ -58,6 +61,7 @@ class SpeechService:
         self._narrator = narrator
         self._voices = voices
         self._prompts = prompts
+        self._anchors = anchors
         self._config = config
         self._finished = finished
         self._max_characters = max_characters
@@ -93,18 +97,28 @@ class SpeechService:
         first = await anext(audio)
         return Streamed(first, audio, prepared.request.media_type, prepared.utterance.seed, meter)
 
-    async def prepare(self, request: SpeechRequest, voice: VoiceSnapshot | None = None) -> PreparedRequest:
-        """Resolve `request`, load its audio prompt and plan its text.
+    async def prepare(
+        self, request: SpeechRequest, voice: VoiceSnapshot | None = None, *, make_anchors: bool = True
+    ) -> PreparedRequest:
+        """Resolve `request`, load the prompts of its voices and plan its text.
 
-        If `voice` is given, `request` has been resolved before, and `voice` is its snapshot from then. Raises
-        InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable.
+        If `voice` is given, `request` has been resolved before, and `voice` is its snapshot from then. Waits
+        for the anchors that the voices lack, unless `make_anchors` is False: the result must then not be
+        rendered. Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, and what making an anchor
+        raises (see `AnchorMaker.ensure`).
         """
         if voice is None:
             request, voice = self._resolve(request)
         text = self._tag(request, voice)
-        prompt = await self._prompts.load(voice)
+        cast = cast_of(request, voice, text)
+        missing = self._anchors.missing(cast.values()) if is_pronounceable(text) else []
+        if missing and not make_anchors:
+            planned = await self._plan(text, None)
+            return PreparedRequest(request, voice, planned, request.utterance(text, cast, None), None)
+        await self._anchors.ensure(missing)
+        prompt = await self._load(request, voice, cast)
         planned = await self._plan(text, prompt if self._narrator.clones else None)
-        utterance = request.utterance(text, voice, prompt)
+        utterance = request.utterance(text, cast, prompt)
         return PreparedRequest(request, voice, planned, utterance, self._gain_db(request, prompt))
 
     async def render(
@@ -128,6 +142,9 @@ class SpeechService:
         """Resolve what `request` leaves open, so that it produces the same audio whenever it is run."""
         first = self._voices.resolve(request.voice_id)
         second = None if request.voice_id_2 is None else self._voices.resolve(request.voice_id_2)
+        other = second
+        if other is None and not self._prompts.is_dialogue(first):
+            other = self._voices.partner(first)
         resolved = replace(
             request,
             voice_id=first.voice_id,
@@ -135,7 +152,20 @@ class SpeechService:
             seed=first.seed if request.seed is None else request.seed,
             normalize_loudness=self._normalizes(request),
         )
-        return resolved, self._prompts.snapshot(first, second)
+        return resolved, self._prompts.snapshot(first, other)
+
+    async def _load(self, request: SpeechRequest, voice: VoiceSnapshot, cast: Cast) -> VoicePrompt | None:
+        """Return the prompt of `cast`.
+
+        If it leaves no room for speech because of a partner that the client has not chosen, return the prompt
+        of `voice` alone.
+        """
+        prompt = await self._prompts.load(cast)
+        if prompt is None or len(cast) == 1 or request.voice_id_2 is not None:
+            return prompt
+        if leaves_room(encoded_length(prompt.transcript), prompt.frame_count):
+            return prompt
+        return await self._prompts.load({voice.primary_speaker: voice})
 
     def _normalizes(self, request: SpeechRequest) -> bool:
         wanted = request.normalize_loudness
@@ -173,6 +203,8 @@ class SpeechService:
         if prompt is not None:
             cut = partial(plan, text, transcript=prompt.transcript, prompt_frames=prompt.frame_count)
         planned = await asyncio.to_thread(cut) if len(text) > LONG else cut()
+        if self._narrator.clones and not is_pronounceable(text):
+            planned = replace(planned, utterances=())  # Dia would babble
         if planned.pauses_s > MAX_PAUSES_S:
             raise Invalid(
                 f"The text asks for {planned.pauses_s:.0f} s of pauses; the limit is {MAX_PAUSES_S:.0f} s",
@@ -237,3 +269,17 @@ class SpeechService:
         return self._encoders.open(
             request.response_format, request.speed, gain_db=prepared.gain_db, whole=whole
         )
+
+
+def cast_of(request: SpeechRequest, voice: VoiceSnapshot, text: str) -> Cast:
+    """Return the voice of each speaker in tagged `text`, the speaker [S1] first.
+
+    With a second voice chosen by the client, `voice` is [S1]. Otherwise `voice` speaks alone as whichever
+    speaker the text has; in a text with two, it is its primary speaker, and its partner is the other one.
+    """
+    speakers = sorted({turn.speaker for turn in turns(text, "S1")})
+    chosen = request.voice_id_2 is not None
+    primary: Speaker = "S1" if chosen else voice.primary_speaker
+    if voice.second is None or not (chosen or len(speakers) > 1):
+        return {speakers[0] if len(speakers) == 1 else primary: voice}
+    return {speaker: voice if speaker == primary else voice.second for speaker in speakers}

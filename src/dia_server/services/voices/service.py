@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from dia_server.db.models import VoiceMapping
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId
 from dia_server.services.voices import ids
+from dia_server.services.voices.anchors import AnchorStore
 from dia_server.text.speakers import Speaker as Speaker
 from dia_server.text.speakers import has_visible_text
 
@@ -39,7 +40,7 @@ class Voice:
     display_name: str | None = None
     """Name in any script; None if clients see a name derived from the id."""
     partner: str | None = None
-    """Id of the voice that speaks for the second speaker of a dialogue; None if no voice does."""
+    """Id of the voice that speaks for the other speaker of a text with two; None for a built-in one."""
 
     @property
     def name(self) -> str:
@@ -58,8 +59,10 @@ class VoiceSnapshot(Voice):
 
     recording: str | None = None
     """SHA-256 of the audio prompt's WAV file; None if the voice had no audio prompt, or it did not exist."""
+    anchor: str | None = None
+    """SHA-256 of the anchor's file; None if the voice had a recording, or no anchor yet."""
     second: "VoiceSnapshot | None" = None
-    """Voice of the speaker [S2]; None if this voice is used for both speakers."""
+    """Voice of the speaker that is not this voice's primary one; None if this voice speaks alone."""
 
 
 BUILT_IN = MappingProxyType(
@@ -75,6 +78,9 @@ BUILT_IN = MappingProxyType(
         )
     }
 )
+
+PARTNERS = ("atlas", "aria")
+"""Partners of voices that name none; a voice is not its own partner."""
 
 ALIASES = MappingProxyType(
     {
@@ -99,8 +105,9 @@ because a built-in voice has that id."""
 class VoiceService:
     """Reads voices from memory, so that speech does not wait. Changes go to the database, then to memory."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], anchors: AnchorStore) -> None:
         self._sessions = sessions
+        self._anchors = anchors
         self._voices: dict[str, Voice] = {}
         self._lock = asyncio.Lock()
         """Held while voices change: a voice must not be deleted while another one makes it its partner."""
@@ -134,6 +141,12 @@ class VoiceService:
             return voice
         raise _unknown(voice_id)
 
+    def partner(self, voice: Voice) -> Voice:
+        """Return the voice that speaks for the other speaker of a text with two."""
+        if found := self._voices.get(voice.partner or ""):
+            return found
+        return self._voices[next(voice_id for voice_id in PARTNERS if voice_id != voice.voice_id)]
+
     async def save(self, voice: Voice) -> Voice:
         """Create or replace a voice; return it with its display name stripped.
 
@@ -145,11 +158,13 @@ class VoiceService:
     async def delete(self, voice_id: str) -> bool:
         """Delete a voice and return True; reset a built-in voice to its original settings and return False.
 
-        The deleted voice is no longer the partner of any other. Raises InvalidVoiceId.
+        Its anchor is deleted too. The deleted voice is no longer the partner of any other. Raises
+        InvalidVoiceId.
         """
         async with self._lock:
             if voice_id not in self._voices:
                 raise _unknown(voice_id)
+            await self._anchors.delete(voice_id)
             if original := BUILT_IN.get(voice_id):
                 await self._save(original)
                 return False

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy as np
 from dia_server.audio import prompt as audio
 from dia_server.engine.types import Recording, Samples, VoicePrompt
 from dia_server.errors import PromptNotUsable
+from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.gains import VoiceGains
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceSnapshot
-from dia_server.text.speakers import TAG, Speaker, tag
+from dia_server.text.speakers import TAG, Speaker, tag, turns
 from dia_server.units import MIB, SAMPLE_RATE
 
 CACHE_SIZE = 128 * MIB
@@ -22,11 +24,23 @@ PAUSE = Recording(np.zeros(SAMPLE_RATE // 4, np.float32), digest="pause")
 """Silence between two combined prompts: 0.25 s of samples."""
 
 
+Cast = Mapping[Speaker, Voice]
+"""The voice of each speaker of a text, the speaker [S1] first."""
+
+
 class VoicePrompts:
     """Caches recently used samples, so that speech rarely waits for the disk."""
 
-    def __init__(self, prompts: PromptService, folder: PromptFolder, *, cache_size: int = CACHE_SIZE) -> None:
+    def __init__(
+        self,
+        prompts: PromptService,
+        folder: PromptFolder,
+        anchors: AnchorStore,
+        *,
+        cache_size: int = CACHE_SIZE,
+    ) -> None:
         self._prompts = prompts
+        self._anchors = anchors
         self._folder = folder
         self._cache_size = cache_size
         self._cache: OrderedDict[str, Samples] = OrderedDict()
@@ -34,30 +48,44 @@ class VoicePrompts:
         self._gains = VoiceGains()
 
     def snapshot(self, voice: Voice, second: Voice | None = None) -> VoiceSnapshot:
-        """Return `voice`, and `second` for the speaker [S2], with the digests of their current recordings."""
+        """Return `voice`, and `second` for the other speaker, with the digests of their current audio."""
         prompt = self._prompts.all.get(voice.audio_prompt or "")
+        anchor = self._anchors.all.get(voice.voice_id) if voice.audio_prompt is None else None
         return VoiceSnapshot(
             **asdict(voice),
             recording=None if prompt is None else prompt.digest,
+            anchor=None if anchor is None else anchor.digest,
             second=None if second is None else self.snapshot(second),
         )
 
-    async def load(self, voice: Voice) -> VoicePrompt | None:
-        """Return the audio prompt of `voice`, combined with that of any `second` voice; raises as `_load`."""
-        prompt = await self._load(voice)
-        if isinstance(voice, VoiceSnapshot) and voice.second is not None:
-            return combine_prompts(prompt, await self._load(voice.second))
-        return prompt
+    def is_dialogue(self, voice: Voice) -> bool:
+        """Return whether the transcript of the voice's recording has two speakers."""
+        prompt = self._prompts.all.get(voice.audio_prompt or "")
+        transcript = voice.audio_prompt_transcript or (prompt and prompt.transcript) or ""
+        return len({turn.speaker for turn in turns(transcript, voice.primary_speaker)}) > 1
+
+    async def load(self, cast: Cast) -> VoicePrompt | None:
+        """Return the prompt of the voices in `cast`, combined; None if none of them has a prompt.
+
+        A voice's recording is used, else its anchor. A prompt that has one speaker gets the tag by which the
+        text calls the voice. Raises as `_load`.
+        """
+        prompts = [
+            prompt if self.is_dialogue(voice) else retag(speaker, prompt)
+            for speaker, voice in cast.items()
+            if (prompt := await self._load(voice)) is not None
+        ]
+        return combine(prompts)
 
     async def _load(self, voice: Voice) -> VoicePrompt | None:
-        """Return the audio prompt of `voice` alone, or None if it has none.
+        """Return the recording or the anchor of `voice`, or None if it has neither.
 
-        The voice's own transcript takes precedence over the prompt's; a transcript without speaker tags
+        The voice's own transcript takes precedence over the recording's; a transcript without speaker tags
         gets the voice's primary speaker. Raises PromptNotUsable if the prompt, its file or its transcript is
-        missing, or if `voice` is a VoiceSnapshot whose recording has been replaced.
+        missing, or if `voice` is a VoiceSnapshot whose recording or anchor has been replaced.
         """
         if voice.audio_prompt is None:
-            return None
+            return await self._load_anchor(voice)
         prompt = self._prompts.all.get(voice.audio_prompt)
         if prompt is None:
             raise PromptNotUsable(
@@ -83,6 +111,16 @@ class VoicePrompts:
         gain_db = await self._gains.gain_db(recording.samples, recording.digest)
         return VoicePrompt((recording,), transcript, gain_db)
 
+    async def _load_anchor(self, voice: Voice) -> VoicePrompt | None:
+        if (anchor := self._anchors.all.get(voice.voice_id)) is None:
+            return None
+        if isinstance(voice, VoiceSnapshot) and voice.anchor not in {None, anchor.digest}:
+            raise PromptNotUsable(
+                f"The anchor of voice {voice.voice_id!r} has been replaced since the request was accepted",
+                param="voice_id",
+            )
+        return await self._anchors.prompt(anchor)
+
     async def _samples(self, prompt_id: str, digest: str) -> Samples:
         if (samples := self._cache.get(digest)) is None:
             samples = self._cache[digest] = await asyncio.to_thread(self._read, prompt_id, digest)
@@ -99,23 +137,21 @@ class VoicePrompts:
         return samples
 
 
-def combine_prompts(first: VoicePrompt | None, second: VoicePrompt | None) -> VoicePrompt | None:
-    """Return one prompt with `first` as speaker [S1] and `second` as [S2]; None if both are None.
+def combine(prompts: Sequence[VoicePrompt]) -> VoicePrompt | None:
+    """Return one prompt with the audio of all, separated by PAUSE; None if there are none.
 
-    Its gain is the mean of both gains, in decibels, because one segment may contain both speakers.
+    Its gain is the mean of their gains, in decibels, because one segment may contain both speakers.
     """
-    if first is None or second is None:
-        return _retag("S1", first) or _retag("S2", second)
-    return VoicePrompt(
-        (*first.parts, PAUSE, *second.parts),
-        f"[S1] {_untagged(first)} [S2] {_untagged(second)}",
-        (first.gain_db + second.gain_db) / 2,
-    )
+    if not prompts:
+        return None
+    parts = list(prompts[0].parts)
+    for prompt in prompts[1:]:
+        parts += [PAUSE, *prompt.parts]
+    gain_db = sum(prompt.gain_db for prompt in prompts) / len(prompts)
+    return VoicePrompt(tuple(parts), " ".join(prompt.transcript for prompt in prompts), gain_db)
 
 
-def _retag(speaker: Speaker, prompt: VoicePrompt | None) -> VoicePrompt | None:
-    return prompt and replace(prompt, transcript=f"[{speaker}] {_untagged(prompt)}")
-
-
-def _untagged(prompt: VoicePrompt) -> str:
-    return " ".join(TAG.sub(" ", prompt.transcript).split())
+def retag(speaker: Speaker, prompt: VoicePrompt) -> VoicePrompt:
+    """Return `prompt` with all its text given to `speaker`."""
+    text = " ".join(TAG.sub(" ", prompt.transcript).split())
+    return replace(prompt, transcript=f"[{speaker}] {text}")

@@ -7,15 +7,17 @@ import msgspec
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from dia_server.services.speech import VoicePreviews
+from dia_server.services.speech import AnchorMaker, VoicePreviews
 from dia_server.services.voices import service as voices
+from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.service import VoiceService
 from dia_server.web.middleware.rate_limit import RateLimit
 from dia_server.web.requests.disconnect import cancel_on_disconnect
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
+    Anchor,
     Voice,
     VoiceMapping,
     VoiceMappingDeleted,
@@ -30,11 +32,22 @@ class VoiceController(Controller):
     tags = ["Voices"]
 
     @get("/voices")
-    async def list_voices(self, voice_service: NamedDependency[VoiceService]) -> Voices:
+    async def list_voices(
+        self,
+        voice_service: NamedDependency[VoiceService],
+        anchor_store: NamedDependency[AnchorStore],
+        anchor_maker: NamedDependency[AnchorMaker],
+    ) -> Voices:
         """List the voices."""
+        model = await anchor_maker.model() if anchor_store.all else ""
         return Voices(
             [
-                Voice(voice.name, voice.voice_id, preview_url(voice.voice_id))
+                Voice(
+                    voice.name,
+                    voice.voice_id,
+                    preview_url(voice.voice_id),
+                    _anchor(voice, anchor_store, model),
+                )
                 for voice in voice_service.all.values()
             ]
         )
@@ -60,6 +73,18 @@ class VoiceController(Controller):
 
         audio = await cancel_on_disconnect(request, voice_previews.get(voice_id, client, count))
         return Response(audio, headers=headers)
+
+    @delete("/voices/{voice_id:str}/anchor", status_code=200, opt=route_options(errors=(404, 503)))
+    async def delete_anchor(
+        self,
+        voice_id: FromPath[str],
+        voice_service: NamedDependency[VoiceService],
+        anchor_store: NamedDependency[AnchorStore],
+    ) -> VoiceMappingDeleted:
+        """Delete a voice's anchor, if it has one; Dia makes another one before the voice's next use."""
+        voice_id = voice_service.resolve(voice_id).voice_id
+        await anchor_store.delete(voice_id)
+        return VoiceMappingDeleted(f"Voice '{voice_id}' has no anchor now", voice_id)
 
     @get("/voice_mappings")
     async def list_mappings(self, voice_service: NamedDependency[VoiceService]) -> dict[str, VoiceMapping]:
@@ -88,3 +113,14 @@ class VoiceController(Controller):
         gone = await voice_service.delete(voice_id)
         done = "deleted" if gone else "is built in and has been reset"
         return VoiceMappingDeleted(f"Voice mapping '{voice_id}' {done}", voice_id)
+
+
+def _anchor(voice: voices.Voice, store: AnchorStore, model: str) -> Anchor | UnsetType:
+    """Return the anchor of a voice without a recording; it has a note if its model is not `model`."""
+    found = store.all.get(voice.voice_id)
+    if found is None or voice.audio_prompt is not None:
+        return UNSET
+    anchor = msgspec.convert(found, Anchor, from_attributes=True)
+    if model != found.model:
+        anchor.note = f"Made by {found.model}, not by {model}. It still works; delete it to get another one."
+    return anchor

@@ -27,7 +27,7 @@ export function start(root) {
   });
   root.append(
     h("div", { class: "view-head" }, h("h1", {}, "Voices"),
-      h("p", {}, "Each voice is a pair of people for the two sides of a dialogue. Make your own from a short recording.")),
+      h("p", {}, "In a dialogue, a voice's partner speaks for the other side. Make your own voice from a short recording.")),
     h("div", { class: "columns" },
       h("div", { class: "stack" }, error,
         h("section", {}, h("h2", {}, "Your voices"), own),

@@ -1,0 +1,189 @@
+"""Anchors: speech that Dia generated once for a voice without a recording, and the prompt of all it says.
+
+Files are in a folder, named after their digest; the rows of the database say which voice has which file.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from dia_server.audio.loudness import gain_db
+from dia_server.db.models import VoiceAnchor, now
+from dia_server.engine.types import GeneratedAudio, VoicePrompt
+from dia_server.errors import PromptNotUsable, StorageUnavailable
+from dia_server.services.durable_files import TEMPORARY_FILES, FileChange
+from dia_server.services.voices.anchor_file import SUFFIX, AnchorFile, unpack
+from dia_server.units import SAMPLE_RATE
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """Metadata of an anchor, as stored in the database."""
+
+    voice_id: str
+    digest: str
+    """SHA-256 of the file."""
+    transcript: str
+    """Words of the anchor, without speaker tags."""
+    seed: int
+    model: str
+    """Id and revision of the model that generated it."""
+    duration: float
+    """Duration in seconds."""
+    faults: tuple[str, ...] = ()
+    """Names of the faults that the guard found."""
+    pitch: float | None = None
+    """Median fundamental frequency in Hz; None if it is not known."""
+    word_errors: float | None = None
+    """Word error rate by Whisper; None if it was not asked."""
+    created_at: datetime = field(default_factory=now)
+
+    @classmethod
+    def of(cls, row: VoiceAnchor) -> Self:
+        return cls(
+            voice_id=row.voice_id,
+            digest=row.digest,
+            transcript=row.transcript,
+            seed=row.seed,
+            model=row.model,
+            duration=row.duration,
+            faults=row.faults,
+            pitch=row.pitch,
+            word_errors=row.word_errors,
+            created_at=row.created_at,
+        )
+
+    @property
+    def file_name(self) -> str:
+        return self.digest + SUFFIX
+
+    def row(self) -> VoiceAnchor:
+        return VoiceAnchor(**asdict(self))
+
+
+class AnchorStore:
+    """Reads metadata from memory. A change is applied to folder and database, or to neither."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], folder: Path) -> None:
+        self._sessions = sessions
+        self._folder = folder
+        self._anchors: dict[str, Anchor] = {}
+        self._prompts: dict[str, VoicePrompt] = {}
+        """Prompts of the anchors that have been used, by digest: 16 kB for 10 s."""
+        self._lock = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Load the metadata of all anchors, and remove files that a crash left without a row."""
+        async with self._sessions() as session:
+            rows = await session.scalars(select(VoiceAnchor).order_by(VoiceAnchor.created_at))
+            self._anchors = {row.voice_id: Anchor.of(row) for row in rows}
+        with suppress(OSError):  # the server can still read a folder that it cannot write
+            await asyncio.to_thread(self._prepare, {anchor.file_name for anchor in self._anchors.values()})
+
+    @property
+    def all(self) -> Mapping[str, Anchor]:
+        """The anchors by voice id."""
+        return MappingProxyType(self._anchors)
+
+    async def read(self, anchor: Anchor) -> AnchorFile:
+        """Return the content of an anchor's file.
+
+        Raises PromptNotUsable if the file is missing or has another digest.
+        """
+        return await asyncio.to_thread(self._read, anchor)
+
+    async def prompt(self, anchor: Anchor) -> VoicePrompt:
+        """Return an anchor as a prompt, with its transcript given to [S1]; raises as `read`."""
+        if (prompt := self._prompts.get(anchor.digest)) is None:
+            prompt = self._prompts[anchor.digest] = await asyncio.to_thread(self._prompt, anchor)
+        return prompt
+
+    async def content(self, anchor: Anchor) -> bytes:
+        """Return the bytes of an anchor's file; raises as `read`."""
+        return await asyncio.to_thread(self._content, anchor)
+
+    async def keep(self, anchor: Anchor, content: bytes) -> None:
+        """Store an anchor and the `content` of its file; the voice's earlier anchor is replaced.
+
+        Raises StorageUnavailable, and then changes nothing.
+        """
+        async with self._lock:
+            change = FileChange(self._folder, {anchor.file_name: content})
+            try:
+                await asyncio.to_thread(change.stage)
+                async with self._sessions.begin() as session:
+                    await session.merge(anchor.row())
+                    await session.flush()
+                    await asyncio.to_thread(change.apply)
+            except BaseException as error:
+                await asyncio.to_thread(change.rollback)
+                if isinstance(error, OSError):
+                    raise StorageUnavailable(f"The anchor cannot be written: {error.strerror}") from error
+                if isinstance(error, DBAPIError):
+                    raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
+                raise
+            await asyncio.to_thread(change.cleanup)
+            old = self._anchors.get(anchor.voice_id)
+            self._anchors[anchor.voice_id] = anchor
+            await self._forget(old)
+
+    async def delete(self, voice_id: str) -> None:
+        """Delete the anchor of a voice, if it has one; raises StorageUnavailable."""
+        async with self._lock:
+            if (anchor := self._anchors.get(voice_id)) is None:
+                return
+            async with self._sessions.begin() as session:
+                await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id == voice_id))
+            del self._anchors[voice_id]
+            await self._forget(anchor)
+
+    async def _forget(self, anchor: Anchor | None) -> None:
+        """Remove the file of a former anchor, unless a voice still has it."""
+        if anchor is not None and all(one.digest != anchor.digest for one in self._anchors.values()):
+            self._prompts.pop(anchor.digest, None)
+            with suppress(OSError):  # the next start removes files without a row
+                await asyncio.to_thread((self._folder / anchor.file_name).unlink, missing_ok=True)
+
+    def _prepare(self, known: set[str]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in [*self._folder.glob(TEMPORARY_FILES), *self._folder.glob(f"*{SUFFIX}")]:
+            if path.name not in known:
+                path.unlink()
+
+    def _read(self, anchor: Anchor) -> AnchorFile:
+        return unpack(self._content(anchor))
+
+    def _prompt(self, anchor: Anchor) -> VoicePrompt:
+        file = self._read(anchor)
+        gain = gain_db(file.samples, SAMPLE_RATE)
+        return VoicePrompt((GeneratedAudio(file.frames),), f"[S1] {anchor.transcript}", gain)
+
+    def _content(self, anchor: Anchor) -> bytes:
+        try:
+            content = (self._folder / anchor.file_name).read_bytes()
+        except OSError as error:
+            raise _unusable(anchor, f"cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != anchor.digest:
+            raise _unusable(anchor, "has been changed")
+        return content
+
+
+def _unusable(anchor: Anchor, cause: str) -> PromptNotUsable:
+    return PromptNotUsable(
+        f"The anchor of voice {anchor.voice_id!r} {cause}. Restore {anchor.file_name} from a backup, or "
+        f"delete the anchor with DELETE /voices/{anchor.voice_id}/anchor to have another one made",
+        param="voice_id",
+    )
