@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from itertools import pairwise
 
 import espeakng_loader
 import numpy as np
@@ -9,6 +10,8 @@ from dia_server.engine.preview import MAX_CLAUSE, VOICES, Preview, clauses, load
 from dia_server.engine.types import Chunk, Flow, Samples, Utterance
 from dia_server.errors import AudioProcessingError, ModelNotLoaded, UnspeakableText
 from dia_server.units import HOP, SAMPLE_RATE
+from tests import hearing
+from tests.hearing import MAIN_SPEAKERS, SEMITONE, SENTENCES, median_pitch, say, words_per_minute
 
 
 @pytest.fixture(scope="module")
@@ -21,24 +24,8 @@ def preview() -> Iterator[Preview]:
 def speak(
     preview: Preview, text: str, voice: str = "aria", max_tokens: int | None = None
 ) -> tuple[Samples, list[Chunk]]:
-    preview.admit(0, Utterance(text, voice, seed=0, max_tokens=max_tokens))
-    chunks: list[Chunk] = []
-    while not chunks or not chunks[-1].done:
-        for chunk in preview.step().values():
-            assert isinstance(chunk, Chunk)
-            chunks.append(chunk)
-    preview.release(0)
+    chunks = hearing.speak(preview, Utterance(text, voice, seed=0, max_tokens=max_tokens))
     return np.concatenate([chunk.samples for chunk in chunks]), chunks
-
-
-def pitch(samples: Samples) -> float:
-    """Return the median fundamental frequency in Hz, 60 to 600, by autocorrelation over 40 ms frames."""
-    size, lags = SAMPLE_RATE // 25, np.arange(SAMPLE_RATE // 600, SAMPLE_RATE // 60)
-    frames = samples[: len(samples) // size * size].reshape(-1, size)
-    loud = frames[np.abs(frames).max(1) > 0.3 * np.abs(samples).max()]
-    spectrum = np.fft.rfft(loud - loud.mean(1, keepdims=True), 2 * size)
-    correlation = np.fft.irfft(np.abs(spectrum) ** 2)[:, lags]
-    return float(SAMPLE_RATE / np.median(lags[correlation.argmax(1)]))
 
 
 def test_it_speaks_for_as_long_as_people_would(preview: Preview) -> None:
@@ -130,14 +117,31 @@ def test_every_voice_and_speaker_tag_sounds_different(preview: Preview) -> None:
     assert len(set(said.values())) == len(said)
 
 
+def test_the_main_speakers_of_any_two_voices_are_two_semitones_apart(preview: Preview) -> None:
+    pitches = sorted(
+        median_pitch(say(preview, "Good morning to all of you, my friends.", voice, tag))
+        for voice, tag in MAIN_SPEAKERS.items()
+    )
+
+    assert all(higher / lower > SEMITONE**2 for lower, higher in pairwise(pitches))
+
+
 @pytest.mark.parametrize("voice", VOICES)
-def test_the_two_speakers_of_a_voice_differ_in_pitch(preview: Preview, voice: str) -> None:
+def test_the_two_speakers_of_a_voice_are_two_semitones_apart(preview: Preview, voice: str) -> None:
     first, second = (
-        pitch(speak(preview, f"[{tag}] Good morning to all of you, my friends.", voice)[0])
+        median_pitch(say(preview, "Good morning to all of you, my friends.", voice, tag))
         for tag in ("S1", "S2")
     )
 
-    assert max(first, second) / min(first, second) > 1.15
+    assert max(first, second) / min(first, second) > SEMITONE**2
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_a_voice_speaks_no_faster_than_people_do(preview: Preview, voice: str) -> None:
+    for tag in ("S1", "S2"):
+        recordings = [say(preview, sentence, voice, tag) for sentence in SENTENCES]
+
+        assert 140 < words_per_minute(SENTENCES, recordings) < 200
 
 
 def test_the_same_request_gives_the_same_audio(preview: Preview) -> None:

@@ -1,0 +1,42 @@
+"""Whether Whisper tiny.en understands the preview's voices; `python -m benchmarks.hearing` prints a table."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from dia_server.engine.preview import VOICES, Preview
+from tests.hearing import MAIN_SPEAKERS, SENTENCES, Listener, say
+
+LIMIT = 0.38
+"""Maximum word error rate on SENTENCES. espeak-ng's plain en-us at 160 words a minute has 0.37."""
+FEW, FEW_LIMIT = SENTENCES[10:16], 0.3
+"""Sentences that are easier to understand than the others, and the maximum word error rate on them. aria has
+0.22 and zara 0.16; at a rate of 170 aria has 0.36, and with the variant f1 zara has 0.58."""
+
+
+@pytest.fixture(scope="module")
+def preview() -> Iterator[Preview]:
+    preview = Preview(slots=1)
+    yield preview
+    preview.close()
+
+
+@pytest.fixture(scope="module")
+def listener() -> Listener:
+    return Listener()
+
+
+def error_rate(preview: Preview, listener: Listener, voice: str, tag: str, texts: Sequence[str]) -> float:
+    return listener.error_rate(texts, [say(preview, text, voice, tag) for text in texts])
+
+
+@pytest.mark.parametrize("voice", ["aria", "zara"])
+def test_a_voice_is_understood(preview: Preview, listener: Listener, voice: str) -> None:
+    assert error_rate(preview, listener, voice, MAIN_SPEAKERS[voice], FEW) < FEW_LIMIT
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("tag", ["S1", "S2"])
+@pytest.mark.parametrize("voice", VOICES)
+def test_every_speaker_is_understood(preview: Preview, listener: Listener, voice: str, tag: str) -> None:
+    assert error_rate(preview, listener, voice, tag, SENTENCES) < LIMIT
