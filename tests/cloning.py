@@ -1,6 +1,7 @@
-"""A fake Dia: each utterance is a tone that fades, and its frames tell the seed."""
+"""A fake Dia: each utterance is a tone that fades, its frames tell the seed, its pitch the prompt."""
 
 from collections.abc import Callable
+from zlib import crc32
 
 import numpy as np
 
@@ -53,8 +54,14 @@ def tone(utterance: Utterance, silent: bool) -> Samples:
     time = np.arange(_length(utterance) * HOP) / SAMPLE_RATE
     loudness = 0.0 if silent else 0.3
     fade = np.minimum(1.0, (time[-1] - time) / 0.1)
-    samples: Samples = (loudness * fade * np.sin(2 * np.pi * 200 * time)).astype(np.float32)
+    samples: Samples = (loudness * fade * np.sin(2 * np.pi * _pitch(utterance) * time)).astype(np.float32)
     return samples
+
+
+def _pitch(utterance: Utterance) -> int:
+    """Return the fundamental frequency in Hz; prompts with other audio or another transcript have another."""
+    prompt = utterance.prompt
+    return 150 + (0 if prompt is None else crc32(f"{prompt.key} {prompt.transcript}".encode()) % 200)
 
 
 def _length(utterance: Utterance) -> int:

@@ -30,6 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         device="cpu",
         dtype="float32",
         max_batch=SLOTS,
+        voice_anchors="off",
         rate_limit_generate=0,
     ) as server:
         yield server

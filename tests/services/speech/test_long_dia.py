@@ -25,7 +25,7 @@ from dia_server.engine.dia.weights import Weights
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Chunk, Frames, Samples, Utterance, VoicePrompt
 from dia_server.services.config import ConfigService
-from dia_server.services.speech.anchor_maker import AnchorMaker
+from dia_server.services.speech.anchor_maker import SCRIPT, AnchorMaker, Mode
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.service import SpeechService
@@ -88,22 +88,22 @@ class WatchedDia(DiaModel):
 class Studio:
     """The speech service with the guard off, which would find faults in all noise, and its own loudness."""
 
-    def __init__(self, folder: Path, weights: Weights) -> None:
+    def __init__(self, folder: Path, weights: Weights, anchors: Mode = "off") -> None:
         conf = Settings(data_dir=str(folder))
         self.model = WatchedDia(weights)
         self.engine = Engine("dia", lambda _: self.model, max_waiting=64)
         self.database = Database(conf.sqlalchemy_url)
-        anchors = AnchorStore(self.database.sessions, conf.anchors)
-        self.voices = VoiceService(self.database.sessions, anchors)
+        self.anchors = AnchorStore(self.database.sessions, conf.anchors)
+        self.voices = VoiceService(self.database.sessions, self.anchors)
         prompt_folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = PromptService(self.database.sessions, prompt_folder, self.voices)
-        self.voice_prompts = VoicePrompts(self.prompts, prompt_folder, anchors)
+        self.voice_prompts = VoicePrompts(self.prompts, prompt_folder, self.anchors)
         narrator = Narrator(self.engine, retries=0)
         self.speech = SpeechService(
             narrator,
             self.voices,
             self.voice_prompts,
-            AnchorMaker(narrator, anchors, mode="off", on_gpu=False, rounds=1, model=lambda: "tiny"),
+            AnchorMaker(narrator, self.anchors, mode=anchors, on_gpu=False, rounds=1, model=lambda: "tiny"),
             ConfigService(self.database.sessions, default_config(conf)),
             lambda *_: None,
             max_characters=4096,
@@ -112,6 +112,7 @@ class Studio:
 
     async def open(self) -> None:
         await self.database.upgrade()
+        await self.anchors.load()
         await self.voices.load()
         await self.prompts.load()
         for name, (seconds, transcript) in VOICES.items():
@@ -164,8 +165,8 @@ def weights() -> Weights:
 
 
 @asynccontextmanager
-async def opened(folder: Path, weights: Weights) -> AsyncIterator[Studio]:
-    studio = Studio(folder, weights)
+async def opened(folder: Path, weights: Weights, anchors: Mode = "off") -> AsyncIterator[Studio]:
+    studio = Studio(folder, weights, anchors)
     await studio.open()
     try:
         yield studio
@@ -305,3 +306,26 @@ async def test_two_voices_speak_after_both_transcripts_and_recordings(
             read = text_bytes(utterance, weights.config.encoder.positions).decode()
             said = read.replace("\x01", "[S1]").replace("\x02", "[S2]")
             assert said.startswith(f"[S1] Up here. [S2] Down there. [S1] This is number {n}. [S2] I see.")
+
+
+async def test_a_voice_has_the_same_codes_in_each_text_and_after_a_restart(
+    tmp_path: Path, weights: Weights
+) -> None:
+    keys, audio = set(), []
+    for _ in range(2):
+        async with opened(tmp_path, weights, "on-demand") as studio:
+            audio.append([await studio.stream(ask("aria", f"[S1] Text {n}.")) for n in range(5)])
+            keys |= {one.prompt.key for one in studio.model.seen if one.prompt}
+            made = [one for one in studio.model.seen if SCRIPT in one.text]
+            await studio.stream(ask("aria", "[S1] So? [S2] So!"))
+            (aria,) = keys
+            dialogue = studio.model.seen[-1].prompt
+            assert studio.model.codec.encoded == [] or len(studio.model.codec.encoded[0]) == len(
+                PAUSE.samples
+            )
+            assert dialogue is not None
+            assert dialogue.parts[0].digest == aria
+            assert dialogue.parts[-1].digest != aria
+
+    assert audio[0] == audio[1]
+    assert made == []
