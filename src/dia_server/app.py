@@ -15,6 +15,7 @@ from dia_server.timing import Timing
 from dia_server.web.controllers.audio_prompts import MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS, PromptController
 from dia_server.web.controllers.docs import docs_router
 from dia_server.web.controllers.jobs import JobController
+from dia_server.web.controllers.library import LibraryController
 from dia_server.web.controllers.monitoring import MonitoringController
 from dia_server.web.controllers.openai import OpenAIController
 from dia_server.web.controllers.server import ServerController
@@ -47,6 +48,7 @@ CONTROLLERS = [
     SpeechController,
     JobController,
     VoiceController,
+    LibraryController,
     PromptController,
     WhisperController,
     OpenAIController,
@@ -125,6 +127,7 @@ def build_dependencies(
         "voice_previews": _provide(services.voice_previews),
         "anchor_store": _provide(services.anchors),
         "anchor_maker": _provide(services.anchor_maker),
+        "voice_library": _provide(services.library),
         "prompt_folder": _provide(services.prompt_folder),
         "prompt_service": _provide(services.prompts),
         "transcript_service": _provide(services.transcripts),

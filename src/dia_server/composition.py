@@ -24,6 +24,7 @@ from dia_server.services.server import (
 from dia_server.services.speech import AnchorMaker, Narrator, SpeechService, VoicePreviews, WordCheck
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.custom_voices import CustomVoices
+from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.prompt_decoder import PromptDecoder
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
@@ -62,6 +63,7 @@ class Services:
         self.prompt_folder = PromptFolder(conf.audio_prompts, self.prompt_decoder.make)
         self.prompts = PromptService(self.database.sessions, self.prompt_folder, self.voices)
         self.custom_voices = CustomVoices(self.prompts, self.voices)
+        self.library = VoiceLibrary(self.database.sessions, self.prompt_folder, self.prompts, self.voices)
         self.whisper = Whisper(conf.whisper_model, idle_s=conf.whisper_idle)
         self.transcripts = TranscriptService(
             self.prompts,

@@ -41,6 +41,7 @@ async def _open_data(services: Services, stack: AsyncExitStack) -> None:
     await services.database.upgrade()
     await services.config.load()
     await services.anchors.load()
+    await services.library.recover()
     await services.voices.load()
     await services.prompts.load()
 

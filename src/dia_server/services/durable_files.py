@@ -8,10 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
+
 UNSUPPORTED = {errno.EINVAL, errno.EBADF}
 """errno values of file systems (some network mounts) that cannot fsync a directory."""
 READ_SIZE = 32 * 1024
 """Bytes per read of a file sent to a client; Granian buffers up to eight reads for a client that stalls."""
+JOURNAL = ".change.journal"
+"""Name of the journal of a RecoverableChange."""
 TEMPORARY_FILES = ".*.tmp"
 """Glob pattern of temporary files; a crash during a change leaves some behind."""
 
@@ -35,30 +39,20 @@ class FileChange:
         """Write the new content to temporary files and fsync them: slow, and fails if the disk is full."""
         for name, content in self._files.items():
             if content is not None:
-                self._staged[name] = path = self._temporary()
-                with path.open("xb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                self._stage(name, content)
 
     def apply(self) -> None:
         """Back up each file, then replace it by its staged content or remove it; fsync the folder."""
         for name in self._files:
             self._former[name] = self._keep(self._folder / name)
-            if name in self._staged:
-                self._staged[name].replace(self._folder / name)
-            else:
-                (self._folder / name).unlink(missing_ok=True)
+            self._replace(name)
         if self._files:
             sync_folder(self._folder)
 
     def rollback(self) -> None:
         """Restore old files and remove new ones, after `apply` or after a failure of `stage` or `apply`."""
         for name, former in self._former.items():
-            if former is not None:
-                former.replace(self._folder / name)
-            else:
-                (self._folder / name).unlink(missing_ok=True)
+            _restore(self._folder / name, former)
         self.cleanup()
 
     def cleanup(self) -> None:
@@ -67,6 +61,16 @@ class FileChange:
             if path is not None:
                 with suppress(OSError):  # the next start removes what is left
                     path.unlink(missing_ok=True)
+
+    def _stage(self, name: str, content: bytes) -> None:
+        self._staged[name] = path = self._temporary()
+        _write(path, content)
+
+    def _replace(self, name: str) -> None:
+        if name in self._staged:
+            self._staged[name].replace(self._folder / name)
+        else:
+            (self._folder / name).unlink(missing_ok=True)
 
     def _temporary(self) -> Path:
         return self._folder / f".{uuid4().hex}.tmp"
@@ -81,6 +85,100 @@ class FileChange:
         except OSError:
             shutil.copy2(path, kept, follow_symlinks=False)
         return kept
+
+
+class RecoverableChange(FileChange):
+    """A FileChange that the next start can undo if the server is killed before the database commits.
+
+    Its files are staged one by one with `add`, so that they are not all in memory. `apply` writes a journal
+    first; `cleanup` and `rollback` remove it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._changed: dict[str, bytes | None] = {}
+        super().__init__(folder, self._changed)
+        self.digests: dict[str, str] = {}
+        """Digests by id that the database has once it has committed; kept in the journal."""
+
+    @property
+    def journal(self) -> Path:
+        return self._folder / JOURNAL
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the files that have been added."""
+        return set(self._changed)
+
+    def add(self, name: str, content: bytes | None) -> None:
+        """Stage the new content of a file; None removes the file."""
+        self._changed[name] = None
+        if content is not None:
+            self._stage(name, content)
+
+    def apply(self) -> None:
+        for name in self._changed:
+            self._former[name] = self._keep(self._folder / name)
+        backups = {name: None if former is None else former.name for name, former in self._former.items()}
+        temporary = self._temporary()
+        _write(temporary, msgspec.json.encode(Journal(self.digests, backups)))
+        temporary.replace(self.journal)
+        sync_folder(self._folder)
+        for name in self._changed:
+            self._replace(name)
+        sync_folder(self._folder)
+
+    def cleanup(self) -> None:
+        """Remove the journal, then backups and temporary files; raises OSError if the journal stays."""
+        remove_journal(self._folder)
+        super().cleanup()
+
+
+class Journal(msgspec.Struct):
+    """What a RecoverableChange is about to do."""
+
+    digests: dict[str, str]
+    backups: dict[str, str | None]
+    """Names of the backups by the names of the files; None for a file that is new."""
+
+
+def read_journal(folder: Path) -> Journal | None:
+    """Return the journal of a change that was interrupted, None if there is none; raises OSError."""
+    try:
+        return msgspec.json.decode((folder / JOURNAL).read_bytes(), type=Journal)
+    except FileNotFoundError:
+        return None
+
+
+def undo(folder: Path, journal: Journal) -> None:
+    """Undo an interrupted change, even if an earlier `undo` was interrupted; raises OSError."""
+    for name, backup in journal.backups.items():
+        if backup is None or (folder / backup).exists():
+            _restore(folder / name, None if backup is None else folder / backup)
+    remove_journal(folder)
+
+
+def remove_journal(folder: Path) -> None:
+    """Remove the journal, if there is one, once the other changes in the folder are on the disk."""
+    if (folder / JOURNAL).exists():
+        sync_folder(folder)
+        (folder / JOURNAL).unlink()
+        sync_folder(folder)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _restore(path: Path, former: Path | None) -> None:
+    """Replace `path` by its backup, or remove it if it had none."""
+    if former is None:
+        path.unlink(missing_ok=True)
+    else:
+        former.replace(path)
+        former.unlink(missing_ok=True)  # if both are links to one file, `replace` does nothing
 
 
 def sync_folder(folder: Path) -> None:

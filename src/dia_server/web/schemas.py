@@ -227,6 +227,13 @@ class VoiceMappingDeleted(Struct):
     voice_id: str
 
 
+class VoicesImported(Struct, kw_only=True):
+    message: str
+    voices: Annotated[list[str], Meta(description="Ids of the voices")]
+    audio_prompts: Annotated[list[str], Meta(description="Ids of the recordings")]
+    licence: Annotated[str | None, Meta(description="Licence note of the archive")]
+
+
 class Model(Struct, kw_only=True):
     id: str
     object: Literal["model"] = "model"

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -119,6 +119,17 @@ class PromptService:
             return await self._store_recording(
                 prompt_id, wav, is_stored=False, text=text, consent=consent, also=write
             )
+
+    @asynccontextmanager
+    async def importing(self) -> AsyncIterator[dict[str, Prompt]]:
+        """Add or replace prompts in a transaction of the caller, who also writes their files.
+
+        Yields an empty dictionary for the prompts by id. They exist once the `with` block has ended.
+        """
+        async with self._lock:
+            imported: dict[str, Prompt] = {}
+            yield imported
+            self._prompts |= imported
 
     async def delete(self, prompt_id: str) -> None:
         """Delete a prompt and all its files.

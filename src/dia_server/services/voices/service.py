@@ -52,6 +52,9 @@ class Voice:
         """Default sampling seed, so that a voice speaks the same text the same way every time."""
         return zlib.crc32(self.voice_id.encode())
 
+    def row(self) -> VoiceMapping:
+        return VoiceMapping(**asdict(self))
+
 
 @dataclass(frozen=True, slots=True)
 class VoiceSnapshot(Voice):
@@ -184,7 +187,7 @@ class VoiceService:
             self.require_new(voice.voice_id)
 
             async def write(session: AsyncSession) -> None:
-                session.add(_row(voice))
+                session.add(voice.row())
 
             yield write
             self._voices[voice.voice_id] = voice
@@ -204,6 +207,17 @@ class VoiceService:
 
             yield write
             self._forget(voice_id)
+
+    @asynccontextmanager
+    async def importing(self) -> AsyncIterator[dict[str, Voice]]:
+        """Add or replace voices in a transaction of the caller.
+
+        Yields an empty dictionary for the voices by id. They exist once the `with` block has ended.
+        """
+        async with self._lock:
+            imported: dict[str, Voice] = {}
+            yield imported
+            self._voices |= imported
 
     def require_new(self, voice_id: str) -> None:
         """Raise Conflict if a voice has this id in any case."""
@@ -236,7 +250,7 @@ class VoiceService:
             voice = replace(voice, display_name=clean_name(voice.display_name))
         self._check_partner(voice)
         async with self._sessions.begin() as session:
-            await session.merge(_row(voice))
+            await session.merge(voice.row())
         self._voices[voice.voice_id] = voice
         return voice
 
@@ -264,10 +278,6 @@ def clean_name(name: str, field: str = "display_name") -> str:
             limit=MAX_NAME if len(name) > MAX_NAME else None,
         )
     return name
-
-
-def _row(voice: Voice) -> VoiceMapping:
-    return VoiceMapping(**asdict(voice))
 
 
 async def _delete_row(session: AsyncSession, voice_id: str) -> None:

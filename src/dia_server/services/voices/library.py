@@ -1,0 +1,294 @@
+"""A library of voices: exported to one archive, and imported from it, all of it or nothing."""
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+import msgspec
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from dia_server.audio import prompt as audio
+from dia_server.db.models import AudioPrompt, Base
+from dia_server.errors import Conflict, Invalid, PromptNotUsable, StorageUnavailable, UnusableAudio
+from dia_server.services.durable_files import RecoverableChange, read_journal, remove_journal, undo
+from dia_server.services.voices import ids, library_archive, prompt_folder
+from dia_server.services.voices.audio_prompt import Prompt
+from dia_server.services.voices.library_archive import (
+    Archive,
+    Manifest,
+    RecordingEntry,
+    VoiceEntry,
+    refusal,
+)
+from dia_server.services.voices.prompt_folder import PromptFolder, Sidecar, txt_name, wav_name
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.service import BUILT_IN, Voice, VoiceService, clean_name
+from dia_server.text.speakers import clean_transcript
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    voices: list[Voice]
+    prompts: list[Prompt]
+    licence: str | None
+
+    @property
+    def rows(self) -> list[Base]:
+        return [*(voice.row() for voice in self.voices), *(prompt.row() for prompt in self.prompts)]
+
+
+class VoiceLibrary:
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        folder: PromptFolder,
+        prompts: PromptService,
+        voices: VoiceService,
+    ) -> None:
+        self._sessions = sessions
+        self._folder = folder
+        self._prompts = prompts
+        self._voices = voices
+        self._turn = asyncio.Lock()
+        """Held by an export or import, each of which may hold a recording in memory."""
+
+    async def recover(self) -> None:
+        """Undo an import that was interrupted before the database committed it; call before `load`s.
+
+        Raises OSError.
+        """
+        journal = await asyncio.to_thread(read_journal, self._folder.path)
+        if journal is None:
+            return
+        async with self._sessions() as session:
+            rows = await session.scalars(select(AudioPrompt))
+            digests = {row.prompt_id: row.digest for row in rows}
+        if journal.digests.items() <= digests.items():
+            await asyncio.to_thread(remove_journal, self._folder.path)
+        else:
+            await asyncio.to_thread(undo, self._folder.path, journal)
+            log.warning("interrupted import undone", audio_prompts=sorted(journal.digests))
+
+    async def export(self, voice_ids: Sequence[str], *, licence: str | None = None) -> BinaryIO:
+        """Return an archive of the voices as a temporary file at position 0, which the caller closes.
+
+        If `voice_ids` is empty, these are all voices that have a recording or are not built in. A partner
+        that is neither exported nor built in is left out. Raises InvalidVoiceId, PromptNotUsable if a
+        recording is missing or has changed, Invalid if the archive would be too large, StorageUnavailable.
+        """
+        if voice_ids:
+            chosen = list({self._voices.resolve(voice_id).voice_id: None for voice_id in voice_ids})
+        else:
+            chosen = [voice.voice_id for voice in self._voices.all.values() if self._is_own(voice)]
+        voices = [self._voices.all[voice_id] for voice_id in chosen]
+        prompts = {prompt.prompt_id: prompt for voice in voices for prompt in self._prompt_of(voice)}
+        manifest = Manifest(
+            licence=licence,
+            voices=[_voice_entry(voice, chosen) for voice in voices],
+            recordings=[_recording_entry(prompt) for prompt in prompts.values()],
+        )
+        async with self._turn:
+            try:
+                return await asyncio.to_thread(self._write, manifest)
+            except OSError as error:
+                raise StorageUnavailable(f"The archive cannot be written: {error.strerror}") from error
+
+    async def add(self, file: BinaryIO, *, overwrite: bool = False) -> Imported:
+        """Import the archive `file`: its voices with their recordings, or nothing.
+
+        Everything is checked first. Raises Invalid or UnusableAudio if something is wrong with the archive,
+        NativeUnavailable, StorageUnavailable, and Conflict if ids exist already, unless `overwrite` is true;
+        then their voices and recordings are replaced, with all files of the recordings.
+        """
+        change = RecoverableChange(self._folder.path)
+        async with self._turn:
+            try:
+                imported = await asyncio.to_thread(self._stage, file, change)
+                await self._commit(imported, change, overwrite=overwrite)
+            except BaseException as error:
+                await asyncio.to_thread(change.rollback)
+                if isinstance(error, OSError):
+                    raise StorageUnavailable(f"The voices cannot be written: {error.strerror}") from error
+                if isinstance(error, DBAPIError):
+                    raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
+                raise
+            try:
+                await asyncio.to_thread(change.cleanup)
+            except OSError as error:
+                log.error(
+                    "journal of a completed import not removed", path=str(change.journal), cause=str(error)
+                )
+        return imported
+
+    def _stage(self, file: BinaryIO, change: RecoverableChange) -> Imported:
+        """Check the archive and stage its recordings and transcripts in `change`; blocks."""
+        with library_archive.opened(file) as archive:
+            manifest = archive.manifest
+            voices = [_voice(entry) for entry in manifest.voices]
+            texts = {entry.prompt_id: _transcript(entry) for entry in manifest.recordings}
+            prompts = []
+            for entry in manifest.recordings:
+                wav = self._wav(entry, archive)
+                change.add(wav_name(entry.prompt_id), wav)
+                if text := texts[entry.prompt_id]:
+                    change.add(txt_name(entry.prompt_id), f"{text}\n".encode())
+                prompts.append(_prompt(entry, wav, text))
+        change.digests |= {prompt.prompt_id: prompt.digest for prompt in prompts}
+        return Imported(voices, prompts, manifest.licence)
+
+    def _wav(self, entry: RecordingEntry, archive: Archive) -> bytes:
+        """Return the WAV file of a recording: as it is if it was exported, else converted like an upload."""
+        content = archive.content(entry)
+        if audio.is_made(content):
+            return content
+        try:
+            return self._folder.make(io.BytesIO(content))
+        except UnusableAudio as error:
+            raise UnusableAudio(
+                f"{library_archive.FIELD}: {entry.name}: {error}",
+                param=library_archive.FIELD,
+                limit=error.limit,
+            ) from error
+
+    async def _commit(self, imported: Imported, change: RecoverableChange, *, overwrite: bool) -> None:
+        """Write the rows and put the staged files in place, while no voice or prompt can change."""
+        async with self._prompts.importing() as prompts, self._voices.importing() as voices:
+            self._check_partners(imported.voices)
+            former = {
+                prompt.prompt_id: await asyncio.to_thread(self._folder.files_of, prompt.prompt_id)
+                for prompt in imported.prompts
+            }
+            if not overwrite:
+                self._require_new(imported, [prompt_id for prompt_id, files in former.items() if files])
+            for name in {name for files in former.values() for name in files} - change.names:
+                change.add(name, None)
+            async with self._sessions.begin() as session:
+                for row in imported.rows:
+                    await session.merge(row)
+                await session.flush()
+                await asyncio.to_thread(change.apply)
+            prompts |= {prompt.prompt_id: prompt for prompt in imported.prompts}
+            voices |= {voice.voice_id: voice for voice in imported.voices}
+
+    def _check_partners(self, imported: list[Voice]) -> None:
+        known = {*self._voices.all, *(voice.voice_id for voice in imported)}
+        for voice in imported:
+            if voice.partner == voice.voice_id or voice.partner not in {None, *known}:
+                raise refusal(
+                    f"the partner {voice.partner!r} of voice {voice.voice_id!r} is not another voice of the "
+                    "archive or of this server"
+                )
+
+    def _require_new(self, imported: Imported, prompt_ids: list[str]) -> None:
+        """Raise Conflict if a voice or recording exists; built-in voices may, if they are as they came."""
+        voice_ids = [
+            voice.voice_id
+            for voice in imported.voices
+            if voice.voice_id in self._voices.all
+            and self._voices.all[voice.voice_id] != BUILT_IN.get(voice.voice_id)
+        ]
+        taken = [f"voice {name!r}" for name in voice_ids] + [f"audio prompt {name!r}" for name in prompt_ids]
+        if taken:
+            raise Conflict(
+                f"{library_archive.FIELD}: on this server exist already: {', '.join(taken)}; "
+                "replace=true replaces them",
+                param=library_archive.FIELD,
+            )
+
+    def _is_own(self, voice: Voice) -> bool:
+        return voice.voice_id not in BUILT_IN or voice.audio_prompt is not None
+
+    def _prompt_of(self, voice: Voice) -> list[Prompt]:
+        if voice.audio_prompt is None:
+            return []
+        if (prompt := self._prompts.all.get(voice.audio_prompt)) is None:
+            raise PromptNotUsable(
+                f"Voice {voice.voice_id!r} uses audio prompt {voice.audio_prompt!r}, which does not exist; "
+                "upload it, or choose other voices with voice_id",
+                param="voice_id",
+            )
+        return [prompt]
+
+    def _write(self, manifest: Manifest) -> BinaryIO:
+        file = self._folder.spool()
+        try:
+            library_archive.write(file, manifest, self._content)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _content(self, entry: RecordingEntry) -> bytes:
+        return self._folder.read_stored(entry.prompt_id, entry.sha256)
+
+
+def _voice_entry(voice: Voice, exported: Sequence[str]) -> VoiceEntry:
+    partner = voice.partner if voice.partner in {*exported, *BUILT_IN} else None
+    return VoiceEntry(**asdict(replace(voice, partner=partner)))
+
+
+def _recording_entry(prompt: Prompt) -> RecordingEntry:
+    source = prompt.transcript_source
+    return RecordingEntry(
+        prompt_id=prompt.prompt_id,
+        sha256=prompt.digest,
+        size=prompt.file_size,
+        transcript=prompt.transcript,
+        transcript_source=source and ("whisper_auto" if source == "whisper_auto" else "manual"),
+        consent=prompt.consent,
+    )
+
+
+def _voice(entry: VoiceEntry) -> Voice:
+    """Return the voice of an entry; raises Invalid."""
+    voice = Voice(**msgspec.structs.asdict(entry))
+    with _checking(f"voice {entry.voice_id!r}"):
+        ids.check(voice.voice_id, "voice_id")
+        if voice.display_name is None:
+            return voice
+        return replace(voice, display_name=clean_name(voice.display_name))
+
+
+def _transcript(entry: RecordingEntry) -> str | None:
+    """Check the entry's id; return its transcript as one line, None if it has none. Raises Invalid."""
+    with _checking(f"recording {entry.prompt_id!r}"):
+        prompt_folder.check_id(entry.prompt_id)
+    if entry.transcript is None:
+        return None
+    if not (text := clean_transcript(entry.transcript)):
+        raise refusal(f"recording {entry.prompt_id!r}: transcript contains no spoken words")
+    return text
+
+
+@contextmanager
+def _checking(what: str) -> Iterator[None]:
+    """Name the archive as the field at fault in an Invalid that the `with` block raises."""
+    try:
+        yield
+    except Invalid as error:
+        raise refusal(f"{what}: {error}", limit=error.limit) from error
+
+
+def _prompt(entry: RecordingEntry, wav: bytes, text: str | None) -> Prompt:
+    return Prompt(
+        prompt_id=entry.prompt_id,
+        digest=hashlib.sha256(wav).hexdigest(),
+        duration=audio.duration(wav),
+        file_size=len(wav),
+        transcript=text,
+        transcript_source=None if text is None else entry.transcript_source or "manual",
+        sidecar_digest=None if text is None else Sidecar("txt", text).digest,
+        created_at=datetime.now(UTC),
+        consent=entry.consent,
+    )

@@ -1,0 +1,97 @@
+"""Archives of voices, good and damaged, and servers' voices with their own folder and database."""
+
+import hashlib
+import io
+import json
+import sqlite3
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dia_server.audio.prompt import make
+from dia_server.db.engine import Database
+from dia_server.services.voices.library import VoiceLibrary
+from dia_server.services.voices.library_archive import MANIFEST
+from dia_server.services.voices.prompt_folder import PromptFolder
+from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.service import Voice, VoiceService
+from tests.recordings import wav_file
+
+TIME = (1980, 1, 1, 0, 0, 0)
+
+
+class Home:
+    """The voices and prompts of one data folder."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        data.mkdir(exist_ok=True)
+        self.database = Database(f"sqlite+aiosqlite:///{data}/dia.sqlite3")
+        self.folder = PromptFolder(data / "audio_prompts", make)
+        self.voices = VoiceService(self.database.sessions)
+        self.prompts = PromptService(self.database.sessions, self.folder, self.voices)
+        self.library = VoiceLibrary(self.database.sessions, self.folder, self.prompts, self.voices)
+
+    async def open(self) -> None:
+        await self.database.upgrade()
+        await self.library.recover()
+        await self.voices.load()
+        await self.prompts.load()
+
+    async def furnish(self) -> None:
+        """Add two voices with a recording each, and one without."""
+        for name, seconds in (("anna", 1.0), ("ben", 0.7)):
+            await self.prompts.add(name, io.BytesIO(wav_file(seconds)), f"Spoken by {name}.")
+            await self.voices.save(Voice(name, audio_prompt=name))
+        await self.voices.save(Voice("anna", "calm", "S2", "anna", None, "Анна", "ben"))
+        await self.voices.save(Voice("plain"))
+
+    @property
+    def content(self) -> Any:
+        """Everything that an import may change: all files, and all rows of voices and prompts."""
+        files = {
+            str(path.relative_to(self.data)): path.read_bytes()
+            for path in self.data.rglob("*")
+            if path.is_file() and not path.name.startswith("dia.sqlite3")
+        }
+        connection = sqlite3.connect(self.data / "dia.sqlite3")
+        try:
+            rows = [
+                sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
+                for table in ("voice_mappings", "audio_prompts", "voice_anchors")
+            ]
+        finally:
+            connection.close()
+        return files, rows, dict(self.voices.all), dict(self.prompts.all)
+
+
+Files = dict[str, bytes]
+Edit = Callable[[Files, dict[str, Any]], None]
+
+
+def unpack(archive: bytes) -> tuple[Files, dict[str, Any]]:
+    """Return the files of an archive but the manifest, and the manifest."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    return files, json.loads(files.pop(MANIFEST))
+
+
+def pack(files: Files, manifest: Any, compression: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        archive.writestr(zipfile.ZipInfo(MANIFEST, TIME), json.dumps(manifest), compression)
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, TIME), content, compression)
+    return out.getvalue()
+
+
+def edited(archive: bytes, edit: Edit) -> bytes:
+    files, manifest = unpack(archive)
+    edit(files, manifest)
+    return pack(files, manifest)
+
+
+def describe(entry: dict[str, Any], content: bytes) -> None:
+    """Make a manifest's entry describe `content`."""
+    entry |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
