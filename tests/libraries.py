@@ -9,14 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
+from dia_server.services.voices.anchor_file import AnchorFile, Description
+from dia_server.services.voices.anchors import Anchor, AnchorStore
 from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.library_archive import MANIFEST
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService
-from tests.recordings import wav_file
+from tests.recordings import sound, wav_file
 
 TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -29,23 +33,45 @@ class Home:
         data.mkdir(exist_ok=True)
         self.database = Database(f"sqlite+aiosqlite:///{data}/dia.sqlite3")
         self.folder = PromptFolder(data / "audio_prompts", make)
-        self.voices = VoiceService(self.database.sessions)
+        self.anchors = AnchorStore(self.database.sessions, data / "anchors")
+        self.voices = VoiceService(self.database.sessions, self.anchors)
         self.prompts = PromptService(self.database.sessions, self.folder, self.voices)
-        self.library = VoiceLibrary(self.database.sessions, self.folder, self.prompts, self.voices)
+        self.library = VoiceLibrary(
+            self.database.sessions, self.folder, self.prompts, self.voices, self.anchors
+        )
 
     async def open(self) -> None:
         await self.database.upgrade()
+        await self.anchors.load()
         await self.library.recover()
         await self.voices.load()
         await self.prompts.load()
 
     async def furnish(self) -> None:
-        """Add two voices with a recording each, and one without."""
+        """Add two voices with a recording each, one with an anchor, and one with neither."""
         for name, seconds in (("anna", 1.0), ("ben", 0.7)):
             await self.prompts.add(name, io.BytesIO(wav_file(seconds)), f"Spoken by {name}.")
             await self.voices.save(Voice(name, audio_prompt=name))
         await self.voices.save(Voice("anna", "calm", "S2", "anna", None, "Анна", "ben"))
+        await self.voices.save(Voice("made"))
+        await self.add_anchor("made", seed=7)
         await self.voices.save(Voice("plain"))
+
+    async def add_anchor(self, voice_id: str, *, seed: int) -> None:
+        content = anchor_file(seed)
+        await self.anchors.keep(
+            Anchor(
+                voice_id=voice_id,
+                digest=hashlib.sha256(content).hexdigest(),
+                transcript="Spoken once.",
+                seed=seed,
+                model="tiny",
+                duration=1.0,
+                faults=("clipped", "silent"),
+                pitch=123.5,
+            ),
+            content,
+        )
 
     @property
     def content(self) -> Any:
@@ -63,7 +89,15 @@ class Home:
             ]
         finally:
             connection.close()
-        return files, rows, dict(self.voices.all), dict(self.prompts.all)
+        return files, rows, dict(self.voices.all), dict(self.prompts.all), dict(self.anchors.all)
+
+
+def anchor_file(seed: int) -> bytes:
+    """Return the file of an anchor with 1 s of audio."""
+    frames = np.full((87, 9), seed % 1024, np.int16)
+    return AnchorFile(
+        Description(transcript="Spoken once.", seed=seed, model="tiny"), sound(1.0), frames
+    ).pack()
 
 
 Files = dict[str, bytes]

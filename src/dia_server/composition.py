@@ -63,7 +63,9 @@ class Services:
         self.prompt_folder = PromptFolder(conf.audio_prompts, self.prompt_decoder.make)
         self.prompts = PromptService(self.database.sessions, self.prompt_folder, self.voices)
         self.custom_voices = CustomVoices(self.prompts, self.voices)
-        self.library = VoiceLibrary(self.database.sessions, self.prompt_folder, self.prompts, self.voices)
+        self.library = VoiceLibrary(
+            self.database.sessions, self.prompt_folder, self.prompts, self.voices, self.anchors
+        )
         self.whisper = Whisper(conf.whisper_model, idle_s=conf.whisper_idle)
         self.transcripts = TranscriptService(
             self.prompts,

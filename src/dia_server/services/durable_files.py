@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from uuid import uuid4
 
 import msgspec
@@ -27,10 +28,10 @@ class FileChange:
     raise OSError.
     """
 
-    def __init__(self, folder: Path, files: Mapping[str, bytes | None]) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, bytes | None] = MappingProxyType({})) -> None:
         """`files` maps names to their new content; None removes the file."""
         self._folder = folder
-        self._files = files
+        self._files = dict(files)
         self._staged: dict[str, Path] = {}
         self._former: dict[str, Path | None] = {}
         """Backups, by name, of the files changed so far; None for a name that had no file."""
@@ -40,6 +41,17 @@ class FileChange:
         for name, content in self._files.items():
             if content is not None:
                 self._stage(name, content)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the files that change."""
+        return set(self._files)
+
+    def add(self, name: str, content: bytes | None) -> None:
+        """Add a file and stage it at once, so that its content need not stay in memory; None removes it."""
+        self._files[name] = None
+        if content is not None:
+            self._stage(name, content)
 
     def apply(self) -> None:
         """Back up each file, then replace it by its staged content or remove it; fsync the folder."""
@@ -90,40 +102,23 @@ class FileChange:
 class RecoverableChange(FileChange):
     """A FileChange that the next start can undo if the server is killed before the database commits.
 
-    Its files are staged one by one with `add`, so that they are not all in memory. `apply` writes a journal
-    first; `cleanup` and `rollback` remove it.
+    `apply` writes a journal first; `cleanup` and `rollback` remove it.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._changed: dict[str, bytes | None] = {}
-        super().__init__(folder, self._changed)
+        super().__init__(folder)
         self.digests: dict[str, str] = {}
         """Digests by id that the database has once it has committed; kept in the journal."""
 
-    @property
-    def journal(self) -> Path:
-        return self._folder / JOURNAL
-
-    @property
-    def names(self) -> set[str]:
-        """Names of the files that have been added."""
-        return set(self._changed)
-
-    def add(self, name: str, content: bytes | None) -> None:
-        """Stage the new content of a file; None removes the file."""
-        self._changed[name] = None
-        if content is not None:
-            self._stage(name, content)
-
     def apply(self) -> None:
-        for name in self._changed:
+        for name in self._files:
             self._former[name] = self._keep(self._folder / name)
         backups = {name: None if former is None else former.name for name, former in self._former.items()}
         temporary = self._temporary()
         _write(temporary, msgspec.json.encode(Journal(self.digests, backups)))
-        temporary.replace(self.journal)
+        temporary.replace(self._folder / JOURNAL)
         sync_folder(self._folder)
-        for name in self._changed:
+        for name in self._files:
             self._replace(name)
         sync_folder(self._folder)
 

@@ -231,6 +231,7 @@ class VoicesImported(Struct, kw_only=True):
     message: str
     voices: Annotated[list[str], Meta(description="Ids of the voices")]
     audio_prompts: Annotated[list[str], Meta(description="Ids of the recordings")]
+    anchors: Annotated[list[str], Meta(description="Ids of the voices whose anchors were in the archive")]
     licence: Annotated[str | None, Meta(description="Licence note of the archive")]
 
 

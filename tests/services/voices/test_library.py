@@ -6,6 +6,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dia_server.audio.encode import encode
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId, PromptNotUsable, ServerError, UnusableAudio
 from dia_server.services.voices.library_archive import MANIFEST, MAX_SIZE
 from dia_server.services.voices.service import BUILT_IN, Voice
-from tests.libraries import TIME, Files, Home, describe, edited, pack, unpack
+from tests.libraries import TIME, Files, Home, anchor_file, describe, edited, pack, unpack
 from tests.recordings import RATE, sound, wav_file
 
 
@@ -48,15 +49,15 @@ async def test_an_export_imported_elsewhere_is_the_same(full: Home, home: Home) 
     assert imported.licence == "Только для друзей\n(CC BY 4.0)"
     assert dict(home.voices.all) == dict(full.voices.all)
     for prompt_id, prompt in full.prompts.all.items():
-        copy = home.prompts.all[prompt_id]
-        assert (copy.digest, copy.transcript, copy.duration) == (
-            prompt.digest,
-            prompt.transcript,
-            prompt.duration,
-        )
+        copied = home.prompts.all[prompt_id]
+        assert (copied.digest, copied.transcript) == (prompt.digest, prompt.transcript)
         for suffix in (".wav", ".txt"):
             name = prompt_id + suffix
             assert (home.folder.path / name).read_bytes() == (full.folder.path / name).read_bytes()
+    assert set(home.anchors.all) == {"made"}
+    copy, made = home.anchors.all["made"], full.anchors.all["made"]
+    assert replace(copy, created_at=made.created_at) == made
+    assert await home.anchors.read(copy)
     assert await exported(home, licence="Только для друзей\n(CC BY 4.0)") == archive
 
     before = home.content
@@ -122,15 +123,51 @@ async def test_a_built_in_voice_as_it_came_is_no_conflict(full: Home, home: Home
 async def test_other_formats_of_recordings_are_converted_like_uploads(full: Home, home: Home) -> None:
     mp3 = encode(sound(2.0), RATE, "mp3")
 
-    def replace(files: Files, manifest: dict[str, Any]) -> None:
+    def with_mp3(files: Files, manifest: dict[str, Any]) -> None:
         files["recordings/anna.wav"] = mp3
         describe(manifest["recordings"][0], mp3)
 
-    archive = edited(await exported(full), replace)
+    archive = edited(await exported(full), with_mp3)
     await home.library.add(io.BytesIO(archive))
     await home.prompts.add("by_upload", io.BytesIO(mp3))
 
     assert home.prompts.all["anna"].digest == home.prompts.all["by_upload"].digest
+
+
+async def test_the_anchor_of_a_built_in_voice_is_exported_and_conflicts(full: Home, home: Home) -> None:
+    await full.add_anchor("aria", seed=1)
+    archive = await exported(full)
+    await home.add_anchor("aria", seed=2)
+    before = home.content
+
+    with pytest.raises(Conflict, match="voice 'aria';"):
+        await home.library.add(io.BytesIO(archive))
+    assert home.content == before
+
+    await home.library.add(io.BytesIO(archive), overwrite=True)
+    assert home.anchors.all["aria"].seed == 1
+    assert {path.stem for path in home.anchors.folder.iterdir()} == {
+        anchor.digest for anchor in full.anchors.all.values()
+    }
+
+
+async def test_a_replaced_voice_loses_its_anchor(full: Home, home: Home) -> None:
+    archive = await exported(full, "anna", "plain")
+    for name in ("anna", "plain"):
+        await home.voices.save(Voice(name))
+        await home.add_anchor(name, seed=3)
+
+    await home.library.add(io.BytesIO(archive), overwrite=True)
+    assert dict(home.anchors.all) == {}
+    assert list(home.anchors.folder.iterdir()) == []
+    await home.anchors.load()
+    assert dict(home.anchors.all) == {}
+
+
+async def test_an_anchor_beside_a_recording_is_not_exported(full: Home) -> None:
+    await full.add_anchor("anna", seed=1)
+
+    assert [name for name in unpack(await exported(full))[0] if "anchor" in name] == ["anchors/made.anchor"]
 
 
 async def test_a_compressed_archive_is_imported(full: Home, home: Home) -> None:
@@ -222,6 +259,14 @@ def recording_is(content: bytes) -> Damage:
     return lambda archive: edited(archive, change)
 
 
+def anchor_is(content: bytes) -> Damage:
+    def change(files: Files, manifest: Any) -> None:
+        files["anchors/made.anchor"] = content
+        describe(manifest["anchors"][0], content)
+
+    return lambda archive: edited(archive, change)
+
+
 def renamed(name: str) -> Damage:
     def change(files: Files, _: Any) -> None:
         files[name] = files.pop("recordings/anna.wav")
@@ -229,13 +274,19 @@ def renamed(name: str) -> Damage:
     return lambda archive: edited(archive, change)
 
 
+def directory_entry(archive: bytes, number: int) -> int:
+    """Return the position of an entry of the archive's directory."""
+    (at,) = struct.unpack("<L", archive[-6:-2])
+    for _ in range(number):
+        at = archive.index(b"PK\x01\x02", at + 1)
+    return int(at)
+
+
 def in_directory(offset: int, value: bytes, *, entry: int = 1) -> Damage:
     """Overwrite bytes of an entry of the archive's directory."""
 
     def damage(archive: bytes) -> bytes:
-        at = -1
-        for _ in range(entry + 1):
-            at = archive.index(b"PK\x01\x02", at + 1)
+        at = directory_entry(archive, entry)
         return archive[: at + offset] + value + archive[at + offset + len(value) :]
 
     return damage
@@ -274,11 +325,8 @@ def lying_bomb(archive: bytes) -> bytes:
     describe(manifest["recordings"][0], zeros[:1000])
     stored = pack(files, manifest)
     local = stored.index(b"PK\x03\x04", stored.index(b"PK\x03\x04") + 1)
-    for at, method, size in (
-        (local, 8, 22),
-        (stored.index(b"PK\x01\x02", stored.index(b"PK\x01\x02") + 1), 10, 24),
-    ):
-        stored = stored[: at + method] + struct.pack("<H", 8) + stored[at + method + 2 :]
+    for at, method, size in ((local, 8, 22), (directory_entry(stored, 1), 10, 24)):
+        stored = stored[: at + method] + struct.pack("<H", zipfile.ZIP_DEFLATED) + stored[at + method + 2 :]
         stored = stored[: at + size] + struct.pack("<L", 1000) + stored[at + size + 4 :]
     return stored
 
@@ -330,22 +378,22 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "an unknown field": (in_manifest("voices", 0, "path", value="/etc"), "unknown field `path`"),
     "a voice id that is a number": (in_manifest("voices", 0, "voice_id", value=5), "voice_id"),
     "a voice id that is a path": (
-        in_manifest("voices", 2, "voice_id", value="../x"),
+        in_manifest("voices", 3, "voice_id", value="../x"),
         "voice '../x': voice_id must",
     ),
     "a voice id that is a device": (
-        in_manifest("voices", 2, "voice_id", value="con"),
+        in_manifest("voices", 3, "voice_id", value="con"),
         "voice 'con': voice_id must",
     ),
-    "a voice id that is too long": (in_manifest("voices", 2, "voice_id", value="x" * 65), "voice_id"),
-    "a voice twice": (in_manifest("voices", 2, "voice_id", value="ben"), "voice 'ben' occurs twice"),
+    "a voice id that is too long": (in_manifest("voices", 3, "voice_id", value="x" * 65), "voice_id"),
+    "a voice twice": (in_manifest("voices", 3, "voice_id", value="ben"), "voice 'ben' occurs twice"),
     "an unknown speaker": (in_manifest("voices", 0, "primary_speaker", value="S3"), "primary_speaker"),
     "a style that is empty": (in_manifest("voices", 0, "style", value=""), "style"),
     "a name with a line break": (in_manifest("voices", 0, "display_name", value="a\nb"), "display_name"),
     "an unknown partner": (in_manifest("voices", 0, "partner", value="nobody"), "partner 'nobody'"),
     "its own partner": (in_manifest("voices", 0, "partner", value="anna"), "partner 'anna'"),
     "a voice of a recording that is not in it": (
-        in_manifest("voices", 2, "audio_prompt", value="other"),
+        in_manifest("voices", 3, "audio_prompt", value="other"),
         "lacks the recording 'other' of 'plain'",
     ),
     "a recording twice": (in_manifest("recordings", 1, "prompt_id", value="anna"), "'anna' occurs twice"),
@@ -372,6 +420,20 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a recording that is too short": (recording_is(wav_file(0.1)), "recordings/anna.wav"),
     "a recording that is too long": (recording_is(wav_file(61.0)), "recordings/anna.wav"),
     "a silent recording": (recording_is(wav_file(1.0, loudness=0.0)), "recordings/anna.wav"),
+    "an anchor of no voice": (without("voices", 2), "anchor of 'made', but not this voice"),
+    "an anchor twice": (
+        lambda archive: edited(
+            archive, lambda _, manifest: manifest["anchors"].append(manifest["anchors"][0])
+        ),
+        "anchor 'made' occurs twice",
+    ),
+    "an anchor that is a recording": (anchor_is(wav_file(1.0)), "anchors/made.anchor: The anchor is not"),
+    "an anchor that is cut": (anchor_is(anchor_file(7)[:-100]), "anchors/made.anchor: The anchor is not"),
+    "an anchor that is an archive of nothing": (anchor_is(b"PK\x05\x06" + bytes(18)), "must hold"),
+    "an anchor with another hash": (in_manifest("anchors", 0, "sha256", value="1" * 64), "SHA-256 differs"),
+    "no anchors": (without("anchors"), "anchors"),
+    "a fault that is a path": (in_manifest("anchors", 0, "faults", value=["../x"]), "faults"),
+    "a pitch that is text": (in_manifest("anchors", 0, "pitch", value="high"), "pitch"),
     "a missing recording": (renamed("recordings/zoe.wav"), "'recordings/anna.wav' is missing"),
     "a recording in another case": (renamed("recordings/Anna.wav"), "'recordings/anna.wav' is missing"),
     "a file too many": (

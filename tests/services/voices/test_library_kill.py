@@ -25,9 +25,10 @@ async def content(data: Path) -> Any:
     home = Home(data)
     await home.open()
     await home.prompts.discover()
-    files, _, voices, prompts = home.content
+    files, _, voices, prompts, anchors = home.content
     await home.database.close()
-    return files, voices, {name: (one.digest, one.transcript) for name, one in prompts.items()}
+    kept = {name: (one.digest, one.transcript) for name, one in prompts.items()}
+    return files, voices, kept, {name: one.digest for name, one in anchors.items()}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             await home.prompts.add("ben", io.BytesIO(wav_file(2.0)), "Another Ben.")
             (home.folder.path / "ben.reference.txt").write_text("Written by hand.")
             await home.voices.save(Voice("ben", "gloomy"))
+            await home.voices.save(Voice("made", "gloomy"))
+            await home.add_anchor("made", seed=1)
             await home.prompts.discover()
         with await full.library.export([]) as archive:
             (data / "voices.zip").write_bytes(archive.read())

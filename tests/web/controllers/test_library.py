@@ -63,6 +63,7 @@ async def test_voices_are_exported_and_imported(client: Client, other: Client) -
             "message": "2 voices imported",
             "voices": ["anna", "plain"],
             "audio_prompts": ["anna"],
+            "anchors": [],
             "licence": "CC BY 4.0, Анна",
         },
     )

@@ -161,7 +161,8 @@ class AnchorMaker:
         best = min(usable, key=lambda attempt: len(attempt.faults))  # the first seed wins a tie
         if best.faults:
             log.warning("keeping a faulty anchor", voice=voice.voice_id, faults=best.faults)
-        await self.keep(voice, best)
+        if voice.voice_id not in self._store.all:  # it may have been imported meanwhile
+            await self.keep(voice, best)
 
     async def _make_all(self, voices: Sequence[Voice]) -> None:
         for voice in voices:

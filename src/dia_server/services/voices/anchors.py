@@ -5,8 +5,8 @@ Files are in a folder, named after their digest; the rows of the database say wh
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -94,6 +94,10 @@ class AnchorStore:
             await asyncio.to_thread(self._prepare, {anchor.file_name for anchor in self._anchors.values()})
 
     @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
     def all(self) -> Mapping[str, Anchor]:
         """The anchors by voice id."""
         return MappingProxyType(self._anchors)
@@ -111,9 +115,15 @@ class AnchorStore:
             prompt = self._prompts[anchor.digest] = await asyncio.to_thread(self._prompt, anchor)
         return prompt
 
-    async def content(self, anchor: Anchor) -> bytes:
-        """Return the bytes of an anchor's file; raises as `read`."""
-        return await asyncio.to_thread(self._content, anchor)
+    def content(self, anchor: Anchor) -> bytes:
+        """Return the bytes of an anchor's file; raises as `read`. Blocks."""
+        try:
+            content = (self._folder / anchor.file_name).read_bytes()
+        except OSError as error:
+            raise _unusable(anchor, f"cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != anchor.digest:
+            raise _unusable(anchor, "has been changed")
+        return content
 
     async def keep(self, anchor: Anchor, content: bytes) -> None:
         """Store an anchor and the `content` of its file; the voice's earlier anchor is replaced.
@@ -150,6 +160,21 @@ class AnchorStore:
             del self._anchors[voice_id]
             await self._forget(anchor)
 
+    @asynccontextmanager
+    async def importing(self) -> AsyncIterator[dict[str, Anchor | None]]:
+        """Add, replace or delete anchors in a transaction of the caller, who also writes their files.
+
+        Yields an empty dictionary for the anchors by voice id; None deletes one. They exist once the `with`
+        block has ended.
+        """
+        async with self._lock:
+            imported: dict[str, Anchor | None] = {}
+            yield imported
+            former = [self._anchors.pop(voice_id, None) for voice_id in imported]
+            self._anchors |= {voice_id: one for voice_id, one in imported.items() if one is not None}
+            for anchor in former:
+                await self._forget(anchor)
+
     async def _forget(self, anchor: Anchor | None) -> None:
         """Remove the file of a former anchor, unless a voice still has it."""
         if anchor is not None and all(one.digest != anchor.digest for one in self._anchors.values()):
@@ -164,21 +189,12 @@ class AnchorStore:
                 path.unlink()
 
     def _read(self, anchor: Anchor) -> AnchorFile:
-        return unpack(self._content(anchor))
+        return unpack(self.content(anchor))
 
     def _prompt(self, anchor: Anchor) -> VoicePrompt:
         file = self._read(anchor)
         gain = gain_db(file.samples, SAMPLE_RATE)
         return VoicePrompt((GeneratedAudio(file.frames),), f"[S1] {anchor.transcript}", gain)
-
-    def _content(self, anchor: Anchor) -> bytes:
-        try:
-            content = (self._folder / anchor.file_name).read_bytes()
-        except OSError as error:
-            raise _unusable(anchor, f"cannot be read: {error.strerror}") from error
-        if hashlib.sha256(content).hexdigest() != anchor.digest:
-            raise _unusable(anchor, "has been changed")
-        return content
 
 
 def _unusable(anchor: Anchor, cause: str) -> PromptNotUsable:

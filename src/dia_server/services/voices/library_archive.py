@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dia_server.errors import Invalid
+from dia_server.services.voices.anchor_file import SUFFIX
 from dia_server.services.voices.prompt_folder import MAX_AUDIO
 from dia_server.services.voices.service import Speaker
 from dia_server.units import MIB
@@ -88,16 +89,33 @@ class RecordingEntry(Struct, kw_only=True, forbid_unknown_fields=True):
         return f"recordings/{self.prompt_id}.wav"
 
 
+class AnchorEntry(Struct, kw_only=True, forbid_unknown_fields=True):
+    voice_id: Id
+    sha256: Sha256
+    size: Size
+    faults: Annotated[list[Annotated[str, Meta(pattern="^[a-z_]{1,32}$")]], Meta(max_length=16)]
+    pitch: Annotated[float, Meta(ge=0)] | None
+    word_errors: Annotated[float, Meta(ge=0)] | None
+
+    @property
+    def name(self) -> str:
+        return f"anchors/{self.voice_id}{SUFFIX}"
+
+
+FileEntry = RecordingEntry | AnchorEntry
+
+
 class Manifest(Struct, kw_only=True, forbid_unknown_fields=True):
     format: int = FORMAT
     licence: Annotated[str, Meta(max_length=MAX_NOTE)] | None
     """Note about the terms of use, as it was given to the export."""
     voices: Annotated[list[VoiceEntry], Meta(max_length=MAX_VOICES)]
     recordings: Annotated[list[RecordingEntry], Meta(max_length=MAX_VOICES)]
+    anchors: Annotated[list[AnchorEntry], Meta(max_length=MAX_VOICES)]
 
     @property
-    def files(self) -> list[RecordingEntry]:
-        return self.recordings
+    def files(self) -> list[FileEntry]:
+        return [*self.recordings, *self.anchors]
 
 
 class _Format(Struct):
@@ -111,7 +129,7 @@ class Archive:
         self._archive = archive
         self.manifest = manifest
 
-    def content(self, entry: RecordingEntry) -> bytes:
+    def content(self, entry: FileEntry) -> bytes:
         """Return the bytes of a file; raises Invalid if they do not have the manifest's size and SHA-256."""
         content = _read(self._archive, entry.name, entry.size)
         if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
@@ -119,7 +137,7 @@ class Archive:
         return content
 
 
-def write(file: BinaryIO, manifest: Manifest, content: Callable[[RecordingEntry], bytes]) -> None:
+def write(file: BinaryIO, manifest: Manifest, content: Callable[[FileEntry], bytes]) -> None:
     """Write an archive to `file`; `content` returns the bytes of each file of `manifest`.
 
     Raises Invalid if the archive would be too large to be imported.
@@ -204,6 +222,11 @@ def _check_names(manifest: Manifest, names: set[str]) -> None:
         raise refusal(f"{name[:MAX_SHOWN]!r} is missing in the archive")
     for name in sorted(names - expected):
         raise refusal(f"the archive has the entry {name[:MAX_SHOWN]!r}, which {MANIFEST} does not name")
+    _require_unique((entry.voice_id for entry in manifest.anchors), "anchor")
+    voices = {voice.voice_id for voice in manifest.voices}
+    for anchor in manifest.anchors:
+        if anchor.voice_id not in voices:
+            raise refusal(f"{MANIFEST} has an anchor of {anchor.voice_id!r}, but not this voice")
     prompts = {entry.prompt_id for entry in manifest.recordings}
     for voice in manifest.voices:
         if voice.audio_prompt is not None and voice.audio_prompt not in prompts:

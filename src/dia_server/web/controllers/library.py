@@ -27,7 +27,8 @@ from dia_server.web.schemas import VoicesImported
 VoiceIds = Annotated[
     list[str] | None,
     QueryParameter(
-        name="voice_id", description="Voices to export; default: all with a recording and all not built in"
+        name="voice_id",
+        description="Voices to export; default: all with a recording or an anchor, and all not built in",
     ),
 ]
 Licence = Annotated[
@@ -54,14 +55,14 @@ class LibraryController(Controller):
     path = "/voices"
     tags = ["Voices"]
 
-    @get("/export", media_type="application/zip", opt=route_options(errors=(404, 422, 503)))
+    @get("/export", media_type="application/zip", opt=route_options(errors=(404, 409, 422, 503)))
     async def export_voices(
         self,
         voice_library: NamedDependency[VoiceLibrary],
         voice_ids: VoiceIds = None,
         licence: Licence = None,
     ) -> Stream:
-        """Export voices with their recordings and transcripts as a ZIP archive."""
+        """Export voices with their recordings, transcripts and anchors as a ZIP archive."""
         file = await voice_library.export(voice_ids or [], licence=licence)
         size = os.fstat(file.fileno()).st_size
         headers = {"Content-Length": str(size), "Content-Disposition": 'attachment; filename="voices.zip"'}
@@ -91,6 +92,7 @@ class LibraryController(Controller):
             message=f"{len(imported.voices)} voices imported",
             voices=[voice.voice_id for voice in imported.voices],
             audio_prompts=[prompt.prompt_id for prompt in imported.prompts],
+            anchors=list(imported.anchors),
             licence=imported.licence,
         )
 
