@@ -2,10 +2,14 @@
 
     python -m benchmarks.latency --device cuda --size 1.6B --slots 64 --codec
     python -m benchmarks.latency --size toy --seconds 2 4      a CPU, without the codec
+    python -m benchmarks.latency --size toy --voices           a recording and an anchor, in turns
 
 The capacity (all slots full) is measured first; then requests arrive as a Poisson process at shares of it. A
 chunk is late if it arrives after playback of all earlier chunks would have ended; playback starts with the
 first chunk.
+
+`--voices` measures the time to first audio of a voice with a recording, and of one with an anchor of the same
+length, in turns on an idle engine.
 """
 
 import argparse
@@ -13,20 +17,28 @@ import asyncio
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.arrivals import StreamTiming, arrive, capacity, random_loader, started, utterances
+from benchmarks.arrivals import StreamTiming, arrive, capacity, listen, random_loader, started, utterances
 from benchmarks.limits import describe_machine
 from benchmarks.models import SIZES
+from dia_server.engine.dia.codec import CODEBOOKS
+from dia_server.engine.types import GeneratedAudio, Recording, VoicePrompt
+from dia_server.units import FRAME_RATE, HOP
+
+PROMPT_S = 9.0
+"""Seconds of the prompts that `--voices` compares: the length of an anchor."""
 
 
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
-    report = asyncio.run(run(options))
+    report = asyncio.run(compare_voices(options) if options.voices else run(options))
     print(json.dumps(report, indent=2))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -43,6 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, nargs=2, default=(5.0, 15.0), help="of speech, from and to")
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--shares", type=float, nargs="*", default=[0.5, 0.8], help="of capacity")
+    parser.add_argument("--voices", action="store_true", help="compare a recording with an anchor")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -63,6 +76,31 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     finally:
         await asyncio.to_thread(engine.stop)
     return {"machine": describe_machine(options.device), "audio_s_per_s": most, "loads": rows}
+
+
+async def compare_voices(options: argparse.Namespace) -> dict[str, Any]:
+    engine = await started(random_loader(options.size, options.device, 1, codec=options.codec), 1)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 1024, (round(PROMPT_S * FRAME_RATE), CODEBOOKS), np.int16)
+    noise = rng.normal(0, 0.1, len(frames) * HOP).astype(np.float32)
+    parts: dict[str, Recording | GeneratedAudio] = {
+        "recording": Recording(noise, "noise"),
+        "anchor": GeneratedAudio(frames),
+    }
+    first: dict[str, list[float]] = {name: [] for name in parts}
+    try:
+        for number, utterance in enumerate(utterances(options.requests, (2.0, 2.0))):
+            for name, part in parts.items():
+                prompt = VoicePrompt((part,), "[S1] " + "hello " * 20)
+                timing = await listen(engine, replace(utterance, prompt=prompt))
+                if number:  # the first one encodes the recording
+                    first[name].append(1000 * timing.first)
+    finally:
+        await asyncio.to_thread(engine.stop)
+    medians = {f"{name}_p50_ms": statistics.median(times) for name, times in first.items()}
+    pairs = zip(first["anchor"], first["recording"], strict=True)
+    ratio = statistics.median(anchor / recording for anchor, recording in pairs)
+    return {"machine": describe_machine(options.device), **medians, "anchor_to_recording": ratio}
 
 
 def summary(timings: list[StreamTiming]) -> dict[str, float]:

@@ -148,17 +148,15 @@ class AnchorStore:
             await asyncio.to_thread(change.cleanup)
             old = self._anchors.get(anchor.voice_id)
             self._anchors[anchor.voice_id] = anchor
-            await self._forget(old)
+            await self._remove_file(old)
 
     async def delete(self, voice_id: str) -> None:
         """Delete the anchor of a voice, if it has one; raises StorageUnavailable."""
         async with self._lock:
-            if (anchor := self._anchors.get(voice_id)) is None:
-                return
-            async with self._sessions.begin() as session:
-                await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id == voice_id))
-            del self._anchors[voice_id]
-            await self._forget(anchor)
+            if voice_id in self._anchors:
+                async with self._sessions.begin() as session:
+                    await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id == voice_id))
+                await self._remove_file(self._anchors.pop(voice_id))
 
     @asynccontextmanager
     async def importing(self) -> AsyncIterator[dict[str, Anchor | None]]:
@@ -173,9 +171,14 @@ class AnchorStore:
             former = [self._anchors.pop(voice_id, None) for voice_id in imported]
             self._anchors |= {voice_id: one for voice_id, one in imported.items() if one is not None}
             for anchor in former:
-                await self._forget(anchor)
+                await self._remove_file(anchor)
 
-    async def _forget(self, anchor: Anchor | None) -> None:
+    async def forget(self, voice_id: str) -> None:
+        """Remove the file of a voice's anchor, if it has one; the caller has deleted its row."""
+        async with self._lock:
+            await self._remove_file(self._anchors.pop(voice_id, None))
+
+    async def _remove_file(self, anchor: Anchor | None) -> None:
         """Remove the file of a former anchor, unless a voice still has it."""
         if anchor is not None and all(one.digest != anchor.digest for one in self._anchors.values()):
             self._prompts.pop(anchor.digest, None)

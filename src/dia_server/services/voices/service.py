@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from dia_server.db.models import VoiceMapping
+from dia_server.db.models import VoiceAnchor, VoiceMapping
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId
 from dia_server.services.voices import ids
 from dia_server.services.voices.anchors import AnchorStore
@@ -167,13 +167,13 @@ class VoiceService:
         async with self._lock:
             if voice_id not in self._voices:
                 raise _unknown(voice_id)
-            await self._anchors.delete(voice_id)
             if original := BUILT_IN.get(voice_id):
+                await self._anchors.delete(voice_id)
                 await self._save(original)
                 return False
             async with self._sessions.begin() as session:
                 await _delete_row(session, voice_id)
-            self._forget(voice_id)
+            await self._forget(voice_id)
             return True
 
     @asynccontextmanager
@@ -206,7 +206,7 @@ class VoiceService:
                 await _delete_row(session, voice_id)
 
             yield write
-            self._forget(voice_id)
+            await self._forget(voice_id)
 
     @asynccontextmanager
     async def importing(self) -> AsyncIterator[dict[str, Voice]]:
@@ -238,7 +238,8 @@ class VoiceService:
                 param="voice_id",
             )
 
-    def _forget(self, voice_id: str) -> None:
+    async def _forget(self, voice_id: str) -> None:
+        await self._anchors.forget(voice_id)
         del self._voices[voice_id]
         for other in list(self._voices.values()):
             if other.partner == voice_id:
@@ -282,6 +283,7 @@ def clean_name(name: str, field: str = "display_name") -> str:
 
 async def _delete_row(session: AsyncSession, voice_id: str) -> None:
     """Delete the voice's row, and its id where it is another voice's partner."""
+    await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id == voice_id))
     await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
     await session.execute(update(VoiceMapping).where(VoiceMapping.partner == voice_id).values(partner=None))
 
