@@ -6,16 +6,25 @@ import httpx
 import pytest
 
 from dia_server.audio.decode import decode
+from dia_server.audio.prompt import make
 from dia_server.engine.types import Samples
 from dia_server.services.speech import WordCheck
+from dia_server.services.voices.transcription import Transcription
 from dia_server.services.voices.whisper import Whisper
 from dia_server.text.word_errors import word_error_rate
 from dia_server.units import SAMPLE_RATE
 from tests.live.server import Server
 from tests.speech_clips import WHISPER, Clip, load_clips
 
-FOX = load_clips()["en/quick_brown_fox"]
-COUNTING = load_clips()["en/counting"]
+CLIPS = load_clips()
+ENGLISH = ["en/counting", "en/hello_world", "en/quick_brown_fox"]
+FOREIGN = [
+    *("es/conteo", "fr/bonjour_monde", "hi/namaste_duniya", "it/ciao_mondo"),
+    *("ja/konnichiwa_sekai", "pl/pangrama", "pt/ola_mundo", "zh/pangrama"),
+]
+"""The clip of each other language that takes Whisper the least time."""
+FOX = CLIPS["en/quick_brown_fox"]
+COUNTING = CLIPS["en/counting"]
 CLOSE = 0.2
 """Maximum word error rate of a transcript: two of the fox's nine words would be too many."""
 
@@ -62,6 +71,45 @@ def test_whisper_replaces_a_wrong_transcript_on_request(server: Server) -> None:
     assert server.get("/whisper/status").json()["model_loaded"]
 
 
+def test_speech_in_another_language_is_not_cloned_until_its_transcript_is_confirmed(server: Server) -> None:
+    answer = upload(server, "conteo", CLIPS["es/conteo"]).json()
+    assert answer["needs_review"]
+    server.post("/voice_mappings", json={"voice_id": "conteo", "audio_prompt": "conteo"}).raise_for_status()
+    speak = {"text": "Hello.", "voice_id": "conteo"}
+
+    refused = server.post("/generate", json=speak)
+
+    assert (refused.status_code, refused.json()["error_code"]) == (422, "AUDIO_PROMPT_NOT_USABLE")
+    server.put("/audio_prompts/conteo/transcript", json={"transcript": CLIPS["es/conteo"].words})
+    assert server.post("/generate", json=speak).status_code == 200
+
+
+async def test_speech_needs_review_unless_it_is_english(whisper: Whisper) -> None:
+    held = [key for key in ENGLISH + FOREIGN if (await hear(whisper, CLIPS[key])).needs_review]
+
+    assert held == FOREIGN
+
+
+@pytest.mark.full
+async def test_every_clip_is_held_back_unless_it_is_english(whisper: Whisper) -> None:
+    passed = []
+    print("\nclip | average log probability | no-speech probability | sampled | held back | transcript")
+    for key, clip in CLIPS.items():
+        heard = await hear(whisper, clip)
+        confidence = heard.confidence
+        print(
+            key,
+            f"{confidence.average_log_probability:.2f}",
+            f"{confidence.no_speech_probability:.2f}",
+            *(heard.is_sampled, heard.needs_review, heard.text),
+            sep=" | ",
+        )
+        if not heard.needs_review:
+            passed.append(key)
+
+    assert passed == ENGLISH
+
+
 async def test_the_word_check_passes_right_words_and_fails_wrong_ones(whisper: Whisper) -> None:
     check = WordCheck(whisper.transcribe, CLOSE)
     samples = read(FOX)
@@ -69,6 +117,12 @@ async def test_the_word_check_passes_right_words_and_fails_wrong_ones(whisper: W
     assert not await check.exceeds_limit(samples, f"[S1] {FOX.words}")
     assert await check.exceeds_limit(samples, f"[S1] {COUNTING.words}")
     assert await check.exceeds_limit(samples[: len(samples) // 2], f"[S1] {FOX.words}")  # its end is missing
+
+
+async def hear(whisper: Whisper, clip: Clip) -> Transcription:
+    """Transcribe a clip as it is once it has been uploaded."""
+    with clip.path.open("rb") as file:
+        return await whisper.transcribe(make(file))
 
 
 def read(clip: Clip) -> Samples:

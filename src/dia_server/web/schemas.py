@@ -160,6 +160,18 @@ class AudioVoices(Struct):
     voices: list[AudioVoice]
 
 
+NeedsReview = Annotated[
+    bool,
+    Meta(
+        description="Whether the transcript is a draft of which Whisper is not sure; voices cannot use it "
+        "until PUT /audio_prompts/{prompt_id}/transcript has confirmed or corrected it"
+    ),
+]
+PromptNote = Annotated[
+    str | None, Meta(description="What to do before a voice can use the recording; null if nothing")
+]
+
+
 class CustomVoice(Struct, kw_only=True):
     """A voice made of a recording, with the fields of OpenAI's API."""
 
@@ -171,6 +183,8 @@ class CustomVoice(Struct, kw_only=True):
     transcript: Annotated[
         str | None, Meta(description="null if there is none, or while Whisper transcribes the recording")
     ]
+    needs_review: NeedsReview
+    note: PromptNote
 
 
 class CustomVoiceDeleted(Struct, kw_only=True):
@@ -289,6 +303,8 @@ class AudioPromptUploaded(Struct, kw_only=True):
     transcript: Annotated[
         str | None, Meta(description="null if there is none, or while Whisper transcribes the recording")
     ]
+    needs_review: NeedsReview
+    note: PromptNote
 
 
 class AudioPrompt(Struct, kw_only=True):
@@ -302,6 +318,23 @@ class AudioPrompts(Struct):
     audio_prompts: list[AudioPrompt]
 
 
+class TranscriptConfidence(Struct, kw_only=True):
+    """How sure Whisper is of a transcript."""
+
+    language: Annotated[
+        str | None,
+        Meta(description="Language that Whisper detected, such as es; null for an English-only model"),
+    ]
+    language_probability: Annotated[float | None, Meta(description="0 to 1; null for an English-only model")]
+    average_log_probability: Annotated[
+        float,
+        Meta(description="Mean natural logarithm of the probabilities of the transcript's tokens"),
+    ]
+    no_speech_probability: Annotated[
+        float, Meta(description="Probability, 0 to 1, that nothing is spoken, by Whisper")
+    ]
+
+
 class AudioPromptMetadata(AudioPrompt, kw_only=True):
     transcript: str | None
     transcript_source: Annotated[
@@ -310,6 +343,11 @@ class AudioPromptMetadata(AudioPrompt, kw_only=True):
     ]
     file_size: Annotated[int, Meta(description="Bytes")]
     created_at: datetime
+    needs_review: NeedsReview
+    note: PromptNote
+    confidence: Annotated[
+        TranscriptConfidence | None, Meta(description="null if the transcript is not by Whisper")
+    ]
 
 
 class AudioPromptsMetadata(Struct):
@@ -332,6 +370,7 @@ class DiscoveredPrompt(Struct):
     prompt_id: str
     file_path: str
     transcript: str | None
+    needs_review: NeedsReview
 
 
 class SkippedFile(Struct):
@@ -352,20 +391,24 @@ class TranscriptRequest(Struct):
     transcript: Annotated[str, Meta(min_length=1, max_length=MAX_TRANSCRIPT)]
 
 
-class TranscriptSaved(Struct):
+class TranscriptSaved(Struct, kw_only=True):
     message: str
     prompt_id: str
     transcript: str
-    saved_to: str
+    saved_to: Annotated[str | None, Meta(description="null for a draft, which is not saved as a file")]
+    needs_review: NeedsReview
+    note: PromptNote
 
 
 class WhisperStatus(Struct, kw_only=True):
-    available: bool
+    available: Annotated[
+        bool, Meta(description="Whether Whisper can transcribe now: its model is loaded, or on this machine")
+    ]
     model_loaded: bool
     model_size: Annotated[str, Meta(description="Name or folder of the model")]
     auto_transcribe: bool
     device: Annotated[str, Meta(description="cuda or cpu; auto until a model is loaded")]
-    error: Annotated[str | None, Meta(description="Cause, if Whisper is unavailable")] = None
+    error: Annotated[str | None, Meta(description="Cause and remedy, if Whisper is unavailable")] = None
 
 
 class WhisperLoaded(Struct):

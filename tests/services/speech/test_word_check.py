@@ -5,9 +5,11 @@ from structlog.testing import capture_logs
 
 from dia_server.audio.decode import decode
 from dia_server.services.speech.word_check import WordCheck
+from dia_server.services.voices.transcription import Transcription
 from dia_server.services.voices.whisper import Whisper
 from dia_server.units import SAMPLE_RATE
 from tests.audio.signals import tone
+from tests.transcriptions import heard
 
 
 @pytest.mark.parametrize(
@@ -15,16 +17,16 @@ from tests.audio.signals import tone
     [("Hello, world.", False), ("Hello, word.", False), ("Yellow word.", True), ("", True)],
 )
 async def test_too_many_wrong_words_exceed_the_limit(transcript: str, exceeds: bool) -> None:
-    async def transcribe(recording: bytes) -> str:
-        return transcript
+    async def transcribe(recording: bytes) -> Transcription:
+        return heard(transcript)
 
     assert await WordCheck(transcribe, 0.5).exceeds_limit(tone(1), "[S1] Hello, world!") == exceeds
 
 
 async def test_whisper_gets_the_generated_audio(tmp_path: Path) -> None:
-    async def transcribe(recording: bytes) -> str:
+    async def transcribe(recording: bytes) -> Transcription:
         (tmp_path / "recording.wav").write_bytes(recording)
-        return "a tone"
+        return heard("a tone")
 
     assert not await WordCheck(transcribe, 0.5).exceeds_limit(tone(1), "a tone")
 

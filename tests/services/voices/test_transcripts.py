@@ -1,4 +1,5 @@
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import pytest
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
 from dia_server.services.voices.anchors import AnchorStore
+from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import VoiceService
+from dia_server.services.voices.transcription import Transcription
 from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.services.voices.whisper import Whisper
 from tests.recordings import wav_file
+from tests.transcriptions import SPANISH, SURE, heard
 from tests.waiting import until
 
 NAMES = ("a", "b", "c", "d")
@@ -23,13 +27,14 @@ class HeldWhisper(Whisper):
 
     def __init__(self) -> None:
         super().__init__("tiny", idle_s=0)
+        self.confidence = SURE
         self.heard: list[int] = []
         self.let = asyncio.Event()
 
-    async def transcribe(self, recording: bytes) -> str:
+    async def transcribe(self, recording: bytes) -> Transcription:
         self.heard.append(len(recording))
         await self.let.wait()
-        return f"{len(recording)} bytes."
+        return heard(f"{len(recording)} bytes.", self.confidence)
 
 
 class World:
@@ -37,14 +42,27 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
-        self.folder = PromptFolder(folder / "audio_prompts", make)
         anchors = AnchorStore(self.database.sessions, folder / "anchors")
-        voices = VoiceService(self.database.sessions, anchors)
-        self.prompts = PromptService(self.database.sessions, self.folder, voices)
+        self.voices = VoiceService(self.database.sessions, anchors)
+        self.folder = PromptFolder(folder / "audio_prompts", make)
+        self.prompts = self.service()
         self.whisper = HeldWhisper()
         self.transcripts = TranscriptService(
             self.prompts, self.folder, self.whisper, auto_transcribe=True, wait_s=0
         )
+
+    def service(self) -> PromptService:
+        return PromptService(self.database.sessions, self.folder, self.voices)
+
+    def files(self) -> set[str]:
+        return {path.name for path in self.folder.path.glob("a.*")}
+
+    async def draft(self) -> Prompt:
+        """Have Whisper transcribe the recording "a", unsure of what it hears."""
+        await self.prompts.discover()
+        self.whisper.confidence = SPANISH
+        self.whisper.let.set()
+        return await self.transcripts.transcribe("a")
 
     async def heard(self, count: int) -> list[str]:
         """Return the names of the recordings passed to Whisper, once there are `count`."""
@@ -102,3 +120,97 @@ async def test_a_first_transcript_is_pending_while_queued_and_while_running(worl
     await world.heard(1)
 
     assert all(world.transcripts.is_pending(prompt) for prompt in world.prompts.all.values())
+
+
+async def test_the_confidence_is_kept_with_the_transcript(world: World) -> None:
+    await world.prompts.discover()
+    world.whisper.let.set()
+
+    prompt = await world.transcripts.transcribe("a")
+
+    assert (prompt.confidence, prompt.needs_review, world.transcripts.note(prompt)) == (SURE, False, None)
+    again = world.service()
+    await again.load()
+    assert again.get("a") == prompt
+
+
+async def test_a_doubtful_transcript_is_a_draft_in_the_database_only(world: World) -> None:
+    prompt = await world.draft()
+
+    assert (prompt.transcript_source, prompt.confidence, prompt.needs_review) == (
+        "whisper_auto",
+        SPANISH,
+        True,
+    )
+    note = world.transcripts.note(prompt)
+    assert note is not None
+    assert "'es'" in note
+    assert "PUT /audio_prompts/a/transcript confirms" in note
+    assert world.files() == {"a.wav"}
+    await world.prompts.discover()
+    again = world.service()
+    await again.load()
+    assert world.prompts.get("a") == again.get("a") == prompt
+
+
+async def test_a_draft_is_confirmed_by_a_person(world: World) -> None:
+    draft = await world.draft()
+    assert draft.transcript is not None
+
+    confirmed = await world.prompts.set_transcript(draft, draft.transcript, "manual")
+
+    assert (confirmed.transcript, confirmed.transcript_source) == (draft.transcript, "manual")
+    assert (confirmed.confidence, confirmed.needs_review) == (None, False)
+    assert world.transcripts.note(confirmed) is None
+    assert world.files() == {"a.wav", "a.txt"}
+
+
+async def test_a_transcript_file_replaces_a_draft(world: World) -> None:
+    await world.draft()
+    (world.folder.path / "a.txt").write_text("What I said.")
+
+    await world.prompts.discover()
+
+    prompt = world.prompts.get("a")
+    assert (prompt.transcript, prompt.transcript_source) == ("What I said.", "txt")
+    assert (prompt.confidence, prompt.needs_review) == (None, False)
+
+
+@pytest.mark.parametrize(("seconds", "is_kept"), [(1, True), (2, False)])
+async def test_a_draft_belongs_to_its_recording(world: World, seconds: float, is_kept: bool) -> None:
+    draft = await world.draft()
+
+    await world.prompts.add("a", io.BytesIO(wav_file(seconds)))
+
+    prompt = world.prompts.get("a")
+    assert (prompt == draft, prompt.transcript is None, prompt.needs_review) == (
+        is_kept,
+        not is_kept,
+        is_kept,
+    )
+
+
+async def test_a_draft_takes_the_place_of_a_transcript_that_the_server_wrote(world: World) -> None:
+    await world.prompts.discover()
+    await world.prompts.set_transcript(world.prompts.get("a"), "By hand.", "manual")
+    assert world.files() == {"a.wav", "a.txt"}
+
+    draft = await world.draft()
+
+    assert draft.needs_review
+    assert world.files() == {"a.wav"}
+    await world.prompts.discover()
+    assert world.prompts.get("a") == draft
+
+
+async def test_a_draft_leaves_the_operators_file_in_place(world: World) -> None:
+    (world.folder.path / "a.txt").write_text("What I said.")
+
+    draft = await world.draft()
+
+    assert draft.needs_review
+    assert world.files() == {"a.wav", "a.txt"}
+    await world.prompts.discover()
+    assert world.prompts.get("a") == draft
+    await world.prompts.add("a", io.BytesIO(wav_file(2)))
+    assert (world.prompts.get("a").transcript, world.prompts.get("a").needs_review) == ("What I said.", False)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from dia_server.errors import WhisperNotAvailable
 from dia_server.services.voices.daemon_thread import DaemonThread
@@ -13,12 +14,12 @@ from tests.recordings import wav_file
 
 async def test_the_model_is_loaded_at_the_first_use_and_unloaded_when_idle(whisper_folder: Path) -> None:
     whisper = Whisper(str(whisper_folder), idle_s=0.2)
-    assert (whisper.available, whisper.loaded, whisper.device) == (True, False, None)
+    assert (await whisper.problem(), whisper.loaded, whisper.device) == (None, False, None)
 
     heard = await whisper.transcribe(wav_file(2.0))
 
-    assert heard.isalpha()
-    assert (whisper.available, whisper.loaded, whisper.device) == (True, True, "cpu")
+    assert heard.text.isalpha()
+    assert (await whisper.problem(), whisper.loaded, whisper.device) == (None, True, "cpu")
     assert await whisper.transcribe(wav_file(2.0)) == heard
     await asyncio.sleep(0.5)
     assert not whisper.loaded
@@ -36,9 +37,10 @@ async def test_an_unusable_device_falls_back_to_the_next(whisper_folder: Path) -
 
 async def test_a_failed_load_reports_its_cause_and_is_not_retried_at_once(tmp_path: Path) -> None:
     whisper = Whisper("enormous", idle_s=0)
-    with pytest.raises(WhisperNotAvailable, match="neither a folder nor one of tiny"):
+    with pytest.raises(WhisperNotAvailable, match="neither a folder nor one of tiny") as refused:
         await whisper.transcribe(wav_file(1.0))
-    assert not whisper.available
+    assert "send a transcript, or set DIA_WHISPER_MODEL" in str(refused.value)
+    assert await whisper.problem() == str(refused.value)
 
     whisper.model_size = str(tmp_path)
     with pytest.raises(WhisperNotAvailable, match="cannot be loaded"):
@@ -48,6 +50,21 @@ async def test_a_failed_load_reports_its_cause_and_is_not_retried_at_once(tmp_pa
     await whisper.close()
 
 
+@pytest.mark.parametrize("size", ["base", "enormous"])
+async def test_a_model_that_is_not_on_this_machine_is_a_problem(
+    size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    whisper = Whisper(size, idle_s=0)
+
+    problem = await whisper.problem()
+
+    assert problem is not None
+    assert f"{size!r} cannot be loaded" in problem
+    assert "send a transcript, or set DIA_WHISPER_MODEL" in problem
+    assert ("POST /whisper/load" in problem) == (size == "base")
+
+
 async def test_another_model_is_loaded_for_the_next_recording(whisper_folder: Path) -> None:
     whisper = Whisper("enormous", idle_s=0)
     with pytest.raises(WhisperNotAvailable):
@@ -55,8 +72,8 @@ async def test_another_model_is_loaded_for_the_next_recording(whisper_folder: Pa
 
     whisper.model_size = str(whisper_folder)
 
-    assert await whisper.transcribe(wav_file(2.0))
-    assert whisper.available
+    assert (await whisper.transcribe(wav_file(2.0))).text
+    assert await whisper.problem() is None
     await whisper.close()
 
 

@@ -6,12 +6,16 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from huggingface_hub import constants
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
+from dia_server.services.voices.transcription import Transcription
+from dia_server.services.voices.whisper import Whisper
 from dia_server.settings import Settings
 from tests.recordings import wav_file
+from tests.transcriptions import SPANISH, heard
 
 Client = AsyncTestClient[Litestar]
 
@@ -123,6 +127,8 @@ async def test_a_recording_can_be_transcribed_on_request(hearing: Settings) -> N
             "prompt_id": "my_voice",
             "transcript": (await metadata(client))["transcript"],
             "saved_to": "audio_prompts/my_voice.txt",
+            "needs_review": False,
+            "note": None,
         }
 
 
@@ -159,12 +165,99 @@ async def test_force_retranscribe_repeats_whispers_transcripts_and_keeps_manual_
 async def test_an_upload_succeeds_without_whisper_and_the_cause_is_reported(settings: Settings) -> None:
     without = msgspec.structs.replace(settings, whisper_model="enormous", auto_transcribe=True)
     async with AsyncTestClient(create_app(without)) as client:
-        assert (await upload(client)).json()["transcript"] is None
+        answer = (await upload(client)).json()
+        assert (answer["transcript"], answer["needs_review"]) == (None, False)
+        assert "send a transcript, or set DIA_WHISPER_MODEL" in answer["note"]
         known = await metadata(client)
         assert (known["transcript"], known["transcript_source"]) == (None, None)
+        assert known["note"] == answer["note"]
         status = (await client.get("/whisper/status")).json()
         assert (status["available"], "neither a folder nor" in status["error"]) == (False, True)
         for path in ("/audio_prompts/my_voice/transcribe", "/whisper/load"):
             refused = await client.post(path)
             assert (refused.status_code, refused.json()["error_code"]) == (503, "WHISPER_NOT_AVAILABLE")
             assert "'enormous' cannot be loaded" in refused.json()["detail"]
+            assert "send a transcript, or set DIA_WHISPER_MODEL" in refused.json()["detail"]
+
+
+async def test_a_model_that_was_never_loaded_and_is_not_on_this_machine_is_not_available(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    async with AsyncTestClient(create_app(settings)) as client:
+        status = (await client.get("/whisper/status")).json()
+
+        assert (status["model_size"], status["available"], status["model_loaded"]) == ("base", False, False)
+        assert "HF_HUB_OFFLINE forbids downloads" in status["error"]
+        assert (
+            (await upload(client)).json()["note"].endswith("PUT /audio_prompts/my_voice/transcript sets it")
+        )
+
+
+@pytest.fixture
+def unsure(ears: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client of a server whose Whisper detects Spanish, and sets a draft for every upload."""
+
+    async def transcribe(self: Whisper, recording: bytes) -> Transcription:
+        return heard("Thank you so much for watching.", SPANISH)
+
+    monkeypatch.setattr(Whisper, "transcribe", transcribe)
+    return ears
+
+
+async def test_every_answer_says_that_a_transcript_needs_review(unsure: Client, hearing: Settings) -> None:
+    answer = (await upload(unsure)).json()
+
+    assert (answer["transcript"], answer["needs_review"]) == ("Thank you so much for watching.", True)
+    assert "PUT /audio_prompts/my_voice/transcript confirms" in answer["note"]
+    known = await metadata(unsure)
+    assert (known["needs_review"], known["note"]) == (True, answer["note"])
+    assert known["confidence"] == {
+        "language": "es",
+        "language_probability": 0.98,
+        "average_log_probability": -0.2,
+        "no_speech_probability": 0.01,
+    }
+    again = (await unsure.post("/audio_prompts/my_voice/transcribe")).json()
+    assert (again["saved_to"], again["needs_review"], again["note"]) == (None, True, answer["note"])
+    (hearing.audio_prompts / "other.wav").write_bytes(wav_file(1.0))
+    (found,) = (await unsure.post("/audio_prompts/discover", json={})).json()["discovered"]
+    assert (found["prompt_id"], found["needs_review"]) == ("other", True)
+
+
+async def test_cloning_with_a_draft_is_refused_until_a_person_has_confirmed_it(unsure: Client) -> None:
+    await upload(unsure)
+    await unsure.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "my_voice"})
+    speak = {"text": "Hello.", "voice_id": "me"}
+
+    refused = await unsure.post("/generate", json=speak)
+
+    assert (refused.status_code, refused.json()["error_code"]) == (422, "AUDIO_PROMPT_NOT_USABLE")
+    assert "PUT /audio_prompts/my_voice/transcript confirms" in refused.json()["detail"]
+    draft = (await metadata(unsure))["transcript"]
+    confirmed = await unsure.put("/audio_prompts/my_voice/transcript", json={"transcript": draft})
+    assert (confirmed.json()["needs_review"], confirmed.json()["note"]) == (False, None)
+    assert (await unsure.post("/generate", json=speak)).status_code == 200
+    known = await metadata(unsure)
+    assert (known["needs_review"], known["transcript_source"], known["confidence"]) == (False, "manual", None)
+
+
+async def test_a_voice_with_its_own_transcript_does_not_need_that_of_the_recording(unsure: Client) -> None:
+    await upload(unsure)
+    await unsure.post(
+        "/voice_mappings",
+        json={"voice_id": "me", "audio_prompt": "my_voice", "audio_prompt_transcript": "What I said."},
+    )
+
+    assert (await unsure.post("/generate", json={"text": "Hello.", "voice_id": "me"})).status_code == 200
+    assert (await metadata(unsure))["needs_review"]
+
+
+async def test_a_voice_made_over_openais_route_needs_review_too(unsure: Client) -> None:
+    made = await unsure.post(
+        "/v1/audio/voices", data={"name": "Ana"}, files={"audio_sample": ("a.wav", wav_file(2.0))}
+    )
+
+    assert (made.status_code, made.json()["needs_review"]) == (200, True)
+    assert "PUT /audio_prompts/" in made.json()["note"]

@@ -8,6 +8,7 @@ import structlog
 from dia_server.audio.encode import encode
 from dia_server.engine.types import Samples
 from dia_server.errors import UnusableAudio, WhisperNotAvailable
+from dia_server.services.voices.transcription import Transcription
 from dia_server.text.word_errors import word_error_rate
 from dia_server.units import SAMPLE_RATE
 
@@ -17,8 +18,8 @@ log = structlog.get_logger()
 class WordCheck:
     """Flags segments whose word error rate exceeds a limit."""
 
-    def __init__(self, transcribe: Callable[[bytes], Awaitable[str]], most: float) -> None:
-        """`transcribe` returns the transcript of an audio file; `most` is the maximum word error rate."""
+    def __init__(self, transcribe: Callable[[bytes], Awaitable[Transcription]], most: float) -> None:
+        """`transcribe` transcribes an audio file; `most` is the maximum word error rate."""
         self._transcribe = transcribe
         self._most = most
         self._unavailable = False
@@ -26,11 +27,11 @@ class WordCheck:
     async def exceeds_limit(self, samples: Samples, text: str) -> bool:
         """Return whether the transcript differs too much from `text`; False if Whisper cannot transcribe."""
         try:
-            transcript = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
+            heard = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
         except (WhisperNotAvailable, UnusableAudio) as error:
             if not self._unavailable:
                 log.warning("words are not checked", cause=str(error))
             self._unavailable = True
             return False
         self._unavailable = False
-        return word_error_rate(text, transcript) > self._most
+        return word_error_rate(text, heard.text) > self._most

@@ -25,9 +25,10 @@ from dia_server.db.models import AudioPrompt
 from dia_server.errors import Conflict, Invalid, NotFound, ServerError, StorageUnavailable, UnusableAudio
 from dia_server.services.durable_files import READ_SIZE, FileChange
 from dia_server.services.voices import prompt_folder
-from dia_server.services.voices.audio_prompt import Prompt, Source
+from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.prompt_folder import PromptFolder, Sidecar, Skipped, txt_name, wav_name
 from dia_server.services.voices.service import VoiceService, Write
+from dia_server.services.voices.transcription import Confidence
 from dia_server.text.speakers import clean_transcript
 
 log = structlog.get_logger()
@@ -158,10 +159,17 @@ class PromptService:
         return [voice.voice_id for voice in self._voices.all.values() if voice.audio_prompt == prompt_id]
 
     async def set_transcript(
-        self, prompt: Prompt, text: str, source: Literal["manual", "whisper_auto"]
+        self,
+        prompt: Prompt,
+        text: str,
+        source: Literal["manual", "whisper_auto"],
+        confidence: Confidence | None = None,
+        *,
+        needs_review: bool = False,
     ) -> Prompt:
         """Store the transcript of `prompt` in the database and as `{id}.txt`.
 
+        A transcript that needs review is stored in the database only, because a file counts as a person's.
         Raises Conflict if the recording has changed since `prompt` was read. For a transcript by Whisper, a
         change of any field raises Conflict. Also raises NotFound, Invalid and StorageUnavailable.
         """
@@ -173,7 +181,10 @@ class PromptService:
                     f"Audio prompt {prompt.prompt_id!r} has changed during the request", param="prompt_id"
                 )
             sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
-            return await self._save(*_with_transcript(now, text, source, sidecars))
+            if needs_review:
+                return await self._save(*_with_draft(now, text, confidence, sidecars))
+            changed, files = _with_transcript(now, text, source, sidecars)
+            return await self._save(replace(changed, confidence=confidence), files)
 
     async def discover(self) -> list[Skipped]:
         """Add, update and remove prompts to match the folder; return its unusable files.
@@ -275,24 +286,12 @@ class PromptService:
         digest = hashlib.sha256(wav).hexdigest()
         files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): wav}
         sidecars = await asyncio.to_thread(self._folder.sidecars, prompt_id)
-        same = old if old is not None and old.digest == digest else None
-        if old is not None and same is None and old.transcript_source in OWN_SOURCES:
-            stale = Sidecar("txt", old.transcript or "")
-            if stale in sidecars:
-                sidecars.remove(stale)
-                files[txt_name(prompt_id)] = None
-        transcript, source, sidecar_digest = _choose_transcript(same, sidecars)
-        prompt = Prompt(
-            prompt_id=prompt_id,
-            digest=digest,
-            duration=audio.duration(wav),
-            file_size=len(wav),
-            transcript=transcript,
-            transcript_source=source,
-            sidecar_digest=sidecar_digest,
-            created_at=datetime.now(UTC) if old is None else old.created_at,
-            consent=consent if same is None else same.consent,
-        )
+        if old is not None and old.digest == digest:
+            prompt = old
+        else:
+            prompt = _without_transcript(prompt_id, digest, wav, old, consent)
+            files |= {} if old is None else _take_own(old, sidecars)
+        prompt = _with_sidecar(prompt, sidecars)
         if text is not None:
             prompt, sidecar = _with_transcript(prompt, text, "manual", sidecars)
             files |= sidecar
@@ -301,11 +300,8 @@ class PromptService:
     async def _refresh_transcript(self, prompt: Prompt) -> None:
         """Read the prompt's transcript file; store its text if that is new or has changed."""
         sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
-        transcript, source, digest = _choose_transcript(prompt, sidecars)
-        if digest != prompt.sidecar_digest:
-            await self._save(
-                replace(prompt, transcript=transcript, transcript_source=source, sidecar_digest=digest), {}
-            )
+        if (changed := _with_sidecar(prompt, sidecars)) != prompt:
+            await self._save(changed, {})
 
     async def _save(
         self, prompt: Prompt, files: Mapping[str, bytes | None], also: Write | None = None
@@ -353,16 +349,62 @@ async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
             yield chunk
 
 
-def _choose_transcript(
-    same: Prompt | None, sidecars: list[Sidecar]
-) -> tuple[str | None, Source | None, str | None]:
-    """Return a recording's transcript, its source, and the digest of the transcript file in effect.
+def _without_transcript(
+    prompt_id: str, digest: str, wav: bytes, old: Prompt | None, consent: str | None
+) -> Prompt:
+    """Return the metadata of the recording `wav` of SHA-256 `digest`, which replaces that of `old`."""
+    return Prompt(
+        prompt_id=prompt_id,
+        digest=digest,
+        duration=audio.duration(wav),
+        file_size=len(wav),
+        transcript=None,
+        transcript_source=None,
+        sidecar_digest=None,
+        confidence=None,
+        needs_review=False,
+        created_at=datetime.now(UTC) if old is None else old.created_at,
+        consent=consent,
+    )
 
-    `same` is the stored metadata if the recording is unchanged; `sidecars` are in order of precedence.
-    """
-    if same is not None and (not sidecars or sidecars[0].digest == same.sidecar_digest):
-        return same.transcript, same.transcript_source, same.sidecar_digest
-    return (sidecars[0].text, sidecars[0].source, sidecars[0].digest) if sidecars else (None, None, None)
+
+def _take_own(prompt: Prompt, sidecars: list[Sidecar]) -> dict[str, bytes | None]:
+    """Remove the file that the server wrote for `prompt` from `sidecars`; return it as one to delete."""
+    own = Sidecar("txt", prompt.transcript or "")
+    if prompt.transcript_source not in OWN_SOURCES or own not in sidecars:
+        return {}
+    sidecars.remove(own)
+    return {txt_name(prompt.prompt_id): None}
+
+
+def _with_sidecar(prompt: Prompt, sidecars: list[Sidecar]) -> Prompt:
+    """Return `prompt` with the first of `sidecars` as transcript, unless that was read or written before."""
+    if not sidecars or sidecars[0].digest == prompt.sidecar_digest:
+        return prompt
+    return replace(
+        prompt,
+        transcript=sidecars[0].text,
+        transcript_source=sidecars[0].source,
+        sidecar_digest=sidecars[0].digest,
+        confidence=None,
+        needs_review=False,
+    )
+
+
+def _with_draft(
+    prompt: Prompt, text: str, confidence: Confidence | None, sidecars: list[Sidecar]
+) -> tuple[Prompt, dict[str, bytes | None]]:
+    """Return `prompt` with a transcript by Whisper that needs review, and the file to delete, if any."""
+    files = _take_own(prompt, sidecars)
+    prompt = replace(
+        prompt,
+        transcript=text,
+        transcript_source="whisper_auto",
+        sidecar_digest=sidecars[0].digest if sidecars else None,
+        confidence=confidence,
+        needs_review=True,
+    )
+    return prompt, files
 
 
 def _clean_transcript(text: str) -> str:
@@ -377,7 +419,14 @@ def _with_transcript(
 ) -> tuple[Prompt, dict[str, bytes | None]]:
     """Return `prompt` with the transcript `text`, and the file to write for it (name to content)."""
     counts = next((sidecar for sidecar in sidecars if sidecar.source == "reference"), Sidecar("txt", text))
-    prompt = replace(prompt, transcript=text, transcript_source=source, sidecar_digest=counts.digest)
+    prompt = replace(
+        prompt,
+        transcript=text,
+        transcript_source=source,
+        sidecar_digest=counts.digest,
+        confidence=None,
+        needs_review=False,
+    )
     return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}
 
 

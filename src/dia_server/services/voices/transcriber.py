@@ -11,16 +11,13 @@ import numpy as np
 
 from dia_server.errors import WhisperNotAvailable
 from dia_server.native.child import limit_memory
+from dia_server.services.voices.transcription import Confidence, Transcription
+from dia_server.services.voices.whisper_models import SIZES
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
+    from faster_whisper.transcribe import Segment
 
-SIZES = (
-    *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
-    *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
-    *("distil-small.en", "distil-medium.en", "distil-large-v2", "distil-large-v3", "distil-large-v3.5"),
-)
-"""Names of the available models; each is downloaded when it is first loaded."""
 MEMORY = 8 * 1024**3
 """Maximum bytes of memory for transcription on a CPU, in addition to the loaded model. No limit applies on a
 GPU, because CUDA reserves terabytes of addresses."""
@@ -59,13 +56,24 @@ class Transcriber:
     def opened(self) -> Opened:
         return Opened(self._device, self._refusals)
 
-    def transcribe(self, recording: bytes) -> str:
-        """Return the transcript of an audio file; raises WhisperNotAvailable."""
+    def transcribe(self, recording: bytes) -> Transcription:
+        """Transcribe an audio file; raises WhisperNotAvailable."""
         try:
-            segments, _ = self._model.transcribe(io.BytesIO(recording), condition_on_previous_text=False)
-            return " ".join(filter(None, (segment.text.strip() for segment in segments)))
+            segments, info = self._model.transcribe(io.BytesIO(recording), condition_on_previous_text=False)
+            parts = list(segments)
         except (RuntimeError, ValueError) as error:  # raised by CTranslate2, also when out of memory
             raise WhisperNotAvailable(f"Whisper failed: {error}") from error
+        detects = self._model.model.is_multilingual
+        return Transcription(
+            text=" ".join(filter(None, (part.text.strip() for part in parts))),
+            confidence=Confidence(
+                language=info.language if detects else None,
+                language_probability=info.language_probability if detects else None,
+                average_log_probability=_average(parts, [part.avg_logprob for part in parts]),
+                no_speech_probability=_average(parts, [part.no_speech_prob for part in parts]),
+            ),
+            is_sampled=any(part.temperature for part in parts),
+        )
 
     def _open(self, name: str, devices: Sequence[tuple[str, str]]) -> tuple["WhisperModel", str]:
         is_folder = Path(name).is_dir()
@@ -90,3 +98,11 @@ class Transcriber:
             else:
                 return model, device
         raise failure
+
+
+def _average(parts: Sequence["Segment"], values: Sequence[float]) -> float:
+    """Return the mean of `values`, weighted by the tokens of the segments `parts`; 0 without segments."""
+    tokens = [len(part.tokens) for part in parts]
+    return sum((value * count for value, count in zip(values, tokens, strict=True)), 0.0) / max(
+        1, sum(tokens)
+    )

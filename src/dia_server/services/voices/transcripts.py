@@ -49,6 +49,18 @@ class TranscriptService:
         """Return whether the prompt has no transcript yet, but its transcription is queued or running."""
         return prompt.transcript is None and (prompt in self._queued or prompt in self._running)
 
+    def note(self, prompt: Prompt) -> str | None:
+        """Say what to do before the prompt can be cloned; None if nothing is left to do."""
+        if prompt.transcript is not None:
+            return prompt.review if prompt.needs_review else None
+        if self.is_pending(prompt):
+            return (
+                "Whisper is transcribing the recording; "
+                f"GET /audio_prompts/metadata/{prompt.prompt_id} shows the transcript"
+            )
+        missing = self._whisper.error or "The recording has no transcript"
+        return f"{missing}; PUT /audio_prompts/{prompt.prompt_id}/transcript sets it"
+
     async def transcribe(self, prompt_id: str) -> Prompt:
         """Transcribe a prompt now, replace its transcript and return the new prompt.
 
@@ -119,6 +131,9 @@ class TranscriptService:
 
     async def _transcribe(self, prompt: Prompt) -> Prompt:
         recording = await asyncio.to_thread(self._folder.read_stored, prompt.prompt_id, prompt.digest)
-        if not (text := await self._whisper.transcribe(recording)):
+        heard = await self._whisper.transcribe(recording)
+        if not heard.text:
             raise UnusableAudio(f"Whisper found no words in audio prompt {prompt.prompt_id!r}")
-        return await self._prompts.set_transcript(prompt, text, "whisper_auto")
+        return await self._prompts.set_transcript(
+            prompt, heard.text, "whisper_auto", heard.confidence, needs_review=heard.needs_review
+        )

@@ -107,6 +107,8 @@ class VoicePrompts:
                 f"POST /audio_prompts/{prompt.prompt_id}/transcribe creates it with Whisper",
                 param="voice_id",
             )
+        if prompt.needs_review and not voice.audio_prompt_transcript:
+            raise PromptNotUsable(f"Voice {voice.voice_id!r}: {prompt.review}", param="voice_id")
         recording = Recording(await self._samples(prompt.prompt_id, prompt.digest), prompt.digest)
         gain_db = await self._gains.gain_db(recording.samples, recording.digest)
         return VoicePrompt((recording,), transcript, gain_db)

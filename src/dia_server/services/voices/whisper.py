@@ -12,8 +12,10 @@ import structlog
 from dia_server.errors import ServerError, UnusableAudio, WhisperNotAvailable
 from dia_server.native import NativeFailure, NativeWorker
 from dia_server.services.voices.daemon_thread import DaemonThread
-from dia_server.services.voices.transcriber import SIZES as SIZES
 from dia_server.services.voices.transcriber import Transcriber
+from dia_server.services.voices.transcription import Transcription
+from dia_server.services.voices.whisper_models import SIZES as SIZES
+from dia_server.services.voices.whisper_models import locate
 
 log = structlog.get_logger()
 
@@ -25,6 +27,8 @@ RETRY_S = 60.0
 """Seconds after a failed load during which transcriptions fail at once instead of loading the model again."""
 CLOSE_S = 10.0
 """Maximum seconds that the shutdown waits for Whisper's thread to end."""
+REMEDY = "send a transcript, or set DIA_WHISPER_MODEL"
+"""What a client and an operator can do without Whisper."""
 DEADLINE_S = 600.0
 """Maximum seconds per recording. With the largest model, a slow CPU takes 2 s per second of audio."""
 
@@ -54,11 +58,6 @@ class Whisper:
         self._loaded_size: str | None = None
 
     @property
-    def available(self) -> bool:
-        """Whether Whisper is installed and the model `model_size` has not failed to load."""
-        return self._installed and self.error is None
-
-    @property
     def error(self) -> str | None:
         """Why the last load of the model `model_size` failed; None if it did not."""
         return self._error if self._failed == self.model_size else None
@@ -68,6 +67,19 @@ class Whisper:
         """Whether the model `model_size` is loaded."""
         return self.device is not None and self._loaded_size == self.model_size
 
+    async def problem(self) -> str | None:
+        """Say why Whisper cannot transcribe now, and the remedy; None if it can, without a download."""
+        if self.error is not None or self.loaded:
+            return self.error
+        size = self.model_size
+        if not self._installed:
+            return _unavailable(size, "faster-whisper is not installed")
+        found = await asyncio.to_thread(locate, size)
+        if found.folder is not None:
+            return None
+        download = "; the first transcription, or POST /whisper/load, tries to download it"
+        return _unavailable(size, f"{found.problem}{download if found.can_download else ''}")
+
     async def load(self) -> tuple[str, str]:
         """Load the model `model_size`, even if it is loaded already; return its name and device.
 
@@ -75,8 +87,8 @@ class Whisper:
         """
         return await self._call(self._reload)
 
-    async def transcribe(self, recording: bytes) -> str:
-        """Return the transcript of an audio file, "" if nothing is spoken.
+    async def transcribe(self, recording: bytes) -> Transcription:
+        """Transcribe an audio file.
 
         Raises WhisperNotAvailable, or UnusableAudio if the file is the cause.
         """
@@ -123,7 +135,7 @@ class Whisper:
         assert self.device is not None
         return self._loaded_size, self.device
 
-    def _transcribe(self, recording: bytes) -> str:
+    def _transcribe(self, recording: bytes) -> Transcription:
         model = self._model
         if model is None or self._loaded_size != self.model_size:
             if self._failed == self.model_size and time.monotonic() - self._failed_at < RETRY_S:
@@ -151,7 +163,7 @@ class Whisper:
         except ServerError as error:
             model.close()
             self._model = None
-            self._error = f"Whisper model {size!r} cannot be loaded: {error}"
+            self._error = _unavailable(size, str(error))
             self._failed, self._failed_at = size, time.monotonic()
             raise WhisperNotAvailable(self._error) from error
         for refusal in opened.refusals:
@@ -170,3 +182,7 @@ class Whisper:
             self._model.close()
             self._model = self.device = None
             log.info("Whisper unloaded")
+
+
+def _unavailable(model_size: str, cause: str) -> str:
+    return f"Whisper model {model_size!r} cannot be loaded: {cause}; {REMEDY}"

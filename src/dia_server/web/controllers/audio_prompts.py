@@ -1,6 +1,6 @@
 """Routes of audio prompts: upload, list, download, delete, discover."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from litestar import Controller, Request, delete, get, post
@@ -31,6 +31,7 @@ from dia_server.web.schemas import (
     DiscoveredPrompt,
     DiscoverRequest,
     SkippedFile,
+    TranscriptConfidence,
 )
 
 FILE_FIELD = "audio_file"
@@ -88,6 +89,8 @@ class PromptController(Controller):
             duration=round(prompt.duration, 3),
             sample_rate=prompt.sample_rate,
             transcript=prompt.transcript,
+            needs_review=prompt.needs_review,
+            note=transcript_service.note(prompt),
         )
 
     @get()
@@ -154,7 +157,7 @@ class PromptController(Controller):
             "Audio prompt discovery completed",
             found.total,
             [
-                DiscoveredPrompt(prompt.prompt_id, file_path(prompt), prompt.transcript)
+                DiscoveredPrompt(prompt.prompt_id, file_path(prompt), prompt.transcript, prompt.needs_review)
                 for prompt in found.changed
             ],
             [SkippedFile(f"audio_prompts/{skip.file_name}", skip.reason) for skip in found.skipped],
@@ -167,6 +170,7 @@ def file_path(prompt: Prompt) -> str:
 
 
 def _metadata(prompt: Prompt, transcripts: TranscriptService) -> AudioPromptMetadata:
+    confidence = prompt.confidence
     return AudioPromptMetadata(
         prompt_id=prompt.prompt_id,
         file_path=file_path(prompt),
@@ -176,4 +180,7 @@ def _metadata(prompt: Prompt, transcripts: TranscriptService) -> AudioPromptMeta
         transcript_source="pending" if transcripts.is_pending(prompt) else prompt.transcript_source,
         file_size=prompt.file_size,
         created_at=prompt.created_at,
+        needs_review=prompt.needs_review,
+        note=transcripts.note(prompt),
+        confidence=None if confidence is None else TranscriptConfidence(**asdict(confidence)),
     )

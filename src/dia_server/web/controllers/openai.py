@@ -125,6 +125,8 @@ class OpenAIController(Controller):
             name=made.voice.name,
             created_at=int(prompt.created_at.timestamp()),
             transcript=prompt.transcript,
+            needs_review=prompt.needs_review,
+            note=transcript_service.note(prompt),
         )
 
     @delete("/v1/audio/voices/{name:str}", status_code=200, opt=route_options(errors=(404, 409, 503)))

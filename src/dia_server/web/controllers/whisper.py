@@ -24,8 +24,12 @@ class WhisperController(Controller):
     async def transcribe_audio_prompt(
         self, prompt_id: FromPath[str], transcript_service: NamedDependency[TranscriptService]
     ) -> TranscriptSaved:
-        """Transcribe an audio prompt with Whisper, replacing its transcript."""
-        return _saved("Transcription completed", await transcript_service.transcribe(prompt_id))
+        """Transcribe an audio prompt with Whisper, replacing its transcript.
+
+        A transcript of which Whisper is not sure is a draft (`needs_review`) until PUT confirms it.
+        """
+        prompt = await transcript_service.transcribe(prompt_id)
+        return _saved("Transcription completed", prompt, transcript_service.note(prompt))
 
     @put(
         "/audio_prompts/{prompt_id:str}/transcript",
@@ -37,10 +41,13 @@ class WhisperController(Controller):
         data: JSONBody[TranscriptRequest],
         prompt_service: NamedDependency[PromptService],
     ) -> TranscriptSaved:
-        """Set the transcript of an audio prompt to the exact words of the recording."""
+        """Set the transcript of an audio prompt to the exact words of the recording.
+
+        This also confirms a draft by Whisper (`needs_review`).
+        """
         prompt = prompt_service.get(prompt_id)
         return _saved(
-            "Transcript updated", await prompt_service.set_transcript(prompt, data.transcript, "manual")
+            "Transcript updated", await prompt_service.set_transcript(prompt, data.transcript, "manual"), None
         )
 
     @get("/whisper/status")
@@ -48,13 +55,14 @@ class WhisperController(Controller):
         self, whisper: NamedDependency[Whisper], transcript_service: NamedDependency[TranscriptService]
     ) -> WhisperStatus:
         """Get the availability and configuration of Whisper."""
+        problem = await whisper.problem()
         return WhisperStatus(
-            available=whisper.available,
+            available=problem is None,
             model_loaded=whisper.loaded,
             model_size=whisper.model_size,
             auto_transcribe=transcript_service.auto_transcribe,
             device=whisper.device or "auto",
-            error=whisper.error,
+            error=problem,
         )
 
     @post("/whisper/load", status_code=200, opt=route_options(errors=(503,)))
@@ -64,8 +72,13 @@ class WhisperController(Controller):
         return WhisperLoaded("Whisper model loaded successfully", size, device)
 
 
-def _saved(message: str, prompt: Prompt) -> TranscriptSaved:
+def _saved(message: str, prompt: Prompt, note: str | None) -> TranscriptSaved:
     assert prompt.transcript is not None
     return TranscriptSaved(
-        message, prompt.prompt_id, prompt.transcript, f"audio_prompts/{txt_name(prompt.prompt_id)}"
+        message=message,
+        prompt_id=prompt.prompt_id,
+        transcript=prompt.transcript,
+        saved_to=None if prompt.needs_review else f"audio_prompts/{txt_name(prompt.prompt_id)}",
+        needs_review=prompt.needs_review,
+        note=note,
     )
