@@ -65,6 +65,19 @@ async def test_an_export_imported_elsewhere_is_the_same(full: Home, home: Home) 
     assert home.content == before, "the files are those that the database describes"
 
 
+async def test_a_draft_by_whisper_stays_a_draft(full: Home, home: Home) -> None:
+    anna = full.prompts.get("anna")
+    await full.prompts.set_transcript(anna, "Thank you for watching.", "whisper_auto", needs_review=True)
+
+    await home.library.add(io.BytesIO(await exported(full)))
+
+    draft = home.prompts.get("anna")
+    assert (draft.transcript, draft.needs_review) == ("Thank you for watching.", True)
+    assert not (home.folder.path / "anna.txt").exists()
+    await home.prompts.discover()
+    assert home.prompts.get("anna") == draft
+
+
 async def test_only_the_chosen_voices_are_exported(full: Home, home: Home) -> None:
     await home.library.add(io.BytesIO(await exported(full, "anna", "Aria", "anna")))
 

@@ -180,7 +180,7 @@ class VoiceLibrary:
             for entry in manifest.recordings:
                 wav = self._wav(entry, archive)
                 changes.prompts.add(wav_name(entry.prompt_id), wav)
-                if text := texts[entry.prompt_id]:
+                if (text := texts[entry.prompt_id]) and not entry.needs_review:
                     changes.prompts.add(txt_name(entry.prompt_id), f"{text}\n".encode())
                 prompts.append(_prompt(entry, wav, text))
             anchors = {entry.voice_id: _stage_anchor(entry, archive, changes) for entry in manifest.anchors}
@@ -306,6 +306,7 @@ def _recording_entry(prompt: Prompt) -> RecordingEntry:
         transcript=prompt.transcript,
         transcript_source=source and ("whisper_auto" if source == "whisper_auto" else "manual"),
         consent=prompt.consent,
+        needs_review=prompt.needs_review,
     )
 
 
@@ -370,6 +371,7 @@ def _checking(what: str) -> Iterator[None]:
 
 
 def _prompt(entry: RecordingEntry, wav: bytes, text: str | None) -> Prompt:
+    is_draft = entry.needs_review and text is not None
     return Prompt(
         prompt_id=entry.prompt_id,
         digest=hashlib.sha256(wav).hexdigest(),
@@ -377,7 +379,9 @@ def _prompt(entry: RecordingEntry, wav: bytes, text: str | None) -> Prompt:
         file_size=len(wav),
         transcript=text,
         transcript_source=None if text is None else entry.transcript_source or "manual",
-        sidecar_digest=None if text is None else Sidecar("txt", text).digest,
+        sidecar_digest=None if text is None or is_draft else Sidecar("txt", text).digest,
+        confidence=None,
+        needs_review=is_draft,
         created_at=datetime.now(UTC),
         consent=entry.consent,
     )

@@ -83,6 +83,8 @@ class RecordingEntry(Struct, kw_only=True, forbid_unknown_fields=True):
     transcript: Annotated[str, Meta(min_length=1, max_length=MAX_TRANSCRIPT)] | None
     transcript_source: Literal["manual", "whisper_auto"] | None
     consent: Annotated[str, Meta(max_length=MAX_NOTE)] | None
+    needs_review: bool = False
+    """Whether the transcript is a draft by Whisper, which is not written to a file."""
 
     @property
     def name(self) -> str:
