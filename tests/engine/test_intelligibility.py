@@ -8,7 +8,7 @@ from dia_server.engine.preview import VOICES, Preview
 from tests.hearing import MAIN_SPEAKERS, SENTENCES, Listener, say
 
 LIMIT = 0.38
-"""Maximum word error rate on SENTENCES. espeak-ng's plain en-us at 160 words a minute has 0.37."""
+"""Maximum word error rate on SENTENCES. The voices have 0.27 to 0.35."""
 FEW, FEW_LIMIT = SENTENCES[10:16], 0.3
 """Sentences that are easier to understand than the others, and the maximum word error rate on them. aria has
 0.22 and zara 0.16; at a rate of 170 aria has 0.36, and with the variant f1 zara has 0.58."""

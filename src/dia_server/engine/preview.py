@@ -45,7 +45,7 @@ VOICES = {
     "luna": (Profile("m5", 55, 135), Profile("f5", 52, 140, 80)),
     "kai": (Profile("m7", 55, 135, 65), Profile("f2", 50, 140)),
     "zara": (Profile("m6", 30, 135), Profile("steph", 30, 135, 40)),
-    "nova": (Profile("f3", 75, 135, 60), Profile("m1", 55, 135)),
+    "nova": (Profile("f3", 75, 135, 60), Profile("m2", 50, 140)),
 }
 """Profiles that speak [S1] and [S2], by voice id. `python -m benchmarks.hearing` measures how well each is
 understood: rates above 140, f1, f4, and high pitches of the male variants are understood badly."""
