@@ -13,6 +13,7 @@ from dia_server.lifespan import run_services
 from dia_server.settings import Settings
 from dia_server.timing import Timing
 from dia_server.web.controllers.audio_prompts import MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS, PromptController
+from dia_server.web.controllers.design import DesignController
 from dia_server.web.controllers.docs import docs_router
 from dia_server.web.controllers.jobs import JobController
 from dia_server.web.controllers.library import LibraryController
@@ -49,6 +50,7 @@ CONTROLLERS = [
     JobController,
     VoiceController,
     LibraryController,
+    DesignController,
     PromptController,
     WhisperController,
     OpenAIController,
@@ -128,6 +130,7 @@ def build_dependencies(
         "anchor_store": _provide(services.anchors),
         "anchor_maker": _provide(services.anchor_maker),
         "voice_library": _provide(services.library),
+        "candidate_maker": _provide(services.candidate_maker),
         "prompt_folder": _provide(services.prompt_folder),
         "prompt_service": _provide(services.prompts),
         "transcript_service": _provide(services.transcripts),

@@ -10,6 +10,7 @@ from dia_server.db.engine import Database
 from dia_server.db.lock import ServerLock
 from dia_server.engine.devices import accelerators
 from dia_server.engine.pool import AnyEngine
+from dia_server.engine.types import Samples
 from dia_server.engines import choose_engine, identity
 from dia_server.services.config import Config, ConfigService
 from dia_server.services.jobs import JobService, JobStore, JobWorker, Outputs, Recorder, Retention
@@ -21,8 +22,16 @@ from dia_server.services.server import (
     StatsService,
     StatusService,
 )
-from dia_server.services.speech import AnchorMaker, Narrator, SpeechService, VoicePreviews, WordCheck
+from dia_server.services.speech import (
+    AnchorMaker,
+    CandidateMaker,
+    Narrator,
+    SpeechService,
+    VoicePreviews,
+    WordCheck,
+)
 from dia_server.services.voices.anchors import AnchorStore
+from dia_server.services.voices.candidates import CandidateStore
 from dia_server.services.voices.custom_voices import CustomVoices
 from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.prompt_decoder import PromptDecoder
@@ -58,6 +67,7 @@ class Services:
     def _build_voices(self) -> None:
         conf = self.conf
         self.anchors = AnchorStore(self.database.sessions, conf.anchors)
+        self.candidates = CandidateStore(self.database, conf.candidates)
         self.voices = VoiceService(self.database.sessions, self.anchors)
         self.prompt_decoder = PromptDecoder()
         self.prompt_folder = PromptFolder(conf.audio_prompts, self.prompt_decoder.make)
@@ -94,6 +104,15 @@ class Services:
             rounds=1 + conf.guard_retries,
             model=partial(identity, conf.model),
         )
+        self.candidate_maker = CandidateMaker(
+            self.engine,
+            self.anchor_maker,
+            self.candidates,
+            self.anchors,
+            self.voices,
+            self.config,
+            word_errors=partial(self._word_errors, words),
+        )
         self.speech = SpeechService(
             narrator,
             self.voices,
@@ -117,6 +136,12 @@ class Services:
         self.retention = Retention(
             self.job_store, self.outputs, self.config, interval_s=timing.retention_interval_s
         )
+
+    async def _word_errors(self, words: WordCheck, samples: Samples, text: str) -> float | None:
+        """Return the word error rate of `samples`; None if Whisper is not on this machine."""
+        if await self.whisper.problem() is not None:
+            return None
+        return await words.errors(samples, text)
 
     def _build_server(self) -> None:
         conf = self.conf

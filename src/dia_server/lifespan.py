@@ -24,7 +24,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
         await _open_data(services, stack)
         await _start_voices(services, stack)
         await _open_outputs(services, stack)
-        _start_engine(services, stack)
+        await _start_engine(services, stack)
         await _start_jobs(services, stack)
         listen_for_shutdown(services.shutdown)
         services.announcement.start()
@@ -42,6 +42,7 @@ async def _open_data(services: Services, stack: AsyncExitStack) -> None:
     await services.config.load()
     await services.anchors.load()
     await services.library.recover()
+    await services.candidates.load()
     await services.voices.load()
     await services.prompts.load()
 
@@ -61,11 +62,13 @@ async def _open_outputs(services: Services, stack: AsyncExitStack) -> None:
     stack.push_async_callback(services.recorder.stop)
 
 
-def _start_engine(services: Services, stack: AsyncExitStack) -> None:
+async def _start_engine(services: Services, stack: AsyncExitStack) -> None:
     services.engine.start()
     stack.push_async_callback(asyncio.to_thread, services.engine.stop)
     services.anchor_maker.start([services.voices.all[voice_id] for voice_id in BUILT_IN])
     stack.push_async_callback(services.anchor_maker.stop)
+    await services.candidate_maker.start()
+    stack.push_async_callback(services.candidate_maker.stop)
     services.config.set_effective(
         worker_count=services.engine.worker_count,
         gpu_mode=services.config.current.gpu_mode if services.conf.device == "auto" else "single",

@@ -165,6 +165,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         return Path(self.data_dir) / "anchors"
 
     @property
+    def candidates(self) -> Path:
+        return Path(self.data_dir) / "candidates"
+
+    @property
     def audio_outputs(self) -> Path:
         return Path(self.data_dir) / "audio_outputs"
 

@@ -118,6 +118,41 @@ class VoiceAnchor(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+CandidateStatus = Literal["pending", "completed", "failed"]
+
+
+class VoiceCandidate(Base):
+    """Speech that Dia generates so that a person can choose it as a voice's anchor."""
+
+    __tablename__ = "voice_candidates"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """Sequence number: candidates are made in the order in which they were asked for."""
+    candidate_id: Mapped[str] = mapped_column(String(36), unique=True)
+    voice_id: Mapped[str] = mapped_column(String(64), index=True)
+    status: Mapped[CandidateStatus] = mapped_column(String(16))
+    transcript: Mapped[str] = mapped_column(Text)
+    """Text that is spoken, without speaker tags."""
+    style: Mapped[str] = mapped_column(String(64))
+    """Style by which the candidates are ranked."""
+    seed: Mapped[int] = mapped_column(BigInteger)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Number of starts."""
+    error: Mapped[str | None] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(String(255))
+    """Id and revision of the model that generated it."""
+    duration: Mapped[float | None] = mapped_column(Double)
+    """Duration of the audio in seconds."""
+    faults: Mapped[tuple[str, ...]] = mapped_column(NameList, server_default=text("''"))
+    """Names of the faults that the guard found."""
+    pitch: Mapped[float | None] = mapped_column(Double)
+    """Median fundamental frequency in Hz; None if it was not found."""
+    word_errors: Mapped[float | None] = mapped_column(Double)
+    """Word error rate by Whisper; None if it was not asked."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None] = mapped_column()
+
+
 JobStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 
 

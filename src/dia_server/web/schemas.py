@@ -8,7 +8,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, GpuMode
 from dia_server.services.jobs import JobStatus as JobState
 from dia_server.services.server import EngineName, State
+from dia_server.services.speech.candidate_maker import MAX_COUNT, MAX_TEXT
 from dia_server.services.speech.request import AudioFormat, Role
+from dia_server.services.voices.candidates import CandidateStatus
 from dia_server.services.voices.ids import ID
 from dia_server.services.voices.service import MAX_NAME, Speaker
 from dia_server.services.voices.whisper import SIZES
@@ -122,6 +124,15 @@ def preview_url(voice_id: str) -> str:
     return f"/voices/{voice_id}/preview"
 
 
+AnchorFaults = Annotated[tuple[str, ...], Meta(description="Faults that the guard found")]
+Pitch = Annotated[
+    float | None, Meta(description="Median fundamental frequency in Hz; null if it is not known")
+]
+WordErrors = Annotated[
+    float | None, Meta(description="Share of wrong words, as Whisper hears it; null if it is not known")
+]
+
+
 class Anchor(Struct, kw_only=True):
     """Speech that Dia generated once for a voice without a recording, and the prompt of all that it says."""
 
@@ -130,9 +141,74 @@ class Anchor(Struct, kw_only=True):
     seed: int
     model: Annotated[str, Meta(description="Id and revision of the model that generated it")]
     duration: Annotated[float, Meta(description="Duration in seconds")]
-    faults: Annotated[tuple[str, ...], Meta(description="Faults that the guard found")]
+    faults: AnchorFaults
+    pitch: Pitch
+    word_errors: WordErrors
     created_at: datetime
     note: Annotated[str | None, Meta(description="Present if another model generated it")] = None
+
+
+class CandidateRequest(Struct, kw_only=True):
+    """Candidates to make: the same text, spoken with different seeds."""
+
+    count: Annotated[int, Meta(ge=1, le=MAX_COUNT, description="Number of candidates")] = 4
+    seed: (
+        Annotated[
+            int,
+            Meta(
+                ge=0, le=2**32 - 1, description="Seed of the first; the others have the next. Default: random"
+            ),
+        ]
+        | None
+    ) = None
+    style: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=64,
+                description="deep ranks low voices first, bright high ones, any other word those that differ "
+                "most from the other voices; default: the voice's style",
+            ),
+        ]
+        | None
+    ) = None
+    text: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=MAX_TEXT,
+                description="Text that they speak, without speaker tags; default: two fixed sentences",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Candidate(Struct, kw_only=True):
+    candidate_id: str
+    voice_id: str
+    status: CandidateStatus
+    seed: int
+    style: str
+    transcript: str
+    audio_url: Annotated[str | None, Meta(description="Path of the audio; null until it is completed")]
+    duration: Annotated[float | None, Meta(description="Duration in seconds; null until it is completed")]
+    faults: AnchorFaults
+    pitch: Pitch
+    word_errors: WordErrors
+    checking: Annotated[bool, Meta(description="Whether Whisper is counting the word errors")]
+    error: Annotated[str | None, Meta(description="Cause of a failure")]
+    created_at: datetime
+
+
+class Candidates(Struct):
+    candidates: Annotated[list[Candidate], Meta(description="The most promising first")]
+
+
+class AnchorRequest(Struct):
+    candidate_id: Annotated[str, Meta(max_length=36, description="Candidate to keep")]
 
 
 class Voice(Struct):

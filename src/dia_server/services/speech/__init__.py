@@ -1,6 +1,7 @@
 """From a text to encoded audio: requests, narration, retries, usage and the word check."""
 
 from dia_server.services.speech.anchor_maker import AnchorMaker
+from dia_server.services.speech.candidate_maker import CandidateMaker
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
@@ -11,6 +12,7 @@ from dia_server.services.speech.word_check import WordCheck
 
 __all__ = [
     "AnchorMaker",
+    "CandidateMaker",
     "Delivery",
     "Narrator",
     "PreparedRequest",

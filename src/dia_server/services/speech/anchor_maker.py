@@ -8,6 +8,7 @@ from typing import Literal
 
 import structlog
 
+from dia_server.audio.pitch import median_pitch
 from dia_server.engine.types import Utterance
 from dia_server.errors import GenerationFailed, ModelNotLoaded, Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
@@ -18,6 +19,7 @@ from dia_server.services.voices.service import Voice
 from dia_server.text.budget import DELAY
 from dia_server.text.plan import PlannedUtterance, plan
 from dia_server.text.speakers import Speaker
+from dia_server.units import SAMPLE_RATE
 
 log = structlog.get_logger()
 
@@ -122,6 +124,7 @@ class AnchorMaker:
             model=model,
             duration=file.duration_s,
             faults=attempt.faults,
+            pitch=await asyncio.to_thread(median_pitch, attempt.samples, SAMPLE_RATE),
         )
         await self._store.keep(anchor, content)
         return anchor
@@ -158,6 +161,8 @@ class AnchorMaker:
                 f"Dia made no audible anchor for voice {voice.voice_id!r}; POST /voices/"
                 f"{voice.voice_id}/candidates makes others to choose from"
             )
+        if voice.voice_id in self._store.all:  # a candidate has been kept meanwhile
+            return
         best = min(usable, key=lambda attempt: len(attempt.faults))  # the first seed wins a tie
         if best.faults:
             log.warning("keeping a faulty anchor", voice=voice.voice_id, faults=best.faults)

@@ -26,12 +26,17 @@ class WordCheck:
 
     async def exceeds_limit(self, samples: Samples, text: str) -> bool:
         """Return whether the transcript differs too much from `text`; False if Whisper cannot transcribe."""
+        rate = await self.errors(samples, text)
+        return rate is not None and rate > self._most
+
+    async def errors(self, samples: Samples, text: str) -> float | None:
+        """Return the word error rate of the transcript; None if Whisper cannot transcribe."""
         try:
             heard = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
         except (WhisperNotAvailable, UnusableAudio) as error:
             if not self._unavailable:
                 log.warning("words are not checked", cause=str(error))
             self._unavailable = True
-            return False
+            return None
         self._unavailable = False
-        return word_error_rate(text, heard.text) > self._most
+        return word_error_rate(text, heard.text)

@@ -51,13 +51,18 @@ class AnchorFile:
     def duration_s(self) -> float:
         return len(self.samples) / SAMPLE_RATE
 
+    @property
+    def wav(self) -> bytes:
+        """The audio as a WAV file."""
+        pcm = wav.pcm16(self.samples)
+        return wav.header(SAMPLE_RATE, len(pcm)) + pcm
+
     def pack(self) -> bytes:
         file = io.BytesIO()
-        pcm = wav.pcm16(self.samples)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, content in (
                 (DESCRIPTION, msgspec.json.encode(self.description)),
-                (AUDIO, wav.header(SAMPLE_RATE, len(pcm)) + pcm),
+                (AUDIO, self.wav),
                 (CODES, self.frames.astype("<i2").tobytes()),
             ):
                 archive.writestr(zipfile.ZipInfo(name, _TIME), content)

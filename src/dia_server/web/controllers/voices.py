@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET, UnsetType
 
-from dia_server.services.speech import AnchorMaker, VoicePreviews
+from dia_server.services.speech import AnchorMaker, CandidateMaker, VoicePreviews
 from dia_server.services.voices import service as voices
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.service import VoiceService
@@ -74,18 +74,6 @@ class VoiceController(Controller):
         audio = await cancel_on_disconnect(request, voice_previews.get(voice_id, client, count))
         return Response(audio, headers=headers)
 
-    @delete("/voices/{voice_id:str}/anchor", status_code=200, opt=route_options(errors=(404, 503)))
-    async def delete_anchor(
-        self,
-        voice_id: FromPath[str],
-        voice_service: NamedDependency[VoiceService],
-        anchor_store: NamedDependency[AnchorStore],
-    ) -> VoiceMappingDeleted:
-        """Delete a voice's anchor, if it has one; Dia makes another one before the voice's next use."""
-        voice_id = voice_service.resolve(voice_id).voice_id
-        await anchor_store.delete(voice_id)
-        return VoiceMappingDeleted(f"Voice '{voice_id}' has no anchor now", voice_id)
-
     @get("/voice_mappings")
     async def list_mappings(self, voice_service: NamedDependency[VoiceService]) -> dict[str, VoiceMapping]:
         """Get all voice mappings by voice id."""
@@ -107,9 +95,14 @@ class VoiceController(Controller):
 
     @delete("/voice_mappings/{voice_id:str}", status_code=200, opt=route_options(errors=(404, 503)))
     async def delete_mapping(
-        self, voice_id: FromPath[str], voice_service: NamedDependency[VoiceService]
+        self,
+        voice_id: FromPath[str],
+        voice_service: NamedDependency[VoiceService],
+        candidate_maker: NamedDependency[CandidateMaker],
     ) -> VoiceMappingDeleted:
         """Delete a voice, or reset a built-in one; its audio prompt is kept."""
+        if voice_id in voice_service.all:
+            await candidate_maker.discard(voice_id)
         gone = await voice_service.delete(voice_id)
         done = "deleted" if gone else "is built in and has been reset"
         return VoiceMappingDeleted(f"Voice mapping '{voice_id}' {done}", voice_id)
