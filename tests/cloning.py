@@ -18,7 +18,8 @@ SPEED = 15
 class CloningModel(ToneModel):
     """Speaks each text as a tone of a natural duration.
 
-    `silent` names the seeds that stay silent, `pitch` returns the frequency in Hz of a seed's tone without a prompt.
+    `silent` names the seeds that stay silent;
+    `pitch` returns the frequency in Hz of a seed's tone without a prompt.
     """
 
     def __init__(
