@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dia_server.audio.encode import encode
-from dia_server.engine.preview import SECOND_SPEAKERS, VOICES, Preview
+from dia_server.engine.preview import Preview
 from dia_server.engine.types import Chunk, Samples, Utterance
 from dia_server.text.word_errors import word_error_rate
 from dia_server.units import SAMPLE_RATE
@@ -36,8 +36,6 @@ SENTENCES = (
 )
 """Lists 1 and 2 of the Harvard sentences (IEEE, 1969), which contain the sounds of English as often as speech
 does. Few of their words can be guessed from the others."""
-MAIN_SPEAKERS = {voice: "S2" if voice in SECOND_SPEAKERS else "S1" for voice in VOICES}
-"""The speaker whose profile a built-in voice has when it is one of two voices."""
 SEMITONE = 2 ** (1 / 12)
 
 
@@ -86,9 +84,9 @@ def speak(preview: Preview, utterance: Utterance) -> list[Chunk]:
     return chunks
 
 
-def say(preview: Preview, text: str, voice: str, tag: str) -> Samples:
-    """Return `text` as the speaker `tag` (S1 or S2) of `voice` says it, mono at SAMPLE_RATE."""
-    chunks = speak(preview, Utterance(f"[{tag}] {text}", voice, seed=0))
+def say(preview: Preview, text: str, voice: str) -> Samples:
+    """Return `text` as `voice` says it, mono at SAMPLE_RATE."""
+    chunks = speak(preview, Utterance(f"[S1] {text}", voice, seed=0))
     return np.concatenate([chunk.samples for chunk in chunks])
 
 

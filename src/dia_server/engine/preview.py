@@ -1,7 +1,7 @@
 """The preview engine's model: espeak-ng behind the same `Model` protocol as Dia.
 
 It makes intelligible speech on any machine, is always labelled as a preview, and does not clone voices. Each
-voice is a pair of espeak-ng profiles, one per speaker tag. A step gives clauses to child processes, and
+voice is a profile of espeak-ng. A step gives clauses to child processes, and
 waits until one of the clauses is synthesized. Clients take turns, and so do the requests of one client.
 """
 
@@ -40,20 +40,17 @@ WORKERS = 2
 """Number of child processes: while one restarts after a crash, the other continues."""
 
 VOICES = {
-    "aria": (Profile("f3", 40, 135), Profile("m3", 45, 135)),
-    "atlas": (Profile("m2", 35, 135, 35), Profile("f5", 35, 135)),
-    "luna": (Profile("m5", 55, 135), Profile("f5", 52, 140, 80)),
-    "kai": (Profile("m7", 55, 135, 65), Profile("f2", 50, 140)),
-    "zara": (Profile("m6", 30, 135), Profile("steph", 30, 135, 40)),
-    "nova": (Profile("f3", 75, 135, 60), Profile("m2", 50, 140)),
+    "aria": Profile("f3", 40, 135),
+    "atlas": Profile("m2", 35, 135, 35),
+    "luna": Profile("f5", 52, 140, 80),
+    "kai": Profile("m7", 55, 135, 65),
+    "zara": Profile("steph", 30, 135, 40),
+    "nova": Profile("f3", 75, 135, 60),
 }
-"""Profiles that speak [S1] and [S2], by voice id. `python -m benchmarks.hearing` measures how well each is
-understood: rates above 140, f1, f4, and high pitches of the male variants are understood badly."""
+"""Profile of each built-in voice. `python -m benchmarks.hearing` measures how well each is understood: rates
+above 140, f1, f4, and high pitches of the male variants are understood badly."""
 FEMALE, MALE = ("f2", "f3", "f5", "steph"), ("m1", "m2", "m3", "m5", "m6", "m7")
 """Variants of voices that are not built in."""
-SECOND_SPEAKERS = {"luna", "zara"}
-"""Voices whose main profile is the one for [S2]; that of other voices is the one for [S1]. In a pair
-like "aria+luna", each voice speaks with its main profile."""
 
 SPEAKER = re.compile(r"\[S([12])\]")
 SENTENCE_END = re.compile(r"(?<=[.!?;:…])\s+|\n+")
@@ -195,23 +192,20 @@ def _split_clause(clause: str) -> Iterator[str]:
 
 
 def _profiles(voice: str) -> tuple[Profile, Profile]:
-    """Return the profiles that speak [S1] and [S2]; for "aria+luna", the main profiles of these voices."""
+    """Return the profiles that speak [S1] and [S2]: of both voices in "aria+luna", of one voice twice."""
     first, _, second = voice.partition("+")
-    if second:
-        return _main_profile(first), _main_profile(second)
-    return VOICES.get(voice) or _derived_profiles(voice)
+    return _profile(first), _profile(second or first)
 
 
-def _main_profile(voice: str) -> Profile:
-    return _profiles(voice)[voice in SECOND_SPEAKERS]
+def _profile(voice: str) -> Profile:
+    return VOICES.get(voice) or _derived_profile(voice)
 
 
-def _derived_profiles(voice: str) -> tuple[Profile, Profile]:
-    """Derive two profiles from the id of a voice that is not built in; equal ids give equal profiles."""
+def _derived_profile(voice: str) -> Profile:
+    """Derive a profile from the id of a voice that is not built in; equal ids give equal profiles."""
     key = zlib.crc32(voice.encode())
-    female = Profile(FEMALE[key // 2 % 4], 30 + key // 8 % 45, 130 + key // 360 % 11)
-    male = Profile(MALE[key // 2 % 6], 30 + key // 12 % 30, 130 + key // 360 % 11)
-    return (female, male) if key % 2 else (male, female)
+    variants, pitches = (FEMALE, 45) if key % 2 else (MALE, 30)
+    return Profile(variants[key // 2 % len(variants)], 30 + key // 12 % pitches, 130 + key // 540 % 11)
 
 
 def resample(samples: Samples, rate: int) -> Samples:

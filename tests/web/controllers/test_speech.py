@@ -8,6 +8,9 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.audio.encode import MEDIA_TYPES
 from dia_server.services.voices.service import Voice
+from dia_server.settings import Settings
+from tests.job_client import serving
+from tests.tones import ToneModel
 
 Client = AsyncTestClient[Litestar]
 
@@ -115,13 +118,16 @@ async def test_speed_changes_the_length(client: Client) -> None:
     assert lengths[2] == pytest.approx(lengths[1] / 4, rel=0.01)
 
 
-async def test_the_role_selects_the_speaker_of_untagged_text(client: Client) -> None:
-    async def say(text: str, role: str | None) -> bytes:
-        return (await client.post("/generate", json={"text": text, "role": role})).content
+async def test_the_role_selects_the_speaker_of_untagged_text(settings: Settings) -> None:
+    model = ToneModel()
+    async with serving(settings, model) as client:
+        for text, role in [("Hi.", None), ("Hi.", "user"), ("Hi.", "assistant"), ("Hi.", "system")]:
+            assert (await client.post("/generate", json={"text": text, "role": role})).status_code == 200
+        await client.post("/generate", json={"text": "[S1] Hi.", "role": "assistant"})
 
-    assert await say("Hi.", "user") == await say("[S1] Hi.", "assistant") == await say("Hi.", None)
-    assert await say("Hi.", "assistant") == await say("Hi.", "system") == await say("[S2] Hi.", "user")
-    assert await say("Hi.", "user") != await say("Hi.", "assistant")
+    tags = [utterance.text.removesuffix(" Hi.") for utterance in model.seen]
+    assert tags == ["[S1]", "[S1]", "[S2]", "[S2]", "[S1]"]
+    assert {utterance.voice for utterance in model.seen} == {"aria"}
 
 
 async def test_the_same_request_gives_the_same_audio(client: Client) -> None:
