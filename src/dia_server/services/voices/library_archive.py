@@ -37,8 +37,10 @@ MAX_DIRECTORY = MIB
 MAX_MANIFEST = 8 * MIB
 MAX_TRANSCRIPT = 16 * 1024
 """Maximum characters of a transcript."""
-MAX_NOTE = 16 * 1024
-"""Maximum characters of a licence note or a statement of consent."""
+MAX_LICENCE = 2000
+"""Maximum characters of a licence note, which a URL has to hold."""
+MAX_CONSENT = 16 * 1024
+"""Maximum characters of a statement of consent."""
 MAX_SHOWN = 100
 """Maximum characters of an entry's name that errors quote."""
 
@@ -82,7 +84,7 @@ class RecordingEntry(Struct, kw_only=True, forbid_unknown_fields=True):
     size: Size
     transcript: Annotated[str, Meta(min_length=1, max_length=MAX_TRANSCRIPT)] | None
     transcript_source: Literal["manual", "whisper_auto"] | None
-    consent: Annotated[str, Meta(max_length=MAX_NOTE)] | None
+    consent: Annotated[str, Meta(max_length=MAX_CONSENT)] | None
     needs_review: bool = False
     """Whether the transcript is a draft by Whisper, which is not written to a file."""
 
@@ -109,7 +111,7 @@ FileEntry = RecordingEntry | AnchorEntry
 
 class Manifest(Struct, kw_only=True, forbid_unknown_fields=True):
     format: int = FORMAT
-    licence: Annotated[str, Meta(max_length=MAX_NOTE)] | None
+    licence: Annotated[str, Meta(max_length=MAX_LICENCE)] | None
     """Note about the terms of use, as it was given to the export."""
     voices: Annotated[list[VoiceEntry], Meta(max_length=MAX_VOICES)]
     recordings: Annotated[list[RecordingEntry], Meta(max_length=MAX_VOICES)]

@@ -15,7 +15,7 @@ from litestar.response import Stream
 
 from dia_server.services.durable_files import READ_SIZE
 from dia_server.services.voices.library import VoiceLibrary
-from dia_server.services.voices.library_archive import FIELD, MAX_NOTE, MAX_SIZE
+from dia_server.services.voices.library_archive import FIELD, MAX_LICENCE, MAX_SIZE
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.web import forms
 from dia_server.web.middleware.client_address import ClientAddress
@@ -33,7 +33,7 @@ VoiceIds = Annotated[
 ]
 Licence = Annotated[
     str | None,
-    QueryParameter(max_length=MAX_NOTE, description="Note about the terms of use, kept in the archive"),
+    QueryParameter(max_length=MAX_LICENCE, description="Note about the terms of use, kept in the archive"),
 ]
 Replace = Annotated[
     bool, QueryParameter(description="Replace voices and recordings that exist, instead of refusing with 409")
