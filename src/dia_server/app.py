@@ -134,6 +134,7 @@ def build_dependencies(
         "prompt_folder": _provide(services.prompt_folder),
         "prompt_service": _provide(services.prompts),
         "transcript_service": _provide(services.transcripts),
+        "references": _provide(services.references),
         "whisper": _provide(services.whisper),
         "status_service": _provide(services.status),
         "job_service": _provide(services.jobs),

@@ -13,7 +13,15 @@ from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import Samples
 from dia_server.engines import choose_engine, identity
 from dia_server.services.config import Config, ConfigService
-from dia_server.services.jobs import JobService, JobStore, JobWorker, Outputs, Recorder, Retention
+from dia_server.services.jobs import (
+    JobReferences,
+    JobService,
+    JobStore,
+    JobWorker,
+    Outputs,
+    Recorder,
+    Retention,
+)
 from dia_server.services.server import (
     Announcement,
     Metrics,
@@ -37,6 +45,8 @@ from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.prompt_decoder import PromptDecoder
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.reference_folder import ReferenceFolder
+from dia_server.services.voices.references import References
 from dia_server.services.voices.service import VoiceService
 from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.services.voices.voice_prompts import VoicePrompts
@@ -77,6 +87,8 @@ class Services:
             self.database.sessions, self.prompt_folder, self.prompts, self.voices, self.anchors
         )
         self.whisper = Whisper(conf.whisper_model, idle_s=conf.whisper_idle)
+        self.reference_folder = ReferenceFolder(conf.references)
+        self.references = References(self.prompts, self.reference_folder, self.whisper)
         self.transcripts = TranscriptService(
             self.prompts,
             self.prompt_folder,
@@ -116,7 +128,7 @@ class Services:
         self.speech = SpeechService(
             narrator,
             self.voices,
-            VoicePrompts(self.prompts, self.prompt_folder, self.anchors),
+            VoicePrompts(self.prompts, self.prompt_folder, self.anchors, self.references),
             self.anchor_maker,
             self.config,
             self.recorder.record,
@@ -132,9 +144,16 @@ class Services:
             retry_s=timing.job_retry_s,
             progress_interval_s=timing.job_progress_interval_s,
         )
-        self.jobs = JobService(self.engine, self.speech, self.job_store, self.job_worker, self.outputs)
+        job_references = JobReferences(self.job_store, self.reference_folder)
+        self.jobs = JobService(
+            self.engine, self.speech, self.job_store, self.job_worker, self.outputs, job_references
+        )
         self.retention = Retention(
-            self.job_store, self.outputs, self.config, interval_s=timing.retention_interval_s
+            self.job_store,
+            self.outputs,
+            self.config,
+            job_references,
+            interval_s=timing.retention_interval_s,
         )
 
     async def _word_errors(self, words: WordCheck, samples: Samples, text: str) -> float | None:

@@ -48,6 +48,7 @@ async def _open_data(services: Services, stack: AsyncExitStack) -> None:
 
 
 async def _start_voices(services: Services, stack: AsyncExitStack) -> None:
+    stack.push_async_callback(services.references.close)
     stack.push_async_callback(asyncio.to_thread, services.prompt_decoder.close)
     stack.push_async_callback(services.transcripts.close)
     stack.push_async_callback(services.whisper.close)

@@ -169,6 +169,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         return Path(self.data_dir) / "candidates"
 
     @property
+    def references(self) -> Path:
+        return Path(self.data_dir) / "references"
+
+    @property
     def audio_outputs(self) -> Path:
         return Path(self.data_dir) / "audio_outputs"
 

@@ -1,5 +1,6 @@
 """The official OpenAI SDK for Python against a running server."""
 
+import base64
 import io
 import wave
 from pathlib import Path
@@ -69,6 +70,22 @@ def test_a_voice_is_made_of_a_recording_used_and_deleted(client: OpenAI, server:
     with pytest.raises(openai.NotFoundError):
         client.audio.voices.delete(voice.id)
     assert server.get("/audio_prompts").json() == {"audio_prompts": []}
+
+
+def test_a_reference_is_sent_as_an_extra_field(client: OpenAI) -> None:
+    audio = base64.b64encode(wav_file(5.0)).decode()
+    large = base64.b64encode(wav_file(55, rate=88_200)).decode()
+    assert len(large) > 12_000_000
+    for sent in (audio, f"data:audio/wav;base64,{audio}", large):
+        body = {"ref_audio": sent, "ref_text": "These are my words."}
+        answer = client.audio.speech.create(model="dia", voice="aria", input="Hello.", extra_body=body)
+        assert answer.content[:4] == b"RIFF"
+
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.audio.speech.create(
+            model="dia", voice="aria", input="Hello.", extra_body={"ref_audio": "https://example.org/me.wav"}
+        )
+    assert (refused.value.code, refused.value.param) == ("validation_error", "ref_audio")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,23 @@ VoiceId = Annotated[
 ]
 
 
+RefAudio = Annotated[
+    str,
+    Meta(
+        description="Recording to speak in the voice of, as base64 or as a data URL, at most 10 MiB decoded; "
+        "it replaces the recording of the voice",
+        extra_json_schema={"contentEncoding": "base64"},
+    ),
+]
+RefText = Annotated[
+    str,
+    Meta(
+        max_length=MAX_TRANSCRIPT,
+        description="Exact words of ref_audio; default: transcribed by Whisper",
+    ),
+]
+
+
 class GenerateRequest(Struct, kw_only=True):
     text: Text
     voice_id: (
@@ -79,6 +96,8 @@ class GenerateRequest(Struct, kw_only=True):
     voice_id_2: Annotated[str | None, Meta(description="Voice identifier for [S2]")] = None
     stream: Annotated[bool, Meta(description="Send the audio while it is generated")] = False
     normalize_loudness: NormalizeLoudness | None = None
+    ref_audio: RefAudio | None = None
+    ref_text: RefText | None = None
 
 
 class VoiceReference(Struct):
@@ -104,6 +123,8 @@ class SpeechRequest(Struct, kw_only=True):
         Literal["audio", "sse"] | None, Meta(description="sse: server-sent events with the audio in base64")
     ] = None
     normalize_loudness: NormalizeLoudness | None = None
+    ref_audio: RefAudio | None = None
+    ref_text: RefText | None = None
 
 
 class PlannedUtterance(Struct):

@@ -1,3 +1,4 @@
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,14 +13,17 @@ from sqlalchemy import update
 from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.db.models import Job, now
-from dia_server.errors import StorageUnavailable
+from dia_server.errors import Overloaded, PromptNotUsable, StorageUnavailable
 from dia_server.services.config import ConfigService
 from dia_server.services.jobs.outputs import MARKER, Outputs
+from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.retention import Retention
 from dia_server.services.jobs.store import JobStatus, JobStore, file_name
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.usage import Usage
-from dia_server.services.voices.service import Voice
+from dia_server.services.voices.reference_folder import ReferenceFolder
+from dia_server.services.voices.references import Clip, Reference
+from dia_server.services.voices.service import Voice, VoiceSnapshot
 from dia_server.settings import Settings
 from tests.waiting import until
 
@@ -36,7 +40,8 @@ class World:
         self.store = JobStore(self.database)
         self.outputs = Outputs(self.folder)
         self.config = ConfigService(self.database.sessions, default_config(Settings()))
-        self.retention = Retention(self.store, self.outputs, self.config)
+        self.references = JobReferences(self.store, ReferenceFolder(folder / "references"))
+        self.retention = Retention(self.store, self.outputs, self.config, self.references)
 
     async def job(self, status: JobStatus, age_hours: float = 0) -> str:
         """Add a job with a result; return its id."""
@@ -65,6 +70,51 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await world.outputs.prepare(oldest=None)
     yield world
     await world.database.close()
+
+
+async def test_references_of_unfinished_jobs_survive_the_sweep(world: World) -> None:
+    digests = {}
+    statuses: tuple[JobStatus, ...] = ("pending", "processing", "completed")
+    for status in statuses:
+        clip = Clip(hashlib.sha256(status.encode()).hexdigest(), status.encode())
+        async with world.references.keep(Reference(clip, "Words.")):
+            voice = VoiceSnapshot("aria", reference=clip.digest, reference_transcript="Words.")
+            job = await world.store.add(REQUEST, voice, "processing" if status == "completed" else status)
+        if status == "completed":
+            await world.store.fail(job.job_id, "no audio")
+        digests[status] = clip.digest
+    await world.store.add(REQUEST, Voice("aria", audio_prompt_transcript='"reference":"x"'), "pending")
+    folder = world.folder.parent / "references"
+    assert {file.stem for file in folder.iterdir()} == set(digests.values())
+    for file in folder.iterdir():
+        os.utime(file, (0, 0))
+
+    await world.retention.sweep()
+
+    assert {file.stem for file in folder.iterdir()} == {digests["pending"], digests["processing"]}
+    assert await world.store.references() == {digests["pending"], digests["processing"]}
+
+
+async def test_a_full_folder_of_references_drops_those_of_finished_jobs_only(world: World) -> None:
+    folder = ReferenceFolder(world.folder.parent / "references", max_files=2)
+    references = JobReferences(world.store, folder)
+    jobs = []
+    for content in (b"first", b"second"):
+        clip = Clip(hashlib.sha256(content).hexdigest(), content)
+        async with references.keep(Reference(clip, "Words.")):
+            voice = VoiceSnapshot("aria", reference=clip.digest)
+            jobs.append(await world.store.add(REQUEST, voice, "processing"))
+    third = Reference(Clip(hashlib.sha256(b"third").hexdigest(), b"third"), "Words.")
+
+    with pytest.raises(Overloaded):
+        async with references.keep(third):
+            pass
+    await world.store.fail(jobs[0].job_id, "no audio")
+    async with references.keep(third):
+        pass
+    assert folder.read(third.clip.digest) == b"third"
+    with pytest.raises(PromptNotUsable):
+        folder.read(hashlib.sha256(b"first").hexdigest())
 
 
 async def test_expired_jobs_are_deleted_and_others_kept(world: World) -> None:
@@ -222,7 +272,7 @@ async def test_a_folder_created_after_the_start_gets_the_marker(
 
 
 async def test_one_sweep_deletes_more_than_one_batch(world: World) -> None:
-    retention = Retention(world.store, world.outputs, world.config, batch=2)
+    retention = Retention(world.store, world.outputs, world.config, world.references, batch=2)
     for _ in range(5):
         await world.job("completed", age_hours=25)
     young = [await world.job("completed") for _ in range(5)]

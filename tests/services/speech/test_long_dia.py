@@ -32,8 +32,11 @@ from dia_server.services.speech.service import SpeechService
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.reference_folder import ReferenceFolder
+from dia_server.services.voices.references import References
 from dia_server.services.voices.service import Voice, VoiceService
 from dia_server.services.voices.voice_prompts import PAUSE, VoicePrompts
+from dia_server.services.voices.whisper import Whisper
 from dia_server.settings import Settings
 from dia_server.units import SAMPLE_RATE
 from tests.engine.dia.drive import weights_of
@@ -97,7 +100,9 @@ class Studio:
         self.voices = VoiceService(self.database.sessions, self.anchors)
         prompt_folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = PromptService(self.database.sessions, prompt_folder, self.voices)
-        self.voice_prompts = VoicePrompts(self.prompts, prompt_folder, self.anchors)
+        reference_folder = ReferenceFolder(conf.references)
+        references = References(self.prompts, reference_folder, Whisper("none", idle_s=0))
+        self.voice_prompts = VoicePrompts(self.prompts, prompt_folder, self.anchors, references)
         narrator = Narrator(self.engine, retries=0)
         self.speech = SpeechService(
             narrator,

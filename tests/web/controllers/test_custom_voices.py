@@ -65,6 +65,8 @@ async def test_one_request_makes_a_voice_that_can_be_used(client: Client, settin
         "name": "Anna Müller",
         "created_at": made["created_at"],
         "transcript": "I am Anna.",
+        "needs_review": False,
+        "note": None,
     }
     assert isinstance(made["created_at"], int)
     voice = (await mappings(client))["anna-muller"]

@@ -1,3 +1,4 @@
+import base64
 import io
 import threading
 import time
@@ -19,6 +20,7 @@ from dia_server.engine.types import Model
 from dia_server.settings import Settings
 from dia_server.timing import Timing
 from tests.job_client import connect
+from tests.recordings import wav_file
 from tests.tones import Gate, ToneModel, loader
 
 MAX_WAITING = 8
@@ -64,6 +66,22 @@ def test_the_messages_match_the_reference(settings: Settings) -> None:
         assert percents == sorted(percents)
         assert percents[-1] == 100
         assert client.get(complete["audio_url"]).content[:4] == b"RIFF"
+
+
+def test_a_generation_takes_a_reference(settings: Settings) -> None:
+    model = ToneModel()
+    audio = base64.b64encode(wav_file(1.0)).decode()
+    with connected(settings, model) as (_, socket):
+        data = HELLO["data"] | {"ref_audio": audio, "ref_text": "My words."}  # type: ignore[operator]
+        socket.send_json({"type": "generate", "data": data})
+        assert until_end(socket)[-1]["type"] == "complete"
+        socket.send_json({"type": "generate", "data": data | {"ref_audio": "https://example.org"}})
+        error = until_end(socket)[-1]
+
+    assert (error["type"], error["error_code"], error["param"]) == ("error", "VALIDATION_ERROR", "ref_audio")
+    prompt = model.seen[0].prompt
+    assert prompt is not None
+    assert prompt.transcript == "[S1] My words."
 
 
 def test_concurrent_generations_on_a_socket_keep_their_request_ids(settings: Settings) -> None:

@@ -6,7 +6,8 @@ import pytest
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from dia_server.errors import Overloaded
-from dia_server.web.middleware.body_limits import MIN_BYTES, BodyLimits, BodyTooSlow
+from dia_server.web.middleware.body_limits import LARGE, MIN_BYTES, BodyLimits, BodyTooSlow
+from dia_server.web.requests import held_body
 
 WINDOW_S = 0.05
 SCOPE: Any = {"type": "http", "headers": [(b"content-type", b"application/json")]}
@@ -103,6 +104,37 @@ async def test_unfinished_bodies_have_a_total_memory_limit() -> None:
     unfinished.cancel()
     await asyncio.wait([unfinished])
     await app(SCOPE, Client(part(600), END), ignore)
+
+
+async def test_a_large_complete_body_counts_until_its_handler_drops_it() -> None:
+    received, dropping = asyncio.Event(), asyncio.Event()
+
+    def scope() -> Any:
+        return dict(SCOPE)
+
+    async def generate(scope: Scope, receive: Receive, send: Send) -> None:
+        await read(scope, receive, send)
+        received.set()
+        await dropping.wait()
+        held_body.release(scope)
+        await asyncio.Event().wait()
+
+    limits = BodyLimits(generate, address_of, max_held=3 * LARGE)
+    running = asyncio.ensure_future(limits(scope(), Client(part(2 * LARGE), END), ignore))
+    await received.wait()
+    with pytest.raises(Overloaded):
+        await limits(scope(), Client(part(2 * LARGE), END), ignore)
+    small = asyncio.ensure_future(limits(scope(), Client(part(LARGE // 2), END), ignore))
+    await asyncio.sleep(0)
+
+    received.clear()
+    dropping.set()
+    again = asyncio.ensure_future(limits(scope(), Client(part(2 * LARGE), END), ignore))
+    await asyncio.wait_for(received.wait(), 5)
+    for task in (running, small, again):
+        assert not task.done()
+        task.cancel()
+    await asyncio.wait([running, small, again])
 
 
 async def test_unfinished_bodies_have_a_memory_limit_per_address() -> None:

@@ -2,6 +2,7 @@
 
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.recorder import Recorder
+from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.retention import Retention
 from dia_server.services.jobs.service import JobService, Result, RunningJob
 from dia_server.services.jobs.store import Job, JobListItem, JobStatus, JobStore
@@ -10,6 +11,7 @@ from dia_server.services.jobs.worker import JobWorker
 __all__ = [
     "Job",
     "JobListItem",
+    "JobReferences",
     "JobService",
     "JobStatus",
     "JobStore",

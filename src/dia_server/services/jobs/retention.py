@@ -9,6 +9,7 @@ from dia_server.db.models import now
 from dia_server.errors import StorageUnavailable
 from dia_server.services.config import Config, ConfigService
 from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.store import JobStore
 
 log = structlog.get_logger()
@@ -27,6 +28,7 @@ class Retention:
         store: JobStore,
         outputs: Outputs,
         config: ConfigService,
+        references: JobReferences,
         *,
         interval_s: float = INTERVAL_S,
         batch: int = BATCH,
@@ -34,6 +36,7 @@ class Retention:
         self._store = store
         self._outputs = outputs
         self._config = config
+        self._references = references
         self._interval_s = interval_s
         self._batch = batch
         self._hours: int | None = None
@@ -50,7 +53,7 @@ class Retention:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """Delete expired jobs and reconcile files with jobs.
+        """Delete expired jobs and references that none needs, and reconcile files with jobs.
 
         Raises StorageUnavailable. The next sweep then continues; until then, the files of some expired jobs
         may be deleted already.
@@ -58,6 +61,7 @@ class Retention:
         if hours := self._config.current.output_retention_hours:
             await self._expire(hours)
         await self._reconcile()
+        await self._references.sweep()
 
     def _on_change(self, config: Config) -> None:
         if config.output_retention_hours != self._hours:

@@ -9,11 +9,13 @@ from dia_server.engine.pool import AnyEngine
 from dia_server.engine.readiness import require_loadable
 from dia_server.errors import JobNotComplete, NotFound, ServerError
 from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.store import Job, JobListItem, JobStatus, JobStore, format_of
 from dia_server.services.jobs.worker import JobWorker
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.request import MEDIA_TYPES, PreparedRequest, SpeechRequest
 from dia_server.services.speech.service import OnProgress, SpeechService
+from dia_server.services.voices.references import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +35,55 @@ class RunningJob:
 
 class JobService:
     def __init__(
-        self, engine: AnyEngine, speech: SpeechService, store: JobStore, worker: JobWorker, outputs: Outputs
+        self,
+        engine: AnyEngine,
+        speech: SpeechService,
+        store: JobStore,
+        worker: JobWorker,
+        outputs: Outputs,
+        references: JobReferences,
     ) -> None:
         self._engine = engine
         self._speech = speech
         self._store = store
         self._worker = worker
         self._outputs = outputs
+        self._references = references
 
-    async def submit(self, request: SpeechRequest) -> Job:
+    async def submit(self, request: SpeechRequest, reference: Reference | None = None) -> Job:
         """Accept a job; once this returns, the job survives a restart or crash of the server.
 
-        Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, StorageUnavailable, and ModelNotLoaded
-        if the model failed to load (a job is accepted while the model is loading).
+        Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, StorageUnavailable, Overloaded if the
+        references of unfinished jobs exceed their limit, and ModelNotLoaded if the model failed to load (a
+        job is accepted while the model is loading).
         """
-        job, _ = await self._add(request, "pending", make_anchors=False)
+        job, _ = await self._add(request, reference, "pending", make_anchors=False)
         self._worker.wake()
         return job
 
-    async def begin(self, request: SpeechRequest, delivery: Delivery, on_progress: OnProgress) -> RunningJob:
+    async def begin(
+        self,
+        request: SpeechRequest,
+        delivery: Delivery,
+        on_progress: OnProgress,
+        reference: Reference | None = None,
+    ) -> RunningJob:
         """Accept a job and start it at once, since its client waits for the result; raises as `submit`."""
 
         async def begin() -> RunningJob:
-            job, prepared = await self._add(request, "processing", make_anchors=True)
+            job, prepared = await self._add(request, reference, "processing", make_anchors=True)
             return RunningJob(job.job_id, self._worker.begin(job, delivery, on_progress, prepared))
 
         # shielded: a job stored as running must run, even if the caller is cancelled
         return await asyncio.shield(begin())
 
     async def _add(
-        self, request: SpeechRequest, status: JobStatus, *, make_anchors: bool
+        self, request: SpeechRequest, reference: Reference | None, status: JobStatus, *, make_anchors: bool
     ) -> tuple[Job, PreparedRequest]:
         require_loadable(self._engine)
-        prepared = await self._speech.prepare(request, make_anchors=make_anchors)
-        return await self._store.add(prepared.request, prepared.voice, status), prepared
+        prepared = await self._speech.prepare(request, reference=reference, make_anchors=make_anchors)
+        async with self._references.keep(reference):
+            return await self._store.add(prepared.request, prepared.voice, status), prepared
 
     async def get(self, job_id: str) -> Job:
         """Return a job with its current progress; raises NotFound."""

@@ -69,6 +69,12 @@ class Job:
     """Whether an earlier attempt was interrupted; if so, no other queued job may run at the same time."""
 
 
+class ReferenceOfVoice(Struct, frozen=True):
+    """The field of a VoiceSnapshot that names a file in the folder of references."""
+
+    reference: str | None = None
+
+
 class RequestSummary(Struct, frozen=True):
     """The fields of a request shown in lists."""
 
@@ -181,6 +187,13 @@ class JobStore:
                 if claimed:
                     return claimed
         return []
+
+    async def references(self) -> set[str]:
+        """Return the digests of the references that unfinished jobs need."""
+        query = select(Row.voice).where(Row.status.in_(UNFINISHED), Row.voice.contains('"reference":"'))
+        async with self._reads() as session:
+            voices = [_read(text, ReferenceOfVoice) for text in await session.scalars(query)]
+        return {voice.reference for voice in voices if voice and voice.reference}
 
     async def requeue(self, job_id: str) -> None:
         """Set a job that could not be started back to pending, without counting an attempt."""

@@ -78,7 +78,7 @@ class AnchorMaker:
         if self._mode == "off" or not self._narrator.clones:
             return []
         made = self._store.all
-        return [voice for voice in voices if voice.audio_prompt is None and voice.voice_id not in made]
+        return [voice for voice in voices if not voice.has_recording and voice.voice_id not in made]
 
     def start(self, voices: Sequence[Voice]) -> None:
         """On a GPU and with the mode `auto`, make the missing anchors of `voices` behind all other work."""

@@ -18,6 +18,7 @@ from dia_server.services.speech.narration import Narration
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
 from dia_server.services.speech.usage import UsageMeter
+from dia_server.services.voices.references import Reference
 from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapshot
 from dia_server.services.voices.voice_prompts import Cast, VoicePrompts
 from dia_server.text.budget import encoded_length, leaves_room
@@ -68,14 +69,14 @@ class SpeechService:
         self._normalize_loudness = normalize_loudness
         self._encoders = EncoderThreads()
 
-    async def speak(self, request: SpeechRequest, client: str) -> Speech:
+    async def speak(self, request: SpeechRequest, client: str, reference: Reference | None = None) -> Speech:
         """Return the whole audio of `request`; cancellation frees the engine's slots.
 
         Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, ModelNotLoaded, Overloaded,
         AudioProcessingError.
         """
         with self._recorded_failures():
-            prepared = await self.prepare(request)
+            prepared = await self.prepare(request, reference=reference)
         return await self.speak_prepared(prepared, client)
 
     async def speak_prepared(self, prepared: PreparedRequest, client: str) -> Speech:
@@ -85,30 +86,37 @@ class SpeechService:
         self._finished(speech)
         return speech
 
-    async def stream(self, request: SpeechRequest, client: str) -> Streamed:
+    async def stream(
+        self, request: SpeechRequest, client: str, reference: Reference | None = None
+    ) -> Streamed:
         """Return the audio of `request` as an iterator, once its first bytes are encoded.
 
         Raises as `speak` until then; the iterator raises later failures.
         """
         with self._recorded_failures():
-            prepared = await self.prepare(request)
+            prepared = await self.prepare(request, reference=reference)
         meter = UsageMeter()
         audio = self._stream(prepared, Delivery(client=client, live=True), meter)
         first = await anext(audio)
         return Streamed(first, audio, prepared.request.media_type, prepared.utterance.seed, meter)
 
     async def prepare(
-        self, request: SpeechRequest, voice: VoiceSnapshot | None = None, *, make_anchors: bool = True
+        self,
+        request: SpeechRequest,
+        voice: VoiceSnapshot | None = None,
+        reference: Reference | None = None,
+        *,
+        make_anchors: bool = True,
     ) -> PreparedRequest:
         """Resolve `request`, load the prompts of its voices and plan its text.
 
-        If `voice` is given, `request` has been resolved before, and `voice` is its snapshot from then. Waits
-        for the anchors that the voices lack, unless `make_anchors` is False: the result must then not be
-        rendered. Raises InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, and what making an anchor
-        raises (see `AnchorMaker.ensure`).
+        `reference` replaces the prompt of the first voice. If `voice` is given, `request` has been resolved
+        before, and `voice` is its snapshot from then. Waits for the anchors that the voices lack, unless
+        `make_anchors` is False: the result must then not be rendered. Raises InvalidVoiceId, TextTooLong,
+        Invalid, PromptNotUsable, and what making an anchor raises (see `AnchorMaker.ensure`).
         """
         if voice is None:
-            request, voice = self._resolve(request)
+            request, voice = self._resolve(request, reference)
         text = self._tag(request, voice)
         cast = cast_of(request, voice, text)
         missing = self._anchors.missing(cast.values()) if is_pronounceable(text) else []
@@ -138,12 +146,14 @@ class SpeechService:
                     await on_progress(audio, progress)
         return prepared.speech(await whole.finish(), meter)
 
-    def _resolve(self, request: SpeechRequest) -> tuple[SpeechRequest, VoiceSnapshot]:
+    def _resolve(
+        self, request: SpeechRequest, reference: Reference | None
+    ) -> tuple[SpeechRequest, VoiceSnapshot]:
         """Resolve what `request` leaves open, so that it produces the same audio whenever it is run."""
         first = self._voices.resolve(request.voice_id)
         second = None if request.voice_id_2 is None else self._voices.resolve(request.voice_id_2)
-        other = second
-        if other is None and not self._prompts.is_dialogue(first):
+        voice, other = self._prompts.snapshot(first, reference), second
+        if other is None and not self._prompts.is_dialogue(voice):
             other = self._voices.partner(first)
         resolved = replace(
             request,
@@ -152,7 +162,7 @@ class SpeechService:
             seed=first.seed if request.seed is None else request.seed,
             normalize_loudness=self._normalizes(request),
         )
-        return resolved, self._prompts.snapshot(first, other)
+        return resolved, voice if other is None else replace(voice, second=self._prompts.snapshot(other))
 
     async def _load(self, request: SpeechRequest, voice: VoiceSnapshot, cast: Cast) -> VoicePrompt | None:
         """Return the prompt of `cast`.
@@ -188,7 +198,7 @@ class SpeechService:
         speaker = voice.primary_speaker
         if request.voice_id_2 is not None:
             speaker = "S1"
-        elif request.role is not None and voice.audio_prompt is None:
+        elif request.role is not None and not voice.has_recording:
             speaker = SPEAKERS[request.role]
         if not (text := tag(request.text, speaker)):
             raise Invalid("The text holds nothing to say", param="text")

@@ -91,6 +91,16 @@ class PromptFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=self.path, prefix=".", suffix=".tmp")
 
+    def convert(self, recording: bytes) -> bytes:
+        """Return the prompt's WAV file made of an audio file of any format; nothing stays in the folder.
+
+        Raises as `make`, and OSError.
+        """
+        with self.spool() as file:
+            file.write(recording)
+            file.seek(0)
+            return self.make(file)
+
     def recordings(self) -> tuple[dict[str, list[str]], list[Skipped]]:
         """Map each id to the names of its audio files, and list the files that cannot be prompts.
 

@@ -132,6 +132,16 @@ class PromptService:
             yield imported
             self._prompts |= imported
 
+    async def convert(self, recording: bytes) -> bytes:
+        """Return the WAV file of a prompt made of `recording`, but create no prompt.
+
+        Raises UnusableAudio, NativeUnavailable or StorageUnavailable.
+        """
+        try:
+            return await self._decode(self._folder.convert, recording)
+        except OSError as error:
+            raise StorageUnavailable(f"The recording cannot be decoded: {error.strerror}") from error
+
     async def delete(self, prompt_id: str) -> None:
         """Delete a prompt and all its files.
 

@@ -48,6 +48,11 @@ class Voice:
         return self.display_name or re.sub(r"[_-]+", " ", self.voice_id).strip().title() or self.voice_id
 
     @property
+    def has_recording(self) -> bool:
+        """Whether the voice is that of a recording, whose speaker says untagged text."""
+        return self.audio_prompt is not None
+
+    @property
     def seed(self) -> int:
         """Default sampling seed, so that a voice speaks the same text the same way every time."""
         return zlib.crc32(self.voice_id.encode())
@@ -64,8 +69,16 @@ class VoiceSnapshot(Voice):
     """SHA-256 of the audio prompt's WAV file; None if the voice had no audio prompt, or it did not exist."""
     anchor: str | None = None
     """SHA-256 of the anchor's file; None if the voice had a recording, or no anchor yet."""
+    reference: str | None = None
+    """SHA-256 of the WAV file that the request carried, which replaces the audio prompt; None if none did."""
+    reference_transcript: str | None = None
+    """Words of the reference; None without one."""
     second: "VoiceSnapshot | None" = None
     """Voice of the speaker that is not this voice's primary one; None if this voice speaks alone."""
+
+    @property
+    def has_recording(self) -> bool:
+        return self.audio_prompt is not None or self.reference is not None
 
 
 BUILT_IN = MappingProxyType(

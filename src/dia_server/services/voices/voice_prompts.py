@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.gains import VoiceGains
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.references import Reference, References
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 from dia_server.text.speakers import TAG, Speaker, tag, turns
 from dia_server.units import MIB, SAMPLE_RATE
@@ -36,32 +37,38 @@ class VoicePrompts:
         prompts: PromptService,
         folder: PromptFolder,
         anchors: AnchorStore,
+        references: References,
         *,
         cache_size: int = CACHE_SIZE,
     ) -> None:
         self._prompts = prompts
         self._anchors = anchors
         self._folder = folder
+        self._references = references
         self._cache_size = cache_size
         self._cache: OrderedDict[str, Samples] = OrderedDict()
         """Samples by digest of the WAV file, least recently used first (an LRU cache)."""
         self._gains = VoiceGains()
 
-    def snapshot(self, voice: Voice, second: Voice | None = None) -> VoiceSnapshot:
-        """Return `voice`, and `second` for the other speaker, with the digests of their current audio."""
+    def snapshot(self, voice: Voice, reference: Reference | None = None) -> VoiceSnapshot:
+        """Return `voice` with the digest of its current audio, which `reference` replaces."""
         prompt = self._prompts.all.get(voice.audio_prompt or "")
-        anchor = self._anchors.all.get(voice.voice_id) if voice.audio_prompt is None else None
+        needs_anchor = voice.audio_prompt is None and reference is None
+        anchor = self._anchors.all.get(voice.voice_id) if needs_anchor else None
         return VoiceSnapshot(
             **asdict(voice),
             recording=None if prompt is None else prompt.digest,
             anchor=None if anchor is None else anchor.digest,
-            second=None if second is None else self.snapshot(second),
+            reference=None if reference is None else reference.clip.digest,
+            reference_transcript=None if reference is None else reference.transcript,
         )
 
     def is_dialogue(self, voice: Voice) -> bool:
-        """Return whether the transcript of the voice's recording has two speakers."""
+        """Return whether the transcript of the voice's recording, or of its reference, has two speakers."""
         prompt = self._prompts.all.get(voice.audio_prompt or "")
         transcript = voice.audio_prompt_transcript or (prompt and prompt.transcript) or ""
+        if isinstance(voice, VoiceSnapshot) and voice.reference is not None:
+            transcript = voice.reference_transcript or ""
         return len({turn.speaker for turn in turns(transcript, voice.primary_speaker)}) > 1
 
     async def load(self, cast: Cast) -> VoicePrompt | None:
@@ -84,6 +91,8 @@ class VoicePrompts:
         gets the voice's primary speaker. Raises PromptNotUsable if the prompt, its file or its transcript is
         missing, or if `voice` is a VoiceSnapshot whose recording or anchor has been replaced.
         """
+        if isinstance(voice, VoiceSnapshot) and voice.reference is not None:
+            return await self._load_reference(voice, voice.reference)
         if voice.audio_prompt is None:
             return await self._load_anchor(voice)
         prompt = self._prompts.all.get(voice.audio_prompt)
@@ -109,8 +118,27 @@ class VoicePrompts:
             )
         if prompt.needs_review and not voice.audio_prompt_transcript:
             raise PromptNotUsable(f"Voice {voice.voice_id!r}: {prompt.review}", param="voice_id")
-        recording = Recording(await self._samples(prompt.prompt_id, prompt.digest), prompt.digest)
-        gain_db = await self._gains.gain_db(recording.samples, recording.digest)
+
+        async def read() -> bytes:
+            return await asyncio.to_thread(self._folder.read_stored, prompt.prompt_id, prompt.digest)
+
+        return await self._prompt(prompt.digest, read, transcript)
+
+    async def _load_reference(self, voice: VoiceSnapshot, digest: str) -> VoicePrompt:
+        """Return the recording that the request carried, as a prompt; raises PromptNotUsable."""
+
+        async def read() -> bytes:
+            return await self._references.wav(digest)
+
+        transcript = tag(voice.reference_transcript or "", voice.primary_speaker)
+        return await self._prompt(digest, read, transcript)
+
+    async def _prompt(
+        self, digest: str, read: Callable[[], Awaitable[bytes]], transcript: str
+    ) -> VoicePrompt:
+        """Return a recording as a prompt, with its gain; `read` returns the WAV file if it is not cached."""
+        recording = Recording(await self._samples(digest, read), digest)
+        gain_db = await self._gains.gain_db(recording.samples, digest)
         return VoicePrompt((recording,), transcript, gain_db)
 
     async def _load_anchor(self, voice: Voice) -> VoicePrompt | None:
@@ -123,9 +151,10 @@ class VoicePrompts:
             )
         return await self._anchors.prompt(anchor)
 
-    async def _samples(self, prompt_id: str, digest: str) -> Samples:
+    async def _samples(self, digest: str, read: Callable[[], Awaitable[bytes]]) -> Samples:
         if (samples := self._cache.get(digest)) is None:
-            samples = self._cache[digest] = await asyncio.to_thread(self._read, prompt_id, digest)
+            wav = await read()
+            samples = self._cache[digest] = await asyncio.to_thread(_read_only_samples, wav)
             while (
                 len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > self._cache_size
             ):
@@ -133,10 +162,11 @@ class VoicePrompts:
         self._cache.move_to_end(digest)
         return samples
 
-    def _read(self, prompt_id: str, digest: str) -> Samples:
-        samples = audio.samples(self._folder.read_stored(prompt_id, digest))
-        samples.flags.writeable = False  # cached and shared by concurrent requests
-        return samples
+
+def _read_only_samples(wav: bytes) -> Samples:
+    samples = audio.samples(wav)
+    samples.flags.writeable = False  # cached and shared by concurrent requests
+    return samples
 
 
 def combine(prompts: Sequence[VoicePrompt]) -> VoicePrompt | None:

@@ -13,10 +13,12 @@ from dia_server.services.jobs import JobService
 from dia_server.services.speech import request as speech_request
 from dia_server.services.speech.request import Speech, Streamed
 from dia_server.services.speech.service import SpeechService
+from dia_server.services.voices.references import Reference, References
 from dia_server.units import MIB
 from dia_server.web import generation, sse
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.requests.disconnect import cancel_on_disconnect
+from dia_server.web.requests.json_request import MAX_BODY_WITH_REFERENCE
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     GenerateRequest,
@@ -41,31 +43,45 @@ class SpeechController(Controller):
     tags = ["Speech"]
     opt = route_options(rate_limit="generate", errors=ERRORS, audio=True)
 
-    @post("/generate", status_code=200, opt=route_options(accepted=True))
+    @post(
+        "/generate",
+        status_code=200,
+        request_max_body_size=MAX_BODY_WITH_REFERENCE,
+        opt=route_options(accepted=True),
+    )
     async def generate(
         self,
         request: Request[Any, Any, Any],
         data: JSONBody[GenerateRequest],
         speech_service: NamedDependency[SpeechService],
         job_service: NamedDependency[JobService],
+        references: NamedDependency[References],
         client: NamedDependency[str],
         async_mode: AsyncMode = False,
     ) -> Response[bytes] | Response[JobAccepted] | Stream:
         """Generate speech from text."""
+        reference = await _reference(request, data, references)
         wanted = generation.speech_request(data)
         if async_mode:
-            job = await job_service.submit(wanted)
+            job = await job_service.submit(wanted, reference)
             return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
         if data.stream:
-            return _stream(await cancel_on_disconnect(request, speech_service.stream(wanted, client)))
-        return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client)))
+            stream = speech_service.stream(wanted, client, reference)
+            return _stream(await cancel_on_disconnect(request, stream))
+        return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client, reference)))
 
-    @post("/v1/audio/speech", status_code=200, opt=route_options(events=True))
+    @post(
+        "/v1/audio/speech",
+        status_code=200,
+        request_max_body_size=MAX_BODY_WITH_REFERENCE,
+        opt=route_options(events=True),
+    )
     async def create_speech(
         self,
         request: Request[Any, Any, Any],
         data: JSONBody[SpeechRequest],
         speech_service: NamedDependency[SpeechService],
+        references: NamedDependency[References],
         client: NamedDependency[str],
     ) -> Response[bytes] | Stream:
         """Generate speech from text, OpenAI-compatible; voice "aria+atlas": aria speaks [S1], atlas [S2]."""
@@ -81,25 +97,34 @@ class SpeechController(Controller):
             seed=data.seed,
             normalize_loudness=data.normalize_loudness,
         )
+        reference = await _reference(request, data, references)
         # WAV is not streamed by default: its header has the length, known only at the end
         streams = audio_format != "wav" if data.stream is None else data.stream
         if data.stream_format == "sse":
-            streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client))
+            streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client, reference))
             return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
         if streams:
-            return _stream(await cancel_on_disconnect(request, speech_service.stream(wanted, client)))
-        return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client)))
+            stream = speech_service.stream(wanted, client, reference)
+            return _stream(await cancel_on_disconnect(request, stream))
+        return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client, reference)))
 
     @post(
         "/plan",
         status_code=200,
-        opt=route_options(rate_limit="plan", audio=False, errors=(400, 404, 413, 415, 422, 429)),
+        request_max_body_size=MAX_BODY_WITH_REFERENCE,
+        opt=route_options(rate_limit="plan", audio=False, errors=(400, 404, 413, 415, 422, 429, 500, 503)),
     )
     async def plan(
-        self, data: JSONBody[GenerateRequest], speech_service: NamedDependency[SpeechService]
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[GenerateRequest],
+        speech_service: NamedDependency[SpeechService],
+        references: NamedDependency[References],
     ) -> SpeechPlan:
         """Return the segments of a text and their estimated durations, without generating audio."""
-        planned = (await speech_service.prepare(generation.speech_request(data))).plan
+        reference = await _reference(request, data, references)
+        wanted = generation.speech_request(data)
+        planned = (await speech_service.prepare(wanted, reference=reference)).plan
         return SpeechPlan(
             [
                 PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
@@ -107,6 +132,14 @@ class SpeechController(Controller):
             ],
             planned.duration_s(data.speed),
         )
+
+
+async def _reference(
+    request: Request[Any, Any, Any], data: GenerateRequest | SpeechRequest, references: References
+) -> Reference | None:
+    """Return the reference of the request, if it has one; stop if the client disconnects meanwhile."""
+    taking = generation.take_reference(data, references, request.scope)
+    return await (taking if data.ref_audio is None else cancel_on_disconnect(request, taking))
 
 
 def _whole(speech: Speech) -> Response[bytes] | Stream:

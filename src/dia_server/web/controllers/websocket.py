@@ -18,6 +18,7 @@ from dia_server.errors import NotFound, Overloaded, StorageUnavailable
 from dia_server.services.jobs import Job, JobService
 from dia_server.services.server import Metrics, SocketOutcome
 from dia_server.services.speech.delivery import Delivery
+from dia_server.services.voices.references import References
 from dia_server.web import generation
 from dia_server.web import websocket_messages as messages
 from dia_server.web.errors import classify
@@ -44,6 +45,7 @@ Socket = WebSocket[Any, Any, Any]
 async def websocket_generate(
     socket: Socket,
     job_service: NamedDependency[JobService],
+    references: NamedDependency[References],
     rate_limit: NamedDependency[RateLimit],
     metrics_service: NamedDependency[Metrics],
     client_address: NamedDependency[ClientAddress],
@@ -55,6 +57,7 @@ async def websocket_generate(
     session = WebSocketSession(
         socket,
         job_service,
+        references,
         client,
         count=lambda: rate_limit.consume("generate", socket.scope),
         ended=lambda outcome: metrics_service.observe_generation(route, outcome),
@@ -71,6 +74,7 @@ class WebSocketSession:
         self,
         socket: Socket,
         jobs: JobService,
+        references: References,
         client: str,
         *,
         count: Callable[[], object],
@@ -82,6 +86,7 @@ class WebSocketSession:
         """
         self._socket = socket
         self._jobs = jobs
+        self._references = references
         self._client = client
         self._count = count
         self._ended = ended
@@ -133,8 +138,9 @@ class WebSocketSession:
         request = generation.speech_request(message.data)
         sender = ProgressSender(self._send, name)
         try:
+            reference = await generation.take_reference(message.data, self._references, self._socket.scope)
             delivery = Delivery(client=self._client, live=message.data.stream)
-            running = await self._jobs.begin(request, delivery, sender.on_progress)
+            running = await self._jobs.begin(request, delivery, sender.on_progress, reference)
         except Exception as error:  # noqa: BLE001 - no error closes the socket
             await self._refuse(error, name)
             self._generations -= 1

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from litestar.datastructures import Headers
 from litestar.enums import ScopeType
@@ -11,15 +12,18 @@ from litestar.types import ASGIApp, Receive, ReceiveMessage, Scope, Send
 
 from dia_server.errors import Overloaded
 from dia_server.units import MIB
+from dia_server.web.requests import held_body
 
 WINDOW_S = 20.0
 """Seconds of waiting for the client in which MIN_BYTES of a body must arrive."""
 MIN_BYTES = 20_000
 """Minimum bytes of a body per window of WINDOW_S, which is 1 kB/s."""
 MAX_HELD = 256 * MIB
-"""Maximum bytes of all unfinished bodies in memory; uploads go to the disk and do not count."""
+"""Maximum bytes of all unfinished or large bodies in memory; uploads go to the disk and do not count."""
 MAX_HELD_PER_ADDRESS = 32 * MIB
-"""Maximum bytes of unfinished bodies in memory per client address."""
+"""Maximum bytes of unfinished or large bodies in memory per client address."""
+LARGE = MIB
+"""Bytes above which a complete body counts, until its handler drops it (see `held_body.release`)."""
 RETRY_S = 10
 """Retry-After in seconds when the memory for bodies is used up."""
 
@@ -50,13 +54,15 @@ class BodyLimits:
         self._max_held = max_held
         self._max_held_of_address = max_held_per_address
         self._held: Counter[str] = Counter()
-        """Bytes of unfinished bodies in memory, by client address."""
+        """Counted bytes of bodies in memory, by client address."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         body = _Body(self._client_address(scope), self._window_s)
+        extended: dict[str, Any] = scope  # type: ignore[assignment]
+        extended[held_body.RELEASE] = lambda: self._account(body, 0)
         in_memory = not Headers.from_scope(scope).get("content-type", "").startswith("multipart/")
 
         async def receive_limited() -> ReceiveMessage:
@@ -73,16 +79,16 @@ class BodyLimits:
             self._account(body, 0)
 
     def _hold(self, body: "_Body") -> None:
-        """Count the received bytes of `body` as in memory, or 0 once it is complete.
+        """Count the received bytes of `body` as in memory, or 0 once it is complete and not large.
 
-        Raises Overloaded if all unfinished bodies, or those of the address, exceed their limit.
+        Raises Overloaded if all counted bodies, or those of the address, exceed their limit.
         """
-        self._account(body, 0 if body.complete else body.arrived)
+        self._account(body, 0 if body.complete and body.arrived <= LARGE else body.arrived)
         if body.held and (
             self._held[body.address] > self._max_held_of_address or self._held.total() > self._max_held
         ):
             raise Overloaded(
-                "Too many unfinished request bodies: the limits are "
+                "Too many request bodies in memory: the limits are "
                 f"{self._max_held_of_address:,} bytes per address and {self._max_held:,} bytes in total; "
                 f"try again in {RETRY_S} s",
                 retry_after=RETRY_S,

@@ -3,7 +3,6 @@
 Hand-written because Litestar converts types: it accepts the string "1" as the number 1.
 """
 
-import json
 import re
 from typing import Any
 
@@ -15,6 +14,11 @@ from dia_server.web.requests import nul
 
 BOUND = re.compile(r"[<>]=? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)$")
 """Matches the bound at the end of a msgspec message such as "Expected `int` <= 10"."""
+ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+"""Matches an escape sequence in JSON, two for a pair of surrogates; `lone` is one without its pair."""
 ESCAPED_NUL = "\\u0000"
 """Escape sequence of NUL in JSON, the only valid form of NUL there."""
 
@@ -56,8 +60,8 @@ def _decode(body: bytes | str, expected: Any) -> Any:
         raise
     except msgspec.DecodeError:
         # drop lone surrogates, which JavaScript sends for an emoji cut in two: valid JSON, but invalid UTF-8
-        text = body if isinstance(body, str) else body.decode()
-        whole = json.dumps(json.loads(text), ensure_ascii=False).encode(errors="ignore")
+        raw = body.encode(errors="ignore") if isinstance(body, str) else body
+        whole = ESCAPE.sub(lambda match: b"" if match["lone"] else match[0], raw)
         return msgspec.json.decode(whole, type=expected)
 
 
