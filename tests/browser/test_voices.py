@@ -192,7 +192,7 @@ def test_a_voice_without_a_transcript_is_refused_with_the_remedy(studio: Studio)
     studio.button("Speak").click()
     alert = studio.page.locator("#speak-error")
     alert.wait_for()
-    assert alert.inner_text().endswith("has no transcript. Correct it under Voices.")
+    assert alert.inner_text().endswith("its transcript is missing or not confirmed. Correct it under Voices.")
 
 
 def test_a_recording_in_use_is_not_deleted(studio: Studio) -> None:

@@ -1,6 +1,6 @@
 // The form that makes a voice from a recording.
 
-import { get, post, send } from "./api.js";
+import { get, post, put, send } from "./api.js";
 import { ask } from "./ask.js";
 import { Clip } from "./clip.js";
 import { clock, h, icon, notice, trouble } from "./dom.js";
@@ -10,12 +10,14 @@ import { voicelist } from "./voicelist.js";
 
 const ENOUGH = 60; // seconds, the maximum of the server
 const ADVISED = [3, 30]; // seconds
+const UNSURE = "Whisper is not sure of these words. Listen to the recording and correct them: the voice is saved when you have confirmed them.";
 
 export class NewVoice {
   #recorder = null;
   #starting = false; // the browser asks the user for the microphone
   #saving = false;
   #blob = null;
+  #draft = null; // id of the uploaded recording whose transcript the user has to confirm
 
   /** `onsaved(id)` is called when the recording and its voice have been saved. */
   constructor(onsaved) {
@@ -30,6 +32,7 @@ export class NewVoice {
     this.level = h("div", { class: "bar level", hidden: true }, h("i"));
     this.name = h("input", { type: "text", id: "voice-name", maxlength: 64, required: true, placeholder: "Grandmother", autocomplete: "off" });
     this.words = h("textarea", { class: "box", id: "voice-words", placeholder: "Every word, as it is said." });
+    this.advice = h("p", { role: "status" });
     this.standIn = h("p", { class: "quiet small", hidden: true }, "The preview voice does not sound like the recording; Dia does.");
     this.error = h("p", { class: "trouble", role: "alert", hidden: true });
     this.save = h("button", { type: "submit", class: "primary", id: "save-voice" });
@@ -47,8 +50,7 @@ export class NewVoice {
       h("div", { class: "actions" }, this.record,
         h("label", { class: "button", for: "voice-file" }, icon("file"), "Choose a file"), this.file),
       this.level, this.clip.element, this.length,
-      h("label", { for: "voice-words" }, "What is said in it"), this.words,
-      h("p", { class: "quiet small" }, "Leave it empty to have Whisper write it down."),
+      h("label", { for: "voice-words" }, "What is said in it"), this.words, this.advice,
       h("label", { for: "voice-name" }, "Name"), this.name,
       this.error, this.save);
     const told = () => { this.standIn.hidden = health.now?.engine !== "preview"; };
@@ -64,7 +66,9 @@ export class NewVoice {
     this.record.replaceChildren(icon(on ? "stop" : "mic"), on ? "Stop · 0:00" : "Record");
     this.level.hidden = !on;
     this.save.disabled = Boolean(this.#recorder) || this.#saving || !this.#blob;
-    this.save.textContent = this.#saving ? "Saving…" : "Save as a voice";
+    this.advice.className = this.#draft ? "hint" : "quiet small";
+    this.advice.textContent = this.#draft ? UNSURE : "Leave it empty to have Whisper write it down.";
+    this.save.textContent = this.#saving ? "Saving…" : this.#draft ? "Confirm and save as a voice" : "Save as a voice";
   }
 
   async #record() {
@@ -100,6 +104,7 @@ export class NewVoice {
 
   async #take(blob) {
     trouble(this.error);
+    if (this.#draft) this.#setDraft(null);
     this.#blob = blob;
     if (blob.name && !this.name.value) this.name.value = blob.name.replace(/\.[^.]+$/, "");
     this.clip.element.hidden = false;
@@ -137,20 +142,24 @@ export class NewVoice {
   async #save(event) {
     event.preventDefault();
     trouble(this.error);
-    const id = idOf(this.name.value);
+    const id = this.#draft ?? idOf(this.name.value);
     if (!id) {
       this.name.focus();
       return trouble(this.error, "Give the voice a name of letters or digits.");
     }
+    const words = this.words.value.trim();
+    if (this.#draft && !words) {
+      this.words.focus();
+      return trouble(this.error, "Write down what is said in the recording.");
+    }
     this.#saving = true;
     this.#draw();
     try {
-      if (!(await mayReplace(id))) return;
-      const form = new FormData();
-      form.append("prompt_id", id);
-      form.append("transcript", this.words.value.trim());
-      form.append("audio_file", this.#blob, this.#blob.name ?? "recording.webm");
-      const { transcript } = await (await send("POST", "/audio_prompts/upload", { form })).json();
+      if (!this.#draft && !(await mayReplace(id))) return;
+      const { transcript, needs_review: unsure } = this.#draft
+        ? await put(`/audio_prompts/${id}/transcript`, { transcript: words })
+        : await this.#upload(id, words);
+      if (unsure) return this.#setDraft(id, transcript);
       await post("/voice_mappings", { voice_id: id, style: "recorded", primary_speaker: "S1", audio_prompt: id });
       notice(transcript
         ? "Saved. Try it, or cast it in a dialogue."
@@ -165,7 +174,24 @@ export class NewVoice {
     }
   }
 
+  async #upload(id, transcript) {
+    const form = new FormData();
+    form.append("prompt_id", id);
+    form.append("transcript", transcript);
+    form.append("audio_file", this.#blob, this.#blob.name ?? "recording.webm");
+    return (await send("POST", "/audio_prompts/upload", { form })).json();
+  }
+
+  /** Ask the user to confirm Whisper's transcript of the recording `id`; null ends that. */
+  #setDraft(id, transcript = "") {
+    this.#draft = id;
+    this.words.value = transcript;
+    this.name.readOnly = Boolean(id);
+    if (id) this.words.focus();
+  }
+
   #clear() {
+    this.#setDraft(null);
     this.#blob = null;
     this.name.value = this.words.value = this.file.value = "";
     this.clip.stop();

@@ -84,10 +84,12 @@ class Row {
   }
 
   /** Show the server's state; unsaved edits of the transcript are kept. */
-  update({ transcript, transcript_source: source, duration, file_size: size }) {
+  update({ transcript, transcript_source: source, needs_review: unsure, duration, file_size: size }) {
     if (!this.#isEdited()) this.words.value = transcript ?? "";
     this.#transcript = transcript ?? "";
     this.source = source;
+    this.isDraft = unsure;
+    this.save.textContent = unsure ? "Confirm the transcript" : "Save the transcript";
     if (!this.ask.disabled) this.#drawSource(source);
     this.#drawSave();
     this.drawUse();
@@ -109,12 +111,13 @@ class Row {
   }
 
   #drawSave() {
-    this.save.disabled = !this.words.value.trim() || !this.#isEdited();
+    this.save.disabled = !this.words.value.trim() || !(this.#isEdited() || this.isDraft);
   }
 
   #drawSource(source) {
-    this.pill.textContent = SOURCES[source] ?? "no transcript";
-    this.pill.className = `pill ${source ? "" : "bad"}`;
+    const unsure = this.isDraft && source !== "pending";
+    this.pill.textContent = unsure ? "Whisper is not sure: check it" : SOURCES[source] ?? "no transcript";
+    this.pill.className = `pill ${source && !unsure ? "" : "bad"}`;
   }
 
   async #fetch() {

@@ -32,7 +32,7 @@ export const FAULTS = {
 /** Texts for errors by error code; for other codes the server's text is shown. */
 const REFUSALS = {
   AUDIO_PROMPT_NOT_USABLE: () =>
-    "This voice cannot speak: its recording is missing, has changed or has no transcript. Correct it under Voices.",
+    "This voice cannot speak: its recording is missing or has changed, or its transcript is missing or not confirmed. Correct it under Voices.",
   AUDIO_PROCESSING_ERROR: ({ param, detail }) =>
     (param === "audio_file" ? `The recording cannot be used. The server says: ${detail}` : detail),
   INVALID_VOICE_ID: () => "This voice does not exist any more. Choose another one.",
