@@ -107,15 +107,17 @@ class RecoverableChange(FileChange):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.digests: dict[str, str] = {}
-        """Digests by id that the database has once it has committed; kept in the journal."""
+        self.committed: dict[str, str] = {}
+        """Values that the database has once it has committed, by key; kept in the journal for the caller."""
 
     def apply(self) -> None:
+        if not self._files:
+            return
         for name in self._files:
             self._former[name] = self._keep(self._folder / name)
         backups = {name: None if former is None else former.name for name, former in self._former.items()}
         temporary = self._temporary()
-        _write(temporary, msgspec.json.encode(Journal(self.digests, backups)))
+        _write(temporary, msgspec.json.encode(Journal(self.committed, backups)))
         temporary.replace(self._folder / JOURNAL)
         sync_folder(self._folder)
         for name in self._files:
@@ -131,7 +133,7 @@ class RecoverableChange(FileChange):
 class Journal(msgspec.Struct):
     """What a RecoverableChange is about to do."""
 
-    digests: dict[str, str]
+    committed: dict[str, str]
     backups: dict[str, str | None]
     """Names of the backups by the names of the files; None for a file that is new."""
 

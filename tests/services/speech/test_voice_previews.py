@@ -1,17 +1,22 @@
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import pytest
 
 from dia_server.composition import Services
 from dia_server.engine.engine import Engine
+from dia_server.engine.types import EngineName, VoicePrompt
 from dia_server.errors import RateLimitExceeded
 from dia_server.lifespan import run_services
 from dia_server.services.speech import VoicePreviews
 from dia_server.settings import Settings
 from dia_server.timing import Timing
+from tests.cloning import CloningModel
+from tests.libraries import anchor_file
 from tests.tones import Gate, ToneModel, loader
 from tests.waiting import until
 
@@ -24,13 +29,21 @@ class Studio:
     services: Services
     model: ToneModel
 
+    @property
+    def last_prompt(self) -> VoicePrompt:
+        prompt = self.model.seen[-1].prompt
+        assert prompt is not None
+        return prompt
+
     def previews(self, cache_size: int) -> VoicePreviews:
         return VoicePreviews(self.services.speech, cache_size=cache_size)
 
 
 @asynccontextmanager
-async def open_studio(settings: Settings, model: ToneModel) -> AsyncIterator[Studio]:
-    services = Services(settings, (), Engine("preview", loader(model), max_waiting=64), Timing())
+async def open_studio(
+    settings: Settings, model: ToneModel, engine: EngineName = "preview"
+) -> AsyncIterator[Studio]:
+    services = Services(settings, (), Engine(engine, loader(model), max_waiting=64), Timing())
     async with run_services(services):
         await until(lambda: services.engine.ready)
         yield Studio(services, model)
@@ -73,6 +86,23 @@ async def test_a_refused_generation_leaves_the_preview_to_the_next_request(setti
             await previews.get("aria", "", refuse)
         assert studio.model.seen == []
         assert (await previews.get("aria", "", nothing))[:4] == b"RIFF"
+
+
+async def test_another_anchor_makes_a_new_preview(settings: Settings) -> None:
+    cloning = msgspec.structs.replace(settings, voice_anchors="on-demand", guard_retries=0)
+    async with open_studio(cloning, CloningModel(), "dia") as studio:
+        previews, anchors = studio.services.voice_previews, studio.services.anchors
+        for _ in range(2):
+            await previews.get("aria", "", nothing)
+        assert len(studio.model.seen) == 2, "the anchor, and the preview"
+        first = studio.last_prompt.key
+
+        content = anchor_file(5)
+        digest = hashlib.sha256(content).hexdigest()
+        await anchors.keep(replace(anchors.all["aria"], digest=digest, seed=5), content)
+        await previews.get("aria", "", nothing)
+        assert len(studio.model.seen) == 3
+        assert studio.last_prompt.key != first
 
 
 async def test_the_least_recently_heard_preview_is_dropped_first(settings: Settings) -> None:

@@ -383,6 +383,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a manifest that is a list": (manifest_is(b"[]"), "cannot be read"),
     "a manifest nested too deeply": (manifest_is(b'{"format":' * 100_000), "cannot be read"),
     "a manifest that is too large": (manifest_is(b" " * 9_000_000), "limit is 8,388,608"),
+    "a NUL in a text": (in_manifest("voices", 0, "style", value="a\0b"), "NUL"),
     "no format": (without("format"), "format"),
     "a later format": (in_manifest("format", value=2), "has format 2; this server reads format 1"),
     "a format that is text": (in_manifest("format", value="1"), "format"),

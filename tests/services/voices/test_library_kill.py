@@ -41,6 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             await home.open()
         await full.furnish()
         for home in (before, after):
+            await home.prompts.add("anna", io.BytesIO(wav_file(1.0)), "Another Anna.")
             await home.prompts.add("ben", io.BytesIO(wav_file(2.0)), "Another Ben.")
             (home.folder.path / "ben.reference.txt").write_text("Written by hand.")
             await home.voices.save(Voice("ben", "gloomy"))
@@ -51,6 +52,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (data / "voices.zip").write_bytes(archive.read())
             archive.seek(0)
             await after.library.add(archive, overwrite=True)
+        with await full.library.export(["anna"]) as archive:
+            (data / "anna.zip").write_bytes(archive.read())
         for home in (full, before, after):
             await home.database.close()
 
@@ -59,11 +62,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def killed(template: Path, data: Path, point: str) -> Path:
+def killed(template: Path, data: Path, point: str, archive: str = "voices.zip") -> Path:
     """Copy the data folder `before` to `data`, and kill an import into it; return `data`."""
     shutil.copytree(template / "before", data)
     module = "tests.services.voices.killed_import"
-    command = [sys.executable, "-m", module, str(data), str(template / "voices.zip"), point]
+    command = [sys.executable, "-m", module, str(data), str(template / archive), point]
     ended = subprocess.run(command, cwd=Path(__file__).parents[3], check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL
     return data
@@ -77,6 +80,14 @@ async def test_an_import_is_done_or_not(template: Path, tmp_path: Path, point: s
     shutil.copytree(template / ("after" if point in COMMITTED else "before"), expected)
     assert await content(data) == await content(expected)
     assert not [*(data / "audio_prompts").glob(TEMPORARY_FILES), *data.rglob(JOURNAL)]
+
+
+async def test_a_transcript_of_the_same_recording_is_done_or_not(template: Path, tmp_path: Path) -> None:
+    data = killed(template, tmp_path / "data", "applied", "anna.zip")
+    assert "Spoken by anna" in (data / "audio_prompts" / "anna.txt").read_text()
+
+    shutil.copytree(template / "before", tmp_path / "expected")
+    assert await content(data) == await content(tmp_path / "expected")
 
 
 async def test_an_undoing_that_was_killed_is_completed(template: Path, tmp_path: Path) -> None:

@@ -108,12 +108,12 @@ class VoiceLibrary:
             return
         async with self._sessions() as session:
             rows = await session.scalars(select(AudioPrompt))
-            digests = {row.prompt_id: row.digest for row in rows}
-        if journal.digests.items() <= digests.items():
+            stored = {row.prompt_id: _digests(row) for row in rows}
+        if journal.committed.items() <= stored.items():
             await asyncio.to_thread(remove_journal, self._folder.path)
         else:
             await asyncio.to_thread(undo, self._folder.path, journal)
-            log.warning("interrupted import undone", audio_prompts=sorted(journal.digests))
+            log.warning("interrupted import undone", audio_prompts=sorted(journal.committed))
 
     async def export(self, voice_ids: Sequence[str], *, licence: str | None = None) -> BinaryIO:
         """Return an archive of the voices as a temporary file at position 0, which the caller closes.
@@ -184,7 +184,7 @@ class VoiceLibrary:
                     changes.prompts.add(txt_name(entry.prompt_id), f"{text}\n".encode())
                 prompts.append(_prompt(entry, wav, text))
             anchors = {entry.voice_id: _stage_anchor(entry, archive, changes) for entry in manifest.anchors}
-        changes.prompts.digests |= {prompt.prompt_id: prompt.digest for prompt in prompts}
+        changes.prompts.committed |= {prompt.prompt_id: _digests(prompt) for prompt in prompts}
         return Imported(voices, prompts, anchors, manifest.licence)
 
     def _wav(self, entry: RecordingEntry, archive: Archive) -> bytes:
@@ -290,6 +290,11 @@ class VoiceLibrary:
             pitch=anchor.pitch,
             word_errors=anchor.word_errors,
         )
+
+
+def _digests(prompt: Prompt | AudioPrompt) -> str:
+    """Return the digests of a prompt's files, by which the database and the folder agree."""
+    return f"{prompt.digest} {prompt.sidecar_digest}"
 
 
 def _voice_entry(voice: Voice, exported: Sequence[str]) -> VoiceEntry:

@@ -44,6 +44,9 @@ MAX_CONSENT = 16 * 1024
 MAX_SHOWN = 100
 """Maximum characters of an entry's name that errors quote."""
 
+NUL = b"\\u0000"
+"""Escape sequence of NUL in JSON, the only valid form of NUL there."""
+
 _TIME = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
 """End of central directory record: signature, disks, entries, size and offset of the directory, comment."""
@@ -266,6 +269,8 @@ def _read(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
 
 
 def _decode(manifest: bytes) -> Manifest:
+    if NUL in manifest:
+        raise refusal(f"{MANIFEST} has a NUL character, which databases cannot store")
     if (found := _parse(manifest, _Format).format) != FORMAT:
         raise refusal(f"{MANIFEST} has format {found}; this server reads format {FORMAT}")
     return _parse(manifest, Manifest)
