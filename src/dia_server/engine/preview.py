@@ -43,7 +43,7 @@ VOICES = {
     "aria": Profile("f3", 40, 135),
     "atlas": Profile("m2", 35, 135, 35),
     "luna": Profile("f5", 52, 140, 80),
-    "kai": Profile("m7", 55, 135, 65),
+    "kai": Profile("m1", 60, 140, 60),
     "zara": Profile("steph", 30, 135, 40),
     "nova": Profile("f3", 75, 135, 60),
 }
