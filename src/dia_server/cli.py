@@ -1,4 +1,4 @@
-"""The command line: `dia-server serve`, `doctor`, `bench`, `db upgrade`.
+"""The command line: `dia-server serve`, `doctor`, `bench`, `db upgrade`, `voices`.
 
 It sets DIA_* variables and starts Granian, whose worker builds the application. Heavy modules are imported
 only in the commands that need them, because child processes inherit or import this module.
@@ -9,13 +9,19 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from dia_server import __version__, settings
 from dia_server.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from dia_server.voice_tools import Local, Remote
+
+T = TypeVar("T")
 
 
 def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,6 +182,110 @@ def bench(url: str | None, clients: str, requests: int, voice: str, text: str, k
     click.echo("\n".join(measurement.table(rounds)))
     if failures := {failure for r in rounds for failure in r.failures}:
         raise click.ClickException("; ".join(sorted(failures)))
+
+
+@main.group()
+def voices() -> None:
+    """List, make, export and import voices.
+
+    Talks to the server that DIA_HOST and DIA_PORT name, with the first of DIA_API_KEYS. If none answers, the
+    command opens the data folder itself.
+    """
+
+
+@voices.command("list")
+@setting_flags
+def list_voices(**flags: str | None) -> None:
+    """List the voices, and what each sounds like."""
+    from dia_server import voice_tools
+
+    tools = _voice_tools(flags)
+    click.echo("\n".join(voice_tools.voice_table(_tried(tools.voices))))
+
+
+@voices.command()
+@click.argument("voice")
+@click.option("--count", type=click.IntRange(1, 8), default=4, show_default=True, help="Candidates to make.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of the first candidate; default: random."
+)
+@click.option(
+    "--style", help="`deep` or `bright` voices first, or those unlike the others; default: the voice's."
+)
+@click.option("--text", help="Text that they speak; default: two fixed sentences.")
+@click.option(
+    "--keep/--no-keep", default=True, show_default=True, help="Keep the best one as the voice's anchor."
+)
+@setting_flags
+def make(
+    voice: str,
+    count: int,
+    seed: int | None,
+    style: str | None,
+    text: str | None,
+    keep: bool,
+    **flags: str | None,
+) -> None:
+    """Make candidates of VOICE's anchor with Dia, and keep the best one."""
+    from dia_server import voice_tools
+
+    tools = _voice_tools(flags)
+    candidates = _tried(lambda: tools.make(voice, count=count, seed=seed, style=style, text=text))
+    click.echo("\n".join(voice_tools.candidate_table(candidates)))
+    best = candidates[0] if candidates else None
+    if best is None or best.status != "completed":
+        raise click.ClickException("No candidate can be kept.")
+    if keep:
+        _tried(lambda: tools.keep(voice, best.candidate_id))
+        click.echo(f"Kept {best.candidate_id}.")
+
+
+@voices.command()
+@click.argument("file", type=click.Path(dir_okay=False, writable=True))
+@click.argument("voice", nargs=-1)
+@click.option("--licence", help="Note about the terms of use, kept in the archive.")
+@setting_flags
+def export(file: str, voice: tuple[str, ...], licence: str | None, **flags: str | None) -> None:
+    """Export each VOICE to the archive FILE; by default all but built-in ones without a sound."""
+    tools = _voice_tools(flags)
+    _tried(lambda: tools.export(voice, Path(file), licence))
+    click.echo(f"Exported to {file}.")
+
+
+@voices.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--replace", is_flag=True, help="Replace voices and recordings that exist.")
+@setting_flags
+def import_voices(file: str, replace: bool, **flags: str | None) -> None:
+    """Import all voices of the archive FILE, or none."""
+    tools = _voice_tools(flags)
+    imported = _tried(lambda: tools.add(Path(file), replace=replace))
+    click.echo(f"Imported {', '.join(imported) or 'no voices'}.")
+
+
+def _voice_tools(flags: dict[str, str | None]) -> "Remote | Local":
+    """Return the tools for the running server, or for the data folder if none answers."""
+    conf = load_settings(flags)
+
+    from dia_server import voice_tools
+
+    remote = voice_tools.Remote(conf.url, next(iter(conf.api_keys), ""))
+    if remote.answers():
+        return remote
+    _prepare_data(conf)
+    return voice_tools.Local(conf, settings.given())
+
+
+def _tried(work: Callable[[], T]) -> T:
+    """Return the result of `work`; raises ClickException if it fails."""
+    from dia_server.voice_tools import VoiceToolError
+
+    try:
+        return work()
+    except VoiceToolError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
 
 def _free_port() -> int:

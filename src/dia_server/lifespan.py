@@ -21,7 +21,7 @@ log = structlog.get_logger()
 async def run_services(services: Services) -> AsyncIterator[None]:
     """Start the services. On exit, or if a start fails, stop those that were started, in reverse order."""
     async with AsyncExitStack() as stack:
-        await _open_data(services, stack)
+        await open_data(services, stack)
         await _start_voices(services, stack)
         await _open_outputs(services, stack)
         await _start_engine(services, stack)
@@ -33,7 +33,7 @@ async def run_services(services: Services) -> AsyncIterator[None]:
     log.info("stopped")
 
 
-async def _open_data(services: Services, stack: AsyncExitStack) -> None:
+async def open_data(services: Services, stack: AsyncExitStack) -> None:
     """Lock the data against a second server, upgrade the database, load configuration and voices."""
     await asyncio.to_thread(services.lock.acquire)
     stack.callback(services.lock.release)

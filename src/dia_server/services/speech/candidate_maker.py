@@ -147,7 +147,7 @@ class CandidateMaker:
 
     def is_checking(self, candidate: Candidate) -> bool:
         """Return whether Whisper is counting the candidate's word errors."""
-        return candidate.candidate_id in self._checking
+        return candidate.status == "completed" and candidate.candidate_id in self._checking
 
     async def audio(self, voice_id: str, candidate_id: str) -> bytes:
         """Return the audio of a completed candidate as a WAV file.
@@ -244,6 +244,7 @@ class CandidateMaker:
             attempt = await _retry(lambda: self._attempt(candidate))
             done = await self._measure(candidate, attempt)
             content = await asyncio.to_thread(_file(done, attempt).pack)
+            self._checking.add(done.candidate_id)  # before clients see it completed
             if await _retry(lambda: self._store.complete(done, content)):
                 await self._check_words(done, attempt)
         except Exception as error:  # fails this candidate only
@@ -252,6 +253,8 @@ class CandidateMaker:
                 error = GenerationFailed(f"Generation failed: {type(error).__name__}")
             cause = str(error)
             await _retry(lambda: self._store.fail(candidate, cause))
+        finally:
+            self._checking.discard(candidate.candidate_id)
 
     async def _attempt(self, candidate: Candidate) -> Attempt:
         """Generate a candidate; raises GenerationFailed if nothing is heard in it."""
@@ -273,13 +276,9 @@ class CandidateMaker:
 
     async def _check_words(self, candidate: Candidate, attempt: Attempt) -> None:
         """Count the word errors, if Whisper is there; the candidate can be heard meanwhile."""
-        self._checking.add(candidate.candidate_id)
-        try:
-            rate = await self._word_errors(attempt.samples, candidate.transcript)
-            if rate is not None:
-                await _retry(lambda: self._store.set_word_errors(candidate, rate))
-        finally:
-            self._checking.discard(candidate.candidate_id)
+        rate = await self._word_errors(attempt.samples, candidate.transcript)
+        if rate is not None:
+            await _retry(lambda: self._store.set_word_errors(candidate, rate))
 
     async def _sweep(self) -> None:
         """Delete candidates as finished jobs are deleted: `output_retention_hours` after their end."""
