@@ -6,7 +6,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import pytest
 
 from dia_server.audio.encode import encode
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId, PromptNotUsable, ServerError, UnusableAudio
-from dia_server.services.voices.library_archive import MANIFEST, MAX_SIZE
+from dia_server.services.voices.library_archive import (
+    MANIFEST,
+    MAX_EXPORT,
+    MAX_SIZE,
+    Manifest,
+    RecordingEntry,
+    VoiceEntry,
+    write,
+)
 from dia_server.services.voices.service import BUILT_IN, Voice
 from tests.libraries import TIME, Files, Home, anchor_file, describe, edited, pack, unpack
 from tests.recordings import RATE, sound, wav_file
@@ -199,6 +207,31 @@ async def test_a_partner_of_this_server_is_accepted(full: Home, home: Home) -> N
     await home.library.add(io.BytesIO(archive))
 
     assert home.voices.all["anna"].partner == "mine"
+
+
+@pytest.mark.parametrize(("voices", "size", "limit"), [(1001, 1, 1000), (100, 2_100_000, MAX_EXPORT)])
+def test_an_archive_that_could_not_be_imported_is_not_written(voices: int, size: int, limit: int) -> None:
+    names = [f"voice{number}" for number in range(voices)]
+    manifest = Manifest(
+        licence=None,
+        voices=[VoiceEntry(**asdict(Voice(name, audio_prompt=name))) for name in names],
+        recordings=[
+            RecordingEntry(
+                prompt_id=name,
+                sha256="0" * 64,
+                size=size,
+                transcript=None,
+                transcript_source=None,
+                consent=None,
+            )
+            for name in names
+        ],
+        anchors=[],
+    )
+
+    with pytest.raises(Invalid, match="choose fewer voices") as refused:
+        write(io.BytesIO(), manifest, lambda _: b"")
+    assert (refused.value.param, refused.value.limit) == ("voice_id", limit)
 
 
 # Each damage takes the bytes of a good archive and returns those of a damaged one.

@@ -29,6 +29,8 @@ FIELD = "file"
 """Request field that errors name."""
 MAX_SIZE = MAX_AUDIO
 """Maximum bytes of an archive, and of all its files unpacked."""
+MAX_EXPORT = MAX_SIZE - 2 * MIB
+"""Maximum bytes of the files of an export; the rest is for the directory and the form of the upload."""
 MAX_VOICES = 1000
 """Maximum voices, recordings and anchors, each."""
 MAX_ENTRIES = 1 + 2 * MAX_VOICES
@@ -151,7 +153,14 @@ def write(file: BinaryIO, manifest: Manifest, content: Callable[[FileEntry], byt
     """
     description = msgspec.json.encode(manifest)
     total = len(description) + sum(entry.size for entry in manifest.files)
-    _check_total(total, "choose fewer voices with voice_id")
+    for what, count, most in (("voices", len(manifest.voices), MAX_VOICES), ("bytes", total, MAX_EXPORT)):
+        if count > most:
+            raise Invalid(
+                f"voice_id: choose fewer voices: the archive would have {count:,} {what}; the limit is "
+                f"{most:,}",
+                param="voice_id",
+                limit=most,
+            )
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST, _TIME), description)
         for entry in manifest.files:
@@ -217,7 +226,8 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
             raise refusal(f"the entry {name} is encrypted")
         if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             raise refusal(f"the entry {name} is compressed by another method than deflate")
-    _check_total(sum(entry.file_size for entry in entries), "import fewer voices at once")
+    if (total := sum(entry.file_size for entry in entries)) > MAX_SIZE:
+        raise refusal(f"the files have {total:,} bytes unpacked; the limit is {MAX_SIZE:,}", limit=MAX_SIZE)
 
 
 def _check_names(manifest: Manifest, names: set[str]) -> None:
@@ -246,13 +256,6 @@ def _require_unique(names: Iterable[str], kind: str) -> None:
         if name in seen:
             raise refusal(f"the {kind} {name[:MAX_SHOWN]!r} occurs twice")
         seen.add(name)
-
-
-def _check_total(total: int, remedy: str) -> None:
-    if total > MAX_SIZE:
-        raise refusal(
-            f"the files have {total:,} bytes unpacked; the limit is {MAX_SIZE:,}: {remedy}", limit=MAX_SIZE
-        )
 
 
 def _read(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
