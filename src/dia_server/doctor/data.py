@@ -33,7 +33,7 @@ def check_folder(conf: Settings) -> Iterator[Finding]:
         yield wrong("Data folder", f"{there} is a file. Set DIA_DATA_DIR.")
         return
     yield _writable(folder, there)
-    for inner in (conf.audio_prompts, conf.audio_outputs):
+    for inner in (conf.audio_prompts, conf.audio_outputs, conf.anchors):
         if inner.exists() and not os.access(inner, os.W_OK | os.X_OK):
             yield wrong("Data folder", f"{inner.resolve()} cannot be written by this user.")
     free = shutil.disk_usage(there).free
