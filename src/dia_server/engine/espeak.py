@@ -33,7 +33,8 @@ class Profile:
     pitch: int
     """Base pitch, 0 to 100; 50 is the variant's default."""
     rate: int
-    """Speaking rate in words per minute, as espeak-ng counts: 140 gives sentences of about 184."""
+    """espeak-ng's rate parameter, nominally words per minute; sentences come out faster: 140 gives about 184
+    words per minute."""
     range: int = 50
     """Pitch range, 0 (monotone) to 100."""
 

@@ -340,7 +340,7 @@ class JobStore:
 
 
 def unfinished_jobs() -> Select[JobStatus, int]:
-    """Return the query that counts pending and processing jobs; the index covers it."""
+    """Return the query that counts the pending and the processing jobs by status; the index covers it."""
     return select(Row.status, func.count()).where(Row.status.in_(UNFINISHED)).group_by(Row.status)
 
 

@@ -119,7 +119,8 @@ class JobWorker:
     ) -> asyncio.Task[ServerError | None]:
         """Start a job whose stored status is `processing`, and return its task.
 
-        The task never raises. Its result is the job's error, or None if the job has not failed.
+        The task never raises. Its result is the error with which it failed the job, or None. It is also None
+        for a background job whose engine process crashed, which `record_crash` requeues or fails.
 
         `prepared` is the job's prepared request; None if it is not prepared yet.
         """

@@ -95,8 +95,8 @@ class AnchorMaker:
     async def ensure(self, voices: Iterable[Voice], *, background: bool = False) -> None:
         """Make the anchors that `voices` lack, side by side.
 
-        Raises GenerationFailed if no candidate of an anchor is audible, ModelNotLoaded, Overloaded,
-        StorageUnavailable.
+        Raises ModelNotLoaded, Overloaded or StorageUnavailable; GenerationFailed if no candidate of an anchor
+        is audible.
         """
         await asyncio.gather(*(self._ensure(voice, background) for voice in self.missing(voices)))
 

@@ -62,7 +62,7 @@ SWEEP_S = 3600.0
 class CandidateRequest:
     count: int
     seed: int | None = None
-    """Seed of the first candidate, the others have the next ones; None for a random one."""
+    """Seed of the first candidate, random if None; each further candidate has the next seed."""
     style: str | None = None
     """Style by which they are ranked; None for the voice's own."""
     text: str = SCRIPT
@@ -113,8 +113,8 @@ class CandidateMaker:
     async def make(self, voice_id: str, request: CandidateRequest) -> Sequence[Candidate]:
         """Accept new candidates of a voice, which replace its former ones, and return them.
 
-        Raises InvalidVoiceId, Conflict if the engine does not clone or the voice has a recording, Invalid,
-        TextTooLong, ModelNotLoaded if the model failed to load, Overloaded, StorageUnavailable.
+        Raises InvalidVoiceId, Invalid, TextTooLong, Overloaded or StorageUnavailable; Conflict if the engine
+        does not clone or the voice has a recording; ModelNotLoaded if the model failed to load.
         """
         voice = self._designable(voice_id)
         if self._engine.name != "dia":
@@ -152,7 +152,8 @@ class CandidateMaker:
     async def audio(self, voice_id: str, candidate_id: str) -> bytes:
         """Return the audio of a completed candidate as a WAV file.
 
-        Raises InvalidVoiceId, NotFound, Conflict if the candidate is not completed, StorageUnavailable.
+        Raises InvalidVoiceId, NotFound or StorageUnavailable; Conflict if the candidate is not completed;
+        UnusableAudio if its file is damaged.
         """
         voice_id = self._voices.resolve(voice_id).voice_id
         content = await self._store.content(await self._store.get(voice_id, candidate_id))
@@ -161,8 +162,8 @@ class CandidateMaker:
     async def keep(self, voice_id: str, candidate_id: str) -> Anchor:
         """Make a candidate the anchor of its voice; the former anchor is replaced.
 
-        Raises InvalidVoiceId, NotFound, Conflict if the voice has a recording or the candidate is not
-        completed, StorageUnavailable.
+        Raises InvalidVoiceId, NotFound or StorageUnavailable; Conflict if the voice has a recording or the
+        candidate is not completed.
         """
         voice_id = self._designable(voice_id).voice_id
         candidate = await self._store.get(voice_id, candidate_id)

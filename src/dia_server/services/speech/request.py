@@ -83,7 +83,8 @@ class PreparedRequest:
     utterance: Utterance
     """Utterance of the whole text; the segments take its voice and sampling parameters."""
     gain_db: float | None
-    """Decibels by which the speech is amplified, before it is limited and encoded; None for neither."""
+    """Decibels by which the speech is amplified, before it is limited and encoded; None if it is neither
+    amplified nor limited."""
 
     def speech(self, audio: bytes, meter: UsageMeter) -> Speech:
         return Speech(self.request, self.voice, audio, meter.total(self.request.speed))

@@ -70,7 +70,7 @@ class AnchorFile:
 
 
 def unpack(content: bytes) -> AnchorFile:
-    """Return the anchor in a file; raises UnusableAudio, also if a limit is exceeded."""
+    """Return the anchor in the file `content`; raises UnusableAudio if it is malformed or exceeds a limit."""
     if len(content) > MAX_SIZE:
         raise UnusableAudio(f"The anchor has {len(content)} bytes; the limit is {MAX_SIZE}", limit=MAX_SIZE)
     try:

@@ -74,7 +74,7 @@ class CandidateStore:
         self._folder = folder
 
     async def load(self) -> None:
-        """Remove files without a row, and fail candidates that were started MAX_ATTEMPTS times."""
+        """Remove the files of all but completed candidates; fail pending ones started MAX_ATTEMPTS times."""
         error = f"The server stopped {MAX_ATTEMPTS} times while this candidate was made"
         async with self._sessions.begin() as session:
             await session.execute(
@@ -214,7 +214,7 @@ class CandidateStore:
     async def _remove(self, candidate_ids: Sequence[str]) -> None:
         def remove() -> None:
             for candidate_id in candidate_ids:
-                with suppress(OSError):  # the next start removes files without a row
+                with suppress(OSError):  # the next start removes them
                     (self._folder / (candidate_id + SUFFIX)).unlink(missing_ok=True)
 
         await asyncio.to_thread(remove)

@@ -31,8 +31,8 @@ class CustomVoices:
     async def create(self, name: str, file: BinaryIO, *, transcript: str | None, consent: str) -> CustomVoice:
         """Create a voice called `name` and its audio prompt, or neither of them; both have the same id.
 
-        Raises Conflict if the id derived from the name is taken, Invalid, UnusableAudio, NativeUnavailable or
-        StorageUnavailable.
+        Raises Invalid, UnusableAudio, NativeUnavailable or StorageUnavailable; Conflict if the id derived
+        from the name is taken.
         """
         name = clean_name(name, "name")
         voice_id = id_from_name(name)
@@ -49,7 +49,7 @@ class CustomVoices:
     async def delete(self, voice_id: str) -> None:
         """Delete a voice; also its recording, if `create` made it and no other voice uses it.
 
-        Raises InvalidVoiceId, Conflict if the voice is built in, StorageUnavailable.
+        Raises InvalidVoiceId or StorageUnavailable; Conflict if the voice is built in.
         """
         self._voices.require_deletable(voice_id)
         prompt = self._prompts.all.get(self._voices.all[voice_id].audio_prompt or "")

@@ -119,9 +119,9 @@ class VoiceLibrary:
         """Return an archive of the voices as a temporary file at position 0, which the caller closes.
 
         If `voice_ids` is empty, these are all voices that have a recording or an anchor or are not built in.
-        A partner that is neither exported nor built in is left out. Raises InvalidVoiceId, PromptNotUsable if
-        a recording or anchor is missing or has changed, Conflict if it changes meanwhile, Invalid if the
-        archive would be too large, StorageUnavailable.
+        A partner that is neither exported nor built in is left out. Raises InvalidVoiceId or
+        StorageUnavailable; PromptNotUsable if a recording or anchor is missing or has changed; Conflict if it
+        changes meanwhile; Invalid if the archive would be too large.
         """
         if voice_ids:
             chosen = list({self._voices.resolve(voice_id).voice_id: None for voice_id in voice_ids})
@@ -148,9 +148,9 @@ class VoiceLibrary:
     async def add(self, file: BinaryIO, *, overwrite: bool = False) -> Imported:
         """Import the archive `file`: its voices with their recordings and anchors, or nothing.
 
-        Everything is checked first. Raises Invalid or UnusableAudio if something is wrong with the archive,
-        NativeUnavailable, StorageUnavailable, and Conflict if ids exist already, unless `overwrite` is true;
-        then their voices and recordings are replaced, with all files of the recordings.
+        Everything is checked first. Raises NativeUnavailable or StorageUnavailable; Invalid or UnusableAudio
+        if something is wrong with the archive; Conflict if ids exist already, unless `overwrite` is true. If
+        it is, their voices and recordings are replaced, with all files of the recordings.
         """
         changes = _Changes(self._folder.path, self._anchors.folder)
         async with self._turn:

@@ -145,7 +145,7 @@ class PromptService:
     async def delete(self, prompt_id: str) -> None:
         """Delete a prompt and all its files.
 
-        Raises NotFound, Conflict if a voice uses the prompt, StorageUnavailable.
+        Raises NotFound or StorageUnavailable; Conflict if a voice uses the prompt.
         """
         async with self._lock:
             await self._delete(prompt_id, self.users(prompt_id), _delete_row(prompt_id))

@@ -73,8 +73,8 @@ class References:
     async def resolve(self, audio: str | None, text: str | None) -> Reference | None:
         """Return the reference of a request: `audio` as base64 or data URL, `text` said in it; or None.
 
-        If `text` is blank, Whisper transcribes the recording. Raises Invalid, also if there is no transcript
-        that can be trusted; PayloadTooLarge, UnusableAudio, NativeUnavailable, StorageUnavailable.
+        If `text` is blank, Whisper transcribes the recording. Raises PayloadTooLarge, UnusableAudio,
+        NativeUnavailable or StorageUnavailable; Invalid, among others if no transcript can be trusted.
         """
         said = (text or "").strip()
         if audio is None:

@@ -40,7 +40,8 @@ class Voice:
     display_name: str | None = None
     """Name in any script; None if clients see a name derived from the id."""
     partner: str | None = None
-    """Id of the voice that speaks for the other speaker of a text with two; None for a built-in one."""
+    """Id of the voice that speaks for the other speaker of a text with two speakers; if it is None, one of
+    PARTNERS does."""
 
     @property
     def name(self) -> str:

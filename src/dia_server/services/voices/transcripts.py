@@ -79,8 +79,9 @@ class TranscriptService:
         return self._prompts.all.get(prompt.prompt_id, prompt)
 
     async def discover(self, *, force_retranscribe: bool = False, wait: bool = True) -> Discovery:
-        """Scan the folder; if `auto_transcribe` is on, transcribe the prompts without a transcript.
+        """Add, update and remove prompts to match the folder; return what has changed.
 
+        If `auto_transcribe` is on, prompts without a transcript are transcribed.
         `force_retranscribe` transcribes them even if `auto_transcribe` is off, and also prompts with a
         transcript by Whisper. Waits until all are transcribed, at most `wait_s` seconds, or not at all if
         `wait` is False; the rest continues in the background. Raises StorageUnavailable.

@@ -151,7 +151,11 @@ class PromptController(Controller):
         transcript_service: NamedDependency[TranscriptService],
         data: JSONBody[DiscoverRequest] = DISCOVER,
     ) -> Discovered:
-        """Scan the folder of audio prompts for new and changed files; other formats are converted to WAV."""
+        """Read the folder of audio prompts again: add and update prompts; remove those without a usable file.
+
+        Files in other formats than WAV are converted. Prompts without a transcript are transcribed if
+        `auto_transcribe` is on or `force_retranscribe` is true.
+        """
         found = await transcript_service.discover(force_retranscribe=data.force_retranscribe)
         return Discovered(
             "Audio prompt discovery completed",

@@ -141,7 +141,7 @@ class OpenAIController(Controller):
     async def list_model_voices(
         self, name: FromPath[str], voice_service: NamedDependency[VoiceService]
     ) -> ModelVoices:
-        """List the voices of a model in the format of SillyTavern's TTS WebUI provider."""
+        """List all voices, whatever model `name` is, in the format of SillyTavern's TTS WebUI provider."""
         return ModelVoices(
             [
                 ModelVoice(

@@ -109,7 +109,10 @@ class VoiceController(Controller):
 
 
 def _anchor(voice: voices.Voice, store: AnchorStore, model: str) -> Anchor | UnsetType:
-    """Return the anchor of a voice without a recording; it has a note if its model is not `model`."""
+    """Return the anchor of a voice, with a note if a model other than `model` made it.
+
+    Returns UNSET if the voice has no anchor, or has a recording, which is used instead.
+    """
     found = store.all.get(voice.voice_id)
     if found is None or voice.audio_prompt is not None:
         return UNSET

@@ -7,8 +7,8 @@ export class Recorder {
   #ended = null;
 
   /**
-   * Ask for the microphone and record; `onlevel(0…1, seconds)` is called while it runs. Returns whether it does:
-   * it does not where it was dropped while the browser still asked the user.
+   * Ask for the microphone and record; `onlevel(0…1, seconds)` is called while it records. Resolves to true
+   * once it records, or to false if `drop` was called while the browser asked the user.
    */
   async start(onlevel) {
     this.stream = await navigator.mediaDevices.getUserMedia({
