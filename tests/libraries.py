@@ -16,7 +16,7 @@ from dia_server.db.engine import Database
 from dia_server.services.voices.anchor_file import AnchorFile, Description
 from dia_server.services.voices.anchors import Anchor, AnchorStore
 from dia_server.services.voices.library import VoiceLibrary
-from dia_server.services.voices.library_archive import MANIFEST
+from dia_server.services.voices.library_manifest import MANIFEST
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService

@@ -14,14 +14,13 @@ import pytest
 
 from dia_server.audio.encode import encode
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId, PromptNotUsable, ServerError, UnusableAudio
-from dia_server.services.voices.library_archive import (
+from dia_server.services.voices.library_archive import MAX_EXPORT, write
+from dia_server.services.voices.library_manifest import (
     MANIFEST,
-    MAX_EXPORT,
     MAX_SIZE,
     Manifest,
     RecordingEntry,
     VoiceEntry,
-    write,
 )
 from dia_server.services.voices.service import BUILT_IN, Voice
 from tests.libraries import TIME, Files, Home, anchor_file, describe, edited, pack, unpack

@@ -1,16 +1,12 @@
 """A library of voices: exported to one archive, and imported from it, all of it or nothing."""
 
 import asyncio
-import hashlib
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
 import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.exc import DBAPIError
@@ -18,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
 from dia_server.db.models import AudioPrompt, Base, VoiceAnchor
-from dia_server.errors import Conflict, Invalid, PromptNotUsable, StorageUnavailable, UnusableAudio
+from dia_server.errors import Conflict, PromptNotUsable, StorageUnavailable
 from dia_server.services.durable_files import (
     FileChange,
     RecoverableChange,
@@ -26,23 +22,29 @@ from dia_server.services.durable_files import (
     remove_journal,
     undo,
 )
-from dia_server.services.voices import ids, library_archive, prompt_folder
-from dia_server.services.voices.anchor_file import unpack
+from dia_server.services.voices import library_archive
 from dia_server.services.voices.anchors import Anchor, AnchorStore
 from dia_server.services.voices.audio_prompt import Prompt
-from dia_server.services.voices.library_archive import (
+from dia_server.services.voices.library_archive import Archive
+from dia_server.services.voices.library_manifest import (
+    FIELD,
     AnchorEntry,
-    Archive,
     FileEntry,
     Manifest,
     RecordingEntry,
-    VoiceEntry,
+    anchor_entry,
+    anchor_of,
+    naming,
+    prompt_of,
+    recording_entry,
     refusal,
+    transcript_of,
+    voice_entry,
+    voice_of,
 )
-from dia_server.services.voices.prompt_folder import PromptFolder, Sidecar, txt_name, wav_name
+from dia_server.services.voices.prompt_folder import PromptFolder, txt_name, wav_name
 from dia_server.services.voices.prompts import PromptService
-from dia_server.services.voices.service import BUILT_IN, Voice, VoiceService, clean_name
-from dia_server.text.speakers import clean_transcript
+from dia_server.services.voices.service import BUILT_IN, Voice, VoiceService
 
 log = structlog.get_logger()
 
@@ -131,8 +133,8 @@ class VoiceLibrary:
         prompts = {prompt.prompt_id: prompt for voice in voices for prompt in self._prompt_of(voice)}
         manifest = Manifest(
             licence=licence,
-            voices=[_voice_entry(voice, chosen) for voice in voices],
-            recordings=[_recording_entry(prompt) for prompt in prompts.values()],
+            voices=[voice_entry(voice, chosen) for voice in voices],
+            recordings=[recording_entry(prompt) for prompt in prompts.values()],
             anchors=[
                 await asyncio.to_thread(self._anchor_entry, anchor)
                 for voice in voices
@@ -174,16 +176,20 @@ class VoiceLibrary:
         """Check the archive and stage its files in `changes`; blocks."""
         with library_archive.opened(file) as archive:
             manifest = archive.manifest
-            voices = [_voice(entry) for entry in manifest.voices]
-            texts = {entry.prompt_id: _transcript(entry) for entry in manifest.recordings}
+            voices = [voice_of(entry) for entry in manifest.voices]
+            texts = {entry.prompt_id: transcript_of(entry) for entry in manifest.recordings}
             prompts = []
             for entry in manifest.recordings:
                 wav = self._wav(entry, archive)
                 changes.prompts.add(wav_name(entry.prompt_id), wav)
                 if (text := texts[entry.prompt_id]) and not entry.needs_review:
                     changes.prompts.add(txt_name(entry.prompt_id), f"{text}\n".encode())
-                prompts.append(_prompt(entry, wav, text))
-            anchors = {entry.voice_id: _stage_anchor(entry, archive, changes) for entry in manifest.anchors}
+                prompts.append(prompt_of(entry, wav, text))
+            anchors = {}
+            for described in manifest.anchors:
+                content = archive.content(described)
+                anchor = anchors[described.voice_id] = anchor_of(described, content)
+                changes.anchors.add(anchor.file_name, content)
         changes.prompts.committed |= {prompt.prompt_id: _digests(prompt) for prompt in prompts}
         return Imported(voices, prompts, anchors, manifest.licence)
 
@@ -192,7 +198,7 @@ class VoiceLibrary:
         content = archive.content(entry)
         if audio.is_made(content):
             return content
-        with _naming(entry):
+        with naming(entry):
             return self._folder.make(io.BytesIO(content))
 
     async def _commit(self, imported: Imported, changes: _Changes, *, overwrite: bool) -> None:
@@ -242,9 +248,8 @@ class VoiceLibrary:
         taken = [f"voice {name!r}" for name in voice_ids] + [f"audio prompt {name!r}" for name in prompt_ids]
         if taken:
             raise Conflict(
-                f"{library_archive.FIELD}: on this server exist already: {', '.join(taken)}; "
-                "replace=true replaces them",
-                param=library_archive.FIELD,
+                f"{FIELD}: on this server exist already: {', '.join(taken)}; replace=true replaces them",
+                param=FIELD,
             )
 
     def _is_own(self, voice: Voice) -> bool:
@@ -282,111 +287,9 @@ class VoiceLibrary:
         return self._anchors.content(anchor)
 
     def _anchor_entry(self, anchor: Anchor) -> AnchorEntry:
-        return AnchorEntry(
-            voice_id=anchor.voice_id,
-            sha256=anchor.digest,
-            size=len(self._anchors.content(anchor)),
-            faults=list(anchor.faults),
-            pitch=anchor.pitch,
-            word_errors=anchor.word_errors,
-        )
+        return anchor_entry(anchor, len(self._anchors.content(anchor)))
 
 
 def _digests(prompt: Prompt | AudioPrompt) -> str:
     """Return the digests of a prompt's files, by which the database and the folder agree."""
     return f"{prompt.digest} {prompt.sidecar_digest}"
-
-
-def _voice_entry(voice: Voice, exported: Sequence[str]) -> VoiceEntry:
-    partner = voice.partner if voice.partner in {*exported, *BUILT_IN} else None
-    return VoiceEntry(**asdict(replace(voice, partner=partner)))
-
-
-def _recording_entry(prompt: Prompt) -> RecordingEntry:
-    source = prompt.transcript_source
-    return RecordingEntry(
-        prompt_id=prompt.prompt_id,
-        sha256=prompt.digest,
-        size=prompt.file_size,
-        transcript=prompt.transcript,
-        transcript_source=source and ("whisper_auto" if source == "whisper_auto" else "manual"),
-        consent=prompt.consent,
-        needs_review=prompt.needs_review,
-    )
-
-
-def _voice(entry: VoiceEntry) -> Voice:
-    """Return the voice of an entry; raises Invalid."""
-    voice = Voice(**msgspec.structs.asdict(entry))
-    with _checking(f"voice {entry.voice_id!r}"):
-        ids.check(voice.voice_id, "voice_id")
-        if voice.display_name is None:
-            return voice
-        return replace(voice, display_name=clean_name(voice.display_name))
-
-
-def _transcript(entry: RecordingEntry) -> str | None:
-    """Check the entry's id; return its transcript as one line, None if it has none. Raises Invalid."""
-    with _checking(f"recording {entry.prompt_id!r}"):
-        prompt_folder.check_id(entry.prompt_id)
-    if entry.transcript is None:
-        return None
-    if not (text := clean_transcript(entry.transcript)):
-        raise refusal(f"recording {entry.prompt_id!r}: transcript contains no spoken words")
-    return text
-
-
-def _stage_anchor(entry: AnchorEntry, archive: Archive, changes: _Changes) -> Anchor:
-    """Check an anchor's file and stage it; raises Invalid, UnusableAudio."""
-    content = archive.content(entry)
-    with _naming(entry):
-        file = unpack(content)
-    anchor = Anchor(
-        voice_id=entry.voice_id,
-        digest=entry.sha256,
-        transcript=file.description.transcript,
-        seed=file.description.seed,
-        model=file.description.model,
-        duration=file.duration_s,
-        faults=tuple(entry.faults),
-        pitch=entry.pitch,
-        word_errors=entry.word_errors,
-    )
-    changes.anchors.add(anchor.file_name, content)
-    return anchor
-
-
-@contextmanager
-def _naming(entry: FileEntry) -> Iterator[None]:
-    """Name the archive and the entry in an UnusableAudio that the `with` block raises."""
-    try:
-        yield
-    except UnusableAudio as error:
-        field = library_archive.FIELD
-        raise UnusableAudio(f"{field}: {entry.name}: {error}", param=field, limit=error.limit) from error
-
-
-@contextmanager
-def _checking(what: str) -> Iterator[None]:
-    """Name the archive as the field at fault in an Invalid that the `with` block raises."""
-    try:
-        yield
-    except Invalid as error:
-        raise refusal(f"{what}: {error}", limit=error.limit) from error
-
-
-def _prompt(entry: RecordingEntry, wav: bytes, text: str | None) -> Prompt:
-    is_draft = entry.needs_review and text is not None
-    return Prompt(
-        prompt_id=entry.prompt_id,
-        digest=hashlib.sha256(wav).hexdigest(),
-        duration=audio.duration(wav),
-        file_size=len(wav),
-        transcript=text,
-        transcript_source=None if text is None else entry.transcript_source or "manual",
-        sidecar_digest=None if text is None or is_draft else Sidecar("txt", text).digest,
-        confidence=None,
-        needs_review=is_draft,
-        created_at=datetime.now(UTC),
-        consent=entry.consent,
-    )

@@ -11,43 +11,30 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, BinaryIO, Literal, TypeVar
+from typing import BinaryIO
 
 import msgspec
-from msgspec import Meta, Struct
 
 from dia_server.errors import Invalid
-from dia_server.services.voices.anchor_file import SUFFIX
-from dia_server.services.voices.prompt_folder import MAX_AUDIO
-from dia_server.services.voices.service import Speaker
+from dia_server.services.voices.library_manifest import (
+    MANIFEST,
+    MAX_MANIFEST,
+    MAX_SIZE,
+    MAX_VOICES,
+    FileEntry,
+    Manifest,
+    decode,
+    refusal,
+)
 from dia_server.units import MIB
 
-FORMAT = 1
-"""Version of the manifest."""
-MANIFEST = "library.json"
-FIELD = "file"
-"""Request field that errors name."""
-MAX_SIZE = MAX_AUDIO
-"""Maximum bytes of an archive, and of all its files unpacked."""
-MAX_EXPORT = MAX_SIZE - 2 * MIB
-"""Maximum bytes of the files of an export; the rest is for the directory and the form of the upload."""
-MAX_VOICES = 1000
-"""Maximum voices, recordings and anchors, each."""
 MAX_ENTRIES = 1 + 2 * MAX_VOICES
 MAX_DIRECTORY = MIB
 """Maximum bytes of the archive's directory, which zipfile reads at once: 500 for each entry."""
-MAX_MANIFEST = 8 * MIB
-MAX_TRANSCRIPT = 16 * 1024
-"""Maximum characters of a transcript."""
-MAX_LICENCE = 2000
-"""Maximum characters of a licence note, which a URL has to hold."""
-MAX_CONSENT = 16 * 1024
-"""Maximum characters of a statement of consent."""
+MAX_EXPORT = MAX_SIZE - 2 * MIB
+"""Maximum bytes of the files of an export; the rest is for the directory and the form of the upload."""
 MAX_SHOWN = 100
 """Maximum characters of an entry's name that errors quote."""
-
-NUL = b"\\u0000"
-"""Escape sequence of NUL in JSON, the only valid form of NUL there."""
 
 _TIME = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
@@ -65,70 +52,6 @@ _READ_ERRORS = (
     ValueError,
 )
 """Exceptions of zipfile for damaged archives; UnicodeDecodeError is a ValueError."""
-
-T = TypeVar("T")
-
-Id = Annotated[str, Meta(min_length=1, max_length=64)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Size = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
-
-
-class VoiceEntry(Struct, kw_only=True, forbid_unknown_fields=True):
-    voice_id: Id
-    style: Annotated[str, Meta(min_length=1, max_length=64)]
-    primary_speaker: Speaker
-    audio_prompt: Id | None
-    audio_prompt_transcript: Annotated[str, Meta(max_length=MAX_TRANSCRIPT)] | None
-    display_name: str | None
-    partner: Id | None
-
-
-class RecordingEntry(Struct, kw_only=True, forbid_unknown_fields=True):
-    prompt_id: Id
-    sha256: Sha256
-    size: Size
-    transcript: Annotated[str, Meta(min_length=1, max_length=MAX_TRANSCRIPT)] | None
-    transcript_source: Literal["manual", "whisper_auto"] | None
-    consent: Annotated[str, Meta(max_length=MAX_CONSENT)] | None
-    needs_review: bool = False
-    """Whether the transcript is a draft by Whisper, which is not written to a file."""
-
-    @property
-    def name(self) -> str:
-        return f"recordings/{self.prompt_id}.wav"
-
-
-class AnchorEntry(Struct, kw_only=True, forbid_unknown_fields=True):
-    voice_id: Id
-    sha256: Sha256
-    size: Size
-    faults: Annotated[list[Annotated[str, Meta(pattern="^[a-z_]{1,32}$")]], Meta(max_length=16)]
-    pitch: Annotated[float, Meta(ge=0)] | None
-    word_errors: Annotated[float, Meta(ge=0)] | None
-
-    @property
-    def name(self) -> str:
-        return f"anchors/{self.voice_id}{SUFFIX}"
-
-
-FileEntry = RecordingEntry | AnchorEntry
-
-
-class Manifest(Struct, kw_only=True, forbid_unknown_fields=True):
-    format: int = FORMAT
-    licence: Annotated[str, Meta(max_length=MAX_LICENCE)] | None
-    """Note about the terms of use, as it was given to the export."""
-    voices: Annotated[list[VoiceEntry], Meta(max_length=MAX_VOICES)]
-    recordings: Annotated[list[RecordingEntry], Meta(max_length=MAX_VOICES)]
-    anchors: Annotated[list[AnchorEntry], Meta(max_length=MAX_VOICES)]
-
-    @property
-    def files(self) -> list[FileEntry]:
-        return [*self.recordings, *self.anchors]
-
-
-class _Format(Struct):
-    format: int
 
 
 class Archive:
@@ -176,13 +99,9 @@ def opened(file: BinaryIO) -> Iterator[Archive]:
     with archive:
         entries = archive.infolist()
         _check_entries(entries)
-        manifest = _decode(_read(archive, MANIFEST, MAX_MANIFEST))
+        manifest = decode(_read(archive, MANIFEST, MAX_MANIFEST))
         _check_names(manifest, {entry.filename for entry in entries})
         yield Archive(archive, manifest)
-
-
-def refusal(message: str, *, limit: float | None = None) -> Invalid:
-    return Invalid(f"{FIELD}: {message}", param=FIELD, limit=limit)
 
 
 @contextmanager
@@ -269,18 +188,3 @@ def _read(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
             raise refusal(f"{name} has {entry.file_size:,} bytes; the limit is {size:,}", limit=size)
         with archive.open(entry) as content:
             return content.read(size + 1)
-
-
-def _decode(manifest: bytes) -> Manifest:
-    if NUL in manifest:
-        raise refusal(f"{MANIFEST} has a NUL character, which databases cannot store")
-    if (found := _parse(manifest, _Format).format) != FORMAT:
-        raise refusal(f"{MANIFEST} has format {found}; this server reads format {FORMAT}")
-    return _parse(manifest, Manifest)
-
-
-def _parse(manifest: bytes, expected: type[T]) -> T:
-    try:
-        return msgspec.json.decode(manifest, type=expected)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise refusal(f"{MANIFEST} cannot be read: {error}") from error

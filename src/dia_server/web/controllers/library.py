@@ -15,7 +15,7 @@ from litestar.response import Stream
 
 from dia_server.services.durable_files import READ_SIZE
 from dia_server.services.voices.library import VoiceLibrary
-from dia_server.services.voices.library_archive import FIELD, MAX_LICENCE, MAX_SIZE
+from dia_server.services.voices.library_manifest import FIELD, MAX_LICENCE, MAX_SIZE
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.web import forms
 from dia_server.web.middleware.client_address import ClientAddress
