@@ -8,12 +8,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from litestar.testing import AsyncTestClient
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, select, text
 
 from dia_server.app import create_app
 from dia_server.audio import prompt
 from dia_server.db.engine import Database
-from dia_server.db.models import Base
+from dia_server.db.models import AudioPrompt, Base
+from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.settings import Settings
 from tests.db.revisions import upgrade_to
 from tests.job_client import wait_until_finished
@@ -84,6 +85,20 @@ async def test_the_next_server_resumes_the_jobs_of_a_killed_one(settings: Settin
         assert (await client.get("/config")).json()["output_retention_hours"] == 0
 
     assert not [row for row in rows(left)["jobs"] if row["status"] != "completed"]
+
+
+async def test_a_transcript_by_whisper_of_an_earlier_version_counts_as_confirmed(left: Path) -> None:
+    with closing(sqlite3.connect(left)) as connection, connection:
+        connection.execute("UPDATE audio_prompts SET transcript_source = 'whisper_auto'")
+
+    database = Database(f"sqlite+aiosqlite:///{left}")
+    await database.upgrade()
+    async with database.sessions() as session:
+        (prompt,) = [Prompt.of(row) for row in await session.scalars(select(AudioPrompt))]
+    await database.close()
+
+    assert (prompt.transcript, prompt.transcript_source) == ("This is Anna.", "whisper_auto")
+    assert (prompt.needs_review, prompt.confidence) == (False, None)
 
 
 async def test_a_database_of_the_first_revision_keeps_its_data(tmp_path: Path) -> None:

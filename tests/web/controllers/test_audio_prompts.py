@@ -38,15 +38,21 @@ async def test_an_upload_response_list_and_metadata_match_the_reference(client: 
         "duration": 3.45,
         "sample_rate": 44100,
     }
+    unfinished = {
+        "needs_review": False,
+        "note": "The recording has no transcript; PUT /audio_prompts/my_voice/transcript sets it",
+    }
     assert uploaded.json() == {
         "message": "Audio prompt uploaded successfully",
         **entry,
         "transcript": None,
+        **unfinished,
     }
     assert (await client.get("/audio_prompts")).json() == {"audio_prompts": [entry]}
     metadata = (await client.get("/audio_prompts/metadata")).json()["audio_prompts"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", metadata[0].pop("created_at"))
-    assert metadata == [{**entry, "transcript": None, "transcript_source": None, "file_size": 304334}]
+    words = {"transcript": None, "transcript_source": None, "confidence": None}
+    assert metadata == [{**entry, **words, **unfinished, "file_size": 304334}]
     assert (await client.get("/audio_prompts/metadata/my_voice")).json()["file_size"] == 304334
 
 
@@ -236,7 +242,12 @@ async def test_discovery_lists_new_and_unusable_files(client: Client, settings: 
         "message": "Audio prompt discovery completed",
         "total_prompts": 2,
         "discovered": [
-            {"prompt_id": "new", "file_path": "audio_prompts/new.wav", "transcript": "Hello."},
+            {
+                "prompt_id": "new",
+                "file_path": "audio_prompts/new.wav",
+                "transcript": "Hello.",
+                "needs_review": False,
+            },
         ],
     }
     assert (await client.post("/audio_prompts/discover", json={})).json()["discovered"] == []

@@ -163,7 +163,7 @@ class Whisper:
         except ServerError as error:
             model.close()
             self._model = None
-            self._error = _unavailable(size, str(error))
+            self._error = _unavailable(size, str(error).rstrip("."))
             self._failed, self._failed_at = size, time.monotonic()
             raise WhisperNotAvailable(self._error) from error
         for refusal in opened.refusals:
