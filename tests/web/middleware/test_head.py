@@ -34,7 +34,7 @@ async def test_head_answers_like_get_on_every_route(client: Client) -> None:
 
     await until(completed)
     values = {"job_id": job_id, "prompt_id": "one", "voice_id": "aria", "model": "dia"}
-    values |= {"name": "dia", "file_path": "/docs/swagger-ui-bundle.js"}
+    values |= {"name": "dia", "candidate_id": "none", "file_path": "/docs/swagger-ui-bundle.js"}
     paths = [
         route.path_format.format(**values).replace("//", "/")
         for route in client.app.routes
