@@ -142,7 +142,7 @@ def read_journal(folder: Path) -> Journal | None:
     """Return the journal of a change that was interrupted, None if there is none; raises OSError."""
     try:
         return msgspec.json.decode((folder / JOURNAL).read_bytes(), type=Journal)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
