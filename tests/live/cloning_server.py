@@ -23,8 +23,13 @@ STEP_S = 0.05
 """Seconds that a step takes; an utterance takes 8 of them."""
 
 
+def pitch(seed: int) -> float:
+    """Return the frequency in Hz of the voice that a seed gives."""
+    return 100.0 + seed % 150
+
+
 def cloning_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> Engine:
-    model = CloningModel(conf.max_batch, before_step=partial(time.sleep, STEP_S))
+    model = CloningModel(conf.max_batch, before_step=partial(time.sleep, STEP_S), pitch=pitch)
     return Engine("dia", loader(model), max_waiting=conf.max_waiting)
 
 

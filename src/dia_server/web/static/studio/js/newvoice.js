@@ -200,7 +200,7 @@ export class NewVoice {
 }
 
 /** Convert a name to an id: "Grand-père 2" -> "grand-pere_2". */
-function idOf(name) {
+export function idOf(name) {
   const letters = name.trim().toLowerCase().normalize("NFD").replace(/\p{Mark}/gu, "");
   return letters.replace(/[^a-z0-9_.-]+/g, "_").replace(/^[._]+|_+$/g, "");
 }

@@ -6,15 +6,15 @@ import { get } from "./api.js";
 const BUILT_IN = { aria: "neutral", atlas: "calm", luna: "expressive", kai: "friendly", zara: "deep", nova: "bright" };
 
 export const voicelist = new (class extends EventTarget {
-  /** [{id, name, style, primary_speaker, audio_prompt, audio_prompt_transcript, display_name, partner, builtIn, changed}] */
+  /** [{id, name, anchor, style, primary_speaker, audio_prompt, audio_prompt_transcript, display_name, partner, builtIn, changed}] */
   all = [];
 
   async load() {
     const [{ voices }, mappings] = await Promise.all([get("/voices"), get("/voice_mappings")]);
-    this.all = voices.map(({ voice_id: id, name }) => {
+    this.all = voices.map(({ voice_id: id, name, anchor }) => {
       const mapping = mappings[id] ?? {};
       const builtIn = id in BUILT_IN;
-      return { id, name, ...mapping, builtIn, changed: builtIn && (Boolean(mapping.audio_prompt) || mapping.style !== BUILT_IN[id]) };
+      return { id, name, anchor, ...mapping, builtIn, changed: builtIn && (Boolean(mapping.audio_prompt) || mapping.style !== BUILT_IN[id]) };
     });
     this.dispatchEvent(new Event("change"));
   }

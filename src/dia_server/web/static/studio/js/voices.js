@@ -1,6 +1,7 @@
 // The Voices view: voices, the form for a new one, recordings.
 
 import { post, remove } from "./api.js";
+import { Design } from "./design.js";
 import { arrange, h, icon, notice, trouble } from "./dom.js";
 import { NewVoice } from "./newvoice.js";
 import { Prompts } from "./prompts.js";
@@ -11,6 +12,7 @@ import { voicelist } from "./voicelist.js";
 let own;
 let builtIn;
 let form;
+let design;
 let prompts;
 let error;
 const cards = new Map(); // voice id to {element, seen}
@@ -25,24 +27,30 @@ export function start(root) {
     prompts.forget(id); // its recording was replaced
     load();
   });
+  design = new Design(load);
   root.append(
     h("div", { class: "view-head" }, h("h1", {}, "Voices"),
-      h("p", {}, "In a dialogue, a voice's partner speaks for the other side. Make your own voice from a short recording.")),
+      h("p", {}, "In a dialogue, a voice's partner speaks for the other side. Make your own voice from a short recording, or design one.")),
     h("div", { class: "columns" },
       h("div", { class: "stack" }, error,
         h("section", {}, h("h2", {}, "Your voices"), own),
         h("section", {}, h("h2", {}, "Voices that come with it"), builtIn),
+        design.element,
         h("section", {}, h("h2", {}, "Recordings"), prompts.element)),
       form.element),
   );
   voicelist.addEventListener("change", draw);
 }
 
-export const show = () => load();
+export function show() {
+  design.show();
+  return load();
+}
 
 export function hide() {
   stopSample();
   form.leave();
+  design.leave();
   prompts.leave();
 }
 
