@@ -137,6 +137,7 @@ export class Design {
       this.#poll.start();
     } finally {
       this.make.disabled = false;
+      if (document.activeElement === document.body) this.make.focus(); // a disabled button loses the focus
     }
   }
 
@@ -168,6 +169,7 @@ export class Design {
     await voicelist.load();
     notice(`${voicelist.name(id)} sounds like this from now on.`);
     this.onkept();
+    if (document.activeElement === document.body) this.#rows.get(candidate_id)?.clip.button.focus();
   }
 
   async #discard() {
