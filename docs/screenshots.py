@@ -1,7 +1,8 @@
 """Make docs/images/*.png from the running studio: `python -m docs.screenshots [folder]`.
 
 Starts a preview server with a few voices, recordings and jobs, and photographs every view, and Speak on a
-phone too. It takes two minutes: the charts of the Server view need one to fill.
+phone too. *Design a voice* is photographed on a server with a fake Dia. It takes two minutes: the charts of
+the Server view need one to fill.
 """
 
 import io
@@ -18,6 +19,7 @@ import av
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.live import cloning_server as cloning
 from tests.live.server import Server
 
 IMAGES = Path(__file__).parent / "images"
@@ -69,7 +71,19 @@ def main() -> None:
         with opened(browser, server.url, "speak", "dark", "phone") as page:
             speak(page, client)
             shoot(page, folder / "phone.png", whole=False)
+        with cloning_server() as url, opened(browser, url, "voices", "light", "desktop") as page:
+            design(page)
+            page.locator(".design").screenshot(path=folder / "design.png")
+            (folder / "design.png").write_bytes(shrunk((folder / "design.png").read_bytes()))
         browser.close()
+
+
+@contextmanager
+def cloning_server() -> Iterator[str]:
+    """Run a server whose fake Dia speaks in tones; yield its URL."""
+    command = (sys.executable, cloning.__file__, "serve")
+    with tempfile.TemporaryDirectory() as data, Server(Path(data), command=command) as server:
+        yield server.url
 
 
 def furnish(client: httpx.Client) -> None:
@@ -154,6 +168,19 @@ def voices(page: Page, client: httpx.Client) -> None:
     page.locator(".prompt .clock").last.get_by_text("0:0").wait_for()
     page.get_by_role("button", name="Play the recording").first.click()
     page.wait_for_timeout(2000)
+
+
+def design(page: Page) -> None:
+    page.get_by_label("Display name").fill("Grandmother")
+    page.get_by_label("Show first").select_option("deep")
+    page.get_by_label("How many").fill("3")
+    page.get_by_role("button", name="Make candidates").click()
+    page.get_by_text("All are ready.").wait_for()
+    page.get_by_role("button", name="Keep the candidate").first.click()
+    page.locator("#notices p").wait_for(state="detached")
+    page.locator("header.top").evaluate(
+        "header => { header.style.position = 'static' }"
+    )  # it would cover the form
 
 
 def jobs(page: Page, client: httpx.Client) -> None:

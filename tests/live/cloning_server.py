@@ -25,7 +25,7 @@ STEP_S = 0.05
 
 def pitch(seed: int) -> float:
     """Return the frequency in Hz of the voice that a seed gives."""
-    return 100.0 + seed % 150
+    return 100.0 + 37 * seed % 150
 
 
 def cloning_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> Engine:

@@ -65,7 +65,7 @@ def test_a_voice_is_made_exported_and_imported(place: tuple[Path, int]) -> None:
     assert [line.split()[1] for line in made[1:3]] == ["5", "6"]
     assert [line.split()[-1] for line in made[1:3]] == ["good", "good"]
     assert made[3] == f"Kept {made[1].split()[0]}."
-    assert "anchor of 9.3 s, 105 Hz" in after[1]
+    assert "anchor of 9.3 s, 135 Hz" in after[1]
     assert imported == ["Imported aria."]
     assert len(os.listdir(folder / "anchors")) == 1
     assert done(folder, port, "list", **key) == after

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from dia_server.db.models import VoiceAnchor, VoiceMapping
+from dia_server.db.models import VoiceAnchor, VoiceCandidate, VoiceMapping
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId
 from dia_server.services.voices import ids
 from dia_server.services.voices.anchors import AnchorStore
@@ -296,7 +296,8 @@ def clean_name(name: str, field: str = "display_name") -> str:
 
 
 async def _delete_row(session: AsyncSession, voice_id: str) -> None:
-    """Delete the voice's row, and its id where it is another voice's partner."""
+    """Delete the voice's rows, and its id where it is another voice's partner."""
+    await session.execute(delete(VoiceCandidate).where(VoiceCandidate.voice_id == voice_id))
     await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id == voice_id))
     await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
     await session.execute(update(VoiceMapping).where(VoiceMapping.partner == voice_id).values(partner=None))
