@@ -159,6 +159,42 @@ async def test_text_without_words_makes_no_anchor(cloning: Settings) -> None:
     assert model.seen == []
 
 
+async def test_a_plan_generates_nothing(cloning: Settings) -> None:
+    model = CloningModel()
+    async with served(cloning, model) as client:
+        answer = await client.post("/plan", json={"text": "Hello.", "voice_id": "aria"})
+        (aria, *_) = (await client.get("/voices")).json()["voices"]
+
+    assert [one["text"] for one in answer.json()["utterances"]] == ["[S1] Hello."]
+    assert model.seen == []
+    assert "anchor" not in aria
+
+
+async def test_a_preview_counts_before_its_anchor_is_made(cloning: Settings) -> None:
+    model = CloningModel()
+    async with served(msgspec.structs.replace(cloning, rate_limit_generate=1), model) as client:
+        first = await client.get("/voices/aria/preview")
+        seen = len(model.seen)
+        refused = await client.get("/voices/atlas/preview")
+        (_, atlas, *_) = (await client.get("/voices")).json()["voices"]
+
+    assert (first.status_code, first.headers["x-ratelimit-remaining"]) == (200, "0")
+    assert (refused.status_code, refused.json()["error_code"]) == (429, "RATE_LIMIT_EXCEEDED")
+    assert len(model.seen) == seen
+    assert "anchor" not in atlas
+
+
+async def test_a_job_whose_recording_cannot_be_used_is_refused_at_once(cloning: Settings) -> None:
+    async with served(cloning, CloningModel()) as client:
+        await client.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "missing"})
+        answer = await client.post(
+            "/generate?async_mode=true",
+            json={"text": "[S1] So? [S2] So!", "voice_id": "me", "voice_id_2": "aria"},
+        )
+
+    assert (answer.status_code, answer.json()["error_code"]) == (422, "AUDIO_PROMPT_NOT_USABLE")
+
+
 async def test_a_job_is_accepted_at_once_and_makes_the_anchor_when_it_runs(cloning: Settings) -> None:
     gate = Gate()
     model = CloningModel(before_step=gate)

@@ -85,6 +85,8 @@ class PreparedRequest:
     gain_db: float | None
     """Decibels by which the speech is amplified, before it is limited and encoded; None if it is neither
     amplified nor limited."""
+    ready: bool = True
+    """Whether it can be rendered; False if a voice has no anchor yet."""
 
     def speech(self, audio: bytes, meter: UsageMeter) -> Speech:
         return Speech(self.request, self.voice, audio, meter.total(self.request.speed))

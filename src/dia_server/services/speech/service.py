@@ -112,8 +112,9 @@ class SpeechService:
 
         `reference` replaces the prompt of the first voice. If `voice` is given, `request` has been resolved
         before, and `voice` is its snapshot from then. Waits for the anchors that the voices lack, unless
-        `make_anchors` is False: the result must then not be rendered. Raises InvalidVoiceId, TextTooLong,
-        Invalid, PromptNotUsable, and what making an anchor raises (see `AnchorMaker.ensure`).
+        `make_anchors` is False: the result is then not `ready`, and its plan is an estimate. Raises
+        InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, and what making an anchor raises (see
+        `AnchorMaker.ensure`).
         """
         if voice is None:
             request, voice = self._resolve(request, reference)
@@ -121,8 +122,9 @@ class SpeechService:
         cast = cast_of(request, voice, text)
         missing = self._anchors.missing(cast.values()) if is_pronounceable(text) else []
         if missing and not make_anchors:
-            planned = await self._plan(text, None)
-            return PreparedRequest(request, voice, planned, request.utterance(text, cast, None), None)
+            await self._prompts.load(cast)  # raises what can be known before
+            utterance = request.utterance(text, cast, None)
+            return PreparedRequest(request, voice, await self._plan(text, None), utterance, None, ready=False)
         await self._anchors.ensure(missing)
         prompt = await self._load(request, voice, cast)
         planned = await self._plan(text, prompt if self._narrator.clones else None)

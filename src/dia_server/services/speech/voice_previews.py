@@ -39,15 +39,20 @@ class VoicePreviews:
     async def get(self, voice_id: str, client: str, before: Callable[[], object]) -> bytes:
         """Return the preview of a voice as a WAV file.
 
-        `before` is called before the preview is generated, and not if it is in memory; it may raise. Raises
-        as `SpeechService.speak`.
+        `before` is called before the preview or the voice's anchor is generated, and not if the preview is in
+        memory; it may raise. Raises as `SpeechService.speak`.
         """
-        prepared = await self._speech.prepare(SpeechRequest(text=TEXT, voice_id=voice_id))
+        request = SpeechRequest(text=TEXT, voice_id=voice_id)
+        prepared = await self._speech.prepare(request, make_anchors=False)
+        if lacked_anchor := not prepared.ready:
+            before()
+            prepared = await self._speech.prepare(request)
         key = _key(prepared)
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             if key not in self._cache:
-                before()
+                if not lacked_anchor:
+                    before()
                 self._keep(key, (await self._speech.speak_prepared(prepared, client)).audio)
             self._cache.move_to_end(key)
             return self._cache[key]

@@ -124,7 +124,7 @@ class SpeechController(Controller):
         """Return the segments of a text and their estimated durations, without generating audio."""
         reference = await _reference(request, data, references)
         wanted = generation.speech_request(data)
-        planned = (await speech_service.prepare(wanted, reference=reference)).plan
+        planned = (await speech_service.prepare(wanted, reference=reference, make_anchors=False)).plan
         return SpeechPlan(
             [
                 PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
