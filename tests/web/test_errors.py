@@ -10,6 +10,7 @@ from dia_server.engine.engine import Engine
 from dia_server.errors import AudioProcessingError, GpuOutOfMemory, Invalid
 from dia_server.settings import Settings
 from dia_server.web import websocket_messages
+from dia_server.web.requests import json_body
 from tests.tones import ToneModel, loader
 
 Client = AsyncTestClient[Litestar]
@@ -240,6 +241,22 @@ async def test_a_lone_surrogate_is_dropped_without_its_neighbours(client: Client
 
     assert cut.status_code == 200
     assert cut.content == whole.content
+
+
+@pytest.mark.parametrize(
+    ("escapes", "status"), [(json_body.MAX_ESCAPES, 200), (json_body.MAX_ESCAPES + 1, 400)]
+)
+async def test_surrogates_are_not_sought_in_a_body_of_millions_of_escapes(
+    client: Client, escapes: int, status: int
+) -> None:
+    blank = b"\\n" * (escapes - 1)
+    answer = await client.post(
+        "/generate",
+        content=b'{"text": "Hello \\ud83d", "other": "%b", "ref_audio": null}' % blank,
+        headers={"content-type": "application/json"},
+    )
+
+    assert answer.status_code == status
 
 
 async def answer_of(settings: Settings, engine: Engine, path: str, body: Body) -> Any:

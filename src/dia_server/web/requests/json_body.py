@@ -19,6 +19,9 @@ ESCAPE = re.compile(
     re.DOTALL,
 )
 """Matches an escape sequence in JSON, two for a pair of surrogates; `lone` is one without its pair."""
+MAX_ESCAPES = 400_000
+"""Maximum escape sequences of a body whose lone surrogates are dropped, which takes 0.6 µs for each. The
+longest text has 160,000, and base64 of the largest reference 220,000, if its slashes are escaped."""
 ESCAPED_NUL = "\\u0000"
 """Escape sequence of NUL in JSON, the only valid form of NUL there."""
 
@@ -61,6 +64,8 @@ def _decode(body: bytes | str, expected: Any) -> Any:
     except msgspec.DecodeError:
         # drop lone surrogates, which JavaScript sends for an emoji cut in two: valid JSON, but invalid UTF-8
         raw = body.encode(errors="ignore") if isinstance(body, str) else body
+        if raw.count(b"\\") > MAX_ESCAPES:
+            raise
         whole = ESCAPE.sub(lambda match: b"" if match["lone"] else match[0], raw)
         return msgspec.json.decode(whole, type=expected)
 
