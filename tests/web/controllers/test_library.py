@@ -12,6 +12,7 @@ import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
+from dia_server import app
 from dia_server.app import create_app
 from dia_server.settings import Settings
 from tests.recordings import wav_file
@@ -129,3 +130,12 @@ async def test_imports_count_as_uploads(settings: Settings) -> None:
     async with AsyncTestClient(create_app(limited)) as client:
         await import_into(client, b"")
         assert (await import_into(client, b"")).status_code == 429
+
+
+@pytest.mark.parametrize(("limit", "statuses"), [(1, [200, 200, 200]), (0, [503, 503, 503])])
+async def test_exports_count_as_uploads_until_they_are_read(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: int, statuses: list[int]
+) -> None:
+    monkeypatch.setattr(app, "MAX_UPLOADS_PER_ADDRESS", limit)
+    async with AsyncTestClient(create_app(settings)) as client:
+        assert [(await client.get("/voices/export")).status_code for _ in range(3)] == statuses

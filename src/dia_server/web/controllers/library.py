@@ -3,10 +3,12 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO
 
 from litestar import Controller, Request, get, post
+from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Operation, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
@@ -58,15 +60,26 @@ class LibraryController(Controller):
     @get("/export", media_type="application/zip", opt=route_options(errors=(404, 409, 422, 503)))
     async def export_voices(
         self,
+        request: Request[Any, Any, Any],
+        client_address: NamedDependency[ClientAddress],
+        upload_limit: NamedDependency[ConcurrencyLimit],
         voice_library: NamedDependency[VoiceLibrary],
         voice_ids: VoiceIds = None,
         licence: Licence = None,
     ) -> Stream:
         """Export voices with their recordings, transcripts and anchors as a ZIP archive."""
-        file = await voice_library.export(voice_ids or [], licence=licence)
-        size = os.fstat(file.fileno()).st_size
+        with ExitStack() as stack:
+            # an archive takes as much of the disk as an upload, until the client has read it
+            stack.enter_context(upload_limit.hold(client_address(request.scope)))
+            file = stack.enter_context(await voice_library.export(voice_ids or [], licence=licence))
+            size = os.fstat(file.fileno()).st_size
+            held = stack.pop_all()
+
+        async def close() -> None:
+            held.close()
+
         headers = {"Content-Length": str(size), "Content-Disposition": 'attachment; filename="voices.zip"'}
-        return Stream(_read(file), headers=headers)
+        return Stream(_read(file), headers=headers, background=BackgroundTask(close))
 
     @post(
         "/import",
@@ -98,6 +111,5 @@ class LibraryController(Controller):
 
 
 async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := await asyncio.to_thread(file.read, READ_SIZE):
-            yield chunk
+    while chunk := await asyncio.to_thread(file.read, READ_SIZE):
+        yield chunk
