@@ -220,12 +220,13 @@ async def test_deleting_cancels_them_and_frees_the_slots(settings: Settings) -> 
     assert os.listdir(settings.candidates) == []
 
 
-async def test_a_deleted_voice_takes_its_candidates_with_it(settings: Settings) -> None:
+@pytest.mark.parametrize("route", ["/voice_mappings", "/v1/audio/voices"])
+async def test_a_deleted_voice_takes_its_candidates_with_it(settings: Settings, route: str) -> None:
     async with served(settings, CloningModel()) as client:
         await client.post("/voice_mappings", json={"voice_id": "new"})
         await ask(client, "new", count=1)
         await finished(client, "new")
-        await client.delete("/voice_mappings/new")
+        await client.delete(f"{route}/new")
         unknown = await client.get("/voices/new/candidates")
         await client.post("/voice_mappings", json={"voice_id": "new"})
         assert await listed(client, "new") == []

@@ -10,6 +10,7 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath
 
 from dia_server.errors import Invalid, NotFound
+from dia_server.services.speech import CandidateMaker
 from dia_server.services.voices.custom_voices import CustomVoices
 from dia_server.services.voices.prompt_folder import MAX_AUDIO, PromptFolder
 from dia_server.services.voices.service import VoiceService
@@ -131,9 +132,15 @@ class OpenAIController(Controller):
 
     @delete("/v1/audio/voices/{name:str}", status_code=200, opt=route_options(errors=(404, 409, 503)))
     async def delete_voice(
-        self, name: FromPath[str], custom_voices: NamedDependency[CustomVoices]
+        self,
+        name: FromPath[str],
+        custom_voices: NamedDependency[CustomVoices],
+        voice_service: NamedDependency[VoiceService],
+        candidate_maker: NamedDependency[CandidateMaker],
     ) -> CustomVoiceDeleted:
         """Delete a voice by its id; also its recording, if POST /v1/audio/voices made it for this voice."""
+        voice_service.require_deletable(name)
+        await candidate_maker.discard(name)
         await custom_voices.delete(name)
         return CustomVoiceDeleted(id=name)
 
