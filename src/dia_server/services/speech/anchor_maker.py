@@ -107,7 +107,12 @@ class AnchorMaker:
         planned = _planned(text, voice.primary_speaker)
         base = Utterance(planned.text, voice.voice_id, seed=0)
         attempts = (self._narrator.attempt(planned, replace(base, seed=seed), delivery) for seed in seeds)
-        return list(await asyncio.gather(*attempts))
+        tasks = [asyncio.create_task(attempt) for attempt in attempts]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # if one has failed, nobody wants the others
+                task.cancel()
 
     async def keep(self, voice: Voice, attempt: Attempt, text: str = SCRIPT) -> Anchor:
         """Make `attempt` at `text` the anchor of the voice; raises StorageUnavailable."""
@@ -161,12 +166,10 @@ class AnchorMaker:
                 f"Dia made no audible anchor for voice {voice.voice_id!r}; POST /voices/"
                 f"{voice.voice_id}/candidates makes others to choose from"
             )
-        if voice.voice_id in self._store.all:  # a candidate has been kept meanwhile
-            return
         best = min(usable, key=lambda attempt: len(attempt.faults))  # the first seed wins a tie
         if best.faults:
             log.warning("keeping a faulty anchor", voice=voice.voice_id, faults=best.faults)
-        if voice.voice_id not in self._store.all:  # it may have been imported meanwhile
+        if voice.voice_id not in self._store.all:  # a candidate may have been kept or imported meanwhile
             await self.keep(voice, best)
 
     async def _make_all(self, voices: Sequence[Voice]) -> None:

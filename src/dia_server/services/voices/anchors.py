@@ -24,6 +24,7 @@ from dia_server.engine.types import GeneratedAudio, VoicePrompt
 from dia_server.errors import PromptNotUsable, StorageUnavailable
 from dia_server.services.durable_files import TEMPORARY_FILES, FileChange
 from dia_server.services.voices.anchor_file import SUFFIX, AnchorFile, unpack
+from dia_server.services.voices.uninterrupted import uninterrupted
 from dia_server.units import SAMPLE_RATE
 
 log = structlog.get_logger()
@@ -128,27 +129,9 @@ class AnchorStore:
     async def keep(self, anchor: Anchor, content: bytes) -> None:
         """Store an anchor and the `content` of its file; the voice's earlier anchor is replaced.
 
-        Raises StorageUnavailable, and then changes nothing.
+        Raises StorageUnavailable, and then changes nothing. Cancellation does not interrupt it.
         """
-        async with self._lock:
-            change = FileChange(self._folder, {anchor.file_name: content})
-            try:
-                await asyncio.to_thread(change.stage)
-                async with self._sessions.begin() as session:
-                    await session.merge(anchor.row())
-                    await session.flush()
-                    await asyncio.to_thread(change.apply)
-            except BaseException as error:
-                await asyncio.to_thread(change.rollback)
-                if isinstance(error, OSError):
-                    raise StorageUnavailable(f"The anchor cannot be written: {error.strerror}") from error
-                if isinstance(error, DBAPIError):
-                    raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
-                raise
-            await asyncio.to_thread(change.cleanup)
-            old = self._anchors.get(anchor.voice_id)
-            self._anchors[anchor.voice_id] = anchor
-            await self._remove_file(old)
+        await uninterrupted(self._keep(anchor, content))
 
     async def delete(self, voice_id: str) -> None:
         """Delete the anchor of a voice, if it has one; raises StorageUnavailable."""
@@ -177,6 +160,27 @@ class AnchorStore:
         """Remove the file of a voice's anchor, if it has one; the caller has deleted its row."""
         async with self._lock:
             await self._remove_file(self._anchors.pop(voice_id, None))
+
+    async def _keep(self, anchor: Anchor, content: bytes) -> None:
+        async with self._lock:
+            change = FileChange(self._folder, {anchor.file_name: content})
+            try:
+                await asyncio.to_thread(change.stage)
+                async with self._sessions.begin() as session:
+                    await session.merge(anchor.row())
+                    await session.flush()
+                    await asyncio.to_thread(change.apply)
+            except BaseException as error:
+                await asyncio.to_thread(change.rollback)
+                if isinstance(error, OSError):
+                    raise StorageUnavailable(f"The anchor cannot be written: {error.strerror}") from error
+                if isinstance(error, DBAPIError):
+                    raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
+                raise
+            await asyncio.to_thread(change.cleanup)
+            old = self._anchors.get(anchor.voice_id)
+            self._anchors[anchor.voice_id] = anchor
+            await self._remove_file(old)
 
     async def _remove_file(self, anchor: Anchor | None) -> None:
         """Remove the file of a former anchor, unless a voice still has it."""

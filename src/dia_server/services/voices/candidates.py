@@ -23,6 +23,7 @@ from dia_server.db.models import VoiceCandidate, now
 from dia_server.errors import Conflict, NotFound, StorageUnavailable
 from dia_server.services.durable_files import TEMPORARY_FILES, FileChange
 from dia_server.services.voices.anchor_file import SUFFIX
+from dia_server.services.voices.uninterrupted import uninterrupted
 
 MAX_ATTEMPTS = 5
 """Starts after which a candidate fails if the server ended during each: it is assumed to be the cause."""
@@ -151,8 +152,11 @@ class CandidateStore:
     async def complete(self, candidate: Candidate, content: bytes) -> bool:
         """Store a pending candidate's result and the `content` of its file; return False if it was deleted.
 
-        Raises StorageUnavailable, and then changes nothing.
+        Raises StorageUnavailable, and then changes nothing. Cancellation does not interrupt it.
         """
+        return await uninterrupted(self._complete(candidate, content))
+
+    async def _complete(self, candidate: Candidate, content: bytes) -> bool:
         done = replace(candidate, status="completed", finished_at=now())
         change = FileChange(self._folder, {candidate.file_name: content})
         try:

@@ -142,14 +142,15 @@ class VoicePrompts:
         return VoicePrompt((recording,), transcript, gain_db)
 
     async def _load_anchor(self, voice: Voice) -> VoicePrompt | None:
-        if (anchor := self._anchors.all.get(voice.voice_id)) is None:
-            return None
-        if isinstance(voice, VoiceSnapshot) and voice.anchor not in {None, anchor.digest}:
+        anchor = self._anchors.all.get(voice.voice_id)
+        digest = None if anchor is None else anchor.digest
+        if isinstance(voice, VoiceSnapshot) and voice.anchor not in {None, digest}:
             raise PromptNotUsable(
-                f"The anchor of voice {voice.voice_id!r} has been replaced since the request was accepted",
+                f"The anchor of voice {voice.voice_id!r} has been replaced or deleted since the request was "
+                "accepted",
                 param="voice_id",
             )
-        return await self._anchors.prompt(anchor)
+        return None if anchor is None else await self._anchors.prompt(anchor)
 
     async def _samples(self, digest: str, read: Callable[[], Awaitable[bytes]]) -> Samples:
         if (samples := self._cache.get(digest)) is None:
