@@ -9,10 +9,12 @@ import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
+from dia_server import composition
 from dia_server.app import create_app
+from dia_server.engine.devices import Device
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Utterance, VoicePrompt
-from dia_server.services.speech.anchor_maker import SCRIPT
+from dia_server.services.speech.anchor_maker import CANDIDATES, SCRIPT
 from dia_server.settings import Settings
 from tests.cloning import CloningModel
 from tests.prompts import generated_frames
@@ -302,3 +304,39 @@ async def test_a_deleted_voice_takes_its_anchor_with_it(cloning: Settings) -> No
 
     assert "anchor" not in voices[-1]
     assert os.listdir(cloning.anchors) == []
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composition, "accelerators", lambda: [Device("cuda:0", "H200", 1)])
+
+
+@pytest.mark.usefixtures("gpu")
+async def test_on_a_gpu_all_built_in_voices_get_anchors_after_the_start(cloning: Settings) -> None:
+    model, again = CloningModel(slots=8), CloningModel()
+    async with served(cloning, model) as client:
+
+        async def all_made() -> bool:
+            voices = (await client.get("/voices")).json()["voices"]
+            return all("anchor" in voice for voice in voices)
+
+        await until(all_made)
+    async with served(cloning, again) as client:
+        await say(client, "Hello.", voice_id="zara")
+
+    assert len(making(model)) == 6 * CANDIDATES
+    assert model.most == CANDIDATES
+    assert making(again) == []
+
+
+@pytest.mark.usefixtures("gpu")
+async def test_a_request_does_not_wait_for_an_anchor_in_the_background(cloning: Settings) -> None:
+    gate = Gate()
+    model = CloningModel(before_step=gate)
+    async with served(cloning, model) as client:
+        await until(gate.entered.is_set)  # the anchor of aria, the first voice, is being made
+        gate.open()
+        await say(client, "Hello.", voice_id="aria")
+        await say(client, "Hello.", voice_id="nova")
+
+    assert len({prompt.key for prompt in prompts(model)}) == 2
