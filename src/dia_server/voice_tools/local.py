@@ -13,7 +13,7 @@ from dia_server.db.lock import AlreadyServed
 from dia_server.errors import ServerError
 from dia_server.lifespan import open_data
 from dia_server.services.speech.anchor_maker import SCRIPT
-from dia_server.services.speech.candidate_maker import CandidateRequest
+from dia_server.services.speech.candidate_request import CandidateRequest
 from dia_server.services.voices.candidates import Candidate
 from dia_server.settings import Settings
 from dia_server.timing import Timing

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, GpuMode
 from dia_server.services.jobs import JobStatus as JobState
 from dia_server.services.server import EngineName, State
-from dia_server.services.speech.candidate_maker import MAX_COUNT, MAX_TEXT
+from dia_server.services.speech.candidate_request import MAX_COUNT, MAX_TEXT
 from dia_server.services.speech.request import AudioFormat, Role
 from dia_server.services.voices.candidates import CandidateStatus
 from dia_server.services.voices.ids import ID

@@ -4,8 +4,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -19,15 +18,14 @@ from dia_server.engine.types import Samples
 from dia_server.errors import (
     Conflict,
     GenerationFailed,
-    Invalid,
     ModelNotLoaded,
     Overloaded,
     ServerError,
     StorageUnavailable,
-    TextTooLong,
 )
 from dia_server.services.config import ConfigService
-from dia_server.services.speech.anchor_maker import SCRIPT, AnchorMaker, can_be_anchor
+from dia_server.services.speech.anchor_maker import AnchorMaker, can_be_anchor
+from dia_server.services.speech.candidate_request import MAX_COUNT, CandidateRequest, check_text
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narrator import Attempt
 from dia_server.services.voices.anchor_file import AnchorFile, Description, unpack
@@ -35,8 +33,6 @@ from dia_server.services.voices.anchors import Anchor, AnchorStore
 from dia_server.services.voices.candidates import Candidate, CandidateStore
 from dia_server.services.voices.ranking import rank
 from dia_server.services.voices.service import Voice, VoiceService
-from dia_server.text.plan import plan
-from dia_server.text.speakers import TAG, clean_transcript, is_pronounceable
 from dia_server.units import SAMPLE_RATE
 
 log = structlog.get_logger()
@@ -46,26 +42,12 @@ T = TypeVar("T")
 WordErrors = Callable[[Samples, str], Awaitable[float | None]]
 """Returns the word error rate of the samples, compared with the text; None without Whisper."""
 
-MAX_COUNT = 8
-"""Maximum candidates of a voice."""
-MAX_TEXT = 200
-"""Maximum characters of a candidate's text: about 14 s of speech, and an anchor may have 15 s."""
 MAX_PENDING = 64
 """Maximum pending candidates of all voices."""
 RETRY_S = 1.0
 """Seconds between attempts while the engine is loading or busy, or the database is unavailable."""
 SWEEP_S = 3600.0
 """Seconds between deletions of expired candidates."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateRequest:
-    count: int
-    seed: int | None = None
-    """Seed of the first candidate, random if None; each further candidate has the next seed."""
-    style: str | None = None
-    """Style by which they are ranked; None for the voice's own."""
-    text: str = SCRIPT
 
 
 class CandidateMaker:
@@ -285,27 +267,13 @@ class CandidateMaker:
         """Delete candidates as finished jobs are deleted: `output_retention_hours` after their end."""
         while True:
             if hours := self._config.current.output_retention_hours:
-                with suppress(StorageUnavailable):  # the next sweep tries again
+                try:
                     await self._store.expire(now() - timedelta(hours=hours))
+                except StorageUnavailable as error:
+                    log.warning("candidates not expired yet", error=str(error), retry_s=SWEEP_S)
+                except Exception as error:  # the next sweep may succeed
+                    log.error("candidates not expired", exc_info=error)
             await asyncio.sleep(SWEEP_S)
-
-
-def check_text(text: str) -> str:
-    """Return the text of candidates as one line; raises TextTooLong, or Invalid if it cannot be an anchor."""
-    if len(text) > MAX_TEXT:
-        raise TextTooLong(
-            f"text has {len(text)} characters; the limit for a candidate is {MAX_TEXT}",
-            param="text",
-            limit=MAX_TEXT,
-        )
-    text = clean_transcript(text)
-    planned = plan(f"[S1] {text}") if is_pronounceable(text) and not TAG.search(text) else None
-    if planned is None or len(planned.utterances) != 1 or planned.pauses_s:
-        raise Invalid(
-            "text must be one or a few sentences of one speaker, without speaker tags and pauses",
-            param="text",
-        )
-    return text
 
 
 def _file(candidate: Candidate, attempt: Attempt) -> AnchorFile:

@@ -6,7 +6,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from dia_server.services.speech import CandidateMaker
-from dia_server.services.speech import candidate_maker as design
+from dia_server.services.speech import candidate_request as design
 from dia_server.services.speech.anchor_maker import SCRIPT
 from dia_server.services.voices import candidates
 from dia_server.services.voices.anchors import AnchorStore
