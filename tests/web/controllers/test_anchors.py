@@ -340,3 +340,26 @@ async def test_a_request_does_not_wait_for_an_anchor_in_the_background(cloning: 
         await say(client, "Hello.", voice_id="nova")
 
     assert len({prompt.key for prompt in prompts(model)}) == 2
+
+
+async def test_a_voice_that_is_deleted_while_its_anchor_is_made_leaves_nothing(cloning: Settings) -> None:
+    gate = Gate()
+    async with served(cloning, CloningModel(before_step=gate)) as client:
+        await client.post("/voice_mappings", json={"voice_id": "new"})
+        body = {"text": "Hello.", "voice_id": "new"}
+        job_id = (await client.post("/generate?async_mode=true", json=body)).json()["job_id"]
+        await until(gate.entered.is_set)
+        await client.delete("/voice_mappings/new")
+        gate.open()
+
+        async def failed() -> bool:
+            return await status(client, job_id) == "failed"
+
+        await until(failed)
+        job = (await client.get(f"/jobs/{job_id}")).json()
+        await client.post("/voice_mappings", json={"voice_id": "new"})
+        voices = (await client.get("/voices")).json()["voices"]
+
+    assert job["error"] == "Voice 'new' has been deleted during the request"
+    assert "anchor" not in voices[-1]
+    assert os.listdir(cloning.anchors) == []

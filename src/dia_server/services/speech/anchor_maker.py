@@ -115,7 +115,7 @@ class AnchorMaker:
                 task.cancel()
 
     async def keep(self, voice: Voice, attempt: Attempt, text: str = SCRIPT) -> Anchor:
-        """Make `attempt` at `text` the anchor of the voice; raises StorageUnavailable."""
+        """Make `attempt` at `text` the anchor of the voice; raises as `AnchorStore.keep`."""
         assert attempt.frames is not None
         model = await self.model()
         description = Description(transcript=text, seed=attempt.seed, model=model)

@@ -19,9 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio.loudness import gain_db
-from dia_server.db.models import VoiceAnchor, now
+from dia_server.db.models import VoiceAnchor, VoiceMapping, now
 from dia_server.engine.types import GeneratedAudio, VoicePrompt
-from dia_server.errors import PromptNotUsable, StorageUnavailable
+from dia_server.errors import InvalidVoiceId, PromptNotUsable, StorageUnavailable
 from dia_server.services.durable_files import TEMPORARY_FILES, FileChange
 from dia_server.services.voices.anchor_file import SUFFIX, AnchorFile, unpack
 from dia_server.services.voices.uninterrupted import uninterrupted
@@ -129,7 +129,8 @@ class AnchorStore:
     async def keep(self, anchor: Anchor, content: bytes) -> None:
         """Store an anchor and the `content` of its file; the voice's earlier anchor is replaced.
 
-        Raises StorageUnavailable, and then changes nothing. Cancellation does not interrupt it.
+        Raises InvalidVoiceId if the voice has been deleted, or StorageUnavailable, and then changes nothing.
+        Cancellation does not interrupt it.
         """
         await uninterrupted(self._keep(anchor, content))
 
@@ -167,6 +168,10 @@ class AnchorStore:
             try:
                 await asyncio.to_thread(change.stage)
                 async with self._sessions.begin() as session:
+                    if await session.get(VoiceMapping, anchor.voice_id) is None:
+                        raise InvalidVoiceId(
+                            f"Voice {anchor.voice_id!r} has been deleted during the request", param="voice_id"
+                        )
                     await session.merge(anchor.row())
                     await session.flush()
                     await asyncio.to_thread(change.apply)
