@@ -174,9 +174,24 @@ async def test_a_kept_candidate_is_the_voice_from_then_on(settings: Settings) ->
     assert hello.prompt is not None
     assert preview.prompt is not None
     assert hello.prompt.key == preview.prompt.key
-    assert before
-    assert after
+    assert before != after
     assert [one["candidate_id"] for one in still] == [first["candidate_id"], second["candidate_id"]]
+
+
+async def test_a_damaged_candidate_is_not_kept(settings: Settings) -> None:
+    async with served(settings, CloningModel()) as client:
+        await client.post("/generate", json={"text": "Hello.", "voice_id": "aria"})
+        await ask(client, count=1)
+        (made,) = await finished(client)
+        (file,) = settings.candidates.iterdir()
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        kept = await client.post("/voices/aria/anchor", json={"candidate_id": made["candidate_id"]})
+        spoken = await client.post("/generate", json={"text": "Hello.", "voice_id": "aria"})
+
+    assert (kept.status_code, kept.json()["error_code"]) == (422, "AUDIO_PROCESSING_ERROR")
+    assert spoken.status_code == 200
 
 
 async def test_new_candidates_replace_the_former(settings: Settings) -> None:

@@ -144,12 +144,13 @@ class CandidateMaker:
     async def keep(self, voice_id: str, candidate_id: str) -> Anchor:
         """Make a candidate the anchor of its voice; the former anchor is replaced.
 
-        Raises InvalidVoiceId, NotFound or StorageUnavailable; Conflict if the voice has a recording or the
-        candidate is not completed.
+        Raises InvalidVoiceId, NotFound or StorageUnavailable; UnusableAudio if the candidate's file is
+        damaged; Conflict if the voice has a recording or the candidate is not completed.
         """
         voice_id = self._designable(voice_id).voice_id
         candidate = await self._store.get(voice_id, candidate_id)
         content = await self._store.content(candidate)
+        await asyncio.to_thread(unpack, content)
         assert candidate.model is not None
         assert candidate.duration is not None
         anchor = Anchor(
