@@ -11,6 +11,7 @@ from dia_server.db.engine import Database
 from dia_server.settings import Settings
 from tests import whisper_model
 from tests.live.server import Server
+from tests.postgres import Postgres, running
 from tests.waiting import until
 
 # with models this small, threads would mostly wait for each other; the tests' servers inherit it
@@ -49,10 +50,26 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL server in its own folder; skips the test if PostgreSQL is not installed."""
+    with running() as postgres:
+        yield postgres
+
+
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    """Empty database of the newest revision, in the file dia.sqlite3."""
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3")
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of a database without tables: the file dia.sqlite3, or as `tests.postgres` marks the test."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        return postgres.create()
+    return f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3"
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """Empty database of the newest revision, at `database_url`."""
+    database = Database(database_url)
     await database.upgrade()
     yield database
     await database.close()

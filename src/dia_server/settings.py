@@ -31,7 +31,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         str, _doc("Folder that holds `audio_prompts/`, `audio_outputs/` and `dia.sqlite3`.", min_length=1)
     ] = "."
     database_url: Annotated[
-        str, _doc("SQLAlchemy address of the database; empty for `dia.sqlite3` in the data folder.")
+        str,
+        _doc(
+            "SQLAlchemy address of the database; empty for `dia.sqlite3` in the data folder. "
+            "`postgresql+psycopg://user@host/name` needs the extra `postgres`."
+        ),
     ] = ""
     engine: Annotated[
         Literal["auto", "dia", "preview"],

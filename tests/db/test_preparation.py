@@ -44,6 +44,9 @@ URLS = {
     "nonsense": "DIA_DATABASE_URL: Could not parse SQLAlchemy URL",
     "sqlite:///x.sqlite3": "DIA_DATABASE_URL: sqlite cannot be used: name an asynchronous driver",
     "cobol://host/name": "DIA_DATABASE_URL: Can't load plugin",
+    "postgresql+psycopg://dia@/dia?host=/nowhere": (
+        "The database postgresql+psycopg://dia@/dia?host=%2Fnowhere cannot be used: connection is bad: "
+    ),
 }
 COMMANDS = pytest.mark.parametrize("command", [["serve"], ["db", "upgrade"]], ids=" ".join)
 

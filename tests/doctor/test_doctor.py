@@ -1,5 +1,6 @@
 """Findings of the doctor on machines that lack something."""
 
+import asyncio
 import http.server
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 
 from dia_server.configuration import default_config
 from dia_server.db.engine import Database
+from dia_server.db.preparation import prepare
 from dia_server.doctor import audio, data, examine, machine, network, weights, whisper
 from dia_server.doctor.finding import Finding, ok
 from dia_server.engine.devices import Device
@@ -28,6 +30,7 @@ from dia_server.native import NativeWorker
 from dia_server.services.config import ConfigService
 from dia_server.settings import Settings
 from tests.live.server import Server
+from tests.postgres import ON_POSTGRES
 
 
 def one(findings: Iterable[Finding], subject: str) -> Finding:
@@ -240,6 +243,26 @@ def test_the_databases_revision_is_judged(
     database.close()
 
     assert [finding.grade for finding in data.check_database(settings)] == [grade]
+
+
+@ON_POSTGRES
+def test_the_revision_of_a_postgresql_database_is_judged(settings: Settings, database_url: str) -> None:
+    conf = changed(settings, database_url=database_url)
+
+    (before,) = data.check_database(conf)
+    asyncio.run(prepare(database_url))
+    (after,) = data.check_database(conf)
+
+    assert (before.grade, after.grade) == ("note", "ok")
+
+
+def test_a_postgresql_server_that_is_away_is_wrong(settings: Settings) -> None:
+    conf = changed(settings, database_url="postgresql+psycopg://dia@/dia?host=/nowhere")
+
+    (finding,) = data.check_database(conf)
+
+    assert finding.grade == "wrong"
+    assert "PostgreSQL cannot be used" in finding.text
 
 
 def test_a_database_is_found_by_a_relative_address(tmp_path: Path) -> None:

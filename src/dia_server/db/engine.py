@@ -20,6 +20,8 @@ from dia_server.db.file import RETRY_S, DatabaseFile
 from dia_server.db.migrate import upgrade
 from dia_server.errors import StorageUnavailable
 
+CONNECT_TIMEOUT_S = 5
+"""Maximum seconds for psycopg to connect to one address of the server, unless the URL says otherwise."""
 BUSY_TIMEOUT_MS = 5_000
 """Maximum milliseconds that SQLite waits for a lock of another connection."""
 POOL_TIMEOUT_S = 5.0
@@ -33,6 +35,8 @@ TRANSIENT_ERRORS = {
     sqlite3.SQLITE_CANTOPEN,
 }
 """SQLite error codes of conditions that may be temporary, such as a lock or a full disk."""
+READ_ONLY_TRANSACTION = "25006"
+"""SQLSTATE of a write to a PostgreSQL server that only reads, such as a standby."""
 
 
 class Database:
@@ -135,8 +139,17 @@ def _engine(
     url: str, begin: str, file: DatabaseFile | None, busy_timeout_ms: int, pool_timeout_s: float
 ) -> AsyncEngine:
     """Return an SQLAlchemy engine; `begin` is the statement that begins its transactions in SQLite."""
-    # parameters contain clients' texts, which must not be logged
-    engine = create_async_engine(url, poolclass=_Pool, pool_timeout=pool_timeout_s, hide_parameters=True)
+    parsed = make_url(url)
+    engine = create_async_engine(
+        parsed,
+        poolclass=_Pool,
+        pool_timeout=pool_timeout_s,
+        # replaces connections that were lost while they were idle, as when the database restarts
+        pool_pre_ping=parsed.get_backend_name() != "sqlite",
+        # parameters contain clients' texts, which must not be logged
+        hide_parameters=True,
+        connect_args=_connect_args(parsed),
+    )
     if engine.dialect.name == "sqlite":
         if file is not None:
             file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +170,13 @@ def _engine(
     return engine
 
 
+def _connect_args(url: URL) -> dict[str, Any]:
+    """Return psycopg's timeout, because its own is 130 s for a host that does not answer."""
+    if url.get_driver_name() != "psycopg" or "connect_timeout" in url.query:
+        return {}
+    return {"connect_timeout": CONNECT_TIMEOUT_S}
+
+
 def _on_connect(busy_timeout_ms: int, connection: DBAPIConnection, _: Any) -> None:
     # By default the driver begins transactions late and never for DDL, so that a failed migration would
     # not be rolled back. `on_begin` begins them instead.
@@ -171,11 +191,22 @@ def _on_connect(busy_timeout_ms: int, connection: DBAPIConnection, _: Any) -> No
 
 
 def _on_error(context: ExceptionContext) -> None:
-    """Raise StorageUnavailable for an OperationalError; with SQLite, only for TRANSIENT_ERRORS."""
-    code: int | None = getattr(context.original_exception, "sqlite_errorcode", None)
-    if code is not None and code & 0xFF not in TRANSIENT_ERRORS:
-        return  # not temporary: a bug or a damaged file
-    if isinstance(context.sqlalchemy_exception, OperationalError):
+    """Raise StorageUnavailable for an error that may be temporary."""
+    if context.is_pre_ping:
+        return  # the pool connects anew; if that fails, it is called again
+    if _is_temporary(context):
+        cause = str(context.original_exception).partition("\n")[0]  # libpq adds advice in further lines
         raise StorageUnavailable(
-            f"The database cannot be used at the moment: {context.original_exception}", retry_after=RETRY_S
+            f"The database cannot be used at the moment: {cause}", retry_after=RETRY_S
         ) from context.original_exception
+
+
+def _is_temporary(context: ExceptionContext) -> bool:
+    """Return False for errors that a retry cannot mend: a bug, a violated constraint, a damaged file."""
+    original = context.original_exception
+    is_operational = isinstance(context.sqlalchemy_exception, OperationalError)
+    if context.dialect.name == "sqlite":
+        code: int | None = getattr(original, "sqlite_errorcode", None)
+        return is_operational and (code is None or code & 0xFF in TRANSIENT_ERRORS)
+    sqlstate: str | None = getattr(original, "sqlstate", None)
+    return is_operational or context.is_disconnect or sqlstate == READ_ONLY_TRANSACTION

@@ -10,6 +10,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from dia_server.db.engine import Database
 from dia_server.errors import StorageUnavailable
 
+SUPPORTED = {"sqlite", "postgresql"}
+"""Names of the databases that the tables, revisions and statements are written for."""
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 """SQLite error codes of a damaged file."""
 
@@ -22,14 +24,18 @@ def check_url(url: str) -> URL:
     """Return the parsed URL; raises DatabaseUnusable unless its driver is installed and asynchronous."""
     try:
         parsed = make_url(url)
-        dialect = parsed.get_dialect()
+        # the name postgresql+psycopg stands for two dialects, and get_dialect returns the synchronous one
+        dialect = parsed.get_dialect().get_async_dialect_cls(parsed)
         dialect.import_dbapi()
-    except (ArgumentError, ImportError) as error:
+    except ArgumentError as error:
         raise DatabaseUnusable(f"DIA_DATABASE_URL: {error}") from error
-    if not dialect.is_async:
+    except ImportError as error:
+        hint = "; install dia-server[postgres]" if error.name == "psycopg" else ""
+        raise DatabaseUnusable(f"DIA_DATABASE_URL: {error}{hint}") from error
+    if not dialect.is_async or dialect.name not in SUPPORTED:
         raise DatabaseUnusable(
-            f"DIA_DATABASE_URL: {parsed.drivername} cannot be used: name an asynchronous driver, as in "
-            "sqlite+aiosqlite:///dia.sqlite3 or postgresql+psycopg://user@host/name"
+            f"DIA_DATABASE_URL: {parsed.drivername} cannot be used: name an asynchronous driver of "
+            "SQLite or PostgreSQL, as in sqlite+aiosqlite:///dia.sqlite3 or postgresql+psycopg://user@host/name"
         )
     return parsed
 

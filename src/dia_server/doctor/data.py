@@ -47,6 +47,8 @@ def check_folder(conf: Settings) -> Iterator[Finding]:
 
 
 def check_database(conf: Settings) -> Iterator[Finding]:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from dia_server.db import migrate
     from dia_server.db.preparation import DatabaseUnusable, check_url
 
@@ -69,6 +71,10 @@ def check_database(conf: Settings) -> Iterator[Finding]:
         yield wrong(
             "Database", f"{file} cannot be used: {error}. Put a backup in its place, or move it away."
         )
+        return
+    except (SQLAlchemyError, TimeoutError) as error:
+        cause = str(error).partition("\n")[0] or f"no answer within {CONNECT_S:.0f} s"
+        yield wrong("Database", f"PostgreSQL cannot be used: {cause}. See DIA_DATABASE_URL.")
         return
     known, head = migrate.revisions()
     if current == head:
