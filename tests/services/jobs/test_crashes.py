@@ -9,6 +9,7 @@ from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
 from tests.job_client import serving, submit, wait_until_finished
+from tests.postgres import BOTH_DATABASES
 from tests.tones import FatalModel
 
 
@@ -32,6 +33,7 @@ async def found(store: JobStore, job_id: str) -> Job:
     return job
 
 
+@BOTH_DATABASES
 async def test_interrupted_jobs_run_alone_and_block_the_others(store: JobStore) -> None:
     first, second = await queue(store, 2)
     assert await claim(store) == [first, second]
@@ -46,6 +48,7 @@ async def test_interrupted_jobs_run_alone_and_block_the_others(store: JobStore) 
     assert await claim(store) == [third]
 
 
+@BOTH_DATABASES
 async def test_the_second_crash_fails_a_job_with_the_cause(store: JobStore) -> None:
     guilty, innocent = await queue(store, 2)
     await claim(store)
@@ -61,6 +64,7 @@ async def test_the_second_crash_fails_a_job_with_the_cause(store: JobStore) -> N
     assert (await found(store, innocent)).status == "pending"
 
 
+@BOTH_DATABASES
 async def test_an_end_without_a_known_crash_counts_as_an_attempt(store: JobStore) -> None:
     killed, beside = await queue(store, 2)
     for _ in range(MAX_ATTEMPTS):
@@ -71,6 +75,7 @@ async def test_an_end_without_a_known_crash_counts_as_an_attempt(store: JobStore
     assert (await found(store, beside)).status == "pending"
 
 
+@BOTH_DATABASES
 async def test_a_requeued_job_runs_concurrently_with_others(store: JobStore) -> None:
     first, second = await queue(store, 2)
     await claim(store)

@@ -4,6 +4,9 @@ from dia_server.db.engine import Database
 from dia_server.services.jobs.store import Job, JobStore
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
+from tests.postgres import BOTH_DATABASES
+
+pytestmark = BOTH_DATABASES
 
 REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
 

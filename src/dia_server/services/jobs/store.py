@@ -5,8 +5,8 @@
     processing -> pending       to run again, after an interruption or if the engine refused the job
     completed -> failed         if the result is missing from the outputs folder
 
-SQLite runs one write transaction at a time. So a job finishes exactly once, even if the worker, a
-cancellation and a crash race.
+SQLite runs one write transaction at a time; on PostgreSQL, a transaction locks the jobs whose status it
+checks. So a job finishes exactly once, even if the worker, a cancellation and a crash race.
 """
 
 from collections.abc import Mapping, Sequence
@@ -172,7 +172,13 @@ class JobStore:
         and no other job with it. Jobs whose request or voice cannot be read are failed, because they would
         block the queue.
         """
-        oldest = select(Row).where(Row.status == "pending").order_by(Row.number).limit(limit)
+        oldest = (
+            select(Row)
+            .where(Row.status == "pending")
+            .order_by(Row.number)
+            .limit(limit)
+            .with_for_update(skip_locked=True)  # jobs that another server claims; SQLite has no row locks
+        )
         async with self._sessions.begin() as session:
             while rows := _runnable((await session.scalars(oldest)).all(), idle=idle):
                 claimed = []
@@ -231,7 +237,7 @@ class JobStore:
     async def complete(self, job_id: str) -> bool:
         """Set a job to completed and count it, once its file is written; return False if it was cancelled."""
         async with self._sessions.begin() as session:
-            row = await session.scalar(select(Row).where(Row.job_id == job_id))
+            row = await session.scalar(select(Row).where(Row.job_id == job_id).with_for_update())
             if row is None or row.status not in {"processing", "completed"}:
                 return False
             if row.status == "completed":  # an earlier call committed, but raised StorageUnavailable
@@ -304,10 +310,12 @@ class JobStore:
         async with self._sessions.begin() as session:
             if crash is not None:
                 await _record_crash(session, f"the server crashed: {crash}")
+                return
             await session.execute(
                 update(Row).where(Row.status == "processing", again).values(status="pending", progress=0.0)
             )
-            for job_id in await session.scalars(select(Row.job_id).where(Row.status == "processing")):
+            failed = select(Row.job_id).where(Row.status == "processing").with_for_update()
+            for job_id in await session.scalars(failed):
                 error = f"The server stopped {MAX_ATTEMPTS} times while this job was running"
                 await _change(session, job_id, ["processing"], **_failure(error))
                 await totals.count(session, None)
@@ -369,7 +377,8 @@ async def _record_crash(session: AsyncSession, cause: str, *which: ColumnElement
 
     Sets the job back to pending, or fails it after MAX_CRASHES.
     """
-    for row in await session.scalars(select(Row).where(Row.status == "processing", *which)):
+    crashed = select(Row).where(Row.status == "processing", *which).with_for_update()
+    for row in await session.scalars(crashed):
         row.crashes, row.attempts = row.crashes + 1, row.attempts - 1
         if row.crashes < MAX_CRASHES:
             row.status, row.progress = "pending", 0.0
