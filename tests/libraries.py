@@ -28,10 +28,11 @@ TIME = (1980, 1, 1, 0, 0, 0)
 class Home:
     """The voices and prompts of one data folder."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, database_url: str | None = None) -> None:
+        """Without a `database_url`, the database is a SQLite file in `data`."""
         self.data = data
         data.mkdir(exist_ok=True)
-        self.database = Database(f"sqlite+aiosqlite:///{data}/dia.sqlite3")
+        self.database = Database(database_url or f"sqlite+aiosqlite:///{data}/dia.sqlite3")
         self.folder = PromptFolder(data / "audio_prompts", make)
         self.anchors = AnchorStore(self.database.sessions, data / "anchors")
         self.voices = VoiceService(self.database.sessions, self.anchors)

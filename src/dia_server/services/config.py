@@ -13,6 +13,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import ConfigValue
+from dia_server.db.upsert import upsert
 from dia_server.errors import Invalid, NotFound
 from dia_server.services.voices.whisper import SIZES
 
@@ -127,8 +128,8 @@ class ConfigService:
             )
         changes = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
         async with self._sessions.begin() as session:
-            for name, value in changes.items():
-                await session.merge(ConfigValue(name=name, value=msgspec.json.encode(value).decode()))
+            for name, value in sorted(changes.items()):  # one order of locks, so that no two updates deadlock
+                await upsert(session, ConfigValue(name=name, value=msgspec.json.encode(value).decode()))
         log.info("configuration changed", **changes)
         self._stored |= changes
         self._publish(replace(self.current, **changes))

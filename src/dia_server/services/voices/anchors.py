@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio.loudness import gain_db
 from dia_server.db.models import VoiceAnchor, VoiceMapping, now
+from dia_server.db.upsert import upsert
 from dia_server.engine.types import GeneratedAudio, VoicePrompt
 from dia_server.errors import InvalidVoiceId, PromptNotUsable, StorageUnavailable
 from dia_server.services.durable_files import TEMPORARY_FILES, FileChange
@@ -168,12 +169,12 @@ class AnchorStore:
             try:
                 await asyncio.to_thread(change.stage)
                 async with self._sessions.begin() as session:
-                    if await session.get(VoiceMapping, anchor.voice_id) is None:
+                    voice = await session.get(VoiceMapping, anchor.voice_id, with_for_update=True)
+                    if voice is None:
                         raise InvalidVoiceId(
                             f"Voice {anchor.voice_id!r} has been deleted during the request", param="voice_id"
                         )
-                    await session.merge(anchor.row())
-                    await session.flush()
+                    await upsert(session, anchor.row())
                     await asyncio.to_thread(change.apply)
             except BaseException as error:
                 await asyncio.to_thread(change.rollback)

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
 from dia_server.db.models import AudioPrompt, Base, VoiceAnchor
+from dia_server.db.upsert import upsert
 from dia_server.errors import Conflict, PromptNotUsable, StorageUnavailable
 from dia_server.services.durable_files import (
     FileChange,
@@ -221,8 +222,7 @@ class VoiceLibrary:
             async with self._sessions.begin() as session:
                 await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id.in_(voice_ids)))
                 for row in imported.rows:
-                    await session.merge(row)
-                await session.flush()
+                    await upsert(session, row)
                 await asyncio.to_thread(changes.apply)
             prompts |= {prompt.prompt_id: prompt for prompt in imported.prompts}
             voices |= {voice.voice_id: voice for voice in imported.voices}

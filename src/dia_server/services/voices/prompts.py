@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
 from dia_server.db.models import AudioPrompt
+from dia_server.db.upsert import upsert
 from dia_server.errors import Conflict, Invalid, NotFound, ServerError, StorageUnavailable, UnusableAudio
 from dia_server.services.durable_files import READ_SIZE, FileChange
 from dia_server.services.voices import prompt_folder
@@ -317,7 +318,7 @@ class PromptService:
         self, prompt: Prompt, files: Mapping[str, bytes | None], also: Write | None = None
     ) -> Prompt:
         async def write(session: AsyncSession) -> None:
-            await session.merge(prompt.row())
+            await upsert(session, prompt.row())
             if also is not None:
                 await also(session)
 

@@ -11,9 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import VoiceAnchor, VoiceCandidate, VoiceMapping
+from dia_server.db.upsert import upsert
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId
 from dia_server.services.voices import ids
 from dia_server.services.voices.anchors import AnchorStore
@@ -202,6 +204,10 @@ class VoiceService:
 
             async def write(session: AsyncSession) -> None:
                 session.add(voice.row())
+                try:
+                    await session.flush()
+                except IntegrityError as error:  # another server has added it
+                    raise _taken(voice.voice_id) from error
 
             yield write
             self._voices[voice.voice_id] = voice
@@ -237,9 +243,7 @@ class VoiceService:
         """Raise Conflict if a voice has this id in any case."""
         lower = voice_id.lower()
         if taken := next((other for other in self._voices if other.lower() == lower), None):
-            raise Conflict(
-                f"Voice {taken!r} exists already; delete it first, or choose another name", param="voice_id"
-            )
+            raise _taken(taken)
 
     def require_deletable(self, voice_id: str) -> None:
         """Raise InvalidVoiceId if the voice does not exist, Conflict if it is built in."""
@@ -265,7 +269,7 @@ class VoiceService:
             voice = replace(voice, display_name=clean_name(voice.display_name))
         self._check_partner(voice)
         async with self._sessions.begin() as session:
-            await session.merge(voice.row())
+            await upsert(session, voice.row())
         self._voices[voice.voice_id] = voice
         return voice
 
@@ -296,10 +300,13 @@ def clean_name(name: str, field: str = "display_name") -> str:
 
 
 async def _delete_row(session: AsyncSession, voice_id: str) -> None:
-    """Delete the voice's rows, and its id where it is another voice's partner."""
+    """Delete the voice's rows, and its id where it is another voice's partner.
+
+    The voice's own row comes first: its lock makes the writer of an anchor end before the anchor is deleted.
+    """
+    await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
     await session.execute(delete(VoiceCandidate).where(VoiceCandidate.voice_id == voice_id))
     await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id == voice_id))
-    await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
     await session.execute(update(VoiceMapping).where(VoiceMapping.partner == voice_id).values(partner=None))
 
 
@@ -312,6 +319,12 @@ def _voice(row: VoiceMapping) -> Voice:
         row.audio_prompt_transcript,
         row.display_name,
         row.partner,
+    )
+
+
+def _taken(voice_id: str) -> Conflict:
+    return Conflict(
+        f"Voice {voice_id!r} exists already; delete it first, or choose another name", param="voice_id"
     )
 
 

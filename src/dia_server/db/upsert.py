@@ -1,0 +1,36 @@
+"""Inserts or changes a row in one statement.
+
+SQLAlchemy's `Session.merge` reads before it writes: two servers on one PostgreSQL both find a row missing,
+insert it, and one of them fails.
+"""
+
+from collections.abc import Callable
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from dia_server.db.models import Base
+
+INSERT: dict[str, Callable[[type[Base]], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+"""Functions that make an INSERT with an ON CONFLICT clause, by the database's name."""
+
+
+async def upsert(session: AsyncSession, row: Base) -> None:
+    """Insert `row`, or change the row that has its primary key.
+
+    A changed row gets the values set in `row`, and new values of the columns with `onupdate`; its other
+    columns stay as they are. `row` itself does not join the session.
+    """
+    columns = type(row).__table__.columns
+    given = {column.name: getattr(row, column.name) for column in columns if column.name in vars(row)}
+    insert = INSERT[session.get_bind().dialect.name](type(row)).values(given)
+    changed = [column for column in columns if column.name in given or column.onupdate is not None]
+    await session.execute(
+        insert.on_conflict_do_update(
+            index_elements=[column for column in columns if column.primary_key],
+            set_={column.name: insert.excluded[column.name] for column in changed if not column.primary_key},
+        )
+    )
