@@ -61,7 +61,7 @@ async def test_voices_are_exported_and_imported(client: Client, other: Client) -
     assert (imported.status_code, imported.json()) == (
         200,
         {
-            "message": "2 voices imported",
+            "message": "Voices imported: 2",
             "voices": ["anna", "plain"],
             "audio_prompts": ["anna"],
             "anchors": [],

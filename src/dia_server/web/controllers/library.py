@@ -102,7 +102,7 @@ class LibraryController(Controller):
             async with upload.receive(request, FIELD, prompt_folder.spool) as form:
                 imported = await voice_library.add(form.file, overwrite=replace)
         return VoicesImported(
-            message=f"{len(imported.voices)} voices imported",
+            message=f"Voices imported: {len(imported.voices)}",
             voices=[voice.voice_id for voice in imported.voices],
             audio_prompts=[prompt.prompt_id for prompt in imported.prompts],
             anchors=list(imported.anchors),
