@@ -1,5 +1,6 @@
 """Outages of PostgreSQL: StorageUnavailable while they last, and no restart of the server afterwards."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,24 @@ async def test_a_transaction_that_was_idle_too_long_raises_storage_unavailable(d
         await until(has_ended)
         with pytest.raises(StorageUnavailable, match="idle-in-transaction timeout"):
             await session.execute(text("SELECT 1"))
+
+    await write(database)
+
+
+async def test_a_cancelled_statement_is_no_outage(database: Database) -> None:
+    running = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"
+    )
+    task = asyncio.create_task(execute(database, ["SELECT pg_sleep(60)"]))
+
+    async def is_running() -> bool:
+        async with database.reads() as session:
+            return bool(await session.scalar(running))
+
+    await until(is_running)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
     await write(database)
 

@@ -204,6 +204,8 @@ def _on_error(context: ExceptionContext) -> None:
 def _is_temporary(context: ExceptionContext) -> bool:
     """Return False for errors that a retry cannot mend: a bug, a violated constraint, a damaged file."""
     original = context.original_exception
+    if context.sqlalchemy_exception is None:
+        return False  # not the database's: a cancelled task, which SQLAlchemy calls a disconnect
     is_operational = isinstance(context.sqlalchemy_exception, OperationalError)
     if context.dialect.name == "sqlite":
         code: int | None = getattr(original, "sqlite_errorcode", None)
