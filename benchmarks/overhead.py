@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import http.client
 import json
+import socket
 import statistics
 import sys
 import tempfile
@@ -68,6 +69,11 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: st
     return (time.perf_counter() - started) * 1000
 
 
+def listens() -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", PORT)) == 0
+
+
 def measure(count: int, clock: Clock) -> list[Times]:
     connection = http.client.HTTPConnection("127.0.0.1", PORT)
     requests = []
@@ -92,7 +98,7 @@ async def run(count: int) -> list[Times]:
         server = Server(app, port=PORT, interface=Interfaces.ASGI, log_enabled=False)
         serving = asyncio.create_task(server.serve())
         async with asyncio.timeout(10):
-            while not engine.ready:  # noqa: ASYNC110 - it is another thread that gets ready
+            while not (engine.ready and listens()):  # noqa: ASYNC110 - another thread and the kernel know
                 await asyncio.sleep(0.1)
         try:
             return await asyncio.to_thread(measure, count, clock)
