@@ -17,7 +17,10 @@ MIN_FREE_BYTES = MIB
 
 
 class DatabaseFile:
-    """Detects that a database file was deleted or replaced. Checks nothing before `open` or after `close`."""
+    """Checks that a database file was neither deleted nor replaced since `open`, and that it can be written.
+
+    Before `open` and after `close`, `require_same` checks nothing.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,12 +1,14 @@
-"""Inserts or changes a row in one statement.
+"""Inserts or changes a row in one statement, and recognizes a row that exists already.
 
 SQLAlchemy's `Session.merge` reads before it writes: two servers on one PostgreSQL both find a row missing,
 insert it, and one of them fails.
 """
 
+import sqlite3
 from collections.abc import Callable
 
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dia_server.db.models import Base
@@ -16,6 +18,8 @@ INSERT: dict[str, Callable[[type[Base]], sqlite.Insert | postgresql.Insert]] = {
     "postgresql": postgresql.insert,
 }
 """Functions that make an INSERT with an ON CONFLICT clause, by the database's name."""
+DUPLICATE = {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE, "23505"}
+"""SQLite's error codes and PostgreSQL's SQLSTATE of a key that exists already."""
 
 
 async def upsert(session: AsyncSession, row: Base) -> None:
@@ -34,3 +38,8 @@ async def upsert(session: AsyncSession, row: Base) -> None:
             set_={column.name: insert.excluded[column.name] for column in changed if not column.primary_key},
         )
     )
+
+
+def is_duplicate(error: IntegrityError) -> bool:
+    """Return whether a row was refused because its key exists already."""
+    return any(getattr(error.orig, name, None) in DUPLICATE for name in ("sqlite_errorcode", "sqlstate"))

@@ -38,7 +38,8 @@ MEDIA_TYPE = "text/plain; version=0.0.4"
 """Content-Type of the metrics page (UTF-8)."""
 
 BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 40, 80, 160)
-"""Upper bounds of the histograms' buckets, in seconds: from first audio (0.1 s) to long texts (minutes)."""
+"""Upper bounds of the histograms' buckets, in seconds. They suit both times to first audio (about 0.1 s) and
+long texts (minutes)."""
 
 SocketOutcome = Literal["completed", "failed", "cancelled", "refused"]
 

@@ -150,7 +150,10 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _check_names(manifest: Manifest, names: set[str]) -> None:
-    """Check that the manifest names each thing once, and just the files of the archive."""
+    """Check that the manifest names each thing once, and exactly the files of the archive.
+
+    Also check that it has each anchor's voice, and each recording that a voice uses.
+    """
     _require_unique((voice.voice_id for voice in manifest.voices), "voice")
     _require_unique((entry.prompt_id for entry in manifest.recordings), "recording")
     expected = {MANIFEST, *(entry.name for entry in manifest.files)}

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.db.models import VoiceAnchor, VoiceCandidate, VoiceMapping
-from dia_server.db.upsert import upsert
+from dia_server.db.upsert import is_duplicate, upsert
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId
 from dia_server.services.voices import ids
 from dia_server.services.voices.anchors import AnchorStore
@@ -206,8 +206,10 @@ class VoiceService:
                 session.add(voice.row())
                 try:
                     await session.flush()
-                except IntegrityError as error:  # another server has added it
-                    raise _taken(voice.voice_id) from error
+                except IntegrityError as error:
+                    if is_duplicate(error):  # another server has added it
+                        raise _taken(voice.voice_id) from error
+                    raise
 
             yield write
             self._voices[voice.voice_id] = voice

@@ -10,7 +10,8 @@ LANGUAGE = "en"
 MIN_LANGUAGE_PROBABILITY = 0.7
 """Minimum probability of LANGUAGE; `base` gives it 0.8 and more in English clips, 0.6 and less in others."""
 MIN_LOG_PROBABILITY = -0.9
-"""Minimum average log probability; `base` gives English clips -0.77 and more."""
+"""Minimum average log probability of a transcript by a multilingual model; below it, the transcript needs
+review. `base` gives English clips -0.77 and more."""
 MIN_LOG_PROBABILITY_ENGLISH_ONLY = -0.73
 """The limit for an English-only model, which detects no language; `tiny.en` gives English clips -0.70 and
 more, and other speech -0.76 and less."""

@@ -21,7 +21,7 @@ SETTINGS: dict[LimitName, str] = {
     "plan": "DIA_RATE_LIMIT_JOBS",
     "upload": "DIA_RATE_LIMIT_UPLOAD",
 }
-"""Environment variable that sets each limit; the errors of a limit name it."""
+"""Environment variable that sets each limit; the error for a request beyond the limit names it."""
 
 
 class RateLimit(ASGIMiddleware):
