@@ -51,7 +51,10 @@ class VoicePrompts:
         self._gains = VoiceGains()
 
     def snapshot(self, voice: Voice, reference: Reference | None = None) -> VoiceSnapshot:
-        """Return `voice` with the digest of its current audio, which `reference` replaces."""
+        """Return `voice` with the digest of its recording or else its anchor, and that of `reference`.
+
+        If there is a `reference`, speech clones it instead of the recording or the anchor.
+        """
         prompt = self._prompts.all.get(voice.audio_prompt or "")
         needs_anchor = voice.audio_prompt is None and reference is None
         anchor = self._anchors.all.get(voice.voice_id) if needs_anchor else None

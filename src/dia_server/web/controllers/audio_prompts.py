@@ -154,7 +154,8 @@ class PromptController(Controller):
         """Read the folder of audio prompts again: add and update prompts; remove those without a usable file.
 
         Files in other formats than WAV are converted. Prompts without a transcript are transcribed if
-        `auto_transcribe` is on or `force_retranscribe` is true.
+        `auto_transcribe` is on or `force_retranscribe` is true. `force_retranscribe` also replaces
+        transcripts by Whisper with new ones.
         """
         found = await transcript_service.discover(force_retranscribe=data.force_retranscribe)
         return Discovered(
