@@ -5,8 +5,12 @@ bytes, so an anchor keeps its digest when it is exported and imported.
 """
 
 import io
+import struct
 import zipfile
+import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -16,6 +20,7 @@ from msgspec import Meta
 from dia_server.audio import wav
 from dia_server.engine.types import Frames, Samples
 from dia_server.errors import UnusableAudio
+from dia_server.services.durable_files import TEMPORARY_FILES
 from dia_server.units import HOP, SAMPLE_RATE
 
 FORMAT = 1
@@ -28,6 +33,17 @@ MAX_SIZE = 2 * (MAX_FRAMES + 1) * HOP + MAX_FRAMES * CODEBOOKS * 2 + 16 * 1024
 """Maximum bytes of the file: 16-bit samples, frames and 16 KiB for the rest."""
 
 DESCRIPTION, AUDIO, CODES = "anchor.json", "audio.wav", "codes.s16"
+READ_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+"""Exceptions of zipfile for damaged archives; UnicodeDecodeError is a ValueError."""
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -81,11 +97,19 @@ def unpack(content: bytes) -> AnchorFile:
                 raise UnusableAudio("The anchor's archive must not be compressed")
             description = msgspec.json.decode(archive.read(DESCRIPTION), type=Description)
             audio, codes = archive.read(AUDIO), archive.read(CODES)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UnusableAudio(f"The anchor is not a ZIP archive that can be read: {error}") from error
-    except (msgspec.DecodeError, ValueError) as error:
+    except msgspec.DecodeError as error:
         raise UnusableAudio(f"The anchor's content cannot be read: {error}") from error
+    except READ_ERRORS as error:
+        raise UnusableAudio(f"The anchor is not a ZIP archive that can be read: {error}") from error
     return AnchorFile(description, _samples(audio), _frames(codes))
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Create the folder, or delete its anchors' files but for `names`, and leftovers of a crash; blocks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [*folder.glob(TEMPORARY_FILES), *folder.glob(f"*{SUFFIX}")]:
+        if path.name not in names:
+            path.unlink()
 
 
 def _samples(audio: bytes) -> Samples:

@@ -15,16 +15,16 @@ from typing import Self
 
 import structlog
 from sqlalchemy import delete, select
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio.loudness import gain_db
 from dia_server.db.models import VoiceAnchor, VoiceMapping, now
 from dia_server.db.upsert import upsert
 from dia_server.engine.types import GeneratedAudio, VoicePrompt
-from dia_server.errors import InvalidVoiceId, PromptNotUsable, StorageUnavailable
-from dia_server.services.durable_files import TEMPORARY_FILES, FileChange
-from dia_server.services.voices.anchor_file import SUFFIX, AnchorFile, unpack
+from dia_server.errors import InvalidVoiceId, PromptNotUsable
+from dia_server.services.durable_files import FileChange
+from dia_server.services.voices.anchor_file import SUFFIX, AnchorFile, keep_only, unpack
+from dia_server.services.voices.file_commit import committing
 from dia_server.services.voices.uninterrupted import uninterrupted
 from dia_server.units import SAMPLE_RATE
 
@@ -55,18 +55,7 @@ class Anchor:
 
     @classmethod
     def of(cls, row: VoiceAnchor) -> Self:
-        return cls(
-            voice_id=row.voice_id,
-            digest=row.digest,
-            transcript=row.transcript,
-            seed=row.seed,
-            model=row.model,
-            duration=row.duration,
-            faults=row.faults,
-            pitch=row.pitch,
-            word_errors=row.word_errors,
-            created_at=row.created_at,
-        )
+        return cls(**{name: getattr(row, name) for name in cls.__dataclass_fields__})
 
     @property
     def file_name(self) -> str:
@@ -93,7 +82,8 @@ class AnchorStore:
             rows = await session.scalars(select(VoiceAnchor).order_by(VoiceAnchor.created_at))
             self._anchors = {row.voice_id: Anchor.of(row) for row in rows}
         with suppress(OSError):  # the server can still read a folder that it cannot write
-            await asyncio.to_thread(self._prepare, {anchor.file_name for anchor in self._anchors.values()})
+            names = {anchor.file_name for anchor in self._anchors.values()}
+            await asyncio.to_thread(keep_only, self._folder, names)
 
     @property
     def folder(self) -> Path:
@@ -166,24 +156,13 @@ class AnchorStore:
     async def _keep(self, anchor: Anchor, content: bytes) -> None:
         async with self._lock:
             change = FileChange(self._folder, {anchor.file_name: content})
-            try:
-                await asyncio.to_thread(change.stage)
-                async with self._sessions.begin() as session:
-                    voice = await session.get(VoiceMapping, anchor.voice_id, with_for_update=True)
-                    if voice is None:
-                        raise InvalidVoiceId(
-                            f"Voice {anchor.voice_id!r} has been deleted during the request", param="voice_id"
-                        )
-                    await upsert(session, anchor.row())
-                    await asyncio.to_thread(change.apply)
-            except BaseException as error:
-                await asyncio.to_thread(change.rollback)
-                if isinstance(error, OSError):
-                    raise StorageUnavailable(f"The anchor cannot be written: {error.strerror}") from error
-                if isinstance(error, DBAPIError):
-                    raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
-                raise
-            await asyncio.to_thread(change.cleanup)
+            async with committing(change, self._sessions, "anchor") as session:
+                voice = await session.get(VoiceMapping, anchor.voice_id, with_for_update=True)
+                if voice is None:
+                    raise InvalidVoiceId(
+                        f"Voice {anchor.voice_id!r} has been deleted during the request", param="voice_id"
+                    )
+                await upsert(session, anchor.row())
             old = self._anchors.get(anchor.voice_id)
             self._anchors[anchor.voice_id] = anchor
             await self._remove_file(old)
@@ -194,12 +173,6 @@ class AnchorStore:
             self._prompts.pop(anchor.digest, None)
             with suppress(OSError):  # the next start removes files without a row
                 await asyncio.to_thread((self._folder / anchor.file_name).unlink, missing_ok=True)
-
-    def _prepare(self, known: set[str]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for path in [*self._folder.glob(TEMPORARY_FILES), *self._folder.glob(f"*{SUFFIX}")]:
-            if path.name not in known:
-                path.unlink()
 
     def _read(self, anchor: Anchor) -> AnchorFile:
         return unpack(self.content(anchor))

@@ -21,8 +21,9 @@ from dia_server.db.engine import Database
 from dia_server.db.models import CandidateStatus as CandidateStatus
 from dia_server.db.models import VoiceCandidate, now
 from dia_server.errors import Conflict, NotFound, StorageUnavailable
-from dia_server.services.durable_files import TEMPORARY_FILES, FileChange
-from dia_server.services.voices.anchor_file import SUFFIX
+from dia_server.services.durable_files import FileChange
+from dia_server.services.voices.anchor_file import SUFFIX, keep_only
+from dia_server.services.voices.file_commit import committing
 from dia_server.services.voices.uninterrupted import uninterrupted
 
 MAX_ATTEMPTS = 5
@@ -68,6 +69,10 @@ class Candidate:
         return self.candidate_id + SUFFIX
 
 
+class _Deleted(Exception):
+    """The candidate was deleted while it was made."""
+
+
 class CandidateStore:
     def __init__(self, database: Database, folder: Path) -> None:
         self._sessions = database.sessions
@@ -86,7 +91,7 @@ class CandidateStore:
             ids = await session.scalars(select(Row.candidate_id).where(Row.status == "completed"))
             known = {candidate_id + SUFFIX for candidate_id in ids}
         with suppress(OSError):  # the server can still read a folder that it cannot write
-            await asyncio.to_thread(self._prepare, known)
+            await asyncio.to_thread(keep_only, self._folder, known)
 
     async def of_voice(self, voice_id: str) -> Sequence[Candidate]:
         """Return the candidates of a voice in the order in which they were asked for."""
@@ -160,8 +165,7 @@ class CandidateStore:
         done = replace(candidate, status="completed", finished_at=now())
         change = FileChange(self._folder, {candidate.file_name: content})
         try:
-            await asyncio.to_thread(change.stage)
-            async with self._sessions.begin() as session:
+            async with committing(change, self._sessions, "candidate") as session:
                 result = await session.execute(
                     update(Row)
                     .where(Row.candidate_id == candidate.candidate_id, Row.status == "pending")
@@ -175,15 +179,11 @@ class CandidateStore:
                     )
                 )
                 assert isinstance(result, CursorResult)
-                if result.rowcount == 1:
-                    await asyncio.to_thread(change.apply)
-        except BaseException as error:
-            await asyncio.to_thread(change.rollback)
-            if isinstance(error, OSError):
-                raise StorageUnavailable(f"The candidate cannot be written: {error.strerror}") from error
-            raise
-        await asyncio.to_thread(change.cleanup)
-        return result.rowcount == 1
+                if result.rowcount == 0:
+                    raise _Deleted
+        except _Deleted:
+            return False
+        return True
 
     async def fail(self, candidate: Candidate, error: str) -> None:
         await self._change(candidate.candidate_id, "pending", status="failed", error=error, finished_at=now())
@@ -222,9 +222,3 @@ class CandidateStore:
                     (self._folder / (candidate_id + SUFFIX)).unlink(missing_ok=True)
 
         await asyncio.to_thread(remove)
-
-    def _prepare(self, known: set[str]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for path in [*self._folder.glob(TEMPORARY_FILES), *self._folder.glob(f"*{SUFFIX}")]:
-            if path.name not in known:
-                path.unlink()

@@ -8,7 +8,6 @@ import hashlib
 import stat
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -16,6 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from dia_server.errors import Invalid
+from dia_server.services.voices.anchor_file import READ_ERRORS
 from dia_server.services.voices.library_manifest import (
     MANIFEST,
     MAX_MANIFEST,
@@ -41,17 +41,6 @@ _END = struct.Struct("<4s4H2LH")
 """End of central directory record: signature, disks, entries, size and offset of the directory, comment."""
 _END_SIGNATURE, _ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 _ZIP64_LOCATOR_SIZE = 20
-_READ_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
-"""Exceptions of zipfile for damaged archives; UnicodeDecodeError is a ValueError."""
 
 
 class Archive:
@@ -109,7 +98,7 @@ def _reading() -> Iterator[None]:
     """Turn the exceptions of zipfile for damaged archives into Invalid."""
     try:
         yield
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise refusal(f"the archive is damaged: {error}") from error
 
 

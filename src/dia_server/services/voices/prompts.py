@@ -17,7 +17,6 @@ from typing import IO, Any, BinaryIO, Literal, TypeVar
 
 import structlog
 from sqlalchemy import delete, select
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
@@ -27,6 +26,7 @@ from dia_server.errors import Conflict, Invalid, NotFound, ServerError, StorageU
 from dia_server.services.durable_files import READ_SIZE, FileChange
 from dia_server.services.voices import prompt_folder
 from dia_server.services.voices.audio_prompt import Prompt
+from dia_server.services.voices.file_commit import committing
 from dia_server.services.voices.prompt_folder import PromptFolder, Sidecar, Skipped, txt_name, wav_name
 from dia_server.services.voices.service import VoiceService, Write
 from dia_server.services.voices.transcription import Confidence
@@ -338,20 +338,8 @@ class PromptService:
     ) -> None:
         """Change `files` and, by `write`, the database row, or neither; raises StorageUnavailable."""
         change = FileChange(self._folder.path, files)
-        try:
-            await asyncio.to_thread(change.stage)
-            async with self._sessions.begin() as session:
-                await write(session)
-                await session.flush()
-                await asyncio.to_thread(change.apply)
-        except BaseException as error:
-            await asyncio.to_thread(change.rollback)
-            if isinstance(error, OSError):
-                raise StorageUnavailable(f"The audio prompt cannot be written: {error.strerror}") from error
-            if isinstance(error, DBAPIError):
-                raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
-            raise
-        await asyncio.to_thread(change.cleanup)
+        async with committing(change, self._sessions, "audio prompt") as session:
+            await write(session)
 
 
 async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
