@@ -66,7 +66,11 @@ class Services:
         self.timing = timing
         self._gpus = accelerators()
         self.lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
-        self.database = Database(conf.sqlalchemy_url, busy_timeout_ms=timing.busy_timeout_ms)
+        self.database = Database(
+            conf.sqlalchemy_url,
+            busy_timeout_ms=timing.busy_timeout_ms,
+            connections=conf.database_connections,
+        )
         self.config = ConfigService(self.database.sessions, default_config(conf), set_variables(given))
         self.engine = engine or choose_engine(conf, self._gpus, lambda: self.config.current)
         self._build_voices()

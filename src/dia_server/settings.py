@@ -37,6 +37,10 @@ class Settings(Struct, frozen=True, kw_only=True):
             "`postgresql+psycopg://user@host/name` needs the extra `postgres`."
         ),
     ] = ""
+    database_connections: Annotated[
+        int,
+        _doc("Maximum connections of this server to PostgreSQL; without effect on SQLite.", ge=5, le=10_000),
+    ] = 20
     engine: Annotated[
         Literal["auto", "dia", "preview"],
         _doc("Speech engine: `dia` (the model), `preview` (espeak-ng), `auto` for Dia if there is a GPU."),

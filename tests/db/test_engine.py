@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from dia_server.db.engine import Database
+from dia_server.db.engine import RESERVED_CONNECTIONS, Database
 from dia_server.db.models import Totals
 from dia_server.errors import StorageUnavailable
 from tests.postgres import BOTH_DATABASES
@@ -26,7 +26,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def opened(url: str, pool_timeout_s: float) -> AsyncIterator[Database]:
-    database = Database(url, pool_timeout_s=pool_timeout_s)
+    database = Database(url, pool_timeout_s=pool_timeout_s, connections=CONNECTIONS + RESERVED_CONNECTIONS)
     await database.upgrade()
     yield database
     await database.close()

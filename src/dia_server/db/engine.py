@@ -9,19 +9,41 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, PoolProxiedConnection, event
+import structlog
+from sqlalchemy import (
+    URL,
+    AsyncAdaptedQueuePool,
+    Connection,
+    PoolProxiedConnection,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from dia_server.db import postgres
 from dia_server.db.file import RETRY_S, DatabaseFile
 from dia_server.db.migrate import upgrade
+from dia_server.db.quick import QuickStatements
 from dia_server.errors import StorageUnavailable
 
-CONNECT_TIMEOUT_S = 5
-"""Maximum seconds for psycopg to connect to one address of the server, unless the URL says otherwise."""
+log = structlog.get_logger()
+
+CONNECTIONS = 20
+"""Maximum connections of a server to PostgreSQL: four servers fit into its default of 100."""
+QUICK_CONNECTIONS = 2
+"""Connections of `Database.quick`."""
+RESERVED_CONNECTIONS = QUICK_CONNECTIONS + 1
+"""Connections to PostgreSQL that transactions cannot have: those for quick statements, and one to listen."""
+QUICK_POOL_TIMEOUT_S = 0.25
+"""Maximum seconds that a quick statement waits for a connection."""
+PROBE_TIMEOUT_S = 3.0
+"""Maximum seconds until PostgreSQL has answered `require_writable`."""
 BUSY_TIMEOUT_MS = 5_000
 """Maximum milliseconds that SQLite waits for a lock of another connection."""
 POOL_TIMEOUT_S = 5.0
@@ -35,19 +57,40 @@ TRANSIENT_ERRORS = {
     sqlite3.SQLITE_CANTOPEN,
 }
 """SQLite error codes of conditions that may be temporary, such as a lock or a full disk."""
-READ_ONLY_TRANSACTION = "25006"
-"""SQLSTATE of a write to a PostgreSQL server that only reads, such as a standby."""
 
 
 class Database:
     """Opens sessions: `async with database.sessions.begin() as session` is one transaction; keep it short."""
 
     def __init__(
-        self, url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, pool_timeout_s: float = POOL_TIMEOUT_S
+        self,
+        url: str,
+        *,
+        busy_timeout_ms: int = BUSY_TIMEOUT_MS,
+        pool_timeout_s: float = POOL_TIMEOUT_S,
+        connections: int = CONNECTIONS,
+        log_outages: bool = True,
     ) -> None:
-        self._file = _file(make_url(url))
-        self._writing = _engine(url, "BEGIN IMMEDIATE", self._file, busy_timeout_ms, pool_timeout_s)
-        self._reading = _engine(url, "BEGIN", self._file, busy_timeout_ms, pool_timeout_s)
+        """`connections` is the maximum of connections to PostgreSQL, more than RESERVED_CONNECTIONS.
+
+        `log_outages` says whether to log PostgreSQL's errors, whose texts StorageUnavailable leaves out.
+        """
+        parsed = make_url(url)
+        self._file = _file(parsed)
+        self.quick: QuickStatements | None = None
+        """Runs statements that may not wait for transactions; None for SQLite."""
+        if parsed.get_backend_name() == "sqlite":
+            self._writing = _sqlite(parsed, "BEGIN IMMEDIATE", self._file, busy_timeout_ms, pool_timeout_s)
+            self._reading = _sqlite(parsed, "BEGIN", self._file, busy_timeout_ms, pool_timeout_s)
+        else:
+            size = connections - RESERVED_CONNECTIONS
+            # replaces connections that were lost while they were idle, as when the database restarts
+            self._writing = _postgres(parsed, size, pool_timeout_s, pool_pre_ping=True)
+            self._reading = self._writing
+            quick = _postgres(parsed, QUICK_CONNECTIONS, QUICK_POOL_TIMEOUT_S, isolation_level="AUTOCOMMIT")
+            self.quick = QuickStatements(quick)
+            for engine in self._writing, quick:
+                event.listen(engine.sync_engine, "handle_error", partial(_on_postgres_error, log_outages))
         self.sessions: async_sessionmaker[AsyncSession] = (
             async_sessionmaker(self._writing, expire_on_commit=False)
             if self._file is None
@@ -58,7 +101,8 @@ class Database:
         )
         """Sessions for reads. With a SQLite file, they neither wait for a writer nor delay one.
 
-        They have a connection pool of their own, which waiting writers cannot exhaust.
+        There they have a connection pool of their own, which waiting writers cannot exhaust. On PostgreSQL
+        they share the writers' pool: writers seldom wait there, and for LOCK_TIMEOUT_S at most.
         """
 
     async def upgrade(self) -> str:
@@ -67,17 +111,26 @@ class Database:
         From then on a missing SQLite file is not created again: StorageUnavailable is raised instead.
         """
         async with self._writing.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                await connection.execute(text(postgres.WITHOUT_TIMEOUTS))
             revision = await connection.run_sync(upgrade)
         if self._file is not None and not self._file.is_open:
             self._file.open()
         return revision
 
     async def require_writable(self) -> None:
-        """Raise StorageUnavailable if the SQLite file is not writable; other databases are not checked."""
+        """Raise StorageUnavailable if the SQLite file is not writable, or PostgreSQL away or read-only."""
         if self._file is not None:
             await asyncio.to_thread(self._file.require_writable)
+        if self.quick is not None:
+            query = select(func.current_setting("transaction_read_only"))
+            (read_only,) = await self.quick.run(query, PROBE_TIMEOUT_S)
+            if read_only == "on":
+                raise _unavailable(postgres.CAUSES[postgres.READ_ONLY_TRANSACTION])
 
     async def close(self) -> None:
+        if self.quick is not None:
+            await self.quick.close()
         await self._writing.dispose()
         await self._reading.dispose()
         if self._file is not None:
@@ -109,10 +162,7 @@ class _SerializedWrites(async_sessionmaker[AsyncSession]):
             async with asyncio.timeout(self._timeout_s):
                 await self._lock.acquire()
         except TimeoutError as error:
-            raise StorageUnavailable(
-                "The database cannot be used at the moment: other writes take too long",
-                retry_after=RETRY_S,
-            ) from error
+            raise _unavailable("other writes take too long") from error
 
 
 class _Pool(AsyncAdaptedQueuePool):
@@ -122,10 +172,7 @@ class _Pool(AsyncAdaptedQueuePool):
         try:
             return super().connect()
         except PoolTimeoutError as error:
-            raise StorageUnavailable(
-                "The database cannot be used at the moment: all connections to it are in use",
-                retry_after=RETRY_S,
-            ) from error
+            raise _unavailable("all connections to it are in use") from error
 
 
 def _file(url: URL) -> DatabaseFile | None:
@@ -135,46 +182,45 @@ def _file(url: URL) -> DatabaseFile | None:
     return DatabaseFile(Path(url.database or ""))
 
 
-def _engine(
-    url: str, begin: str, file: DatabaseFile | None, busy_timeout_ms: int, pool_timeout_s: float
+def _sqlite(
+    url: URL, begin: str, file: DatabaseFile | None, busy_timeout_ms: int, pool_timeout_s: float
 ) -> AsyncEngine:
-    """Return an SQLAlchemy engine; `begin` is the statement that begins its transactions in SQLite."""
-    parsed = make_url(url)
-    engine = create_async_engine(
-        parsed,
-        poolclass=_Pool,
-        pool_timeout=pool_timeout_s,
-        # replaces connections that were lost while they were idle, as when the database restarts
-        pool_pre_ping=parsed.get_backend_name() != "sqlite",
-        # parameters contain clients' texts, which must not be logged
-        hide_parameters=True,
-        connect_args=_connect_args(parsed),
-    )
-    if engine.dialect.name == "sqlite":
-        if file is not None:
-            file.path.parent.mkdir(parents=True, exist_ok=True)
+    """Return an SQLAlchemy engine for SQLite whose transactions begin with the statement `begin`."""
+    engine = _engine(url, pool_timeout=pool_timeout_s)
+    if file is not None:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
 
-        def before_connect(_: Dialect, record: Any, arguments: list[Any], named: dict[str, Any]) -> None:
-            if file is not None and file.is_open:
-                file.require_same()
-                arguments[:] = [f"file:{quote(str(file.path.absolute()))}?mode=rw"]
-                named["uri"] = True
+    def before_connect(_: Dialect, record: Any, arguments: list[Any], named: dict[str, Any]) -> None:
+        if file is not None and file.is_open:
+            file.require_same()
+            arguments[:] = [f"file:{quote(str(file.path.absolute()))}?mode=rw"]
+            named["uri"] = True
 
-        def on_begin(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
 
-        event.listen(engine.sync_engine, "do_connect", before_connect)
-        event.listen(engine.sync_engine, "connect", partial(_on_connect, busy_timeout_ms))
-        event.listen(engine.sync_engine, "begin", on_begin)
-    event.listen(engine.sync_engine, "handle_error", _on_error)
+    event.listen(engine.sync_engine, "do_connect", before_connect)
+    event.listen(engine.sync_engine, "connect", partial(_on_connect, busy_timeout_ms))
+    event.listen(engine.sync_engine, "begin", on_begin)
+    event.listen(engine.sync_engine, "handle_error", _on_sqlite_error)
     return engine
 
 
-def _connect_args(url: URL) -> dict[str, Any]:
-    """Return psycopg's timeout, because its own is 130 s for a host that does not answer."""
-    if url.get_driver_name() != "psycopg" or "connect_timeout" in url.query:
-        return {}
-    return {"connect_timeout": CONNECT_TIMEOUT_S}
+def _postgres(url: URL, size: int, pool_timeout_s: float, **options: Any) -> AsyncEngine:
+    """Return an SQLAlchemy engine for PostgreSQL with up to `size` connections."""
+    return _engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=pool_timeout_s,
+        connect_args=postgres.connect_args(url),
+        **options,
+    )
+
+
+def _engine(url: URL, **options: Any) -> AsyncEngine:
+    # parameters contain clients' texts, which must not be logged
+    return create_async_engine(url, poolclass=_Pool, hide_parameters=True, **options)
 
 
 def _on_connect(busy_timeout_ms: int, connection: DBAPIConnection, _: Any) -> None:
@@ -190,15 +236,25 @@ def _on_connect(busy_timeout_ms: int, connection: DBAPIConnection, _: Any) -> No
     cursor.close()
 
 
-def _on_error(context: ExceptionContext) -> None:
+def _on_sqlite_error(context: ExceptionContext) -> None:
+    """Raise StorageUnavailable for an error that may be temporary."""
+    if _is_temporary(context):
+        raise _unavailable(str(context.original_exception)) from context.original_exception
+
+
+def _on_postgres_error(log_outages: bool, context: ExceptionContext) -> None:
     """Raise StorageUnavailable for an error that may be temporary."""
     if context.is_pre_ping:
         return  # the pool connects anew; if that fails, it is called again
     if _is_temporary(context):
-        cause = str(context.original_exception).partition("\n")[0]  # libpq adds advice in further lines
-        raise StorageUnavailable(
-            f"The database cannot be used at the moment: {cause}", retry_after=RETRY_S
-        ) from context.original_exception
+        original = context.original_exception
+        if log_outages:  # libpq adds advice in further lines
+            log.warning("database unavailable", cause=str(original).partition("\n")[0])
+        raise _unavailable(postgres.cause_of(original)) from original
+
+
+def _unavailable(cause: str) -> StorageUnavailable:
+    return StorageUnavailable(f"The database cannot be used at the moment: {cause}", retry_after=RETRY_S)
 
 
 def _is_temporary(context: ExceptionContext) -> bool:
@@ -211,4 +267,4 @@ def _is_temporary(context: ExceptionContext) -> bool:
         code: int | None = getattr(original, "sqlite_errorcode", None)
         return is_operational and (code is None or code & 0xFF in TRANSIENT_ERRORS)
     sqlstate: str | None = getattr(original, "sqlstate", None)
-    return is_operational or context.is_disconnect or sqlstate == READ_ONLY_TRANSACTION
+    return is_operational or context.is_disconnect or sqlstate == postgres.READ_ONLY_TRANSACTION

@@ -46,7 +46,7 @@ async def prepare(url: str) -> str:
     is_file = parsed.get_backend_name() == "sqlite"
     name = parsed.database if is_file else parsed.render_as_string(hide_password=True)
     try:
-        database = Database(url)
+        database = Database(url, log_outages=False)
         if is_file:
             _open_once(parsed.database or ":memory:")
         try:
