@@ -76,6 +76,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
+async def other_database(database: Database, database_url: str) -> AsyncIterator[Database]:
+    """The connections of a second server to `database`."""
+    other = Database(database_url)
+    yield other
+    await other.close()
+
+
+@pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Litestar]]:
     async with AsyncTestClient(create_app(settings), raise_server_exceptions=False) as client:
 

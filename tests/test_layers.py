@@ -28,7 +28,7 @@ FOREIGN = {
     "text": {"litestar", "sqlalchemy", "torch", "numpy"},
 }
 ROOMS = {
-    "services": ("", "durable_files", "voices", "config", "speech", "jobs", "server"),
+    "services": ("", "durable_files", "peers", "voices", "config", "speech", "jobs", "server"),
     "web": ("requests", "", "middleware", "controllers"),
 }
 """Order of the rooms in a layer; a module imports its own and earlier ones. "" is the layer's folder."""

@@ -5,8 +5,9 @@ from functools import partial
 
 from dia_server import __version__, logs
 from dia_server.configuration import default_config, set_variables
-from dia_server.crash_mark import CrashMark
+from dia_server.crash_mark import CrashMarks
 from dia_server.db.engine import Database
+from dia_server.db.listener import Listener
 from dia_server.db.lock import ServerLock
 from dia_server.engine.devices import accelerators
 from dia_server.engine.pool import AnyEngine
@@ -22,6 +23,7 @@ from dia_server.services.jobs import (
     Recorder,
     Retention,
 )
+from dia_server.services.peers import Heartbeat, Leadership, Membership, Reloading
 from dia_server.services.server import (
     Announcement,
     Metrics,
@@ -71,17 +73,20 @@ class Services:
             busy_timeout_ms=timing.busy_timeout_ms,
             connections=conf.database_connections,
         )
+        self.membership = Membership(self.database, lease_s=timing.lease_s)
+        self.leadership = Leadership(leads=not self.database.shared)
         self.config = ConfigService(self.database.sessions, default_config(conf), set_variables(given))
         self.engine = engine or choose_engine(conf, self._gpus, lambda: self.config.current)
         self._build_voices()
         self._build_speech_and_jobs()
         self._build_server()
+        self._build_peers()
         self.config.subscribe(self._apply)
 
     def _build_voices(self) -> None:
         conf = self.conf
         self.anchors = AnchorStore(self.database.sessions, conf.anchors)
-        self.candidates = CandidateStore(self.database, conf.candidates)
+        self.candidates = CandidateStore(self.database, conf.candidates, self.membership)
         self.voices = VoiceService(self.database.sessions, self.anchors)
         self.prompt_decoder = PromptDecoder()
         self.prompt_folder = PromptFolder(conf.audio_prompts, self.prompt_decoder.make)
@@ -103,7 +108,7 @@ class Services:
 
     def _build_speech_and_jobs(self) -> None:
         conf, timing = self.conf, self.timing
-        self.job_store = JobStore(self.database)
+        self.job_store = JobStore(self.database, self.membership)
         self.outputs = Outputs(conf.audio_outputs)
         self.recorder = Recorder(self.job_store, self.outputs, self.config, retry_s=timing.recorder_retry_s)
         words = WordCheck(self.whisper.transcribe, conf.guard_word_errors)
@@ -157,6 +162,7 @@ class Services:
             self.outputs,
             self.config,
             job_references,
+            self.leadership,
             interval_s=timing.retention_interval_s,
         )
 
@@ -169,7 +175,7 @@ class Services:
     def _build_server(self) -> None:
         conf = self.conf
         monitor = ResourceMonitor(self._gpus)
-        self.crash_mark = CrashMark(conf.data_dir)
+        self.crash_marks = CrashMarks(conf.data_dir)
         self.stats = StatsService(self.database.reads, monitor)
         self.metrics = Metrics(__version__, self.engine, self.job_store, monitor)
         self.shutdown = Shutdown(conf.shutdown_timeout, self.engine, self.job_worker)
@@ -181,6 +187,42 @@ class Services:
             gpu_count=len(self._gpus),
             max_characters=conf.max_characters,
         )
+
+    def _build_peers(self) -> None:
+        """Build what connects this server with others on the database; started on PostgreSQL only."""
+        self.reloading = Reloading(
+            {
+                "voice_mappings": self.voices.load,
+                "voice_anchors": self.anchors.load,
+                "audio_prompts": self.prompts.load,
+                "config": self.config.reload,
+                "jobs": self._wake_worker,
+            }
+        )
+        self.heartbeat = Heartbeat(self.membership, self._take_over, interval_s=self.timing.heartbeat_s)
+        self.listener = Listener(
+            self.conf.database_listen_url or self.conf.sqlalchemy_url,
+            server_id=lambda: self.membership.server_id,
+            on_connect=self.reloading.all_changed,
+            on_message=self._hear,
+            on_lead=self.leadership.set,
+        )
+
+    async def _wake_worker(self) -> None:
+        self.job_worker.wake()
+
+    async def _take_over(self) -> None:
+        await self.job_worker.take_over()
+        await self.candidate_maker.take_over()
+
+    def _hear(self, message: str) -> None:
+        """Handle a notification, which a trigger of the database sends; see migration 0009."""
+        topic, *details = message.split()
+        match details:
+            case ["cancelled", job_id]:
+                self.job_worker.drop(job_id)
+            case _:
+                self.reloading.changed(topic)
 
     def _apply(self, config: Config) -> None:
         """Copy changed configuration to the log level, `transcripts` and `whisper`."""

@@ -1,34 +1,60 @@
-"""File that records how the worker process crashed; the next start reads it.
+"""Files that record how HTTP workers crashed; the next start reads them.
 
-The main process writes the file, because it sees the worker's exit code.
+The main process writes the file, because it sees the worker's exit code. Several servers on one database may
+also share the folder, so the file says which process crashed.
 """
 
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import structlog
 
 log = structlog.get_logger()
 
+FILES = "dia.*.crash"
+"""Glob pattern of the files."""
 
-class CrashMark:
+
+class Crash(msgspec.Struct, frozen=True):
+    host: str
+    """Host name of the machine or container."""
+    pid: int
+    """Process id of the HTTP worker."""
+    cause: str
+    """Name of the signal that ended it, such as "SIGSEGV"."""
+
+
+class CrashMarks:
     def __init__(self, data_dir: str) -> None:
-        self._file = Path(data_dir) / "dia.crash"
+        self._folder = Path(data_dir)
 
-    def leave(self, cause: str) -> None:
+    def leave(self, pid: int, cause: str) -> None:
+        """Record that the HTTP worker with this process id crashed."""
+        crash = Crash(socket.gethostname(), pid, cause)
         try:
-            self._file.write_text(cause)
+            self._file(crash).write_bytes(msgspec.json.encode(crash))
         except OSError as error:
             log.warning("crash not noted", error=str(error))
 
-    def read(self) -> str | None:
-        """Return the cause of the last crash, such as "SIGSEGV"; None if no crash is known."""
-        try:
-            return self._file.read_text()
-        except OSError:
-            return None
+    def read(self) -> Sequence[Crash]:
+        """Return the crashes that no start has handled yet; skip and log files that cannot be read."""
+        crashes = []
+        for file in sorted(self._folder.glob(FILES)):
+            try:
+                crashes.append(msgspec.json.decode(file.read_bytes(), type=Crash))
+            except (OSError, msgspec.MsgspecError) as error:
+                log.warning("crash mark ignored", file=file.name, error=str(error))
+        return crashes
 
-    def clear(self) -> None:
-        try:
-            self._file.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("crash mark not cleared", error=str(error))
+    def clear(self, crashes: Sequence[Crash]) -> None:
+        """Remove the files of these crashes."""
+        for crash in crashes:
+            try:
+                self._file(crash).unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("crash mark not cleared", error=str(error))
+
+    def _file(self, crash: Crash) -> Path:
+        return self._folder / FILES.replace("*", f"{crash.host}-{crash.pid}")

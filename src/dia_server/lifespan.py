@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
 from dia_server.composition import Services
+from dia_server.crash_mark import Crash
 from dia_server.errors import StorageUnavailable
 from dia_server.services.server import Shutdown
 from dia_server.services.voices.service import BUILT_IN
@@ -22,10 +23,14 @@ async def run_services(services: Services) -> AsyncIterator[None]:
     """Start the services. On exit, or if a start fails, stop those that were started, in reverse order."""
     async with AsyncExitStack() as stack:
         await open_data(services, stack)
+        crashes = services.crash_marks.read()
+        crashed = await _join_peers(services, stack, crashes)
         await _start_voices(services, stack)
         await _open_outputs(services, stack)
         await _start_engine(services, stack)
-        await _start_jobs(services, stack)
+        await _start_jobs(services, stack, crashed)
+        services.crash_marks.clear(crashes)
+        _lead_later(services, stack)
         listen_for_shutdown(services.shutdown)
         services.announcement.start()
         stack.push_async_callback(services.announcement.stop)
@@ -34,17 +39,35 @@ async def run_services(services: Services) -> AsyncIterator[None]:
 
 
 async def open_data(services: Services, stack: AsyncExitStack) -> None:
-    """Lock the data against a second server, upgrade the database, load configuration and voices."""
+    """Lock the data, upgrade the database, load what is kept in memory, remove what a crash left."""
     await asyncio.to_thread(services.lock.acquire)
     stack.callback(services.lock.release)
     stack.push_async_callback(services.database.close)
     await services.database.upgrade()
     await services.config.load()
-    await services.anchors.load()
     await services.library.recover()
-    await services.candidates.load()
+    await services.anchors.load()
     await services.voices.load()
     await services.prompts.load()
+    await services.anchors.clean()
+    await services.candidates.clean()
+    await services.prompts.clean()
+
+
+async def _join_peers(
+    services: Services, stack: AsyncExitStack, crashes: Sequence[Crash]
+) -> Mapping[str, str]:
+    """Join the servers of the database; return the causes of `crashes` by the ids of the crashed servers."""
+    crashed = await services.membership.join({(crash.host, crash.pid): crash.cause for crash in crashes})
+    stack.push_async_callback(services.membership.leave)
+    if services.database.shared:
+        services.heartbeat.start()
+        stack.push_async_callback(services.heartbeat.stop)
+        services.reloading.start()
+        stack.push_async_callback(services.reloading.stop)
+        await services.listener.start()
+        stack.push_async_callback(services.listener.stop)
+    return crashed
 
 
 async def _start_voices(services: Services, stack: AsyncExitStack) -> None:
@@ -52,7 +75,7 @@ async def _start_voices(services: Services, stack: AsyncExitStack) -> None:
     stack.push_async_callback(asyncio.to_thread, services.prompt_decoder.close)
     stack.push_async_callback(services.transcripts.close)
     stack.push_async_callback(services.whisper.close)
-    if services.config.current.auto_discover_prompts:
+    if services.leadership.leads and services.config.current.auto_discover_prompts:
         await discover(services.transcripts)
 
 
@@ -66,7 +89,8 @@ async def _open_outputs(services: Services, stack: AsyncExitStack) -> None:
 async def _start_engine(services: Services, stack: AsyncExitStack) -> None:
     services.engine.start()
     stack.push_async_callback(asyncio.to_thread, services.engine.stop)
-    services.anchor_maker.start([services.voices.all[voice_id] for voice_id in BUILT_IN])
+    if services.leadership.leads:
+        _start_anchors(services)
     stack.push_async_callback(services.anchor_maker.stop)
     await services.candidate_maker.start()
     stack.push_async_callback(services.candidate_maker.stop)
@@ -76,13 +100,33 @@ async def _start_engine(services: Services, stack: AsyncExitStack) -> None:
     )
 
 
-async def _start_jobs(services: Services, stack: AsyncExitStack) -> None:
-    await services.job_worker.start(services.crash_mark.read())
-    services.crash_mark.clear()
+async def _start_jobs(services: Services, stack: AsyncExitStack, crashed: Mapping[str, str]) -> None:
+    await services.job_worker.start(crashed)
     stack.push_async_callback(lambda: services.job_worker.stop(services.shutdown.remaining_s))
     stack.push_async_callback(services.shutdown.close)
     services.retention.start()
     stack.push_async_callback(services.retention.stop)
+
+
+def _start_anchors(services: Services) -> None:
+    services.anchor_maker.start([services.voices.all[voice_id] for voice_id in BUILT_IN])
+
+
+def _lead_later(services: Services, stack: AsyncExitStack) -> None:
+    """Do a leader's work when this server becomes the leader while it runs."""
+    discovering: set[asyncio.Task[None]] = set()
+
+    def lead() -> None:
+        services.retention.wake()
+        _start_anchors(services)
+        if services.config.current.auto_discover_prompts:
+            discovering.add(asyncio.create_task(discover(services.transcripts)))
+
+    async def stop() -> None:
+        await asyncio.gather(*discovering, return_exceptions=True)
+
+    services.leadership.subscribe(lead)
+    stack.push_async_callback(stop)
 
 
 async def discover(transcripts: TranscriptService) -> None:

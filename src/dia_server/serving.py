@@ -24,7 +24,7 @@ from granian.log import LogLevels
 from granian.server import MPServer
 
 from dia_server import logs
-from dia_server.crash_mark import CrashMark
+from dia_server.crash_mark import CrashMarks
 from dia_server.settings import Settings
 
 try:
@@ -82,7 +82,7 @@ class GracefulServer(MPServer):
     _ssp: Any
     _shd: Any
     _sso: Any
-    crash_mark: CrashMark
+    crash_marks: CrashMarks
 
     def _init_shared_socket(self) -> None:
         """On Linux, open the listening socket in this process; connections inherit its TCP options."""
@@ -107,11 +107,12 @@ class GracefulServer(MPServer):
         Signals that this process sent leave no mark.
         """
         for index in self.interrupt_children:
-            code = self.wrks[index].inner.exitcode
+            process = self.wrks[index].inner
+            code = process.exitcode
             if code is not None and code < 0:
                 cause = signal.Signals(-code).name
                 log.error("server process crashed", cause=cause)
-                self.crash_mark.leave(cause)
+                self.crash_marks.leave(process.pid, cause)
         super().shutdown(exit_code)  # type: ignore[no-untyped-call]
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
@@ -167,5 +168,5 @@ def run(conf: Settings) -> None:
         log_level=LogLevels.warning,  # lifespan.py and `Announcement` log start and stop
         log_dictconfig=logs.dict_config(conf.log_format, conf.log_level),
     )
-    server.crash_mark = CrashMark(conf.data_dir)
+    server.crash_marks = CrashMarks(conf.data_dir)
     server.serve()

@@ -41,6 +41,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         int,
         _doc("Maximum connections of this server to PostgreSQL; without effect on SQLite.", ge=5, le=10_000),
     ] = 20
+    database_listen_url: Annotated[
+        str,
+        _doc(
+            "Address of the PostgreSQL server itself, if `DIA_DATABASE_URL` is that of a PgBouncer in "
+            "transaction mode; empty for the same address."
+        ),
+    ] = ""
     engine: Annotated[
         Literal["auto", "dia", "preview"],
         _doc("Speech engine: `dia` (the model), `preview` (espeak-ng), `auto` for Dia if there is a GPU."),
@@ -203,7 +210,7 @@ class SettingsError(Exception):
     """A setting is invalid; the message names its variable and the values allowed."""
 
 
-SECRET = {"api_keys", "database_url"}
+SECRET = {"api_keys", "database_url", "database_listen_url"}
 """Fields whose values are secret and never quoted in messages."""
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dia_server.db.engine import BUSY_TIMEOUT_MS
 from dia_server.services.jobs import recorder, retention, worker
+from dia_server.services.peers import membership
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,3 +16,5 @@ class Timing:
     job_progress_interval_s: float = worker.PROGRESS_INTERVAL_S
     recorder_retry_s: float = recorder.RETRY_S
     retention_interval_s: float = retention.INTERVAL_S
+    heartbeat_s: float = membership.HEARTBEAT_S
+    lease_s: float = membership.LEASE_S

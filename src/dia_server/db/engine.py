@@ -76,6 +76,8 @@ class Database:
         `log_outages` says whether to log PostgreSQL's errors, whose texts StorageUnavailable leaves out.
         """
         parsed = make_url(url)
+        self.shared = parsed.get_backend_name() == "postgresql"
+        """Whether several servers may use the database at the same time."""
         self._file = _file(parsed)
         self.quick: QuickStatements | None = None
         """Runs statements that may not wait for transactions; None for SQLite."""

@@ -1,8 +1,9 @@
 """Ensures one server per SQLite file and outputs folder, by operating system locks on files beside them.
 
-Two servers on one database would requeue each other's running jobs; two servers with separate databases on
-one outputs folder would delete each other's results as orphans. The operating system releases the locks
-when the process ends, even after SIGKILL.
+Two servers on one SQLite file would requeue each other's running jobs; two servers with separate databases on
+one outputs folder would delete each other's results as orphans. Servers on PostgreSQL may share the outputs
+folder with one another, but not with a server on SQLite. The operating system releases the locks when the
+process ends, even after SIGKILL.
 
 Hand-written because the filelock package raises in read-only folders, where no lock is needed.
 """
@@ -34,6 +35,7 @@ class ServerLock:
     def __init__(self, url: str, outputs: Path) -> None:
         """`acquire` will lock the folder `outputs` and, if it is a SQLite file, the database at `url`."""
         parsed = make_url(url)
+        self._shared = parsed.get_backend_name() == "postgresql"
         is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}
         self._guarded = [Path(parsed.database or ""), outputs] if is_file else [outputs]
         self._held = ExitStack()
@@ -46,7 +48,7 @@ class ServerLock:
                 if (file := _open(guarded)) is None:
                     continue  # this server cannot write there, so it needs no lock
                 held.enter_context(file)
-                while not _try_lock(file):
+                while not _try_lock(file, shared=self._shared):
                     if time.monotonic() > deadline:
                         raise AlreadyServed(
                             f"Another dia-server uses {guarded}; stop it, or give this one a folder of its "
@@ -70,16 +72,17 @@ def _open(guarded: Path) -> IO[str] | None:
         raise
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str], *, shared: bool) -> bool:
+    """Lock a file for this process, or together with others that call it `shared`; Windows cannot share."""
     try:
-        if sys.platform == "win32":
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        elif not shared:
             import msvcrt
 
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

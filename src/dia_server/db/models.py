@@ -118,6 +118,21 @@ class VoiceAnchor(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class Server(Base):
+    """A running server on this database, or one that has ended without a goodbye."""
+
+    __tablename__ = "servers"
+
+    server_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    """UUID of this run of the server."""
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    """Process id of the HTTP worker on `host`."""
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    lease_until: Mapped[datetime]
+    """Time by PostgreSQL's clock after which the server counts as dead; unused on SQLite."""
+
+
 CandidateStatus = Literal["pending", "completed", "failed"]
 
 
@@ -136,6 +151,8 @@ class VoiceCandidate(Base):
     style: Mapped[str] = mapped_column(String(64))
     """Style by which the candidates are ranked."""
     seed: Mapped[int] = mapped_column(BigInteger)
+    owner: Mapped[str | None] = mapped_column(String(36))
+    """Id of the server that makes a pending candidate."""
     attempts: Mapped[int] = mapped_column(default=0)
     """Number of starts."""
     error: Mapped[str | None] = mapped_column(Text)
@@ -171,6 +188,8 @@ class Job(Base):
     voice: Mapped[str] = mapped_column(Text)
     """JSON of the `VoiceSnapshot` taken when the job was accepted."""
     text_preview: Mapped[str] = mapped_column(String(100))
+    owner: Mapped[str | None] = mapped_column(String(36))
+    """Id of the server that last claimed the job or accepted it to run at once; None if it is pending."""
     attempts: Mapped[int] = mapped_column(default=0)
     """Number of starts, less those that ended with a known crash or with `JobStore.requeue`. Above 1 if a
     server was killed during an earlier start."""

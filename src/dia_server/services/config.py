@@ -3,6 +3,7 @@
 Stored values take precedence over the settings (flags, environment variables), also at the next start.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_type_hints
@@ -90,13 +91,13 @@ class ConfigService:
         self._running = defaults
         """`_loaded` with the values of `set_effective`; NEEDS_RESTART fields keep these until a restart."""
         self._listeners: list[Callable[[Config], None]] = []
+        self._lock = asyncio.Lock()
+        """Held while the stored values change, or are read."""
         self.current = defaults
 
     async def load(self) -> None:
         """Load the stored values, and log each environment variable that they override."""
-        async with self._sessions() as session:
-            rows = (await session.scalars(select(ConfigValue))).all()
-        self._stored = decode_stored((row.name, row.value) for row in rows)
+        self._stored = await self._read()
         for name, variable in self.overridden.items():
             log.warning(
                 "stored configuration overrides a variable",
@@ -107,6 +108,15 @@ class ConfigService:
             )
         self._loaded = self._running = replace(self._defaults, **self._stored)
         self._publish(self._running)
+
+    async def reload(self) -> None:
+        """Load the stored values again, after another server's change."""
+        async with self._lock:
+            former, self._stored = self._stored, await self._read()
+            changed = [name for name in FIELDS if former.get(name) != self._stored.get(name)]
+            if changed:
+                log.info("configuration changed by another server", fields=changed)
+                self._publish(replace(self.current, **{name: self._value(name) for name in changed}))
 
     def set_effective(self, **fields: Any) -> None:
         """Set `fields` to the values with which the engines were built, instead of the requested ones."""
@@ -126,14 +136,15 @@ class ConfigService:
                 f"whisper_model_size: {size!r} is not one of {', '.join(SIZES)}",
                 param="whisper_model_size",
             )
-        changes = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
-        async with self._sessions.begin() as session:
-            for name, value in sorted(changes.items()):  # one order of locks, so that no two updates deadlock
-                await upsert(session, ConfigValue(name=name, value=msgspec.json.encode(value).decode()))
-        log.info("configuration changed", **changes)
-        self._stored |= changes
-        self._publish(replace(self.current, **changes))
-        return self.current
+        async with self._lock:
+            changes = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
+            async with self._sessions.begin() as session:
+                for name, value in sorted(changes.items()):  # one order of locks: no two updates deadlock
+                    await upsert(session, ConfigValue(name=name, value=msgspec.json.encode(value).decode()))
+            log.info("configuration changed", **changes)
+            self._stored |= changes
+            self._publish(replace(self.current, **changes))
+            return self.current
 
     async def reset(self, name: str) -> None:
         """Delete the stored value of the field `name`, if there is one: its default applies again.
@@ -145,16 +156,14 @@ class ConfigService:
                 f"The configuration has no field {name!r}; it must be one of {', '.join(FIELDS)}",
                 param="name",
             )
-        async with self._sessions.begin() as session:
-            await session.execute(delete(ConfigValue).where(ConfigValue.name == name))
-        if name not in self._stored:
-            return
-        del self._stored[name]
-        default = getattr(self._defaults, name)
-        # if the default was requested at the start, use the effective value that it became
-        value = getattr(self._running, name) if getattr(self._loaded, name) == default else default
-        log.info("stored configuration reset", **{name: value})
-        self._publish(replace(self.current, **{name: value}))
+        async with self._lock:
+            async with self._sessions.begin() as session:
+                await session.execute(delete(ConfigValue).where(ConfigValue.name == name))
+            if self._stored.pop(name, None) is None:
+                return
+            value = self._value(name)
+            log.info("stored configuration reset", **{name: value})
+            self._publish(replace(self.current, **{name: value}))
 
     def subscribe(self, listener: Callable[[Config], None]) -> None:
         """Call `listener` on the event loop with the configuration, now and after each change."""
@@ -175,6 +184,21 @@ class ConfigService:
     def restart_required(self) -> list[str]:
         """Fields whose current value only takes effect after a restart."""
         return [name for name in NEEDS_RESTART if getattr(self.current, name) != getattr(self._running, name)]
+
+    async def _read(self) -> dict[str, Any]:
+        async with self._sessions() as session:
+            rows = (await session.scalars(select(ConfigValue))).all()
+        return decode_stored((row.name, row.value) for row in rows)
+
+    def _value(self, name: str) -> Any:
+        """Return the stored value of a field, else its default.
+
+        If the default was requested at the start, this is the effective value that it became.
+        """
+        default = getattr(self._defaults, name)
+        if name in self._stored:
+            return self._stored[name]
+        return getattr(self._running, name) if getattr(self._loaded, name) == default else default
 
     def _publish(self, config: Config) -> None:
         self.current = config

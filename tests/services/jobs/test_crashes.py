@@ -5,6 +5,7 @@ import pytest
 from dia_server.db.engine import Database
 from dia_server.engine.workers import WorkerDied
 from dia_server.services.jobs.store import MAX_ATTEMPTS, Job, JobStore
+from dia_server.services.peers import Membership
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
@@ -15,12 +16,17 @@ from tests.tones import FatalModel
 
 @pytest.fixture
 def store(database: Database) -> JobStore:
-    return JobStore(database)
+    """A store whose server has not joined: its running jobs count as interrupted."""
+    return JobStore(database, Membership(database))
 
 
 async def queue(store: JobStore, count: int) -> list[str]:
     request = SpeechRequest(text="Hello", voice_id="aria", seed=1)
     return [(await store.add(request, Voice("aria"), "pending")).job_id for _ in range(count)]
+
+
+async def crash(store: JobStore, cause: str) -> None:
+    await store.requeue_crashed(store.membership.server_id, cause)
 
 
 async def claim(store: JobStore, *, idle: bool = True) -> list[str]:
@@ -37,7 +43,7 @@ async def found(store: JobStore, job_id: str) -> Job:
 async def test_interrupted_jobs_run_alone_and_block_the_others(store: JobStore) -> None:
     first, second = await queue(store, 2)
     assert await claim(store) == [first, second]
-    await store.requeue_interrupted("SIGSEGV")
+    await crash(store, "SIGSEGV")
     (third,) = await queue(store, 1)
 
     assert await claim(store, idle=False) == []
@@ -52,10 +58,10 @@ async def test_interrupted_jobs_run_alone_and_block_the_others(store: JobStore) 
 async def test_the_second_crash_fails_a_job_with_the_cause(store: JobStore) -> None:
     guilty, innocent = await queue(store, 2)
     await claim(store)
-    await store.requeue_interrupted("SIGSEGV")
+    await crash(store, "SIGSEGV")
     await claim(store)
 
-    await store.requeue_interrupted("SIGABRT")
+    await crash(store, "SIGABRT")
 
     failed = await found(store, guilty)
     assert failed.status == "failed"

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import select
@@ -11,6 +10,7 @@ from dia_server.db import models
 from dia_server.db.engine import Database
 from dia_server.db.models import Totals
 from dia_server.services.jobs.store import JobStore
+from dia_server.services.peers import Membership
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
 from tests.postgres import ON_POSTGRES
@@ -21,16 +21,8 @@ REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
 
 
 @pytest.fixture
-async def other_database(database: Database, database_url: str) -> AsyncIterator[Database]:
-    """The connections of a second server to `database`."""
-    other = Database(database_url)
-    yield other
-    await other.close()
-
-
-@pytest.fixture
 def stores(database: Database, other_database: Database) -> tuple[JobStore, JobStore]:
-    return JobStore(database), JobStore(other_database)
+    return JobStore(database, Membership(database)), JobStore(other_database, Membership(other_database))
 
 
 async def running(store: JobStore) -> str:
@@ -62,12 +54,13 @@ async def test_a_job_is_either_completed_or_cancelled(
     completions = 0
     for _ in range(100):
         job_id = await running(stores[0])
-        completed, cancelled = await asyncio.gather(stores[0].complete(job_id), stores[1].cancel(job_id))
+        status, cancelled = await asyncio.gather(stores[0].complete(job_id), stores[1].cancel(job_id))
 
         job = await stores[1].get(job_id)
         assert job is not None
-        assert (completed, cancelled) == (job.status == "completed", job.status == "cancelled")
-        completions += completed
+        assert status == job.status
+        assert cancelled == (status == "cancelled")
+        completions += status == "completed"
 
     assert await counted(database) == (completions, 0)
 
@@ -77,17 +70,18 @@ async def test_a_job_is_either_completed_or_counts_a_crash(
 ) -> None:
     for _ in range(50):
         job_id = await running(stores[0])
-        completed, _ = await asyncio.gather(
-            stores[0].complete(job_id), stores[1].record_crash(job_id, "SIGSEGV")
+        status, _ = await asyncio.gather(
+            stores[0].complete(job_id),
+            stores[1].requeue_crashed(stores[0].membership.server_id, "SIGSEGV"),
         )
 
         async with database.reads() as session:
             row = (await session.scalars(select(models.Job).where(models.Job.job_id == job_id))).one()
-        assert (row.status, row.crashes) == (("completed", 0) if completed else ("pending", 1))
+        assert (row.status, row.crashes) == (("completed", 0) if status == "completed" else ("pending", 1))
 
 
 async def test_the_totals_count_every_request(stores: tuple[JobStore, JobStore], database: Database) -> None:
-    jobs = [await running(stores[0]) for _ in range(20)]
+    jobs = [await running(stores[number % 2]) for number in range(20)]
     await asyncio.gather(
         *(stores[number % 2].complete(job_id) for number, job_id in enumerate(jobs)),
         *(stores[number % 2].count(None) for number in range(20)),

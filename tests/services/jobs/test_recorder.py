@@ -9,6 +9,7 @@ from dia_server.services.config import ConfigService
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.recorder import Recorder
 from dia_server.services.jobs.store import JobStore
+from dia_server.services.peers import Membership
 from dia_server.services.server.resources import ResourceMonitor
 from dia_server.services.server.stats import StatsService
 from dia_server.services.speech.request import Speech, SpeechRequest
@@ -25,7 +26,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
-        self.store = JobStore(self.database)
+        self.store = JobStore(self.database, Membership(self.database))
         config = ConfigService(self.database.sessions, default_config(Settings(save_outputs=True)))
         self.folder = folder / "audio_outputs"
         self.recorder = Recorder(self.store, Outputs(self.folder), config, max_waiting=100)

@@ -19,6 +19,7 @@ from dia_server.services.jobs.outputs import MARKER, Outputs
 from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.retention import Retention
 from dia_server.services.jobs.store import JobStatus, JobStore, file_name
+from dia_server.services.peers import Leadership, Membership
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.reference_folder import ReferenceFolder
@@ -37,11 +38,12 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "audio_outputs"
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
-        self.store = JobStore(self.database)
+        self.store = JobStore(self.database, Membership(self.database))
         self.outputs = Outputs(self.folder)
         self.config = ConfigService(self.database.sessions, default_config(Settings()))
         self.references = JobReferences(self.store, ReferenceFolder(folder / "references"))
-        self.retention = Retention(self.store, self.outputs, self.config, self.references)
+        self.leadership = Leadership(leads=True)
+        self.retention = Retention(self.store, self.outputs, self.config, self.references, self.leadership)
 
     async def job(self, status: JobStatus, age_hours: float = 0) -> str:
         """Add a job with a result; return its id."""
@@ -272,7 +274,9 @@ async def test_a_folder_created_after_the_start_gets_the_marker(
 
 
 async def test_one_sweep_deletes_more_than_one_batch(world: World) -> None:
-    retention = Retention(world.store, world.outputs, world.config, world.references, batch=2)
+    retention = Retention(
+        world.store, world.outputs, world.config, world.references, world.leadership, batch=2
+    )
     for _ in range(5):
         await world.job("completed", age_hours=25)
     young = [await world.job("completed") for _ in range(5)]

@@ -2,6 +2,7 @@ import pytest
 
 from dia_server.db.engine import Database
 from dia_server.services.jobs.store import Job, JobStore
+from dia_server.services.peers import Membership
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
 from tests.postgres import BOTH_DATABASES
@@ -13,7 +14,7 @@ REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
 
 @pytest.fixture
 def store(database: Database) -> JobStore:
-    return JobStore(database)
+    return JobStore(database, Membership(database))
 
 
 async def running(store: JobStore) -> str:

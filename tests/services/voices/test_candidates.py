@@ -7,6 +7,7 @@ import pytest
 from dia_server.db.engine import Database
 from dia_server.db.models import now
 from dia_server.errors import Conflict, NotFound, StorageUnavailable
+from dia_server.services.peers import Membership
 from dia_server.services.voices.candidates import MAX_ATTEMPTS, Candidate, CandidateStore
 
 
@@ -16,8 +17,9 @@ def candidate(seed: int, voice_id: str = "aria") -> Candidate:
 
 @pytest.fixture
 async def store(database: Database, tmp_path: Path) -> CandidateStore:
-    store = CandidateStore(database, tmp_path / "candidates")
-    await store.load()
+    """A store whose server has not joined: its candidates count as those of a server that is gone."""
+    store = CandidateStore(database, tmp_path / "candidates", Membership(database))
+    await store.clean()
     return store
 
 
@@ -32,7 +34,7 @@ async def test_new_candidates_replace_those_of_their_voice_only(
 
     assert await store.of_voice("aria") == [new]
     assert [one.seed for one in await store.of_voice("kai")] == [2]
-    assert [one.seed for one in await store.unfinished()] == [3]
+    assert [one.seed for one in await store.take_over()] == [3]
     assert os.listdir(tmp_path / "candidates") == [other.file_name]
 
 
@@ -75,10 +77,9 @@ async def test_a_start_fails_what_has_ended_the_server_too_often(store: Candidat
     one, other = candidate(1), candidate(2)
     await store.replace("aria", [one, other])
     for _ in range(MAX_ATTEMPTS):
-        await store.load()
-        assert len(await store.unfinished()) == 2
+        assert len(await store.take_over()) == 2
         await store.begin([one])
-    await store.load()
+    assert len(await store.take_over()) == 1
 
     failed, pending = await store.of_voice("aria")
     assert (failed.status, pending.status) == ("failed", "pending")

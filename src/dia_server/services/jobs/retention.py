@@ -11,6 +11,7 @@ from dia_server.services.config import Config, ConfigService
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.store import JobStore
+from dia_server.services.peers import Leadership
 
 log = structlog.get_logger()
 
@@ -21,7 +22,7 @@ BATCH = 1000
 
 
 class Retention:
-    """Sweeps at the start, hourly, and when `output_retention_hours` changes."""
+    """Sweeps at the start, hourly, and when `output_retention_hours` changes, while this server leads."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Retention:
         outputs: Outputs,
         config: ConfigService,
         references: JobReferences,
+        leadership: Leadership,
         *,
         interval_s: float = INTERVAL_S,
         batch: int = BATCH,
@@ -37,6 +39,7 @@ class Retention:
         self._outputs = outputs
         self._config = config
         self._references = references
+        self._leadership = leadership
         self._interval_s = interval_s
         self._batch = batch
         self._hours: int | None = None
@@ -63,6 +66,10 @@ class Retention:
         await self._reconcile()
         await self._references.sweep()
 
+    def wake(self) -> None:
+        """Sweep now."""
+        self._changed.set()
+
     def _on_change(self, config: Config) -> None:
         if config.output_retention_hours != self._hours:
             self._hours = config.output_retention_hours
@@ -72,7 +79,8 @@ class Retention:
         while True:
             self._changed.clear()
             try:
-                await self.sweep()
+                if self._leadership.leads:
+                    await self.sweep()
             except StorageUnavailable as error:
                 log.warning("retention postponed", error=str(error), retry_s=self._interval_s)
             except Exception as error:  # the next sweep may succeed

@@ -5,6 +5,9 @@
     processing -> pending       to run again, after an interruption or if the engine refused the job
     completed -> failed         if the result is missing from the outputs folder
 
+A `processing` job belongs to the server that its `owner` names. Only its owner may change it, except that any
+server may cancel it, and that another server takes it over once its owner is gone (see `Membership`).
+
 SQLite runs one write transaction at a time; on PostgreSQL, a transaction locks the jobs whose status it
 checks. So a job finishes exactly once, even if the worker, a cancellation and a crash race.
 """
@@ -17,14 +20,16 @@ from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, CursorResult, Select, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dia_server.db import models
 from dia_server.db.engine import Database
+from dia_server.db.locks import lock_between_servers
 from dia_server.db.models import JobStatus as JobStatus
 from dia_server.db.models import now
 from dia_server.services.jobs import totals
+from dia_server.services.peers import Membership
 from dia_server.services.speech.request import AudioFormat, SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice, VoiceSnapshot
@@ -36,6 +41,8 @@ MAX_ATTEMPTS = 25
 """Attempts after which a job fails if the server ended during each: the job is assumed to be the cause."""
 MAX_CRASHES = 2
 """Number of crashes during a job after which it fails. After the first, it runs without other queued jobs."""
+AGAIN: dict[str, Any] = {"status": "pending", "owner": None, "progress": 0.0}
+"""Values of a job that is set back to pending."""
 UNREADABLE = "The request cannot be read: it was written by another version, or is damaged"
 
 Row = models.Job
@@ -115,13 +122,14 @@ def format_of(file: str) -> AudioFormat:
     return cast(AudioFormat, file.rpartition(".")[2])
 
 
-def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
+def new_job(request: SpeechRequest, voice: Voice, status: JobStatus, owner: str) -> Row:
     return Row(
         job_id=str(uuid4()),
         status=status,
         request=msgspec.json.encode(request).decode(),
         voice=msgspec.json.encode(voice).decode(),
         text_preview=request.text[:PREVIEW],
+        owner=None if status == "pending" else owner,
         attempts=int(status != "pending"),
         crashes=0,
         created_at=now(),
@@ -133,13 +141,14 @@ def new_job(request: SpeechRequest, voice: Voice, status: JobStatus) -> Row:
 
 
 class JobStore:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, membership: Membership) -> None:
+        self.membership = membership
         self._sessions = database.sessions
         self._reads = database.reads
 
     async def add(self, request: SpeechRequest, voice: Voice, status: JobStatus) -> Job:
         """Insert and return a job; its `status` is `pending`, or `processing` if the caller starts it."""
-        row = new_job(request, voice, status)
+        row = new_job(request, voice, status, self.membership.server_id)
         async with self._sessions.begin() as session:
             session.add(row)
         return _job(row)
@@ -184,12 +193,12 @@ class JobStore:
                 claimed = []
                 for row in rows:
                     row.status, row.started_at, row.attempts = "processing", now(), row.attempts + 1
+                    row.owner = self.membership.server_id
                     job = _job(row)
                     if job.request is not None and job.voice is not None:
                         claimed.append(job)
                     else:
-                        await _change(session, job.job_id, ["processing"], **_failure(UNREADABLE))
-                        await totals.count(session, None)
+                        await _fail(session, Row.job_id == job.job_id, UNREADABLE)
                 if claimed:
                     return claimed
         return []
@@ -203,7 +212,8 @@ class JobStore:
 
     async def requeue(self, job_id: str) -> None:
         """Set a job that could not be started back to pending, without counting an attempt."""
-        await self._change(job_id, ["processing"], status="pending", attempts=Row.attempts - 1, progress=0.0)
+        async with self._sessions.begin() as session:
+            await _change(session, self._own(job_id), **AGAIN, attempts=Row.attempts - 1)
 
     async def record_crash(self, job_id: str, cause: str) -> None:
         """Set a job back to pending after a crash of its engine process, or fail it after MAX_CRASHES.
@@ -211,74 +221,75 @@ class JobStore:
         `cause` is the cause of the crash, for the job's error.
         """
         async with self._sessions.begin() as session:
-            await _record_crash(session, cause, Row.job_id == job_id)
+            await _record_crash(session, cause, self._own(job_id))
 
-    async def save_progress(self, progress: Mapping[str, float]) -> None:
-        async with self._sessions.begin() as session:
-            for job_id, share in progress.items():
-                await _change(session, job_id, ["processing"], progress=share)
+    async def save_progress(self, progress: Mapping[str, float]) -> Sequence[str]:
+        """Store the progress of running jobs, 0 to 1; return the ids of those that this server has lost.
 
-    async def record_result(self, job_id: str, file: str, usage: Usage) -> None:
-        """Store the file name and the usage of a job's result. Call it before the file is written.
-
-        So, after a restart, a `processing` job whose file exists is completed, not generated again.
+        Such a job was cancelled by another server, or was taken over.
         """
-        await self._change(
-            job_id,
-            ["processing"],
-            file=file,
-            audio_s=usage.audio_s,
-            generation_s=usage.generation_s,
-            tokens=usage.tokens,
-            retries=usage.retries,
-            faults=usage.faults,
-        )
+        lost = []
+        async with self._sessions.begin() as session:
+            for job_id, share in sorted(progress.items()):
+                if not await _change(session, self._own(job_id), progress=share):
+                    lost.append(job_id)
+        return lost
 
-    async def complete(self, job_id: str) -> bool:
-        """Set a job to completed and count it, once its file is written; return False if it was cancelled."""
+    async def record_result(self, job_id: str, file: str, usage: Usage) -> bool:
+        """Store the file name and the usage of a job's result; return False if the job is lost.
+
+        Call it before the file is written. So, after a restart, a `processing` job whose file exists is
+        completed, not generated again.
+        """
+        async with self._sessions.begin() as session:
+            result = {
+                "file": file,
+                "audio_s": usage.audio_s,
+                "generation_s": usage.generation_s,
+                "tokens": usage.tokens,
+                "retries": usage.retries,
+                "faults": usage.faults,
+            }
+            return bool(await _change(session, self._own(job_id), **result))
+
+    async def complete(self, job_id: str) -> JobStatus | None:
+        """Set a job to completed and count it, once its file is written; return its status afterwards.
+
+        The job keeps its status if it is not a running job of this server: `cancelled`, or whatever another
+        server that took it over has made of it. None: it does not exist.
+        """
         async with self._sessions.begin() as session:
             row = await session.scalar(select(Row).where(Row.job_id == job_id).with_for_update())
-            if row is None or row.status not in {"processing", "completed"}:
-                return False
-            if row.status == "completed":  # an earlier call committed, but raised StorageUnavailable
-                return True
-            row.status, row.progress, row.finished_at = "completed", 1.0, now()
-            usage = Usage(
-                generation_s=row.generation_s or 0,
-                tokens=row.tokens or 0,
-                audio_s=row.audio_s or 0,
-                retries=row.retries,
-            )
-            await totals.count(session, usage)
-        return True
+            if row is not None and row.status == "processing" and row.owner == self.membership.server_id:
+                await _complete(session, row)
+            return None if row is None else row.status
 
     async def fail(self, job_id: str, error: str) -> None:
         async with self._sessions.begin() as session:
-            if await _change(session, job_id, ["processing"], **_failure(error)):
-                await totals.count(session, None)
+            await _fail(session, self._own(job_id), error)
 
     async def mark_missing(self, job_id: str) -> None:
         """Fail a completed job whose file is missing; the totals still count it as successful."""
-        await self._change(job_id, ["completed"], **_failure("The result is missing from the outputs folder"))
+        error = "The result is missing from the outputs folder"
+        async with self._sessions.begin() as session:
+            await _change(session, and_(Row.job_id == job_id, Row.status == "completed"), **_failure(error))
 
     async def cancel(self, job_id: str) -> bool:
         """Cancel a job; return False if it is finished or does not exist."""
-        return await self._change(
-            job_id, ["pending", "processing"], status="cancelled", file=None, finished_at=now()
-        )
+        unfinished = and_(Row.job_id == job_id, Row.status.in_(UNFINISHED))
+        async with self._sessions.begin() as session:
+            return bool(await _change(session, unfinished, status="cancelled", file=None, finished_at=now()))
 
     async def delete(self, job_ids: Sequence[str]) -> None:
         """Delete the given jobs, except unfinished ones."""
         async with self._sessions.begin() as session:
-            await session.execute(
-                delete(Row).where(Row.job_id.in_(job_ids), Row.status.not_in(["pending", "processing"]))
-            )
+            await session.execute(delete(Row).where(Row.job_id.in_(job_ids), Row.status.not_in(UNFINISHED)))
 
     async def add_completed(
         self, job_id: str, request: SpeechRequest, voice: Voice, file: str, usage: Usage
     ) -> None:
         """Insert a completed job for a synchronous request, and count it."""
-        row = new_job(request, voice, "completed")
+        row = new_job(request, voice, "completed", self.membership.server_id)
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
         row.audio_s, row.generation_s, row.tokens = usage.audio_s, usage.generation_s, usage.tokens
         row.retries, row.faults = usage.retries, usage.faults
@@ -292,33 +303,36 @@ class JobStore:
             await totals.count(session, usage)
 
     async def interrupted(self) -> Mapping[str, str | None]:
-        """Map the ids of `processing` jobs to their file names. Call it at the start, before any `claim`.
+        """Map the ids of `processing` jobs whose owner is gone to their file names.
 
-        The last server ended during these jobs. The name is None if the generation had not finished.
+        The name is None if the generation had not finished.
         """
         async with self._reads() as session:
-            rows = await session.execute(select(Row.job_id, Row.file).where(Row.status == "processing"))
+            rows = await session.execute(select(Row.job_id, Row.file).where(self._interrupted()))
             return dict(rows.all())
 
-    async def requeue_interrupted(self, crash: str | None = None) -> None:
-        """Set interrupted jobs back to pending; fail those started MAX_ATTEMPTS times.
-
-        `crash` is the cause if the last server is known to have crashed. Each job then counts a crash instead
-        of an attempt, and fails after MAX_CRASHES.
-        """
-        again = Row.attempts < MAX_ATTEMPTS
+    async def complete_interrupted(self, job_id: str) -> None:
+        """Complete an interrupted job whose file exists, unless another server has taken it over."""
         async with self._sessions.begin() as session:
-            if crash is not None:
-                await _record_crash(session, f"the server crashed: {crash}")
-                return
-            await session.execute(
-                update(Row).where(Row.status == "processing", again).values(status="pending", progress=0.0)
-            )
-            failed = select(Row.job_id).where(Row.status == "processing").with_for_update()
-            for job_id in await session.scalars(failed):
-                error = f"The server stopped {MAX_ATTEMPTS} times while this job was running"
-                await _change(session, job_id, ["processing"], **_failure(error))
-                await totals.count(session, None)
+            interrupted = select(Row).where(Row.job_id == job_id, self._interrupted())
+            if row := await session.scalar(interrupted.with_for_update()):
+                await _complete(session, row)
+
+    async def requeue_crashed(self, server_id: str, cause: str) -> None:
+        """Count a crash for each job of a server that is known to have crashed.
+
+        The jobs are set back to pending, or failed after MAX_CRASHES.
+        """
+        async with self._sessions.begin() as session:
+            await _record_crash(session, f"the server crashed: {cause}", Row.owner == server_id)
+
+    async def requeue_interrupted(self) -> None:
+        """Set interrupted jobs back to pending; fail those started MAX_ATTEMPTS times."""
+        async with self._sessions.begin() as session:
+            await lock_between_servers(session, "takeover")
+            await _change(session, and_(self._interrupted(), Row.attempts < MAX_ATTEMPTS), **AGAIN)
+            error = f"The server stopped {MAX_ATTEMPTS} times while this job was running"
+            await _fail(session, self._interrupted(), error)
 
     async def finished_before(self, moment: datetime, limit: int) -> Mapping[str, str | None]:
         """Map the ids of up to `limit` jobs finished before `moment` to their files or None, oldest first."""
@@ -342,9 +356,12 @@ class JobStore:
             rows = await session.execute(query.limit(limit))
             return [(number, job_id, status, file or "") for number, job_id, status, file in rows]
 
-    async def _change(self, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
-        async with self._sessions.begin() as session:
-            return await _change(session, job_id, before, **values)
+    def _own(self, job_id: str) -> ColumnElement[bool]:
+        """Return the condition that the job is running on this server."""
+        return and_(Row.job_id == job_id, Row.status == "processing", Row.owner == self.membership.server_id)
+
+    def _interrupted(self) -> ColumnElement[bool]:
+        return and_(Row.status == "processing", self.membership.orphaned(Row.owner))
 
 
 def unfinished_jobs() -> Select[JobStatus, int]:
@@ -352,13 +369,29 @@ def unfinished_jobs() -> Select[JobStatus, int]:
     return select(Row.status, func.count()).where(Row.status.in_(UNFINISHED)).group_by(Row.status)
 
 
-async def _change(session: AsyncSession, job_id: str, before: Sequence[JobStatus], **values: Any) -> bool:
-    """Update a job if its status is one of `before`; return whether it was updated."""
-    result = await session.execute(
-        update(Row).where(Row.job_id == job_id, Row.status.in_(before)).values(**values)
-    )
+async def _change(session: AsyncSession, which: ColumnElement[bool], **values: Any) -> int:
+    """Update the jobs that `which` selects; return their number."""
+    result = await session.execute(update(Row).where(which).values(**values))
     assert isinstance(result, CursorResult)
-    return result.rowcount == 1
+    return result.rowcount
+
+
+async def _complete(session: AsyncSession, row: Row) -> None:
+    """Set a job, which the transaction has locked, to completed, and count it."""
+    row.status, row.progress, row.finished_at = "completed", 1.0, now()
+    usage = Usage(
+        generation_s=row.generation_s or 0,
+        tokens=row.tokens or 0,
+        audio_s=row.audio_s or 0,
+        retries=row.retries,
+    )
+    await totals.count(session, usage)
+
+
+async def _fail(session: AsyncSession, which: ColumnElement[bool], error: str) -> None:
+    """Fail the jobs that `which` selects, and count them."""
+    for _ in range(await _change(session, which, **_failure(error))):
+        await totals.count(session, None)
 
 
 def _runnable(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
@@ -372,16 +405,16 @@ def _runnable(rows: Sequence[Row], *, idle: bool) -> Sequence[Row]:
     return rows
 
 
-async def _record_crash(session: AsyncSession, cause: str, *which: ColumnElement[bool]) -> None:
+async def _record_crash(session: AsyncSession, cause: str, which: ColumnElement[bool]) -> None:
     """Count a crash, instead of an attempt, for each `processing` job that `which` selects.
 
     Sets the job back to pending, or fails it after MAX_CRASHES.
     """
-    crashed = select(Row).where(Row.status == "processing", *which).with_for_update()
+    crashed = select(Row).where(Row.status == "processing", which).with_for_update()
     for row in await session.scalars(crashed):
         row.crashes, row.attempts = row.crashes + 1, row.attempts - 1
         if row.crashes < MAX_CRASHES:
-            row.status, row.progress = "pending", 0.0
+            row.status, row.owner, row.progress = "pending", None, 0.0
         else:
             error = f"Generation crashed {MAX_CRASHES} times; the last time {cause}"
             row.status, row.error, row.file, row.finished_at = "failed", error, None, now()

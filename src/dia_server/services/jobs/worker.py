@@ -8,12 +8,16 @@ A job's steps, and what the next start does if the server was killed after the s
     write           the file, atomically            call `complete`: the file exists
     complete        processing -> completed         nothing
 
+Where several servers share a database, they do the same with the jobs of a server that is gone. A server
+stops a job that it has lost, because another server has cancelled it or has taken it over.
+
 A job whose attempt was interrupted may have crashed the server. So its next attempt runs without other queued
 jobs, and another crash interrupts none of them. After store.MAX_CRASHES crashes, the job fails.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 import structlog
@@ -73,17 +77,22 @@ class JobWorker:
         """Id of a running job beside which no other job may be claimed; None if there is none."""
         self._progress: dict[str, float] = {}
 
-    async def start(self, crash: str | None = None) -> None:
-        """Handle the jobs that an earlier server left running, then run pending jobs.
+    async def start(self, crashes: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Take over interrupted jobs, then run pending jobs.
 
-        A job whose file exists is completed; the others are requeued, or failed (see `requeue_interrupted`).
-        `crash` is the cause if that server is known to have crashed.
+        `crashes` maps the ids of servers that are known to have crashed to the cause.
         """
-        for job_id, file in (await self._store.interrupted()).items():
-            if file is not None and await self._result_exists(file):
-                await self._store.complete(job_id)
-        await self._store.requeue_interrupted(crash)
+        await self._complete_interrupted()
+        for server_id, cause in crashes.items():
+            await self._store.requeue_crashed(server_id, cause)
+        await self._store.requeue_interrupted()
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._save_progress())]
+
+    async def take_over(self) -> None:
+        """Complete the interrupted jobs whose file exists; requeue the others (see `requeue_interrupted`)."""
+        await self._complete_interrupted()
+        await self._store.requeue_interrupted()
+        self.wake()
 
     def pause(self) -> None:
         """Stop claiming jobs and storing progress; running jobs continue."""
@@ -146,15 +155,24 @@ class JobWorker:
 
     async def cancel(self, job_id: str) -> None:
         """Stop a job, if it is running; return once its task has ended. The caller stores the new status."""
-        if generation := self._generations.get(job_id):
-            generation.cancel()
+        self.drop(job_id)
         if running := self._running.get(job_id):
             await asyncio.wait([running])
+
+    def drop(self, job_id: str) -> None:
+        """Stop a job that this server has lost, if it is running; its status is another server's to store."""
+        if generation := self._generations.get(job_id):
+            generation.cancel()
 
     async def abandon(self, job_id: str) -> None:
         """Stop a job whose client has disconnected, then store that it was cancelled."""
         await self.cancel(job_id)
         await self._record_end(job_id, lambda: self._store.cancel(job_id))
+
+    async def _complete_interrupted(self) -> None:
+        for job_id, file in (await self._store.interrupted()).items():
+            if file is not None and await self._result_exists(file):
+                await self._store.complete_interrupted(job_id)
 
     async def _result_exists(self, file: str) -> bool:
         try:
@@ -221,9 +239,10 @@ class JobWorker:
         assert job.request is not None
         file = file_name(job.job_id, job.request)
         try:
-            await self._retry_write(lambda: self._store.record_result(job.job_id, file, speech.usage))
+            if not await self._retry_write(lambda: self._store.record_result(job.job_id, file, speech.usage)):
+                return None  # lost
             await self._outputs.write(file, speech.audio)
-            if not await self._retry_write(lambda: self._store.complete(job.job_id)):
+            if await self._retry_write(lambda: self._store.complete(job.job_id)) in {"cancelled", None}:
                 await self._outputs.remove(file)  # cancelled while the file was written
         except Stopping:
             return None
@@ -278,12 +297,13 @@ class JobWorker:
                 await asyncio.sleep(self._retry_s)
 
     async def _save_progress(self) -> None:
-        """Write the progress of running jobs to the database periodically."""
+        """Write the progress of running jobs to the database periodically; drop jobs that are lost."""
         while True:
             await asyncio.sleep(self._progress_interval_s)
             if self._progress:
                 try:
-                    await self._store.save_progress(dict(self._progress))
+                    for job_id in await self._store.save_progress(dict(self._progress)):
+                        self.drop(job_id)
                 except StorageUnavailable as error:
                     log.warning("progress not stored", error=str(error))
                 except Exception as error:  # the next write may succeed

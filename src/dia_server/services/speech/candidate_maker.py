@@ -80,10 +80,14 @@ class CandidateMaker:
 
     async def start(self) -> None:
         """Make the candidates that an earlier server left unfinished; begin to delete expired ones."""
-        unfinished = await self._store.unfinished() if self._engine.name == "dia" else []
+        await self.take_over()
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def take_over(self) -> None:
+        """Make the unfinished candidates of servers that are gone."""
+        unfinished = await self._store.take_over() if self._engine.name == "dia" else []
         for voice_id in dict.fromkeys(candidate.voice_id for candidate in unfinished):
             self._begin(voice_id, [one for one in unfinished if one.voice_id == voice_id])
-        self._sweeping = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
         """Stop making candidates; the next start makes the unfinished ones."""

@@ -77,10 +77,13 @@ class AnchorStore:
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
-        """Load the metadata of all anchors, and remove files that a crash left without a row."""
-        async with self._sessions() as session:
+        """Load the metadata of all anchors, at the start and after another server's change."""
+        async with self._lock, self._sessions() as session:
             rows = await session.scalars(select(VoiceAnchor).order_by(VoiceAnchor.created_at))
             self._anchors = {row.voice_id: Anchor.of(row) for row in rows}
+
+    async def clean(self) -> None:
+        """Remove files that a crash left without a row."""
         with suppress(OSError):  # the server can still read a folder that it cannot write
             names = {anchor.file_name for anchor in self._anchors.values()}
             await asyncio.to_thread(keep_only, self._folder, names)

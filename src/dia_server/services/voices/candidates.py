@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import CursorResult, and_, delete, func, select, update
 
 from dia_server.db.engine import Database
+from dia_server.db.locks import lock_between_servers
 from dia_server.db.models import CandidateStatus as CandidateStatus
 from dia_server.db.models import VoiceCandidate, now
 from dia_server.errors import Conflict, NotFound, StorageUnavailable
 from dia_server.services.durable_files import FileChange
+from dia_server.services.peers import Membership
 from dia_server.services.voices.anchor_file import SUFFIX, keep_only
 from dia_server.services.voices.file_commit import committing
 from dia_server.services.voices.uninterrupted import uninterrupted
@@ -74,32 +76,42 @@ class _Deleted(Exception):
 
 
 class CandidateStore:
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, folder: Path, membership: Membership) -> None:
+        self._membership = membership
         self._sessions = database.sessions
         self._reads = database.reads
         self._folder = folder
 
-    async def load(self) -> None:
-        """Remove the files of all but completed candidates; fail pending ones started MAX_ATTEMPTS times."""
-        error = f"The server stopped {MAX_ATTEMPTS} times while this candidate was made"
-        async with self._sessions.begin() as session:
-            await session.execute(
-                update(Row)
-                .where(Row.status == "pending", Row.attempts >= MAX_ATTEMPTS)
-                .values(status="failed", error=error, finished_at=now())
-            )
+    async def clean(self) -> None:
+        """Remove the files of all but completed candidates."""
+        async with self._reads() as session:
             ids = await session.scalars(select(Row.candidate_id).where(Row.status == "completed"))
             known = {candidate_id + SUFFIX for candidate_id in ids}
         with suppress(OSError):  # the server can still read a folder that it cannot write
             await asyncio.to_thread(keep_only, self._folder, known)
 
+    async def take_over(self) -> Sequence[Candidate]:
+        """Take over and return the pending candidates of servers that are gone, in the order of `of_voice`.
+
+        Those that were started MAX_ATTEMPTS times are failed.
+        """
+        orphaned = and_(Row.status == "pending", self._membership.orphaned(Row.owner))
+        error = f"The server stopped {MAX_ATTEMPTS} times while this candidate was made"
+        async with self._sessions.begin() as session:
+            await lock_between_servers(session, "takeover")
+            await session.execute(
+                update(Row)
+                .where(orphaned, Row.attempts >= MAX_ATTEMPTS)
+                .values(status="failed", error=error, finished_at=now())
+            )
+            rows = (await session.scalars(select(Row).where(orphaned).order_by(Row.number))).all()
+            for row in rows:
+                row.owner = self._membership.server_id
+            return [Candidate.of(row) for row in rows]
+
     async def of_voice(self, voice_id: str) -> Sequence[Candidate]:
         """Return the candidates of a voice in the order in which they were asked for."""
         return await self._select(Row.voice_id == voice_id)
-
-    async def unfinished(self) -> Sequence[Candidate]:
-        """Return the pending candidates of all voices in the order in which they were asked for."""
-        return await self._select(Row.status == "pending")
 
     async def count_unfinished(self) -> int:
         async with self._reads() as session:
@@ -143,7 +155,8 @@ class CandidateStore:
         async with self._sessions.begin() as session:
             former = list(await session.scalars(select(Row.candidate_id).where(Row.voice_id == voice_id)))
             await session.execute(delete(Row).where(Row.voice_id == voice_id))
-            session.add_all([Row(**asdict(candidate)) for candidate in candidates])
+            owner = self._membership.server_id
+            session.add_all([Row(**asdict(candidate), owner=owner) for candidate in candidates])
         await self._remove(former)
 
     async def begin(self, candidates: Sequence[Candidate]) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
+from dia_server.db.locks import lock_between_servers
 from dia_server.db.models import AudioPrompt, Base, VoiceAnchor
 from dia_server.db.upsert import upsert
 from dia_server.errors import Conflict, PromptNotUsable, StorageUnavailable
@@ -48,6 +49,9 @@ from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import BUILT_IN, Voice, VoiceService
 
 log = structlog.get_logger()
+
+IMPORT_LOCK = "import"
+"""Name of the lock between servers that have the folder of audio prompts in common: it has one journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +106,22 @@ class VoiceLibrary:
         """Held by an export or import, each of which may hold a recording in memory."""
 
     async def recover(self) -> None:
-        """Undo an import that was interrupted before the database committed it; call before `load`s.
+        """Undo an import that was interrupted before the database committed it.
 
-        Raises OSError.
+        Waits for the import of another server. Raises OSError.
         """
-        journal = await asyncio.to_thread(read_journal, self._folder.path)
-        if journal is None:
-            return
-        async with self._sessions() as session:
+        async with self._sessions.begin() as session:
+            await lock_between_servers(session, IMPORT_LOCK)
+            journal = await asyncio.to_thread(read_journal, self._folder.path)
+            if journal is None:
+                return
             rows = await session.scalars(select(AudioPrompt))
             stored = {row.prompt_id: _digests(row) for row in rows}
-        if journal.committed.items() <= stored.items():
-            await asyncio.to_thread(remove_journal, self._folder.path)
-        else:
-            await asyncio.to_thread(undo, self._folder.path, journal)
-            log.warning("interrupted import undone", audio_prompts=sorted(journal.committed))
+            if journal.committed.items() <= stored.items():
+                await asyncio.to_thread(remove_journal, self._folder.path)
+            else:
+                await asyncio.to_thread(undo, self._folder.path, journal)
+                log.warning("interrupted import undone", audio_prompts=sorted(journal.committed))
 
     async def export(self, voice_ids: Sequence[str], *, licence: str | None = None) -> BinaryIO:
         """Return an archive of the voices as a temporary file at position 0, which the caller closes.
@@ -220,6 +225,7 @@ class VoiceLibrary:
                 changes.prompts.add(name, None)
             voice_ids = [voice.voice_id for voice in imported.voices]
             async with self._sessions.begin() as session:
+                await lock_between_servers(session, IMPORT_LOCK)
                 await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id.in_(voice_ids)))
                 for row in imported.rows:
                     await upsert(session, row)

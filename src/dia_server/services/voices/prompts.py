@@ -58,12 +58,15 @@ class PromptService:
         self._decoders = ThreadPoolExecutor(DECODERS, "decode")
 
     async def load(self) -> None:
-        """Load the metadata of all prompts; `all` is empty until then."""
-        with suppress(OSError):  # the server can still read a folder that it cannot write
-            await asyncio.to_thread(self._folder.prepare)
-        async with self._sessions() as session:
+        """Load the metadata of all prompts, at the start and after another server's change."""
+        async with self._lock, self._sessions() as session:
             rows = await session.scalars(select(AudioPrompt).order_by(AudioPrompt.created_at))
             self._prompts = {row.prompt_id: Prompt.of(row) for row in rows}
+
+    async def clean(self) -> None:
+        """Create the folder, and remove temporary files that a crash left."""
+        with suppress(OSError):  # the server can still read a folder that it cannot write
+            await asyncio.to_thread(self._folder.prepare)
 
     @property
     def all(self) -> Mapping[str, Prompt]:

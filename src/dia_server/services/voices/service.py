@@ -132,8 +132,8 @@ class VoiceService:
         """Held while voices change: a voice must not be deleted while another one makes it its partner."""
 
     async def load(self) -> None:
-        """Load all voices into memory; `all` is empty until then."""
-        async with self._sessions() as session:
+        """Load all voices into memory, at the start and after another server's change."""
+        async with self._lock, self._sessions() as session:
             rows = await session.scalars(select(VoiceMapping).order_by(VoiceMapping.created_at))
             self._voices = {row.voice_id: _voice(row) for row in rows}
 

@@ -1,0 +1,129 @@
+"""Changes on one server are heard on another, and one of them leads."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import delete, text, update
+
+from dia_server.db.engine import Database
+from dia_server.db.listener import LEAD, Listener, application_name
+from dia_server.db.models import AudioPrompt, ConfigValue, VoiceAnchor, VoiceMapping
+from dia_server.errors import StorageUnavailable
+from dia_server.services.jobs.store import JobStore
+from dia_server.services.peers import Membership
+from dia_server.services.speech.request import SpeechRequest
+from dia_server.services.voices.service import Voice
+from tests.postgres import ON_POSTGRES, Postgres
+from tests.waiting import until
+
+pytestmark = ON_POSTGRES
+
+REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
+
+
+class Ear:
+    """A listener with what it has heard."""
+
+    def __init__(self, url: str, membership: Membership) -> None:
+        self.connects = 0
+        self.messages: list[str] = []
+        self.leads = False
+        self.listener = Listener(
+            url,
+            server_id=lambda: membership.server_id,
+            on_connect=self._on_connect,
+            on_message=self.messages.append,
+            on_lead=self._on_lead,
+            poll_s=0.05,
+        )
+
+    def _on_connect(self) -> None:
+        self.connects += 1
+
+    def _on_lead(self, leads: bool) -> None:
+        self.leads = leads
+
+
+@pytest.fixture
+async def ears(database: Database, database_url: str) -> AsyncIterator[list[Ear]]:
+    """Listeners of two servers."""
+    ears = [Ear(database_url, Membership(database)) for _ in range(2)]
+    for ear in ears:
+        await ear.listener.start()
+    yield ears
+    for ear in ears:
+        await ear.listener.stop()
+
+
+async def test_every_change_of_what_servers_keep_in_memory_is_heard(
+    database: Database, ears: list[Ear]
+) -> None:
+    changes = {
+        "voice_mappings": update(VoiceMapping).values(style="calm"),
+        "voice_anchors": delete(VoiceAnchor),
+        "audio_prompts": delete(AudioPrompt),
+        "config": delete(ConfigValue),
+    }
+    for statement in changes.values():
+        async with database.sessions.begin() as session:
+            await session.execute(statement)
+
+    await until(lambda: all(len(ear.messages) >= len(changes) for ear in ears))
+    assert [ear.messages for ear in ears] == [list(changes)] * 2
+
+
+async def test_jobs_that_are_added_cancelled_or_requeued_are_heard(
+    database: Database, ears: list[Ear]
+) -> None:
+    store = JobStore(database, Membership(database))
+    job = await store.add(REQUEST, Voice("aria"), "pending")
+    await store.claim(1)
+    await store.requeue(job.job_id)
+    await store.claim(1)
+    await store.save_progress({job.job_id: 0.5})
+    await store.cancel(job.job_id)
+
+    await until(lambda: len(ears[0].messages) >= 3)
+    assert ears[0].messages == ["jobs pending", "jobs pending", f"jobs cancelled {job.job_id}"]
+
+
+async def test_one_server_leads_and_another_follows_when_it_stops(ears: list[Ear]) -> None:
+    first, second = ears
+    assert (first.leads, second.leads) == (True, False)
+
+    await first.listener.stop()
+
+    assert not first.leads
+    await until(lambda: second.leads)
+
+
+async def test_a_broken_connection_is_opened_again(
+    database: Database, ears: list[Ear], postgres: Postgres
+) -> None:
+    postgres.disconnect()
+
+    await until(lambda: [ear.connects for ear in ears] == [2, 2])
+    await until(lambda: [ear.leads for ear in ears].count(True) == 1)
+    async with database.sessions.begin() as session:
+        await session.execute(delete(ConfigValue))
+    await until(lambda: all("config" in ear.messages for ear in ears))
+
+
+async def test_a_silent_leader_is_cut_off(database: Database, database_url: str) -> None:
+    """A process that is stopped keeps its connections, and with them the leader's lock."""
+    silent, heir = Membership(database, lease_s=-1), Membership(database)
+    await silent.join()
+    await heir.join()
+    async with database.sessions() as frozen:
+        lock = text(LEAD.decode().replace("%s", ":name"))
+        await frozen.execute(lock, {"name": application_name(silent.server_id)})
+        follower = Ear(database_url, heir)
+        await follower.listener.start()
+        assert not follower.leads
+
+        await heir.bury()
+
+        await until(lambda: follower.leads)
+        await follower.listener.stop()
+        with pytest.raises(StorageUnavailable):
+            await frozen.execute(text("SELECT 1"))
