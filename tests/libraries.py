@@ -43,10 +43,12 @@ class Home:
 
     async def open(self) -> None:
         await self.database.upgrade()
-        await self.anchors.load()
         await self.library.recover()
+        await self.anchors.load()
         await self.voices.load()
         await self.prompts.load()
+        await self.anchors.clean()
+        await self.prompts.clean()
 
     async def furnish(self) -> None:
         """Add two voices with a recording each, one with an anchor, and one with neither."""

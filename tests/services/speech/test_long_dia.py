@@ -120,6 +120,8 @@ class Studio:
         await self.anchors.load()
         await self.voices.load()
         await self.prompts.load()
+        await self.anchors.clean()
+        await self.prompts.clean()
         for name, (seconds, transcript) in VOICES.items():
             recording = await self.prompts.add(name, io.BytesIO(wav_file(seconds)))
             await self.prompts.set_transcript(recording, transcript, "manual")

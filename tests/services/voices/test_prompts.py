@@ -45,6 +45,7 @@ class Shelf:
         await self.database.upgrade()
         await self.voices.load()
         await self.prompts.load()
+        await self.prompts.clean()
 
     async def add(self, prompt_id: str, content: bytes | None = None) -> None:
         await self.prompts.add(prompt_id, io.BytesIO(content or wav_file(1.0)))
@@ -203,7 +204,7 @@ async def test_a_failed_database_write_rolls_the_files_back(shelf: Shelf, refusa
 async def test_temporary_files_of_a_crash_are_removed(shelf: Shelf) -> None:
     shelf.drop(".0123.tmp", b"half a file")
 
-    await shelf.service().load()
+    await shelf.service().clean()
 
     assert not shelf.files
 

@@ -80,6 +80,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     world = World(tmp_path)
     await world.database.upgrade()
     await world.prompts.load()
+    await world.prompts.clean()
     for seconds, name in enumerate(NAMES, 1):
         (world.folder.path / f"{name}.wav").write_bytes(wav_file(seconds))
     yield world
