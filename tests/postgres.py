@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 BOTH_DATABASES = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 """Runs a test on each database; its fixtures must include `database_url`."""
@@ -50,6 +51,17 @@ class Postgres:
             host=str(self._folder), user=USER, dbname="postgres", autocommit=True
         ) as connection:
             connection.execute(statement.encode())
+
+    def set_clock(self, url: str, unix: float) -> None:
+        """Stop the clock of the database at `url`, for connections that begin later."""
+        name = make_url(url).database
+        self.execute(f"ALTER DATABASE {name} SET search_path = clock, pg_catalog, public")
+        with psycopg.connect(host=str(self._folder), user=USER, dbname=name, autocommit=True) as connection:
+            connection.execute("CREATE SCHEMA IF NOT EXISTS clock")
+            connection.execute(
+                "CREATE OR REPLACE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql "
+                f"AS 'SELECT to_timestamp({unix})'".encode()
+            )
 
     def disconnect(self) -> None:
         """End every connection of the tests, as a restart of the server does."""

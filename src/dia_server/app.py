@@ -10,6 +10,7 @@ from dia_server import logs, settings
 from dia_server.composition import Services
 from dia_server.engine.pool import AnyEngine
 from dia_server.lifespan import run_services
+from dia_server.services.server import RequestCounts
 from dia_server.settings import Settings
 from dia_server.timing import Timing
 from dia_server.web.controllers.audio_prompts import MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS, PromptController
@@ -76,7 +77,7 @@ def create_app(
     logs.configure(conf.log_format, conf.log_level)
     services = Services(conf, given, engine, timing)
     client_address = ClientAddress(conf.trusted_proxies)
-    rate_limit = build_rate_limit(conf, client_address)
+    rate_limit = build_rate_limit(conf, client_address, services.request_counts)
     dependencies = build_dependencies(services, client_address, rate_limit)
     hosts = Hosts(conf.allowed_hosts)
     origins = build_origins(conf, hosts)
@@ -107,14 +108,14 @@ def create_app(
     return app
 
 
-def build_rate_limit(conf: Settings, client_address: ClientAddress) -> RateLimit:
+def build_rate_limit(conf: Settings, client_address: ClientAddress, counts: RequestCounts) -> RateLimit:
     limits: dict[LimitName, int] = {
         "generate": conf.rate_limit_generate,
         "upload": conf.rate_limit_upload,
         "jobs": conf.rate_limit_jobs,
         "plan": conf.rate_limit_jobs,
     }
-    return RateLimit(limits, client_address)
+    return RateLimit(limits, client_address, counts)
 
 
 def build_dependencies(

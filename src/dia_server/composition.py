@@ -26,8 +26,10 @@ from dia_server.services.jobs import (
 from dia_server.services.peers import Heartbeat, Leadership, Membership, Reloading
 from dia_server.services.server import (
     Announcement,
+    LocalCounts,
     Metrics,
     ResourceMonitor,
+    SharedCounts,
     Shutdown,
     StatsService,
     StatusService,
@@ -178,6 +180,7 @@ class Services:
         self.crash_marks = CrashMarks(conf.data_dir)
         self.stats = StatsService(self.database.reads, monitor)
         self.metrics = Metrics(__version__, self.engine, self.job_store, monitor)
+        self.request_counts = LocalCounts() if self.database.quick is None else SharedCounts(self.database)
         self.shutdown = Shutdown(conf.shutdown_timeout, self.engine, self.job_worker)
         self.announcement = Announcement(self.engine, conf.url, is_listening)
         self.status = StatusService(

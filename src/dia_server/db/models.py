@@ -222,6 +222,18 @@ class ConfigValue(Base):
     """Value of the field as JSON."""
 
 
+class RateCount(Base):
+    """Requests of a client in a minute, for the rate limits of several servers; unused on SQLite."""
+
+    __tablename__ = "rate_counts"
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    """Name of the limit, and the client's address."""
+    minute: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """Minutes since 1970, in UTC."""
+    count: Mapped[int]
+
+
 class Totals(Base):
     """One row with the sums over all finished requests; they remain when the jobs are deleted."""
 

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from sqlalchemy import Executable, Row
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dia_server.db.file import RETRY_S
@@ -15,14 +15,14 @@ class QuickStatements:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._running: set[asyncio.Task[Row[Any]]] = set()
+        self._running: set[asyncio.Task[tuple[Any, ...]]] = set()
 
-    async def run(self, statement: Executable, timeout_s: float) -> Row[Any]:
-        """Return the only row of `statement`; raises StorageUnavailable, after `timeout_s` seconds at most.
+    async def run(self, statement: Executable, timeout_s: float, **parameters: Any) -> tuple[Any, ...]:
+        """Return the only row of `statement`, with `parameters`.
 
-        A statement that takes longer is not cancelled, which may take psycopg 10 s. It ends by itself.
+        Raises StorageUnavailable, after `timeout_s` seconds at most. A statement that takes longer is not cancelled, which may take psycopg 10 s. It ends by itself.
         """
-        task = asyncio.create_task(self._replacing_lost_connections(statement))
+        task = asyncio.create_task(self._replacing_lost_connections(statement, parameters))
         self._running.add(task)
         task.add_done_callback(self._forget)
         done, _ = await asyncio.wait({task}, timeout=timeout_s)
@@ -38,21 +38,23 @@ class QuickStatements:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._engine.dispose()
 
-    async def _replacing_lost_connections(self, statement: Executable) -> Row[Any]:
+    async def _replacing_lost_connections(
+        self, statement: Executable, parameters: dict[str, Any]
+    ) -> tuple[Any, ...]:
         """Run `statement`, and again if it fails: its connection may have been lost while it was idle.
 
         A ping before each statement would cost a second round trip.
         """
         try:
-            return await self._execute(statement)
+            return await self._execute(statement, parameters)
         except StorageUnavailable:
-            return await self._execute(statement)
+            return await self._execute(statement, parameters)
 
-    async def _execute(self, statement: Executable) -> Row[Any]:
+    async def _execute(self, statement: Executable, parameters: dict[str, Any]) -> tuple[Any, ...]:
         async with self._engine.connect() as connection:
-            return (await connection.execute(statement)).one()
+            return tuple((await connection.execute(statement, parameters)).one())
 
-    def _forget(self, task: asyncio.Task[Row[Any]]) -> None:
+    def _forget(self, task: asyncio.Task[tuple[Any, ...]]) -> None:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # marks it as retrieved, also if no caller waits any more

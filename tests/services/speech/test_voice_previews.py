@@ -21,7 +21,7 @@ from tests.tones import Gate, ToneModel, loader
 from tests.waiting import until
 
 
-def nothing() -> None: ...
+async def nothing() -> None: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ async def test_if_the_first_client_leaves_the_next_one_gets_its_preview(settings
 
 
 async def test_a_refused_generation_leaves_the_preview_to_the_next_request(settings: Settings) -> None:
-    def refuse() -> None:
+    async def refuse() -> None:
         raise RateLimitExceeded("too many")
 
     async with open_studio(settings, ToneModel()) as studio:

@@ -1,4 +1,6 @@
 import time
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +11,7 @@ from dia_server.app import create_app
 from dia_server.settings import Settings
 from dia_server.web.middleware.client_address import ClientAddress
 from tests.job_client import loaded
+from tests.postgres import ON_POSTGRES, Postgres
 from tests.waiting import until
 
 
@@ -34,6 +37,26 @@ async def test_a_request_above_the_limit_is_refused_with_retry_after(settings: S
     assert (openai.status_code, openai.json()["error"]["type"]) == (429, "rate_limit_error")
     assert voices.status_code == 200
     assert "x-ratelimit-limit" not in voices.headers
+
+
+@ON_POSTGRES
+async def test_servers_on_one_postgresql_share_a_limit(
+    settings: Settings, database_url: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    postgres.set_clock(database_url, time.time())
+    shared = msgspec.structs.replace(settings, database_url=database_url, rate_limit_upload=3)
+    async with AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(
+                AsyncTestClient(create_app(msgspec.structs.replace(shared, data_dir=str(tmp_path / name))))
+            )
+            for name in ("one", "two")
+        ]
+        answers = [await servers[turn % 2].post("/audio_prompts/upload") for turn in range(5)]
+
+    remaining = [(answer.status_code, answer.headers["x-ratelimit-remaining"]) for answer in answers]
+    assert remaining == [(415, "2"), (415, "1"), (415, "0"), (429, "0"), (429, "0")]
+    assert len({answer.headers["x-ratelimit-reset"] for answer in answers}) == 1
 
 
 async def test_invalid_requests_count_against_the_limit(settings: Settings) -> None:

@@ -2,6 +2,8 @@
 
 from dia_server.services.server.announcement import Announcement
 from dia_server.services.server.metrics import Metrics, SocketOutcome
+from dia_server.services.server.minute_counts import MinuteCounts
+from dia_server.services.server.request_counts import LocalCounts, RequestCounts, SharedCounts
 from dia_server.services.server.resources import ResourceMonitor, Resources
 from dia_server.services.server.shutdown import Shutdown
 from dia_server.services.server.stats import Stats, StatsService
@@ -10,9 +12,13 @@ from dia_server.services.server.status import EngineName, State, Status, StatusS
 __all__ = [
     "Announcement",
     "EngineName",
+    "LocalCounts",
     "Metrics",
+    "MinuteCounts",
+    "RequestCounts",
     "ResourceMonitor",
     "Resources",
+    "SharedCounts",
     "Shutdown",
     "SocketOutcome",
     "State",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -36,23 +36,23 @@ class VoicePreviews:
         self._locks: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
         """Held while a preview is generated, so that concurrent requests generate it once."""
 
-    async def get(self, voice_id: str, client: str, before: Callable[[], object]) -> bytes:
+    async def get(self, voice_id: str, client: str, before: Callable[[], Awaitable[object]]) -> bytes:
         """Return the preview of a voice as a WAV file.
 
-        `before` is called before the preview or the voice's anchor is generated, and not if the preview is in
-        memory; it may raise. Raises as `SpeechService.speak`.
+        `before` is awaited before the preview or the voice's anchor is generated, and not if the preview is
+        in memory; it may raise. Raises as `SpeechService.speak`.
         """
         request = SpeechRequest(text=TEXT, voice_id=voice_id)
         prepared = await self._speech.prepare(request, make_anchors=False)
         if lacked_anchor := not prepared.ready:
-            before()
+            await before()
             prepared = await self._speech.prepare(request)
         key = _key(prepared)
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             if key not in self._cache:
                 if not lacked_anchor:
-                    before()
+                    await before()
                 self._keep(key, (await self._speech.speak_prepared(prepared, client)).audio)
             self._cache.move_to_end(key)
             return self._cache[key]

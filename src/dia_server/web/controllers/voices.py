@@ -68,8 +68,8 @@ class VoiceController(Controller):
         """Get a sample of a voice; it is generated on the first request and after a change of the voice."""
         headers = {"Cache-Control": "no-cache"}
 
-        def count() -> None:
-            headers.update(rate_limit.consume("generate", request.scope))
+        async def count() -> None:
+            headers.update(await rate_limit.consume("generate", request.scope))
 
         audio = await cancel_on_disconnect(request, voice_previews.get(voice_id, client, count))
         return Response(audio, headers=headers)

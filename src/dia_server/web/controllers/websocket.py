@@ -77,10 +77,10 @@ class WebSocketSession:
         references: References,
         client: str,
         *,
-        count: Callable[[], object],
+        count: Callable[[], Awaitable[object]],
         ended: Callable[[SocketOutcome], None],
     ) -> None:
-        """`count` is called before each generation; it raises RateLimitExceeded above the rate limit.
+        """`count` is awaited before each generation; it raises RateLimitExceeded above the rate limit.
 
         `ended` is called with the outcome of each generation, and with "refused" for each refused message.
         """
@@ -124,7 +124,7 @@ class WebSocketSession:
                     f"Too many concurrent generations on this socket: the limit is {MAX_AT_ONCE}",
                     limit=MAX_AT_ONCE,
                 )
-            self._count()
+            await self._count()
             self._generations += 1
             self._spawn(self._generate(message))
         except Exception as error:  # noqa: BLE001 - no error closes the socket

@@ -10,7 +10,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from dia_server.errors import RateLimitExceeded, Unauthorized
-from dia_server.web.middleware.minute_counts import MinuteCounts
+from dia_server.services.server import MinuteCounts
 from dia_server.web.route_options import options_of
 
 MAX_WRONG_KEYS = 20
@@ -44,13 +44,13 @@ class ApiKeys(ASGIMiddleware):
         # compare every key, each in constant time, so that the response time reveals nothing
         if sum(hmac.compare_digest(given, key) for key in self._keys):
             return
-        if self._wrong.add(self._client_address(scope)) > MAX_WRONG_KEYS:
-            wait = self._wrong.wait_s
+        count = self._wrong.add(self._client_address(scope))
+        if count.value > MAX_WRONG_KEYS:
             failure = RateLimitExceeded(
                 f"Too many wrong API keys: the limit is {MAX_WRONG_KEYS} a minute per address; "
-                f"try again in {wait} s",
+                f"try again in {count.wait_s} s",
                 limit=MAX_WRONG_KEYS,
-                retry_after=wait,
+                retry_after=count.wait_s,
             )
             failure.headers = {"x-should-retry": "false"}  # type: ignore[attr-defined]  # a retry sends the same wrong key
             raise failure

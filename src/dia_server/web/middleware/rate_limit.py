@@ -12,7 +12,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from dia_server.errors import RateLimitExceeded
-from dia_server.web.middleware.minute_counts import MinuteCounts
+from dia_server.services.server import RequestCounts
 from dia_server.web.route_options import LimitName, options_of
 
 SETTINGS: dict[LimitName, str] = {
@@ -32,13 +32,18 @@ class RateLimit(ASGIMiddleware):
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(self, limits: Mapping[LimitName, int], client_address: Callable[[Scope], str]) -> None:
+    def __init__(
+        self,
+        limits: Mapping[LimitName, int],
+        client_address: Callable[[Scope], str],
+        counts: RequestCounts,
+    ) -> None:
         self._limits = limits
         self._client_address = client_address
-        self._counts = MinuteCounts()
+        self._counts = counts
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        headers = self.consume(options_of(scope["route_handler"]).get("rate_limit"), scope)
+        headers = await self.consume(options_of(scope["route_handler"]).get("rate_limit"), scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -47,22 +52,22 @@ class RateLimit(ASGIMiddleware):
 
         await next_app(scope, receive, send_with_headers if headers else send)
 
-    def consume(self, name: LimitName | None, scope: Scope) -> dict[str, str]:
+    async def consume(self, name: LimitName | None, scope: Scope) -> dict[str, str]:
         """Count a request against the limit `name` and return the X-RateLimit headers; {} without a limit.
 
         Raises RateLimitExceeded, with the same headers, if the client has used up the limit.
         """
         if name is None or not (limit := self._limits.get(name, 0)):
             return {}
-        count = self._counts.add((name, self._client_address(scope)))
+        count = await self._counts.add(name, self._client_address(scope), limit)
         headers = {
             "X-RateLimit-Limit": str(limit),
-            "X-RateLimit-Remaining": str(max(0, limit - count)),
-            "X-RateLimit-Reset": str(self._counts.reset),
+            "X-RateLimit-Remaining": str(max(0, limit - count.value)),
+            "X-RateLimit-Reset": str(count.reset),
         }
 
-        if count > limit:
-            wait = self._counts.wait_s
+        if count.value > limit:
+            wait = count.wait_s
             failure = RateLimitExceeded(
                 f"Rate limit exceeded: {limit} {'request' if limit == 1 else 'requests'} a minute"
                 f" ({SETTINGS[name]}); try again in {wait} s",
