@@ -20,7 +20,8 @@ class QuickStatements:
     async def run(self, statement: Executable, timeout_s: float, **parameters: Any) -> tuple[Any, ...]:
         """Return the only row of `statement`, with `parameters`.
 
-        Raises StorageUnavailable, after `timeout_s` seconds at most. A statement that takes longer is not cancelled, which may take psycopg 10 s. It ends by itself.
+        Raises StorageUnavailable, after `timeout_s` seconds at most. A statement that takes longer
+        is not cancelled, which may take psycopg 10 s. It ends by itself.
         """
         task = asyncio.create_task(self._replacing_lost_connections(statement, parameters))
         self._running.add(task)

@@ -16,13 +16,9 @@ class Count:
     """Unix time in seconds."""
 
     @property
-    def minute(self) -> int:
-        return int(self.at // WINDOW_S)
-
-    @property
     def reset(self) -> int:
         """Unix time in seconds at which the minute ends."""
-        return (self.minute + 1) * WINDOW_S
+        return (int(self.at // WINDOW_S) + 1) * WINDOW_S
 
     @property
     def wait_s(self) -> int:
@@ -36,16 +32,18 @@ class MinuteCounts:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._minute = 0
+        self._at = 0.0
         self._counts: dict[Hashable, int] = {}
 
     def add(self, bucket: Hashable) -> Count:
         """Add one to the count of `bucket` and return its count in this minute."""
-        at = self._clock()
-        value = self._counts.get(bucket, 0) + 1
-        count = Count(value, at)
-        if count.minute != self._minute:
-            self._minute = count.minute
+        count = self._counts[bucket] = self.get(bucket) + 1
+        return Count(count, self._at)
+
+    def get(self, bucket: Hashable) -> int:
+        """Return the count of `bucket` in this minute."""
+        self._at = self._clock()
+        if (minute := int(self._at // WINDOW_S)) != self._minute:
+            self._minute = minute
             self._counts.clear()
-            count = Count(1, at)
-        self._counts[bucket] = count.value
-        return count
+        return self._counts.get(bucket, 0)

@@ -71,24 +71,34 @@ class SharedCounts:
         self._ahead_s = 0.0
         """Seconds by which PostgreSQL's clock is ahead of this server's."""
         self._local = MinuteCounts(lambda: clock() + self._ahead_s)
+        self._unshared = MinuteCounts(lambda: clock() + self._ahead_s)
+        """Counts of the requests in `_local` that the database does not count."""
         self._ask_at = 0.0
         """Time of the monotonic clock from which to ask the database again after a failure."""
 
     async def add(self, name: str, client: str, limit: int) -> Count:
         key = f"{name} {client[:MAX_ADDRESS]}"
         local = self._local.add(key)
-        if local.value > limit or time.monotonic() < self._ask_at:
+        if local.value > limit:
             return local
+        shared = await self._add_shared(key)
+        if shared is None:
+            self._unshared.add(key)
+            return local
+        return Count(shared.value + self._unshared.get(key), shared.at)
+
+    async def _add_shared(self, key: str) -> Count | None:
+        """Count a request in the database; return None if it is away, or was within the last `retry_s` s."""
+        if time.monotonic() < self._ask_at:
+            return None
         try:
             value, at = await self._quick.run(ADD, self._timeout_s, key=key)
         except StorageUnavailable as error:
             self._ask_at = time.monotonic() + self._retry_s
             log.warning("rate limits count this server alone", cause=str(error), retry_s=self._retry_s)
-            return local
+            return None
         self._ahead_s = at - self._clock()
-        shared = Count(value, at)
-        # the database has missed requests that were counted here alone
-        return max(local, shared, key=lambda count: count.value) if local.minute == shared.minute else shared
+        return Count(value, at)
 
     async def forget_past(self) -> None:
         """Delete the counts of past minutes. One server has to call it now and then, for all."""
