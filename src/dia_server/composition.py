@@ -202,7 +202,7 @@ class Services:
                 "jobs": self._wake_worker,
             }
         )
-        self.heartbeat = Heartbeat(self.membership, self._take_over, interval_s=self.timing.heartbeat_s)
+        self.heartbeat = Heartbeat(self.membership, self._on_heartbeat, interval_s=self.timing.heartbeat_s)
         self.listener = Listener(
             self.conf.database_listen_url or self.conf.sqlalchemy_url,
             server_id=lambda: self.membership.server_id,
@@ -214,9 +214,12 @@ class Services:
     async def _wake_worker(self) -> None:
         self.job_worker.wake()
 
-    async def _take_over(self) -> None:
+    async def _on_heartbeat(self) -> None:
+        """Take over orphaned work; the leader also deletes past counts of requests."""
         await self.job_worker.take_over()
         await self.candidate_maker.take_over()
+        if self.leadership.leads and isinstance(self.request_counts, SharedCounts):
+            await self.request_counts.forget_past()
 
     def _hear(self, message: str) -> None:
         """Handle a notification, which a trigger of the database sends; see migration 0009."""

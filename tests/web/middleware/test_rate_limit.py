@@ -6,9 +6,13 @@ import msgspec
 import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
+from sqlalchemy import select
 
 from dia_server.app import create_app
+from dia_server.db.engine import Database
+from dia_server.db.models import RateCount
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 from dia_server.web.middleware.client_address import ClientAddress
 from tests.job_client import loaded
 from tests.postgres import ON_POSTGRES, Postgres
@@ -57,6 +61,22 @@ async def test_servers_on_one_postgresql_share_a_limit(
     remaining = [(answer.status_code, answer.headers["x-ratelimit-remaining"]) for answer in answers]
     assert remaining == [(415, "2"), (415, "1"), (415, "0"), (429, "0"), (429, "0")]
     assert len({answer.headers["x-ratelimit-reset"] for answer in answers}) == 1
+
+
+@ON_POSTGRES
+async def test_the_leader_deletes_past_counts(
+    settings: Settings, database_url: str, database: Database
+) -> None:
+    on_postgres = msgspec.structs.replace(settings, database_url=database_url)
+    async with database.sessions.begin() as session:
+        session.add(RateCount(key="generate 203.0.113.9", minute=1, count=1))
+
+    async def is_empty() -> bool:
+        async with database.reads() as session:
+            return await session.scalar(select(RateCount.minute)) is None
+
+    async with AsyncTestClient(create_app(on_postgres, timing=Timing(heartbeat_s=0.01))):
+        await until(is_empty)
 
 
 async def test_invalid_requests_count_against_the_limit(settings: Settings) -> None:

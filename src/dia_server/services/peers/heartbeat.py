@@ -21,13 +21,13 @@ class Heartbeat:
     def __init__(
         self,
         membership: Membership,
-        take_over: Callable[[], Awaitable[None]],
+        on_beat: Callable[[], Awaitable[None]],
         *,
         interval_s: float = HEARTBEAT_S,
     ) -> None:
-        """`take_over` takes over all orphaned work."""
+        """`on_beat` is called at each renewal from the second in a row; it takes over all orphaned work."""
         self._membership = membership
-        self._take_over = take_over
+        self._on_beat = on_beat
         self._interval_s = interval_s
         self._renewals = 0
         """Renewals since the last failure."""
@@ -57,4 +57,4 @@ class Heartbeat:
         self._renewals = self._renewals + 1 if await self._membership.renew() else 0
         if self._renewals >= RENEWALS:
             await self._membership.bury()
-            await self._take_over()
+            await self._on_beat()
