@@ -8,7 +8,7 @@ from litestar.di import Provide
 
 from dia_server import logs, settings
 from dia_server.composition import Services
-from dia_server.engine.pool import AnyEngine
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.lifespan import run_services
 from dia_server.services.server import RequestCounts
 from dia_server.settings import Settings

@@ -9,8 +9,8 @@ from dia_server.crash_mark import CrashMarks
 from dia_server.db.engine import Database
 from dia_server.db.listener import Listener
 from dia_server.db.lock import ServerLock
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.devices import accelerators
-from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import Samples
 from dia_server.engines import choose_engine, identity
 from dia_server.services.config import Config, ConfigService

@@ -8,10 +8,11 @@ from pathlib import Path
 import structlog
 
 from dia_server.engine import preview
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.devices import Device
 from dia_server.engine.dia import load_dia
 from dia_server.engine.engine import Engine
-from dia_server.engine.pool import AnyEngine, EnginePool
+from dia_server.engine.pool import EnginePool
 from dia_server.engine.workers import in_worker
 from dia_server.services.config import Config
 from dia_server.settings import Settings

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.engine import Engine
 from dia_server.engine.generation import Generation
-from dia_server.engine.pool import AnyEngine, EnginePool
+from dia_server.engine.pool import EnginePool
 from dia_server.engine.types import Utterance, Work
 from tests.tones import CHUNK, Gate, ToneModel, loader
 

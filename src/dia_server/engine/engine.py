@@ -7,35 +7,20 @@ does not depend on HTTP, SQL or audio files: everything it needs is in the `Utte
 import asyncio
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 
 from dia_server.engine.generation import Generation
-from dia_server.engine.queue import FairQueue
 from dia_server.engine.readiness import LOADING_RETRY_S, require_ready
 from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance, Work
-from dia_server.errors import ModelNotLoaded, Overloaded, ServerError
+from dia_server.engine.waiting_room import WaitingRoom
+from dia_server.errors import ModelNotLoaded, ServerError
 
 log = logging.getLogger(__name__)
 
 Event = tuple[Generation, Chunk | Exception]
 
-FAIR_SHARE = 5
-"""Divisor: while requests and background work both wait, 1/5 of the admissions go to background work."""
 ADMITTED_AT_ONCE = 4
 """Maximum admissions between two steps; one admission delays running utterances by a few ms on a GPU."""
-RESERVED_SHARE = 8
-"""Divisor: 1/8 of the slots, rounded down but at least one, is reserved for requests; background work never
-uses these. If there is only one slot, background work may use it too."""
-CLIENT_SHARE = 8
-"""Divisor: one client may fill the request queue except for 1/8 of its places, rounded down. The same share
-of the slots, but at most NEWCOMER_SLOTS, is kept for clients that hold no slot."""
-NEWCOMER_SLOTS = 2
-"""Maximum slots kept for clients that hold none: 2 of 16 or more slots, 1 of 8 to 15, 0 of fewer. With
-four slots, keeping one free would cost a single user a quarter of the throughput."""
-
-OVERLOADED_RETRY_S = 2
-"""Retry-After, in seconds, for requests refused because the queue is full."""
 
 
 class Engine:
@@ -69,24 +54,19 @@ class Engine:
         self.work = Work()
         self._on_end: Callable[[Generation], None] = lambda _: None
         self._load_model = load_model
-        self._max_waiting = max_waiting
         self._idle_unload_s = idle_unload_s
-        self._waiting = FairQueue()
-        self._background: deque[Generation] = deque()
-        """Queue of background work (see `_next`). Unbounded: the job worker limits what it submits."""
-        self._passed = 0
-        """Number of admissions from `_waiting` since the last one from `_background`."""
+        self._waiting = WaitingRoom(max_waiting)
         self._busy: dict[int, Generation] = {}
         self._stopping = False
         self._wake = threading.Condition()
-        """Condition that guards the queues and `_stopping` and wakes the thread; not held during a step."""
+        """Condition that guards `_waiting` and `_stopping` and wakes the thread; not held during a step."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine")
 
     @property
     def active(self) -> int:
         """Number of utterances in the batch or in a queue."""
-        return len(self._busy) + len(self._waiting) + len(self._background)
+        return len(self._busy) + len(self._waiting)
 
     @property
     def busy(self) -> int:
@@ -95,7 +75,7 @@ class Engine:
 
     def waiting(self, *, background: bool) -> int:
         """Return the length of the background queue or of the request queue."""
-        return len(self._background if background else self._waiting)
+        return self._waiting.count(background=background)
 
     def watch(self, on_end: Callable[[Generation], None]) -> None:
         """Set the callback for the end of each generation submitted later; it runs on the event loop."""
@@ -134,35 +114,14 @@ class Engine:
         with self._wake:
             if self._stopping or not self.ready:
                 raise ModelNotLoaded(str(self.error or "The server is shutting down"))
-            if background:
-                self._background.append(generation)
-            else:
-                self._require_room(utterance.flow.client)
-                self._waiting.push(generation)
+            self._waiting.add(generation)
             self._wake.notify()
         return generation
-
-    def _require_room(self, client: str) -> None:
-        """Raise Overloaded if the request queue is full, or if `client` fills its share of the queue."""
-        places, whose = self._max_waiting, ""
-        full = len(self._waiting) >= places
-        if not full:
-            places, whose = places - places // CLIENT_SHARE, " of this client"
-            full = self._waiting.waiting_of(client) >= places
-        if full:
-            raise Overloaded(
-                f"{places} requests{whose} are waiting already (DIA_MAX_WAITING)",
-                limit=places,
-                retry_after=OVERLOADED_RETRY_S,
-            )
 
     def _cancel(self, generation: Generation) -> None:
         """Remove `generation` if it is queued; if it runs, `_admit` frees its slot before the next step."""
         with self._wake:
-            if not generation.background:
-                self._waiting.discard(generation)
-            elif generation in self._background:
-                self._background.remove(generation)
+            self._waiting.discard(generation)
 
     # Everything below runs on the engine thread.
 
@@ -234,7 +193,7 @@ class Engine:
         """
         while True:
             with self._wake:
-                while not (self._stopping or self._waiting or self._background):
+                while not (self._stopping or self._waiting):
                     self._wake.wait()
                 if self._stopping:
                     return None
@@ -253,9 +212,7 @@ class Engine:
 
     def _fail_waiting(self, error: Exception) -> None:
         with self._wake:
-            waiting = [*self._waiting, *self._background]
-            self._waiting.clear()
-            self._background.clear()
+            waiting = self._waiting.clear()
         self._deliver([(generation, error) for generation in waiting])
 
     def _report_loaded(self, share: float) -> None:
@@ -276,10 +233,12 @@ class Engine:
             self._release(model, slot)
         for _ in range(min(ADMITTED_AT_ONCE, model.slots - len(self._busy))):
             with self._wake:
-                while not (self._stopping or self._waiting or self._background or self._busy):
+                while not (self._stopping or self._waiting or self._busy):
                     if not self._wake.wait(self._idle_unload_s):
                         return False
-                if self._stopping or (generation := self._next(model.slots)) is None:
+                if self._stopping:
+                    break
+                if (generation := self._waiting.take(self._busy.values(), model.slots)) is None:
                     break
                 slot = next(slot for slot in range(model.slots) if slot not in self._busy)
                 self._busy[slot] = generation
@@ -289,27 +248,6 @@ class Engine:
                 self._release(model, slot)
                 self._deliver([(generation, _as_server_error(error))])
         return not self._stopping
-
-    def _next(self, slots: int) -> Generation | None:
-        """Remove and return the next generation from its queue, or None if no queued one may take a slot now.
-
-        The last free slots (see NEWCOMER_SLOTS) are kept for clients without a running request. Background
-        work is admitted if no request is queued; otherwise it gets one of FAIR_SHARE admissions, and only
-        that one may take one of the last free slots. Background work never takes the slots reserved for
-        requests (see RESERVED_SHARE).
-        """
-        requests = [generation for generation in self._busy.values() if not generation.background]
-        kept = min(NEWCOMER_SLOTS, slots // CLIENT_SHARE)
-        newcomers_only = slots - len(self._busy) <= kept
-        allowed = max(1, slots - max(1, slots // RESERVED_SHARE))
-        due = self._waiting and self._passed + 1 >= FAIR_SHARE
-        may_run = (due or not newcomers_only) and len(self._busy) - len(requests) < allowed
-        if self._background and may_run and (due or not self._waiting):
-            self._passed = 0
-            return self._background.popleft()
-        if (generation := self._waiting.pop(requests, newcomers_only=newcomers_only)) is not None:
-            self._passed += 1
-        return generation
 
     def _step(self, model: Model) -> None:
         if not self._busy:

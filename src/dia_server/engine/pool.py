@@ -102,6 +102,3 @@ class EnginePool:
         free = engine.slots - engine.active
         rank = hashlib.blake2b(f"{i} {voice}".encode(), digest_size=8).digest()
         return engine.ready, engine.loaded >= 1 and free > 0, free, rank
-
-
-AnyEngine = Engine | EnginePool

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dia_server.engine.pool import AnyEngine
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.readiness import require_loadable
 from dia_server.errors import JobNotComplete, NotFound, ServerError
 from dia_server.services.jobs.outputs import Outputs

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import structlog
 
-from dia_server.engine.pool import AnyEngine
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.workers import WorkerDied
 from dia_server.errors import GenerationFailed, ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
 from dia_server.services.jobs.outputs import Outputs

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from dia_server.engine.pool import AnyEngine
+from dia_server.engine.any_engine import AnyEngine
 
 log = structlog.get_logger()
 

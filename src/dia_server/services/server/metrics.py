@@ -25,8 +25,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.generation import Generation
-from dia_server.engine.pool import AnyEngine
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStatus, JobStore
 from dia_server.services.server.resources import ResourceMonitor, Resources

@@ -7,7 +7,7 @@ import asyncio
 
 import structlog
 
-from dia_server.engine.pool import AnyEngine
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.services.jobs.worker import JobWorker
 
 log = structlog.get_logger()

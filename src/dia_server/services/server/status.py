@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from dia_server.db.engine import Database
-from dia_server.engine.pool import AnyEngine
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.readiness import State as State
 from dia_server.engine.readiness import require_ready, state_of
 from dia_server.engine.types import EngineName as EngineName

@@ -12,7 +12,7 @@ import structlog
 
 from dia_server.audio.pitch import median_pitch
 from dia_server.db.models import now
-from dia_server.engine.pool import AnyEngine
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.readiness import require_loadable
 from dia_server.engine.types import Samples
 from dia_server.errors import (

@@ -8,8 +8,8 @@ import numpy as np
 import structlog
 
 from dia_server.audio.guard import judge
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.generation import Generation
-from dia_server.engine.pool import AnyEngine
 from dia_server.engine.types import Chunk, Frames, Samples, Utterance
 from dia_server.errors import Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
