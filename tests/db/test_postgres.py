@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from dia_server.db import engine
 from dia_server.db.engine import RESERVED_CONNECTIONS, Database
-from dia_server.db.models import Totals
+from dia_server.db.models import AudioPrompt, Job, Totals, VoiceCandidate
 from dia_server.db.postgres import SESSION, connect_args
 from dia_server.errors import StorageUnavailable
 from tests.postgres import ON_POSTGRES, Postgres
@@ -142,6 +142,23 @@ async def test_sessions_have_timeouts(database: Database) -> None:
         "statement_timeout": "1min",
         "idle_in_transaction_session_timeout": "2min",
     }
+
+
+async def test_numbers_and_counts_may_exceed_32_bits(database: Database) -> None:
+    above = 2**31
+    job = Job(job_id="a", status="pending", request="{}", voice="{}", text_preview="")
+    candidate = VoiceCandidate(
+        candidate_id="a", voice_id="aria", status="pending", transcript="", style="neutral", seed=1
+    )
+    prompt = AudioPrompt(prompt_id="a", digest="", duration=1.0, file_size=above)
+    for table in "jobs", "voice_candidates":
+        await execute(database, [f"SELECT setval('{table}_number_seq', {above - 1})"])
+    await execute(database, [f"UPDATE totals SET successful = {above}, failed = {above}"])
+
+    async with database.sessions.begin() as session:
+        session.add_all([job, candidate, prompt])
+
+    assert (job.number, candidate.number, await written(database)) == (above, above, above)
 
 
 async def test_an_upgrade_waits_for_another_without_limit(database_url: str) -> None:

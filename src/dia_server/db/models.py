@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Double, Index, String, Text, false, text
+from sqlalchemy import BigInteger, DateTime, Dialect, Double, Index, Integer, String, Text, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -36,6 +36,10 @@ class NameList(TypeDecorator[tuple[str, ...]]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...] | None:
         return None if value is None else tuple(filter(None, value.split(",")))
+
+
+Big = BigInteger().with_variant(Integer(), "sqlite")
+"""An integer of 64 bits, which SQLite's INTEGER has, and only it generates primary keys."""
 
 
 def now() -> datetime:
@@ -72,7 +76,7 @@ class AudioPrompt(Base):
     digest: Mapped[str] = mapped_column(String(64))
     """SHA-256 of the WAV file."""
     duration: Mapped[float] = mapped_column(Double)
-    file_size: Mapped[int]
+    file_size: Mapped[int] = mapped_column(Big)
     transcript: Mapped[str | None] = mapped_column(Text)
     transcript_source: Mapped[Literal["reference", "txt", "manual", "whisper_auto"] | None] = mapped_column(
         String(16)
@@ -141,7 +145,7 @@ class VoiceCandidate(Base):
 
     __tablename__ = "voice_candidates"
 
-    number: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Big, primary_key=True)
     """Sequence number: candidates are made in the order in which they were asked for."""
     candidate_id: Mapped[str] = mapped_column(String(36), unique=True)
     voice_id: Mapped[str] = mapped_column(String(64), index=True)
@@ -179,7 +183,7 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (Index("ix_jobs_status_number", "status", "number"),)
 
-    number: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Big, primary_key=True)
     """Sequence number: jobs run in the order in which they were accepted."""
     job_id: Mapped[str] = mapped_column(String(36), unique=True)
     status: Mapped[JobStatus] = mapped_column(String(16))
@@ -240,8 +244,8 @@ class Totals(Base):
     __tablename__ = "totals"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    successful: Mapped[int] = mapped_column(server_default=text("0"))
-    failed: Mapped[int] = mapped_column(server_default=text("0"))
+    successful: Mapped[int] = mapped_column(Big, server_default=text("0"))
+    failed: Mapped[int] = mapped_column(Big, server_default=text("0"))
     generation_s: Mapped[float] = mapped_column(server_default=text("0"))
     tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     audio_s: Mapped[float] = mapped_column(server_default=text("0"))

@@ -110,7 +110,8 @@ class Retention:
 
         A job's row names its file before the file is written, and files are listed before rows. So a listed
         file without a row is an orphan. The exception is a `Recorder`, which writes the file first and holds
-        it until the row is written; held files are kept.
+        it until the row is written; held files are kept. Rows that are committed while the pages are read may
+        be missed (see `files_after`), but their files are written after the files were listed.
 
         Files last written before the oldest job was accepted are kept too, and all files if there are no
         jobs: they may belong to a database that will be restored.

@@ -346,7 +346,11 @@ class JobStore:
             return await session.scalar(select(Row.created_at).order_by(Row.number).limit(1))
 
     async def files_after(self, number: int, limit: int) -> Sequence[tuple[int, str, JobStatus, str]]:
-        """Return (number, id, status, file) of the first `limit` jobs above `number` that have a file."""
+        """Return (number, id, status, file) of the first `limit` jobs above `number` that have a file.
+
+        PostgreSQL does not commit jobs in the order of their numbers, so pages read by this method may lack
+        jobs that were committed after the first page was read. They have all that were committed before.
+        """
         query = (
             select(Row.number, Row.job_id, Row.status, Row.file)
             .where(Row.number > number, Row.file.is_not(None))
