@@ -14,6 +14,7 @@ import numpy as np
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
 from dia_server.services.voices.anchor_file import AnchorFile, Description
+from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import Anchor, AnchorStore
 from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.library_manifest import MANIFEST
@@ -34,7 +35,7 @@ class Home:
         data.mkdir(exist_ok=True)
         self.database = Database(database_url or f"sqlite+aiosqlite:///{data}/dia.sqlite3")
         self.folder = PromptFolder(data / "audio_prompts", make)
-        self.anchors = AnchorStore(self.database.sessions, data / "anchors")
+        self.anchors = AnchorStore(self.database.sessions, AnchorFolder(data / "anchors"))
         self.voices = VoiceService(self.database.sessions, self.anchors)
         self.prompts = PromptService(self.database.sessions, self.folder, self.voices)
         self.library = VoiceLibrary(

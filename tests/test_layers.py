@@ -28,7 +28,20 @@ FOREIGN = {
     "text": {"litestar", "sqlalchemy", "torch", "numpy"},
 }
 ROOMS = {
-    "services": ("", "durable_files", "peers", "voices", "config", "speech", "jobs", "server"),
+    "services": (
+        "",
+        "durable_files",
+        "digest_folder",
+        "object_store",
+        "file_change",
+        "object_folder",
+        "peers",
+        "voices",
+        "config",
+        "speech",
+        "jobs",
+        "server",
+    ),
     "web": ("requests", "", "middleware", "controllers"),
 }
 """Order of the rooms in a layer; a module imports its own and earlier ones. "" is the layer's folder."""

@@ -132,7 +132,7 @@ def build_dependencies(
         "anchor_maker": _provide(services.anchor_maker),
         "voice_library": _provide(services.library),
         "candidate_maker": _provide(services.candidate_maker),
-        "prompt_folder": _provide(services.prompt_folder),
+        "spool": _provide(services.files.recordings),
         "prompt_service": _provide(services.prompts),
         "transcript_service": _provide(services.transcripts),
         "references": _provide(services.references),

@@ -91,16 +91,19 @@ def _prepare_data(conf: Settings) -> None:
     """
     from dia_server.db.lock import AlreadyServed, ServerLock
     from dia_server.db.preparation import DatabaseUnusable, check_url, prepare
+    from dia_server.services.object_store import StorageUnusable, connect
 
     try:
         check_url(conf.sqlalchemy_url)
+        if conf.storage:
+            asyncio.run(connect(conf.storage).check())
         lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
         lock.acquire()
         try:
             asyncio.run(prepare(conf.sqlalchemy_url))
         finally:
             lock.release()
-    except (AlreadyServed, DatabaseUnusable) as error:
+    except (AlreadyServed, DatabaseUnusable, StorageUnusable) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(

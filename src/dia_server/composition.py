@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from functools import partial
 
-from dia_server import __version__, logs
+from dia_server import __version__, files, logs
 from dia_server.configuration import default_config, set_variables
 from dia_server.crash_mark import CrashMarks
 from dia_server.db.engine import Database
@@ -19,7 +19,6 @@ from dia_server.services.jobs import (
     JobService,
     JobStore,
     JobWorker,
-    Outputs,
     Recorder,
     Retention,
 )
@@ -47,9 +46,7 @@ from dia_server.services.voices.candidates import CandidateStore
 from dia_server.services.voices.custom_voices import CustomVoices
 from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.prompt_decoder import PromptDecoder
-from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
-from dia_server.services.voices.reference_folder import ReferenceFolder
 from dia_server.services.voices.references import References
 from dia_server.services.voices.service import VoiceService
 from dia_server.services.voices.transcripts import TranscriptService
@@ -87,22 +84,21 @@ class Services:
 
     def _build_voices(self) -> None:
         conf = self.conf
-        self.anchors = AnchorStore(self.database.sessions, conf.anchors)
-        self.candidates = CandidateStore(self.database, conf.candidates, self.membership)
-        self.voices = VoiceService(self.database.sessions, self.anchors)
         self.prompt_decoder = PromptDecoder()
-        self.prompt_folder = PromptFolder(conf.audio_prompts, self.prompt_decoder.make)
-        self.prompts = PromptService(self.database.sessions, self.prompt_folder, self.voices)
+        self.files = files.choose(conf, self.prompt_decoder.make, shared=self.database.shared)
+        self.anchors = AnchorStore(self.database.sessions, self.files.anchors)
+        self.candidates = CandidateStore(self.database, self.files.candidates, self.membership)
+        self.voices = VoiceService(self.database.sessions, self.anchors)
+        self.prompts = PromptService(self.database.sessions, self.files.recordings, self.voices)
         self.custom_voices = CustomVoices(self.prompts, self.voices)
         self.library = VoiceLibrary(
-            self.database.sessions, self.prompt_folder, self.prompts, self.voices, self.anchors
+            self.database.sessions, self.files.recordings, self.prompts, self.voices, self.anchors
         )
         self.whisper = Whisper(conf.whisper_model, idle_s=conf.whisper_idle)
-        self.reference_folder = ReferenceFolder(conf.references)
-        self.references = References(self.prompts, self.reference_folder, self.whisper)
+        self.references = References(self.prompts, self.files.references, self.whisper)
         self.transcripts = TranscriptService(
             self.prompts,
-            self.prompt_folder,
+            self.files.recordings,
             self.whisper,
             auto_transcribe=conf.auto_transcribe,
             wait_s=conf.transcribe_wait,
@@ -111,7 +107,7 @@ class Services:
     def _build_speech_and_jobs(self) -> None:
         conf, timing = self.conf, self.timing
         self.job_store = JobStore(self.database, self.membership)
-        self.outputs = Outputs(conf.audio_outputs)
+        self.outputs = self.files.outputs
         self.recorder = Recorder(self.job_store, self.outputs, self.config, retry_s=timing.recorder_retry_s)
         words = WordCheck(self.whisper.transcribe, conf.guard_word_errors)
         narrator = Narrator(
@@ -139,7 +135,7 @@ class Services:
         self.speech = SpeechService(
             narrator,
             self.voices,
-            VoicePrompts(self.prompts, self.prompt_folder, self.anchors, self.references),
+            VoicePrompts(self.prompts, self.files.recordings, self.anchors, self.references),
             self.anchor_maker,
             self.config,
             self.recorder.record,
@@ -155,7 +151,7 @@ class Services:
             retry_s=timing.job_retry_s,
             progress_interval_s=timing.job_progress_interval_s,
         )
-        job_references = JobReferences(self.job_store, self.reference_folder)
+        job_references = JobReferences(self.job_store, self.files.references)
         self.jobs = JobService(
             self.engine, self.speech, self.job_store, self.job_worker, self.outputs, job_references
         )
@@ -165,6 +161,9 @@ class Services:
             self.config,
             job_references,
             self.leadership,
+            cleanings=[part.clean for part in (self.anchors, self.candidates, self.prompts)]
+            if self.files.shared
+            else [],
             interval_s=timing.retention_interval_s,
         )
 

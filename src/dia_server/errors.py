@@ -149,5 +149,9 @@ class StorageUnavailable(ServerError):
     status, code = 503, "STORAGE_UNAVAILABLE"
 
 
+class ObjectStoreUnavailable(StorageUnavailable):
+    """The object storage (DIA_STORAGE) does not answer, or refuses; work that needs it can wait for it."""
+
+
 class GpuOutOfMemory(ServerError):
     status, code = 503, "GPU_OUT_OF_MEMORY"

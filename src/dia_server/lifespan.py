@@ -49,9 +49,11 @@ async def open_data(services: Services, stack: AsyncExitStack) -> None:
     await services.anchors.load()
     await services.voices.load()
     await services.prompts.load()
-    await services.anchors.clean()
-    await services.candidates.clean()
-    await services.prompts.clean()
+    for part in (services.anchors, services.candidates, services.prompts):
+        try:
+            await part.clean()
+        except StorageUnavailable as error:  # retention tries again
+            log.warning("files not cleaned", cause=str(error))
 
 
 async def _join_peers(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from dotenv import dotenv_values
@@ -46,6 +47,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         _doc(
             "Address of the PostgreSQL server itself, if `DIA_DATABASE_URL` is that of a PgBouncer in "
             "transaction mode; empty for the same address."
+        ),
+    ] = ""
+    storage: Annotated[
+        str,
+        _doc(
+            "Object storage for recordings, anchors and results, which several servers share: "
+            "`file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`; empty "
+            "for folders in the data folder. It needs the extra `storage`."
         ),
     ] = ""
     engine: Annotated[
@@ -188,6 +197,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         return Path(self.data_dir) / "references"
 
     @property
+    def cache(self) -> Path:
+        return Path(self.data_dir) / "cache"
+
+    @property
     def audio_outputs(self) -> Path:
         return Path(self.data_dir) / "audio_outputs"
 
@@ -210,7 +223,7 @@ class SettingsError(Exception):
     """A setting is invalid; the message names its variable and the values allowed."""
 
 
-SECRET = {"api_keys", "database_url", "database_listen_url"}
+SECRET = {"api_keys", "database_url", "database_listen_url", "storage"}
 """Fields whose values are secret and never quoted in messages."""
 
 
@@ -233,8 +246,23 @@ def _check_host(text: str) -> None:
         raise ValueError("expected names like nas.fritz.box, without scheme and port and in ASCII, or *")
 
 
-PARTS = {"trusted_proxies": _check_network, "cors_origins": _check_origin, "allowed_hosts": _check_host}
-"""Maps settings that are lists to a function that raises ValueError for an invalid item."""
+def _check_storage(text: str) -> None:
+    parts = urlsplit(text)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("credentials and options come from variables such as AWS_ACCESS_KEY_ID")
+    if text and not re.match(r"file:///.|(s3|gs|az)://[^/]", text):
+        raise ValueError(
+            "expected file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+        )
+
+
+PARTS = {
+    "trusted_proxies": _check_network,
+    "cors_origins": _check_origin,
+    "allowed_hosts": _check_host,
+    "storage": _check_storage,
+}
+"""Maps settings to a function that raises ValueError for an invalid value, or item of a list."""
 
 
 def variable(field: str) -> str:
@@ -293,8 +321,9 @@ def _read(field: msgspec.structs.FieldInfo, text: str) -> Any:
         raw = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
         value = msgspec.convert(raw, field.type, strict=False)
-        for part in value if field.name in PARTS else ():
-            PARTS[field.name](part)
+        if check := PARTS.get(field.name):
+            for part in value if isinstance(value, tuple) else (value,):
+                check(part)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "" if field.name in SECRET else f", not {text!r}"
         if choices := _choices(field):

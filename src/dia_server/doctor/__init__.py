@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (
     audio.check_espeak,
     whisper.check_whisper,
     data.check_folder,
+    data.check_storage,
     data.check_database,
     network.check_port,
     network.check_keys,

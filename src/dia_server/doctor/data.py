@@ -1,4 +1,4 @@
-"""Checks the data folder, its disk and the database."""
+"""Checks the data folder, its disk, the object storage and the database."""
 
 import asyncio
 import os
@@ -44,6 +44,18 @@ def check_folder(conf: Settings) -> Iterator[Finding]:
         yield note("Disk", f"{text}: outputs will soon fill it. Lower DIA_OUTPUT_RETENTION_HOURS.")
     else:
         yield ok("Disk", text)
+
+
+def check_storage(conf: Settings) -> Iterator[Finding]:
+    from dia_server.services.object_store import StorageUnusable, connect
+
+    if conf.storage:
+        try:
+            asyncio.run(connect(conf.storage).check())
+        except StorageUnusable as error:
+            yield wrong("Storage", str(error))
+        else:
+            yield ok("Storage", conf.storage)
 
 
 def check_database(conf: Settings) -> Iterator[Finding]:

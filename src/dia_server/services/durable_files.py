@@ -3,10 +3,10 @@
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from uuid import uuid4
 
 import msgspec
@@ -15,6 +15,8 @@ UNSUPPORTED = {errno.EINVAL, errno.EBADF}
 """errno values of file systems (some network mounts) that cannot fsync a directory."""
 READ_SIZE = 32 * 1024
 """Bytes per read of a file sent to a client; Granian buffers up to eight reads for a client that stalls."""
+GRACE_S = 3600.0
+"""Seconds for which a file without a database row is kept: a server may be about to commit the row."""
 JOURNAL = ".change.journal"
 """Name of the journal of a RecoverableChange."""
 TEMPORARY_FILES = ".*.tmp"
@@ -22,47 +24,40 @@ TEMPORARY_FILES = ".*.tmp"
 
 
 class FileChange:
-    """Writes and removes files in one folder: `stage`, `apply`, then `cleanup`; or `rollback` to undo it.
+    """Writes and removes files in one folder: `add` each, `apply`, then `cleanup`; or `rollback` to undo it.
 
     At every moment, each file has its complete old or new content. All methods block; all but `cleanup`
     raise OSError.
     """
 
-    def __init__(self, folder: Path, files: Mapping[str, bytes | None] = MappingProxyType({})) -> None:
-        """`files` maps names to their new content; None removes the file."""
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files = dict(files)
-        self._staged: dict[str, Path] = {}
+        self._staged: dict[str, Path | None] = {}
+        """Temporary files with the new content, by name; None for a file to remove."""
         self._former: dict[str, Path | None] = {}
         """Backups, by name, of the files changed so far; None for a name that had no file."""
-
-    def stage(self) -> None:
-        """Write the new content to temporary files and fsync them: slow, and fails if the disk is full."""
-        for name, content in self._files.items():
-            if content is not None:
-                self._stage(name, content)
-
-    @property
-    def names(self) -> set[str]:
-        """Names of the files that change."""
-        return set(self._files)
+        self.committed: dict[str, str] = {}
+        """Values that the database has once it has committed, by key; a journal keeps them for the caller."""
 
     def add(self, name: str, content: bytes | None) -> None:
-        """Add a file and stage it at once, so that its content need not stay in memory; None removes it."""
-        self._files[name] = None
-        if content is not None:
-            self._stage(name, content)
+        """Write the new content of a file to a temporary file and fsync it; None removes the file.
+
+        It is slow, and fails if the disk is full.
+        """
+        self._staged[name] = path = None if content is None else self._temporary()
+        if path is not None and content is not None:
+            _write(path, content)
 
     def apply(self) -> None:
         """Back up each file, then replace it by its staged content or remove it; fsync the folder."""
-        for name in self._files:
+        for name, staged in self._staged.items():
             self._former[name] = self._keep(self._folder / name)
-            self._replace(name)
-        if self._files:
+            self._replace(name, staged)
+        if self._staged:
             sync_folder(self._folder)
 
     def rollback(self) -> None:
-        """Restore old files and remove new ones, after `apply` or after a failure of `stage` or `apply`."""
+        """Restore old files and remove new ones, after `apply` or after a failure of `add` or `apply`."""
         for name, former in self._former.items():
             _restore(self._folder / name, former)
         self.cleanup()
@@ -74,15 +69,11 @@ class FileChange:
                 with suppress(OSError):  # the next start removes what is left
                     path.unlink(missing_ok=True)
 
-    def _stage(self, name: str, content: bytes) -> None:
-        self._staged[name] = path = self._temporary()
-        _write(path, content)
-
-    def _replace(self, name: str) -> None:
-        if name in self._staged:
-            self._staged[name].replace(self._folder / name)
-        else:
+    def _replace(self, name: str, staged: Path | None) -> None:
+        if staged is None:
             (self._folder / name).unlink(missing_ok=True)
+        else:
+            staged.replace(self._folder / name)
 
     def _temporary(self) -> Path:
         return self._folder / f".{uuid4().hex}.tmp"
@@ -105,23 +96,18 @@ class RecoverableChange(FileChange):
     `apply` writes a journal first; `cleanup` and `rollback` remove it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.committed: dict[str, str] = {}
-        """Values that the database has once it has committed, by key; kept in the journal for the caller."""
-
     def apply(self) -> None:
-        if not self._files:
+        if not self._staged:
             return
-        for name in self._files:
+        for name in self._staged:
             self._former[name] = self._keep(self._folder / name)
         backups = {name: None if former is None else former.name for name, former in self._former.items()}
         temporary = self._temporary()
         _write(temporary, msgspec.json.encode(Journal(self.committed, backups)))
         temporary.replace(self._folder / JOURNAL)
         sync_folder(self._folder)
-        for name in self._files:
-            self._replace(name)
+        for name, staged in self._staged.items():
+            self._replace(name, staged)
         sync_folder(self._folder)
 
     def cleanup(self) -> None:
@@ -176,6 +162,36 @@ def _restore(path: Path, former: Path | None) -> None:
     else:
         former.replace(path)
         former.unlink(missing_ok=True)  # if both are links to one file, `replace` does nothing
+
+
+def write_file(folder: Path, name: str, content: bytes) -> None:
+    """Create or replace a file durably, and the folder if it is missing; raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    change = FileChange(folder)
+    try:
+        change.add(name, content)
+        change.apply()
+    except OSError:
+        change.rollback()
+        raise
+    change.cleanup()
+
+
+def sync_file(path: Path) -> None:
+    """Fsync a file that other code has written, and the folders that hold it; raises OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+    sync_folder(path.parent.parent)
+
+
+def remove_old(files: Iterable[Path], grace_s: float) -> None:
+    """Remove those of `files` that were put in place at least `grace_s` seconds ago; raises OSError."""
+    for file in files:
+        with suppress(FileNotFoundError):  # another server has removed it
+            # ctime: a backup is a link to an older file, and has its mtime
+            if not grace_s or file.stat(follow_symlinks=False).st_ctime <= time.time() - grace_s:
+                file.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.outputs import OutputsFolder
 from dia_server.services.jobs.store import JobStore
 from dia_server.settings import Settings
 from dia_server.timing import Timing
@@ -78,7 +78,7 @@ async def test_the_recorder(settings: Settings, once: Once) -> None:
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("unforeseen")])
 async def test_retention(settings: Settings, once: Once, error: Exception) -> None:
-    raised = once(Outputs, "names", error)
+    raised = once(OutputsFolder, "files", error)
     async with serving(settings, ToneModel(), timing=TIMING) as client:
         done = await wait_until_finished(client, await submit(client))
         (settings.audio_outputs / f"{done['job_id']}.wav").unlink()

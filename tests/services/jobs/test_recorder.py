@@ -6,7 +6,7 @@ import pytest
 from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.services.config import ConfigService
-from dia_server.services.jobs.outputs import Outputs
+from dia_server.services.jobs.outputs import OutputsFolder
 from dia_server.services.jobs.recorder import Recorder
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Membership
@@ -29,7 +29,7 @@ class World:
         self.store = JobStore(self.database, Membership(self.database))
         config = ConfigService(self.database.sessions, default_config(Settings(save_outputs=True)))
         self.folder = folder / "audio_outputs"
-        self.recorder = Recorder(self.store, Outputs(self.folder), config, max_waiting=100)
+        self.recorder = Recorder(self.store, OutputsFolder(self.folder), config, max_waiting=100)
 
     def finish(self, size: int | None) -> None:
         speech = None if size is None else Speech(REQUEST, Voice("aria"), b"x" * size, USAGE)

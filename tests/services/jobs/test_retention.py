@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
+from time import time
 from typing import Any
 from uuid import uuid4
 
@@ -15,14 +16,15 @@ from dia_server.db.engine import Database
 from dia_server.db.models import Job, now
 from dia_server.errors import Overloaded, PromptNotUsable, StorageUnavailable
 from dia_server.services.config import ConfigService
-from dia_server.services.jobs.outputs import MARKER, Outputs
+from dia_server.services.durable_files import GRACE_S
+from dia_server.services.jobs.outputs import MARKER, OutputsFolder
 from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.retention import Retention
 from dia_server.services.jobs.store import JobStatus, JobStore, file_name
 from dia_server.services.peers import Leadership, Membership
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.usage import Usage
-from dia_server.services.voices.reference_folder import ReferenceFolder
+from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import Clip, Reference
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 from dia_server.settings import Settings
@@ -39,7 +41,7 @@ class World:
         self.folder = folder / "audio_outputs"
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
         self.store = JobStore(self.database, Membership(self.database))
-        self.outputs = Outputs(self.folder)
+        self.outputs = OutputsFolder(self.folder)
         self.config = ConfigService(self.database.sessions, default_config(Settings()))
         self.references = JobReferences(self.store, ReferenceFolder(folder / "references"))
         self.leadership = Leadership(leads=True)
@@ -57,6 +59,11 @@ class World:
             finished = update(Job).where(Job.job_id == job.job_id, Job.finished_at.is_not(None))
             await session.execute(finished.values(finished_at=now() - timedelta(hours=age_hours)))
         return job.job_id
+
+    async def age_rows(self, hours: float) -> None:
+        """Make all jobs as if they had been accepted `hours` hours ago."""
+        async with self.database.sessions.begin() as session:
+            await session.execute(update(Job).values(created_at=now() - timedelta(hours=hours)))
 
     async def files(self) -> set[str]:
         return {path.stem for path in self.folder.glob("[!.]*")}
@@ -114,9 +121,9 @@ async def test_a_full_folder_of_references_drops_those_of_finished_jobs_only(wor
     await world.store.fail(jobs[0].job_id, "no audio")
     async with references.keep(third):
         pass
-    assert folder.read(third.clip.digest) == b"third"
+    assert await folder.read(third.clip.digest) == b"third"
     with pytest.raises(PromptNotUsable):
-        folder.read(hashlib.sha256(b"first").hexdigest())
+        await folder.read(hashlib.sha256(b"first").hexdigest())
 
 
 async def test_expired_jobs_are_deleted_and_others_kept(world: World) -> None:
@@ -157,27 +164,49 @@ async def test_zero_hours_keep_results_for_ever(world: World) -> None:
     assert await world.rows() == {old}
 
 
-async def test_a_file_in_use_is_kept_until_it_is_released(world: World) -> None:
+async def test_a_result_is_read_to_its_end_although_its_job_expires(world: World) -> None:
     job_id = await world.job("completed", age_hours=25)
     _, audio = await world.outputs.open(file_name(job_id, REQUEST))
-    assert await anext(audio) == b"audio"
 
     await world.retention.sweep()
-    assert await world.files() == await world.rows() == {job_id}
 
-    assert [piece async for piece in audio] == []
+    assert await world.files() == await world.rows() == set()
+    assert [piece async for piece in audio] == [b"audio"]
+
+
+async def test_an_expired_job_is_kept_while_its_file_cannot_be_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, a file that is being downloaded is in use."""
+    in_use, _ = [await world.job("completed", age_hours=25) for _ in range(2)]
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.stem == in_use:
+            raise PermissionError(13, "Permission denied")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        await world.retention.sweep()
+    assert await world.files() == await world.rows() == {in_use}
+
     await world.retention.sweep()
     assert await world.files() == await world.rows() == set()
 
 
-async def test_orphaned_results_are_removed_and_other_files_kept(world: World) -> None:
+async def test_old_orphans_are_removed_and_other_files_kept(world: World) -> None:
     kept = await world.job("completed")
-    (world.folder / f"{uuid4()}.wav").write_bytes(b"left behind")
-    (world.folder / "mine.wav").write_bytes(b"not ours")
+    await world.age_rows(hours=3)
+    old, young = (world.folder / f"{uuid4()}.wav" for _ in range(2))
+    for path in (old, young, world.folder / "mine.wav"):
+        path.write_bytes(b"left behind")
+        os.utime(path, times=(time() - GRACE_S - 60,) * 2)
+    os.utime(young, times=(time() - GRACE_S + 60,) * 2)
 
     await world.retention.sweep()
 
-    assert await world.files() == {kept, "mine"}
+    assert await world.files() == {kept, young.stem, "mine"}
 
 
 async def test_results_of_another_database_are_kept(world: World) -> None:
@@ -194,14 +223,14 @@ async def test_results_of_another_database_are_kept(world: World) -> None:
 
 
 async def test_a_file_whose_row_is_being_written_is_kept(world: World) -> None:
+    await world.job("completed")
     job_id = str(uuid4())
-    with world.outputs.hold(file_name(job_id, REQUEST)):
-        await world.outputs.write(file_name(job_id, REQUEST), b"audio")
-        await world.retention.sweep()
-        await world.store.add_completed(job_id, REQUEST, Voice("aria"), file_name(job_id, REQUEST), USAGE)
+    await world.outputs.write(file_name(job_id, REQUEST), b"audio")
+    await world.retention.sweep()
+    await world.store.add_completed(job_id, REQUEST, Voice("aria"), file_name(job_id, REQUEST), USAGE)
     await world.retention.sweep()
 
-    assert await world.files() == await world.rows() == {job_id}
+    assert job_id in await world.files() == await world.rows()
 
 
 async def test_a_completed_job_without_its_file_fails(world: World) -> None:

@@ -11,6 +11,7 @@ from dia_server.db.models import Server
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Heartbeat, Membership
 from dia_server.services.speech.request import SpeechRequest
+from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.candidates import Candidate, CandidateStore
 from dia_server.services.voices.service import Voice
 from tests.postgres import BOTH_DATABASES, ON_POSTGRES
@@ -106,7 +107,7 @@ async def test_candidates_of_a_dead_server_are_taken_over(database: Database, tm
     living, dead, heir = Membership(database), Membership(database, lease_s=ENDED_S), Membership(database)
     for seed, membership in enumerate((living, dead, heir)):
         await membership.join()
-        store = CandidateStore(database, tmp_path, membership)
+        store = CandidateStore(database, AnchorFolder(tmp_path), membership)
         voice_id = f"voice{seed}"
         await store.replace(
             voice_id, [Candidate(voice_id=voice_id, transcript="So.", style="deep", seed=seed)]

@@ -29,10 +29,11 @@ from dia_server.services.speech.anchor_maker import SCRIPT, AnchorMaker, Mode
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.service import SpeechService
+from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
-from dia_server.services.voices.reference_folder import ReferenceFolder
+from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import References
 from dia_server.services.voices.service import Voice, VoiceService
 from dia_server.services.voices.voice_prompts import PAUSE, VoicePrompts
@@ -96,7 +97,7 @@ class Studio:
         self.model = WatchedDia(weights)
         self.engine = Engine("dia", lambda _: self.model, max_waiting=64)
         self.database = Database(conf.sqlalchemy_url)
-        self.anchors = AnchorStore(self.database.sessions, conf.anchors)
+        self.anchors = AnchorStore(self.database.sessions, AnchorFolder(conf.anchors))
         self.voices = VoiceService(self.database.sessions, self.anchors)
         prompt_folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = PromptService(self.database.sessions, prompt_folder, self.voices)

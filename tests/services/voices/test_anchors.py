@@ -9,7 +9,7 @@ import pytest
 
 from dia_server.errors import PromptNotUsable
 from dia_server.services.durable_files import FileChange
-from dia_server.services.voices.reference_folder import ReferenceFolder
+from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import References
 from dia_server.services.voices.voice_prompts import VoicePrompts
 from dia_server.services.voices.whisper import Whisper
@@ -37,7 +37,7 @@ async def test_an_anchor_whose_keeping_is_cancelled_has_both_file_and_row(
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await keeping
-    assert os.listdir(home.anchors.folder) == [home.anchors.all["aria"].file_name]
+    assert os.listdir(tmp_path / "anchors") == [home.anchors.all["aria"].file_name]
     await home.database.close()
 
     again = Home(tmp_path)

@@ -8,6 +8,7 @@ from dia_server.db.engine import Database
 from dia_server.db.models import now
 from dia_server.errors import Conflict, NotFound, StorageUnavailable
 from dia_server.services.peers import Membership
+from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.candidates import MAX_ATTEMPTS, Candidate, CandidateStore
 
 
@@ -18,7 +19,7 @@ def candidate(seed: int, voice_id: str = "aria") -> Candidate:
 @pytest.fixture
 async def store(database: Database, tmp_path: Path) -> CandidateStore:
     """A store whose server has not joined: its candidates count as those of a server that is gone."""
-    store = CandidateStore(database, tmp_path / "candidates", Membership(database))
+    store = CandidateStore(database, AnchorFolder(tmp_path / "candidates"), Membership(database))
     await store.clean()
     return store
 

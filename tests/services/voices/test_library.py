@@ -14,7 +14,7 @@ import pytest
 
 from dia_server.audio.encode import encode
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId, PromptNotUsable, ServerError, UnusableAudio
-from dia_server.services.voices.library_archive import MAX_EXPORT, write
+from dia_server.services.voices.library_archive import MAX_EXPORT, writing
 from dia_server.services.voices.library_manifest import (
     MANIFEST,
     MAX_SIZE,
@@ -166,7 +166,7 @@ async def test_the_anchor_of_a_built_in_voice_is_exported_and_conflicts(full: Ho
 
     await home.library.add(io.BytesIO(archive), overwrite=True)
     assert home.anchors.all["aria"].seed == 1
-    assert {path.stem for path in home.anchors.folder.iterdir()} == {
+    assert {path.stem for path in (home.data / "anchors").iterdir()} == {
         anchor.digest for anchor in full.anchors.all.values()
     }
 
@@ -179,7 +179,7 @@ async def test_a_replaced_voice_loses_its_anchor(full: Home, home: Home) -> None
 
     await home.library.add(io.BytesIO(archive), overwrite=True)
     assert dict(home.anchors.all) == {}
-    assert list(home.anchors.folder.iterdir()) == []
+    assert list((home.data / "anchors").iterdir()) == []
     await home.anchors.load()
     assert dict(home.anchors.all) == {}
 
@@ -228,8 +228,8 @@ def test_an_archive_that_could_not_be_imported_is_not_written(voices: int, size:
         anchors=[],
     )
 
-    with pytest.raises(Invalid, match="choose fewer voices") as refused:
-        write(io.BytesIO(), manifest, lambda _: b"")
+    with pytest.raises(Invalid, match="choose fewer voices") as refused, writing(io.BytesIO(), manifest):
+        pass
     assert (refused.value.param, refused.value.limit) == ("voice_id", limit)
 
 

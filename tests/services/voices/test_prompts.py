@@ -20,6 +20,7 @@ from dia_server.audio.encode import AudioFormat, encode
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
 from dia_server.errors import Conflict, Invalid, NotFound, StorageUnavailable, UnusableAudio
+from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
@@ -34,7 +35,7 @@ class Shelf:
         self.folder = data / "audio_prompts"
         self.database_file = data / "test.sqlite3"
         self.database = Database(f"sqlite+aiosqlite:///{self.database_file}")
-        anchors = AnchorStore(self.database.sessions, data / "anchors")
+        anchors = AnchorStore(self.database.sessions, AnchorFolder(data / "anchors"))
         self.voices = VoiceService(self.database.sessions, anchors)
         self.prompts = self.service()
 

@@ -12,10 +12,11 @@ import pytest
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
 from dia_server.errors import PromptNotUsable
+from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
-from dia_server.services.voices.reference_folder import ReferenceFolder
+from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import Reference, References
 from dia_server.services.voices.service import VoiceService
 from dia_server.services.voices.whisper import Whisper
@@ -33,7 +34,9 @@ class Desk:
         self.decoded = 0
         self.gate = threading.Event()
         self.gate.set()
-        voices = VoiceService(database.sessions, AnchorStore(database.sessions, data / "anchors"))
+        voices = VoiceService(
+            database.sessions, AnchorStore(database.sessions, AnchorFolder(data / "anchors"))
+        )
         prompts = PromptService(database.sessions, PromptFolder(data / "audio_prompts", self._make), voices)
         folder = ReferenceFolder(data / "references")
         whisper = Whisper("none", idle_s=0)

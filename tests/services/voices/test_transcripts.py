@@ -7,6 +7,7 @@ import pytest
 
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
+from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.prompt_folder import PromptFolder
@@ -42,7 +43,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
-        anchors = AnchorStore(self.database.sessions, folder / "anchors")
+        anchors = AnchorStore(self.database.sessions, AnchorFolder(folder / "anchors"))
         self.voices = VoiceService(self.database.sessions, anchors)
         self.folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = self.service()

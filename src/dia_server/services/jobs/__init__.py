@@ -1,4 +1,4 @@
-"""Durable jobs: their store, their worker, the outputs folder and its retention."""
+"""Durable jobs: their store, their worker, their results and the retention."""
 
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.recorder import Recorder

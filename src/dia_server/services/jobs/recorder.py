@@ -108,14 +108,13 @@ class Recorder:
         """
         job_id = str(uuid4())
         file = file_name(job_id, speech.request)
-        with self._outputs.hold(file):  # retention removes files without a job, and the job is stored last
-            try:
-                await self._outputs.write(file, speech.audio)
-                await self._store.add_completed(job_id, speech.request, speech.voice, file, speech.usage)
-            except StorageUnavailable as error:
-                log.warning("output not saved", error=str(error))
-                await self._outputs.remove(file)
-                return False
+        try:
+            await self._outputs.write(file, speech.audio)
+            await self._store.add_completed(job_id, speech.request, speech.voice, file, speech.usage)
+        except StorageUnavailable as error:
+            log.warning("output not saved", error=str(error))
+            await self._outputs.remove(file)
+            return False
         return True
 
     async def _count(self, usage: Usage | None) -> None:

@@ -1,6 +1,7 @@
 """Retention: deletes expired jobs and results, then reconciles the outputs folder with the jobs table."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -8,6 +9,7 @@ import structlog
 from dia_server.db.models import now
 from dia_server.errors import StorageUnavailable
 from dia_server.services.config import Config, ConfigService
+from dia_server.services.durable_files import GRACE_S
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.store import JobStore
@@ -32,14 +34,17 @@ class Retention:
         references: JobReferences,
         leadership: Leadership,
         *,
+        cleanings: Sequence[Callable[[], Awaitable[None]]] = (),
         interval_s: float = INTERVAL_S,
         batch: int = BATCH,
     ) -> None:
+        """`cleanings` remove other files without a row, also while servers write some."""
         self._store = store
         self._outputs = outputs
         self._config = config
         self._references = references
         self._leadership = leadership
+        self._cleanings = cleanings
         self._interval_s = interval_s
         self._batch = batch
         self._hours: int | None = None
@@ -65,6 +70,8 @@ class Retention:
             await self._expire(hours)
         await self._reconcile()
         await self._references.sweep()
+        for clean in self._cleanings:
+            await clean()
 
     def wake(self) -> None:
         """Sweep now."""
@@ -91,35 +98,37 @@ class Retention:
                 continue
 
     async def _expire(self, hours: int) -> None:
-        """Delete jobs that finished more than `hours` hours ago, except those whose file is held.
+        """Delete jobs that finished more than `hours` hours ago.
 
-        The files are deleted before the rows: on a full disk, SQLite needs the freed space.
+        A file that is being downloaded can be read to its end; on Windows it cannot be removed before that,
+        and its job is kept for a later sweep. The files are deleted before the rows: on a full disk, SQLite
+        needs the freed space.
         """
         moment = now() - timedelta(hours=hours)
         while old := await self._store.finished_before(moment, self._batch):
-            free = {job_id: file for job_id, file in old.items() if file not in self._outputs.held}
-            if not free:  # all are being downloaded; the next sweep deletes them
+            gone = [job for job, file in old.items() if file is None or await self._outputs.remove(file)]
+            if not gone:
                 return
-            for file in filter(None, free.values()):
-                await self._outputs.remove(file)
-            await self._store.delete(list(free))
-            log.info("retention", deleted=len(free))
+            await self._store.delete(gone)
+            log.info("retention", deleted=len(gone))
 
     async def _reconcile(self) -> None:
         """Remove files without a job, and fail completed jobs without a file.
 
         A job's row names its file before the file is written, and files are listed before rows. So a listed
-        file without a row is an orphan. The exception is a `Recorder`, which writes the file first and holds
-        it until the row is written; held files are kept. Rows that are committed while the pages are read may
-        be missed (see `files_after`), but their files are written after the files were listed.
+        file without a row is an orphan. The exception is a `Recorder`, which writes the file first: files
+        younger than GRACE_S are kept. Rows that are committed while the pages are read may be missed (see
+        `files_after`), but their files are written after the files were listed.
 
         Files last written before the oldest job was accepted are kept too, and all files if there are no
         jobs: they may belong to a database that will be restored.
         """
-        files = await self._outputs.names()
+        files = await self._outputs.files()
         if (oldest := await self._store.oldest()) is None:
             return
-        orphans, number = files - self._outputs.held, 0
+        newest = now() - timedelta(seconds=GRACE_S)
+        orphans = {name for name, written in files.items() if oldest <= written < newest}
+        number = 0
         while page := await self._store.files_after(number, self._batch):
             number = page[-1][0]
             for _, job_id, status, file in page:
@@ -128,5 +137,5 @@ class Retention:
                 gone = status == "completed" and file not in files
                 if gone and not await self._outputs.exists(file):
                     await self._store.mark_missing(job_id)
-        for file in orphans - self._outputs.held:
-            await self._outputs.remove(file, unless_before=oldest)
+        for file in orphans:
+            await self._outputs.remove(file)

@@ -8,9 +8,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -20,7 +18,6 @@ from msgspec import Meta
 from dia_server.audio import wav
 from dia_server.engine.types import Frames, Samples
 from dia_server.errors import UnusableAudio
-from dia_server.services.durable_files import TEMPORARY_FILES
 from dia_server.units import HOP, SAMPLE_RATE
 
 FORMAT = 1
@@ -102,14 +99,6 @@ def unpack(content: bytes) -> AnchorFile:
     except READ_ERRORS as error:
         raise UnusableAudio(f"The anchor is not a ZIP archive that can be read: {error}") from error
     return AnchorFile(description, _samples(audio), _frames(codes))
-
-
-def keep_only(folder: Path, names: Collection[str]) -> None:
-    """Create the folder, or delete its anchors' files but for `names`, and leftovers of a crash; blocks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in [*folder.glob(TEMPORARY_FILES), *folder.glob(f"*{SUFFIX}")]:
-        if path.name not in names:
-            path.unlink()
 
 
 def _samples(audio: bytes) -> Samples:

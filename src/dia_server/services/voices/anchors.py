@@ -1,15 +1,14 @@
 """Anchors: speech that Dia generated once for a voice without a recording, and the prompt of all it says.
 
-Files are in a folder, named after their digest; the rows of the database say which voice has which file.
+Files are named after their digest; the rows of the database say which voice has which file.
 """
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
@@ -22,8 +21,8 @@ from dia_server.db.models import VoiceAnchor, VoiceMapping, now
 from dia_server.db.upsert import upsert
 from dia_server.engine.types import GeneratedAudio, VoicePrompt
 from dia_server.errors import InvalidVoiceId, PromptNotUsable
-from dia_server.services.durable_files import FileChange
-from dia_server.services.voices.anchor_file import SUFFIX, AnchorFile, keep_only, unpack
+from dia_server.services.voices.anchor_file import SUFFIX, AnchorFile, unpack
+from dia_server.services.voices.anchor_folder import AnchorFiles
 from dia_server.services.voices.file_commit import committing
 from dia_server.services.voices.uninterrupted import uninterrupted
 from dia_server.units import SAMPLE_RATE
@@ -66,11 +65,11 @@ class Anchor:
 
 
 class AnchorStore:
-    """Reads metadata from memory. A change is applied to folder and database, or to neither."""
+    """Reads metadata from memory. A change is applied to files and database, or to neither."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], folder: Path) -> None:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], files: AnchorFiles) -> None:
         self._sessions = sessions
-        self._folder = folder
+        self.files = files
         self._anchors: dict[str, Anchor] = {}
         self._prompts: dict[str, VoicePrompt] = {}
         """Prompts of the anchors that have been used, by digest: 16 kB for 10 s."""
@@ -83,14 +82,13 @@ class AnchorStore:
             self._anchors = {row.voice_id: Anchor.of(row) for row in rows}
 
     async def clean(self) -> None:
-        """Remove files that a crash left without a row."""
-        with suppress(OSError):  # the server can still read a folder that it cannot write
-            names = {anchor.file_name for anchor in self._anchors.values()}
-            await asyncio.to_thread(keep_only, self._folder, names)
+        """Remove files without a row, which a crash left; raises StorageUnavailable."""
 
-    @property
-    def folder(self) -> Path:
-        return self._folder
+        async def names() -> set[str]:
+            async with self._sessions() as session:
+                return {digest + SUFFIX for digest in await session.scalars(select(VoiceAnchor.digest))}
+
+        await self.files.clean(names)
 
     @property
     def all(self) -> Mapping[str, Anchor]:
@@ -100,20 +98,21 @@ class AnchorStore:
     async def read(self, anchor: Anchor) -> AnchorFile:
         """Return the content of an anchor's file.
 
-        Raises PromptNotUsable if the file is missing or has another digest.
+        Raises PromptNotUsable if the file is missing or has another digest; StorageUnavailable.
         """
-        return await asyncio.to_thread(self._read, anchor)
+        return await asyncio.to_thread(unpack, await self.content(anchor))
 
     async def prompt(self, anchor: Anchor) -> VoicePrompt:
         """Return an anchor as a prompt, with its transcript given to [S1]; raises as `read`."""
         if (prompt := self._prompts.get(anchor.digest)) is None:
-            prompt = self._prompts[anchor.digest] = await asyncio.to_thread(self._prompt, anchor)
+            content = await self.content(anchor)
+            prompt = self._prompts[anchor.digest] = await asyncio.to_thread(_prompt, anchor, content)
         return prompt
 
-    def content(self, anchor: Anchor) -> bytes:
-        """Return the bytes of an anchor's file; raises as `read`. Blocks."""
+    async def content(self, anchor: Anchor) -> bytes:
+        """Return the bytes of an anchor's file; raises as `read`."""
         try:
-            content = (self._folder / anchor.file_name).read_bytes()
+            content = await self.files.read(anchor.file_name)
         except OSError as error:
             raise _unusable(anchor, f"cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != anchor.digest:
@@ -158,8 +157,8 @@ class AnchorStore:
 
     async def _keep(self, anchor: Anchor, content: bytes) -> None:
         async with self._lock:
-            change = FileChange(self._folder, {anchor.file_name: content})
-            async with committing(change, self._sessions, "anchor") as session:
+            files = {anchor.file_name: content}
+            async with committing(self.files.change(), files, self._sessions, "anchor") as session:
                 voice = await session.get(VoiceMapping, anchor.voice_id, with_for_update=True)
                 if voice is None:
                     raise InvalidVoiceId(
@@ -174,16 +173,13 @@ class AnchorStore:
         """Remove the file of a former anchor, unless a voice still has it."""
         if anchor is not None and all(one.digest != anchor.digest for one in self._anchors.values()):
             self._prompts.pop(anchor.digest, None)
-            with suppress(OSError):  # the next start removes files without a row
-                await asyncio.to_thread((self._folder / anchor.file_name).unlink, missing_ok=True)
+            await self.files.remove([anchor.file_name])
 
-    def _read(self, anchor: Anchor) -> AnchorFile:
-        return unpack(self.content(anchor))
 
-    def _prompt(self, anchor: Anchor) -> VoicePrompt:
-        file = self._read(anchor)
-        gain = gain_db(file.samples, SAMPLE_RATE)
-        return VoicePrompt((GeneratedAudio(file.frames),), f"[S1] {anchor.transcript}", gain)
+def _prompt(anchor: Anchor, content: bytes) -> VoicePrompt:
+    file = unpack(content)
+    gain = gain_db(file.samples, SAMPLE_RATE)
+    return VoicePrompt((GeneratedAudio(file.frames),), f"[S1] {anchor.transcript}", gain)
 
 
 def _unusable(anchor: Anchor, cause: str) -> PromptNotUsable:

@@ -1,17 +1,14 @@
 """Candidates of anchors: speech in a voice, of which a person keeps one as the voice's anchor.
 
-They have a table and a folder of their own, because a job has one encoded result, and a candidate has codec
+They have a table and files of their own, because a job has one encoded result, and a candidate has codec
 frames. A candidate's file has the format of an anchor's and is named after the candidate's id. Each change of
 status is one transaction that first checks the old status, so that a candidate that is deleted while it is
 made stays deleted.
 """
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
@@ -22,9 +19,9 @@ from dia_server.db.locks import lock_between_servers
 from dia_server.db.models import CandidateStatus as CandidateStatus
 from dia_server.db.models import VoiceCandidate, now
 from dia_server.errors import Conflict, NotFound, StorageUnavailable
-from dia_server.services.durable_files import FileChange
 from dia_server.services.peers import Membership
-from dia_server.services.voices.anchor_file import SUFFIX, keep_only
+from dia_server.services.voices.anchor_file import SUFFIX
+from dia_server.services.voices.anchor_folder import AnchorFiles
 from dia_server.services.voices.file_commit import committing
 from dia_server.services.voices.uninterrupted import uninterrupted
 
@@ -76,19 +73,21 @@ class _Deleted(Exception):
 
 
 class CandidateStore:
-    def __init__(self, database: Database, folder: Path, membership: Membership) -> None:
+    def __init__(self, database: Database, files: AnchorFiles, membership: Membership) -> None:
         self._membership = membership
         self._sessions = database.sessions
         self._reads = database.reads
-        self._folder = folder
+        self._files = files
 
     async def clean(self) -> None:
-        """Remove the files of all but completed candidates."""
-        async with self._reads() as session:
-            ids = await session.scalars(select(Row.candidate_id).where(Row.status == "completed"))
-            known = {candidate_id + SUFFIX for candidate_id in ids}
-        with suppress(OSError):  # the server can still read a folder that it cannot write
-            await asyncio.to_thread(keep_only, self._folder, known)
+        """Remove the files of all but completed candidates; raises StorageUnavailable."""
+
+        async def names() -> set[str]:
+            completed = select(Row.candidate_id).where(Row.status == "completed")
+            async with self._reads() as session:
+                return {candidate_id + SUFFIX for candidate_id in await session.scalars(completed)}
+
+        await self._files.clean(names)
 
     async def take_over(self) -> Sequence[Candidate]:
         """Take over and return the pending candidates of servers that are gone, in the order of `of_voice`.
@@ -140,7 +139,7 @@ class CandidateStore:
                 f"Candidate {candidate.candidate_id!r} is {candidate.status}{cause}", param="candidate_id"
             )
         try:
-            return await asyncio.to_thread((self._folder / candidate.file_name).read_bytes)
+            return await self._files.read(candidate.file_name)
         except FileNotFoundError:
             raise NotFound(
                 f"The file of candidate {candidate.candidate_id!r} is missing; "
@@ -176,9 +175,9 @@ class CandidateStore:
 
     async def _complete(self, candidate: Candidate, content: bytes) -> bool:
         done = replace(candidate, status="completed", finished_at=now())
-        change = FileChange(self._folder, {candidate.file_name: content})
+        files = {candidate.file_name: content}
         try:
-            async with committing(change, self._sessions, "candidate") as session:
+            async with committing(self._files.change(), files, self._sessions, "candidate") as session:
                 result = await session.execute(
                     update(Row)
                     .where(Row.candidate_id == candidate.candidate_id, Row.status == "pending")
@@ -229,9 +228,4 @@ class CandidateStore:
             )
 
     async def _remove(self, candidate_ids: Sequence[str]) -> None:
-        def remove() -> None:
-            for candidate_id in candidate_ids:
-                with suppress(OSError):  # the next start removes them
-                    (self._folder / (candidate_id + SUFFIX)).unlink(missing_ok=True)
-
-        await asyncio.to_thread(remove)
+        await self._files.remove([candidate_id + SUFFIX for candidate_id in candidate_ids])

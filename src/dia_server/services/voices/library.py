@@ -3,8 +3,8 @@
 import asyncio
 import io
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import structlog
@@ -17,13 +17,7 @@ from dia_server.db.locks import lock_between_servers
 from dia_server.db.models import AudioPrompt, Base, VoiceAnchor
 from dia_server.db.upsert import upsert
 from dia_server.errors import Conflict, PromptNotUsable, StorageUnavailable
-from dia_server.services.durable_files import (
-    FileChange,
-    RecoverableChange,
-    read_journal,
-    remove_journal,
-    undo,
-)
+from dia_server.services.file_change import Change
 from dia_server.services.voices import library_archive
 from dia_server.services.voices.anchors import Anchor, AnchorStore
 from dia_server.services.voices.audio_prompt import Prompt
@@ -44,8 +38,9 @@ from dia_server.services.voices.library_manifest import (
     voice_entry,
     voice_of,
 )
-from dia_server.services.voices.prompt_folder import PromptFolder, txt_name, wav_name
+from dia_server.services.voices.prompt_folder import txt_name, wav_name
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.recordings import Recordings
 from dia_server.services.voices.service import BUILT_IN, Voice, VoiceService
 
 log = structlog.get_logger()
@@ -68,37 +63,43 @@ class Imported:
 
 
 class _Changes:
-    """The files of an import, staged in both folders, and put in place together."""
+    """The files of an import, which are put in place together."""
 
-    def __init__(self, prompts: Path, anchors: Path) -> None:
-        self.prompts = RecoverableChange(prompts)
-        self.anchors = FileChange(anchors)
+    def __init__(self, prompts: Change, anchors: Change) -> None:
+        self.prompts = prompts
+        self.anchors = anchors
         """Needs no journal: its files are named after digests, and a start removes those without a row."""
+        self.names: set[str] = set()
+        """Names of the files in `prompts`."""
 
-    def apply(self) -> None:
-        self.anchors.apply()
-        self.prompts.apply()
+    async def add_prompt_file(self, name: str, content: bytes | None) -> None:
+        self.names.add(name)
+        await self.prompts.add(name, content)
 
-    def rollback(self) -> None:
-        self.prompts.rollback()
-        self.anchors.rollback()
+    async def apply(self) -> None:
+        await self.anchors.apply()
+        await self.prompts.apply()
 
-    def cleanup(self) -> None:
-        self.prompts.cleanup()
-        self.anchors.cleanup()
+    async def rollback(self) -> None:
+        await self.prompts.rollback()
+        await self.anchors.rollback()
+
+    async def cleanup(self) -> None:
+        await self.prompts.cleanup()
+        await self.anchors.cleanup()
 
 
 class VoiceLibrary:
     def __init__(
         self,
         sessions: async_sessionmaker[AsyncSession],
-        folder: PromptFolder,
+        recordings: Recordings,
         prompts: PromptService,
         voices: VoiceService,
         anchors: AnchorStore,
     ) -> None:
         self._sessions = sessions
-        self._folder = folder
+        self._recordings = recordings
         self._prompts = prompts
         self._voices = voices
         self._anchors = anchors
@@ -112,16 +113,11 @@ class VoiceLibrary:
         """
         async with self._sessions.begin() as session:
             await lock_between_servers(session, IMPORT_LOCK)
-            journal = await asyncio.to_thread(read_journal, self._folder.path)
-            if journal is None:
-                return
-            rows = await session.scalars(select(AudioPrompt))
-            stored = {row.prompt_id: _digests(row) for row in rows}
-            if journal.committed.items() <= stored.items():
-                await asyncio.to_thread(remove_journal, self._folder.path)
-            else:
-                await asyncio.to_thread(undo, self._folder.path, journal)
-                log.warning("interrupted import undone", audio_prompts=sorted(journal.committed))
+
+            async def stored() -> dict[str, str]:
+                return {row.prompt_id: _digests(row) for row in await session.scalars(select(AudioPrompt))}
+
+            await self._recordings.recover(stored)
 
     async def export(self, voice_ids: Sequence[str], *, licence: str | None = None) -> BinaryIO:
         """Return an archive of the voices as a temporary file at position 0, which the caller closes.
@@ -142,14 +138,14 @@ class VoiceLibrary:
             voices=[voice_entry(voice, chosen) for voice in voices],
             recordings=[recording_entry(prompt) for prompt in prompts.values()],
             anchors=[
-                await asyncio.to_thread(self._anchor_entry, anchor)
+                await self._anchor_entry(anchor)
                 for voice in voices
                 if voice.audio_prompt is None and (anchor := self._anchors.all.get(voice.voice_id))
             ],
         )
         async with self._turn:
             try:
-                return await asyncio.to_thread(self._write, manifest)
+                return await self._write(manifest)
             except OSError as error:
                 raise StorageUnavailable(f"The archive cannot be written: {error.strerror}") from error
 
@@ -160,42 +156,43 @@ class VoiceLibrary:
         if something is wrong with the archive; Conflict if ids exist already, unless `overwrite` is true. If
         it is, their voices and recordings are replaced, with all files of the recordings.
         """
-        changes = _Changes(self._folder.path, self._anchors.folder)
+        changes = _Changes(self._recordings.importing(), self._anchors.files.change())
         async with self._turn:
             try:
-                imported = await asyncio.to_thread(self._stage, file, changes)
+                imported = await self._stage(file, changes)
                 await self._commit(imported, changes, overwrite=overwrite)
             except BaseException as error:
-                await asyncio.to_thread(changes.rollback)
+                await changes.rollback()
                 if isinstance(error, OSError):
                     raise StorageUnavailable(f"The voices cannot be written: {error.strerror}") from error
                 if isinstance(error, DBAPIError):
                     raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
                 raise
             try:
-                await asyncio.to_thread(changes.cleanup)
+                await changes.cleanup()
             except OSError as error:
                 log.error("journal of a completed import not removed", cause=str(error))
         return imported
 
-    def _stage(self, file: BinaryIO, changes: _Changes) -> Imported:
-        """Check the archive and stage its files in `changes`; blocks."""
-        with library_archive.opened(file) as archive:
+    async def _stage(self, file: BinaryIO, changes: _Changes) -> Imported:
+        """Check the archive and stage its files in `changes`."""
+        with ExitStack() as stack:
+            archive = await asyncio.to_thread(stack.enter_context, library_archive.opened(file))
             manifest = archive.manifest
             voices = [voice_of(entry) for entry in manifest.voices]
             texts = {entry.prompt_id: transcript_of(entry) for entry in manifest.recordings}
             prompts = []
             for entry in manifest.recordings:
-                wav = self._wav(entry, archive)
-                changes.prompts.add(wav_name(entry.prompt_id), wav)
+                wav = await asyncio.to_thread(self._wav, entry, archive)
+                await changes.add_prompt_file(wav_name(entry.prompt_id), wav)
                 if (text := texts[entry.prompt_id]) and not entry.needs_review:
-                    changes.prompts.add(txt_name(entry.prompt_id), f"{text}\n".encode())
+                    await changes.add_prompt_file(txt_name(entry.prompt_id), f"{text}\n".encode())
                 prompts.append(prompt_of(entry, wav, text))
             anchors = {}
             for described in manifest.anchors:
-                content = archive.content(described)
+                content = await asyncio.to_thread(archive.content, described)
                 anchor = anchors[described.voice_id] = anchor_of(described, content)
-                changes.anchors.add(anchor.file_name, content)
+                await changes.anchors.add(anchor.file_name, content)
         changes.prompts.committed |= {prompt.prompt_id: _digests(prompt) for prompt in prompts}
         return Imported(voices, prompts, anchors, manifest.licence)
 
@@ -205,7 +202,7 @@ class VoiceLibrary:
         if audio.is_made(content):
             return content
         with naming(entry):
-            return self._folder.make(io.BytesIO(content))
+            return self._recordings.make(io.BytesIO(content))
 
     async def _commit(self, imported: Imported, changes: _Changes, *, overwrite: bool) -> None:
         """Write the rows and put the staged files in place, while no voice, prompt or anchor can change."""
@@ -215,21 +212,20 @@ class VoiceLibrary:
             self._anchors.importing() as anchors,
         ):
             self._check_partners(imported.voices)
-            former = {
-                prompt.prompt_id: await asyncio.to_thread(self._folder.files_of, prompt.prompt_id)
-                for prompt in imported.prompts
-            }
+            prompt_ids = [prompt.prompt_id for prompt in imported.prompts]
+            former = {prompt_id: await self._prompts.files_of(prompt_id) for prompt_id in prompt_ids}
             if not overwrite:
-                self._require_new(imported, [prompt_id for prompt_id, files in former.items() if files])
-            for name in {name for files in former.values() for name in files} - changes.prompts.names:
-                changes.prompts.add(name, None)
+                known = self._prompts.all
+                self._require_new(imported, [one for one in prompt_ids if former[one] or one in known])
+            for name in {name for files in former.values() for name in files} - changes.names:
+                await changes.add_prompt_file(name, None)
             voice_ids = [voice.voice_id for voice in imported.voices]
             async with self._sessions.begin() as session:
                 await lock_between_servers(session, IMPORT_LOCK)
                 await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id.in_(voice_ids)))
                 for row in imported.rows:
                     await upsert(session, row)
-                await asyncio.to_thread(changes.apply)
+                await changes.apply()
             prompts |= {prompt.prompt_id: prompt for prompt in imported.prompts}
             voices |= {voice.voice_id: voice for voice in imported.voices}
             anchors |= {voice_id: imported.anchors.get(voice_id) for voice_id in voice_ids}
@@ -274,26 +270,35 @@ class VoiceLibrary:
             )
         return [prompt]
 
-    def _write(self, manifest: Manifest) -> BinaryIO:
-        file = self._folder.spool()
+    async def _write(self, manifest: Manifest) -> BinaryIO:
+        file = await asyncio.to_thread(self._recordings.spool)
         try:
-            library_archive.write(file, manifest, self._content)
+            with ExitStack() as stack:
+                archive = await asyncio.to_thread(
+                    stack.enter_context, library_archive.writing(file, manifest)
+                )
+                for entry in manifest.files:
+                    await asyncio.to_thread(archive.add, entry, await self._content(entry))
+                await asyncio.to_thread(stack.close)
             file.seek(0)
         except BaseException:
             file.close()
             raise
         return file
 
-    def _content(self, entry: FileEntry) -> bytes:
+    async def _content(self, entry: FileEntry) -> bytes:
         if isinstance(entry, RecordingEntry):
-            return self._folder.read_stored(entry.prompt_id, entry.sha256)
+            prompt = self._prompts.all.get(entry.prompt_id)
+            if prompt is None or prompt.digest != entry.sha256:
+                raise Conflict(f"Audio prompt {entry.prompt_id!r} has changed during the export; try again")
+            return await self._recordings.read(prompt)
         anchor = self._anchors.all.get(entry.voice_id)
         if anchor is None or anchor.digest != entry.sha256:
             raise Conflict(f"The anchor of voice {entry.voice_id!r} has changed during the export; try again")
-        return self._anchors.content(anchor)
+        return await self._anchors.content(anchor)
 
-    def _anchor_entry(self, anchor: Anchor) -> AnchorEntry:
-        return anchor_entry(anchor, len(self._anchors.content(anchor)))
+    async def _anchor_entry(self, anchor: Anchor) -> AnchorEntry:
+        return anchor_entry(anchor, len(await self._anchors.content(anchor)))
 
 
 def _digests(prompt: Prompt | AudioPrompt) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -58,8 +58,19 @@ class Archive:
         return content
 
 
-def write(file: BinaryIO, manifest: Manifest, content: Callable[[FileEntry], bytes]) -> None:
-    """Write an archive to `file`; `content` returns the bytes of each file of `manifest`.
+class Writer:
+    """Adds the files of a manifest to an archive, in its order; blocks."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+
+    def add(self, entry: FileEntry, content: bytes) -> None:
+        self._archive.writestr(zipfile.ZipInfo(entry.name, _TIME), content)
+
+
+@contextmanager
+def writing(file: BinaryIO, manifest: Manifest) -> Iterator[Writer]:
+    """Write an archive to `file`; the `with` block adds the files of `manifest`.
 
     Raises Invalid if the archive would be too large to be imported.
     """
@@ -75,8 +86,7 @@ def write(file: BinaryIO, manifest: Manifest, content: Callable[[FileEntry], byt
             )
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST, _TIME), description)
-        for entry in manifest.files:
-            archive.writestr(zipfile.ZipInfo(entry.name, _TIME), content(entry))
+        yield Writer(archive)
 
 
 @contextmanager

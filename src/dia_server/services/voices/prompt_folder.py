@@ -1,25 +1,39 @@
 """The folder of audio prompts: `{id}.wav`, and files that the operator adds (audio, transcripts).
 
 Nothing outside the folder is read or written: names come from validated ids or from the folder's own
-listing, and symbolic links are not followed. All methods block.
+listing, and symbolic links are not followed. Methods that are not coroutines block.
 """
 
+import asyncio
 import hashlib
 import os
 import stat
-import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, BinaryIO, Literal
 
 import structlog
 
 from dia_server.audio import prompt
 from dia_server.errors import Invalid, PromptNotUsable, UnusableAudio
-from dia_server.services.durable_files import TEMPORARY_FILES
+from dia_server.services.durable_files import (
+    READ_SIZE,
+    TEMPORARY_FILES,
+    FileChange,
+    RecoverableChange,
+    read_journal,
+    remove_journal,
+    remove_old,
+    undo,
+)
+from dia_server.services.file_change import FolderChange
+from dia_server.services.object_folder import Names
 from dia_server.services.voices import ids
+from dia_server.services.voices.audio_prompt import Prompt
+from dia_server.services.voices.spool import Spool
 from dia_server.text.speakers import clean_transcript
 from dia_server.units import MIB
 
@@ -74,32 +88,48 @@ def txt_name(prompt_id: str) -> str:
     return prompt_id + SIDECARS["txt"]
 
 
-class PromptFolder:
-    def __init__(self, path: Path, make: Callable[[BinaryIO], bytes]) -> None:
-        """`make` converts an audio file of any format to a prompt's WAV file, or raises UnusableAudio."""
-        self.path = path
-        self.make = make
+class PromptFolder(Spool):
+    def __init__(self, path: Path, make: Callable[[BinaryIO], bytes], *, grace_s: float = 0.0) -> None:
+        """`make`: see Spool. Temporary files younger than `grace_s` seconds may be another server's."""
+        super().__init__(path, make)
+        self._grace_s = grace_s
 
-    def prepare(self) -> None:
+    @property
+    def folder(self) -> "PromptFolder":
+        return self
+
+    def change(self) -> FolderChange:
+        return FolderChange(FileChange(self.path))
+
+    def importing(self) -> FolderChange:
+        return FolderChange(RecoverableChange(self.path))
+
+    async def open(self, prompt: Prompt) -> tuple[int, AsyncIterator[bytes]]:
+        file = await asyncio.to_thread(self._open, wav_name(prompt.prompt_id))
+        return os.fstat(file.fileno()).st_size, _read(file)
+
+    async def read(self, prompt: Prompt) -> bytes:
+        return await asyncio.to_thread(self._read_stored, prompt)
+
+    async def clean(self, digests: Names) -> None:
         """Create the folder and remove temporary files left by a crash."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob(TEMPORARY_FILES):
-            leftover.unlink()
 
-    def spool(self) -> BinaryIO:
-        """Open a temporary file on the folder's disk; it is removed on close or when the server dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryFile(dir=self.path, prefix=".", suffix=".tmp")
+        def clean() -> None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            remove_old(self.path.glob(TEMPORARY_FILES), self._grace_s)
 
-    def convert(self, recording: bytes) -> bytes:
-        """Return the prompt's WAV file made of an audio file of any format; nothing stays in the folder.
+        with suppress(OSError):  # the server can still read a folder that it cannot write
+            await asyncio.to_thread(clean)
 
-        Raises as `make`, and OSError.
-        """
-        with self.spool() as file:
-            file.write(recording)
-            file.seek(0)
-            return self.make(file)
+    async def recover(self, stored: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        journal = await asyncio.to_thread(read_journal, self.path)
+        if journal is None:
+            return
+        if journal.committed.items() <= (await stored()).items():
+            await asyncio.to_thread(remove_journal, self.path)
+        else:
+            await asyncio.to_thread(undo, self.path, journal)
+            log.warning("interrupted import undone", audio_prompts=sorted(journal.committed))
 
     def recordings(self) -> tuple[dict[str, list[str]], list[Skipped]]:
         """Map each id to the names of its audio files, and list the files that cannot be prompts.
@@ -140,15 +170,6 @@ class PromptFolder:
             or (name[: len(prompt_id)] == prompt_id and name[len(prompt_id) :].lower() in AUDIO)
         ]
 
-    def open(self, name: str) -> BufferedReader:
-        """Open a file for reading; raises OSError if it is missing, a link or not a regular file."""
-        file = open(self.path / name, "rb", opener=_open_no_link)  # noqa: SIM115 - the caller closes it
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            file.close()
-            raise OSError(f"{name} is not a regular file")
-        return file
-
     def has(self, name: str) -> bool:
         try:
             return stat.S_ISREG((self.path / name).lstat().st_mode)
@@ -160,7 +181,7 @@ class PromptFolder:
 
         Returns None, without decoding, if the file's SHA-256 is `known`. Raises UnusableAudio and OSError.
         """
-        with self.open(name) as file:
+        with self._open(name) as file:
             if (size := os.fstat(file.fileno()).st_size) > MAX_AUDIO:
                 raise UnusableAudio(
                     f"the file has {size:,} bytes; the limit is {MAX_AUDIO:,}", limit=MAX_AUDIO
@@ -173,28 +194,12 @@ class PromptFolder:
             file.seek(0)
             return self.make(file), False
 
-    def read_stored(self, prompt_id: str, digest: str) -> bytes:
-        """Return a prompt's WAV bytes; raises PromptNotUsable unless their SHA-256 is `digest`."""
-        try:
-            with self.open(wav_name(prompt_id)) as file:
-                stored = file.read(prompt.MAX_SIZE)
-        except OSError as error:
-            raise PromptNotUsable(
-                f"The file of audio prompt {prompt_id!r} cannot be read: {error.strerror or error}"
-            ) from error
-        if hashlib.sha256(stored).hexdigest() != digest:
-            raise PromptNotUsable(
-                f"The file of audio prompt {prompt_id!r} has changed; "
-                "POST /audio_prompts/discover reads it again"
-            )
-        return stored
-
     def sidecars(self, prompt_id: str) -> list[Sidecar]:
         """Read the transcript files of a prompt, in order of precedence; skip and log invalid ones."""
         found = []
         for source, suffix in SIDECARS.items():
             try:
-                with self.open(prompt_id + suffix) as file:
+                with self._open(prompt_id + suffix) as file:
                     raw = file.read(MAX_TEXT + 1)
                 if len(raw) > MAX_TEXT:
                     raise ValueError(f"more than {MAX_TEXT} bytes")
@@ -208,7 +213,37 @@ class PromptFolder:
                 found.append(Sidecar(source, text))
         return found
 
+    def _open(self, name: str) -> BufferedReader:
+        """Open a file for reading; raises OSError if it is missing, a link or not a regular file."""
+        file = open(self.path / name, "rb", opener=_open_no_link)  # noqa: SIM115 - the caller closes it
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            file.close()
+            raise OSError(f"{name} is not a regular file")
+        return file
+
+    def _read_stored(self, stored: Prompt) -> bytes:
+        try:
+            with self._open(wav_name(stored.prompt_id)) as file:
+                content = file.read(prompt.MAX_SIZE)
+        except OSError as error:
+            raise PromptNotUsable(
+                f"The file of audio prompt {stored.prompt_id!r} cannot be read: {error.strerror or error}"
+            ) from error
+        if hashlib.sha256(content).hexdigest() != stored.digest:
+            raise PromptNotUsable(
+                f"The file of audio prompt {stored.prompt_id!r} has changed; "
+                "POST /audio_prompts/discover reads it again"
+            )
+        return content
+
 
 def _open_no_link(path: str, flags: int) -> int:
     # O_NONBLOCK: opening a named pipe would block until a writer connects
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
+    with file:
+        while chunk := await asyncio.to_thread(file.read, READ_SIZE):
+            yield chunk

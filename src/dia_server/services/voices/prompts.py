@@ -1,4 +1,4 @@
-"""Audio prompts: recordings that voices are cloned from. Files are in a folder, metadata in the database.
+"""Audio prompts: recordings that voices are cloned from. Metadata is in the database.
 
 A transcript from the API or from Whisper is removed when its recording is replaced; a transcript file
 that the operator put into the folder is kept.
@@ -6,14 +6,13 @@ that the operator put into the folder is kept.
 
 import asyncio
 import hashlib
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import IO, Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import structlog
 from sqlalchemy import delete, select
@@ -23,11 +22,11 @@ from dia_server.audio import prompt as audio
 from dia_server.db.models import AudioPrompt
 from dia_server.db.upsert import upsert
 from dia_server.errors import Conflict, Invalid, NotFound, ServerError, StorageUnavailable, UnusableAudio
-from dia_server.services.durable_files import READ_SIZE, FileChange
 from dia_server.services.voices import prompt_folder
 from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.file_commit import committing
 from dia_server.services.voices.prompt_folder import PromptFolder, Sidecar, Skipped, txt_name, wav_name
+from dia_server.services.voices.recordings import Recordings
 from dia_server.services.voices.service import VoiceService, Write
 from dia_server.services.voices.transcription import Confidence
 from dia_server.text.speakers import clean_transcript
@@ -43,13 +42,14 @@ OWN_SOURCES = {"manual", "whisper_auto"}
 
 
 class PromptService:
-    """Reads prompts from memory. A change is applied to folder, database and memory, or to none of them."""
+    """Reads prompts from memory. A change is applied to files, database and memory, or to none of them."""
 
     def __init__(
-        self, sessions: async_sessionmaker[AsyncSession], folder: PromptFolder, voices: VoiceService
+        self, sessions: async_sessionmaker[AsyncSession], recordings: Recordings, voices: VoiceService
     ) -> None:
         self._sessions = sessions
-        self._folder = folder
+        self._recordings = recordings
+        self._folder = recordings.folder
         self._voices = voices
         self._prompts: dict[str, Prompt] = {}
         self._lock = asyncio.Lock()
@@ -64,9 +64,13 @@ class PromptService:
             self._prompts = {row.prompt_id: Prompt.of(row) for row in rows}
 
     async def clean(self) -> None:
-        """Create the folder, and remove temporary files that a crash left."""
-        with suppress(OSError):  # the server can still read a folder that it cannot write
-            await asyncio.to_thread(self._folder.prepare)
+        """Remove what a crash left, and recordings without a row in a storage; raises StorageUnavailable."""
+
+        async def digests() -> set[str]:
+            async with self._sessions() as session:
+                return set(await session.scalars(select(AudioPrompt.digest)))
+
+        await self._recordings.clean(digests)
 
     @property
     def all(self) -> Mapping[str, Prompt]:
@@ -82,15 +86,13 @@ class PromptService:
     async def recording(self, prompt_id: str) -> tuple[int, AsyncIterator[bytes]]:
         """Return the size of a prompt's WAV file in bytes, and an iterator over its content.
 
-        Raises NotFound if the prompt does not exist or its file cannot be read. Exhaust or close the
-        iterator: it keeps the file open.
+        Raises NotFound if the prompt does not exist or its file cannot be read, or StorageUnavailable.
+        Exhaust or close the iterator: it may keep the file open.
         """
-        name = wav_name(self.get(prompt_id).prompt_id)
         try:
-            file = await asyncio.to_thread(self._folder.open, name)
+            return await self._recordings.open(self.get(prompt_id))
         except OSError as error:
             raise NotFound(f"The recording of {prompt_id!r} cannot be read: {error.strerror}") from error
-        return os.fstat(file.fileno()).st_size, _read(file)
 
     async def add(self, prompt_id: str, file: BinaryIO, transcript: str | None = None) -> Prompt:
         """Create the prompt `prompt_id` from a recording, or replace the existing one.
@@ -99,7 +101,7 @@ class PromptService:
         """
         prompt_folder.check_id(prompt_id)
         text = None if transcript is None else _clean_transcript(transcript)
-        wav = await self._decode(self._folder.make, file)
+        wav = await self._decode(self._recordings.make, file)
         async with self._lock:
             return await self._store_recording(prompt_id, wav, is_stored=False, text=text)
 
@@ -118,7 +120,7 @@ class PromptService:
         """
         prompt_folder.check_id(prompt_id)
         text = None if transcript is None else _clean_transcript(transcript)
-        wav = await self._decode(self._folder.make, file)
+        wav = await self._decode(self._recordings.make, file)
         async with self._lock, adding as write:
             await self._require_new(prompt_id)
             return await self._store_recording(
@@ -142,7 +144,7 @@ class PromptService:
         Raises UnusableAudio, NativeUnavailable or StorageUnavailable.
         """
         try:
-            return await self._decode(self._folder.convert, recording)
+            return await self._decode(self._recordings.convert, recording)
         except OSError as error:
             raise StorageUnavailable(f"The recording cannot be decoded: {error.strerror}") from error
 
@@ -181,7 +183,7 @@ class PromptService:
         *,
         needs_review: bool = False,
     ) -> Prompt:
-        """Store the transcript of `prompt` in the database and as `{id}.txt`.
+        """Store the transcript of `prompt` in the database and, if there is a folder, as `{id}.txt`.
 
         A transcript that needs review is stored in the database only, because a file counts as a person's.
         Raises Conflict if the recording has changed since `prompt` was read. For a transcript by Whisper, a
@@ -194,32 +196,34 @@ class PromptService:
                 raise Conflict(
                     f"Audio prompt {prompt.prompt_id!r} has changed during the request", param="prompt_id"
                 )
-            sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
+            sidecars = await self._sidecars(prompt.prompt_id)
             if needs_review:
                 return await self._save(*_with_draft(now, text, confidence, sidecars))
             changed, files = _with_transcript(now, text, source, sidecars)
             return await self._save(replace(changed, confidence=confidence), files)
 
     async def discover(self) -> list[Skipped]:
-        """Add, update and remove prompts to match the folder; return its unusable files.
+        """Add, update and remove prompts to match the folder, if there is one; return its unusable files.
 
         Raises StorageUnavailable.
         """
+        if (folder := self._folder) is None:
+            return []
         try:
-            found, skipped = await asyncio.to_thread(self._folder.recordings)
+            found, skipped = await asyncio.to_thread(folder.recordings)
         except OSError as error:
             raise _unreadable(error) from error
         for prompt_id, names in found.items():
-            skipped += await self._read_best(prompt_id, names)
+            skipped += await self._read_best(folder, prompt_id, names)
         for prompt_id in self._prompts.keys() - found.keys():
             async with self._lock:  # the lock: an upload may have finished since the listing
-                if not await asyncio.to_thread(self._folder.has, wav_name(prompt_id)):
+                if not await asyncio.to_thread(folder.has, wav_name(prompt_id)):
                     await self._remove_row(prompt_id)
         for skip in skipped:
             log.warning("audio prompt skipped", file=skip.file_name, cause=skip.reason)
         return skipped
 
-    async def _read_best(self, prompt_id: str, names: list[str]) -> list[Skipped]:
+    async def _read_best(self, folder: PromptFolder, prompt_id: str, names: list[str]) -> list[Skipped]:
         """Load the prompt from the first usable file of `names`; return the unusable files before it.
 
         If the audio of `{id}.wav` is unusable, the prompt is removed first, unless it has changed meanwhile.
@@ -228,7 +232,7 @@ class PromptService:
         for name in names:
             old = self._prompts.get(prompt_id)
             try:
-                await self._read(prompt_id, name)
+                await self._read(folder, prompt_id, name)
             except (ServerError, OSError) as error:
                 skipped.append(Skipped(name, getattr(error, "strerror", None) or str(error)))
                 if isinstance(error, UnusableAudio) and name == wav_name(prompt_id):
@@ -239,10 +243,10 @@ class PromptService:
                 break
         return skipped
 
-    async def _read(self, prompt_id: str, name: str) -> None:
+    async def _read(self, folder: PromptFolder, prompt_id: str, name: str) -> None:
         old = self._prompts.get(prompt_id)
         known = old.digest if old is not None and name == wav_name(prompt_id) else None
-        read = await self._decode(self._folder.recording, name, known)
+        read = await self._decode(folder.recording, name, known)
         async with self._lock:
             if self._prompts.get(prompt_id) != old:
                 return  # a concurrent upload or deletion is newer than what was read
@@ -260,21 +264,25 @@ class PromptService:
                 "delete or change these voice mappings first",
                 param="prompt_id",
             )
-        await self._commit(dict.fromkeys(await self._files_of(prompt_id)), write)
+        await self._commit(dict.fromkeys(await self.files_of(prompt_id)), write)
         del self._prompts[prompt_id]
 
     async def _require_new(self, prompt_id: str) -> None:
         """Raise Conflict if a prompt, or a file in the folder, is named `prompt_id`."""
         lower = prompt_id.lower()
-        if any(other.lower() == lower for other in self._prompts) or await self._files_of(prompt_id):
+        if any(other.lower() == lower for other in self._prompts) or await self.files_of(prompt_id):
             raise Conflict(
                 f"Audio prompt {prompt_id!r} exists already; delete it first, or choose another name",
                 param="prompt_id",
             )
 
-    async def _files_of(self, prompt_id: str) -> list[str]:
+    async def _sidecars(self, prompt_id: str) -> list[Sidecar]:
+        return [] if self._folder is None else await asyncio.to_thread(self._folder.sidecars, prompt_id)
+
+    async def files_of(self, prompt_id: str) -> list[str]:
+        """Return the names of all files of a prompt in the folder; raises StorageUnavailable."""
         try:
-            return await asyncio.to_thread(self._folder.files_of, prompt_id)
+            return [] if self._folder is None else await asyncio.to_thread(self._folder.files_of, prompt_id)
         except OSError as error:
             raise _unreadable(error) from error
 
@@ -299,7 +307,7 @@ class PromptService:
         old = self._prompts.get(prompt_id)
         digest = hashlib.sha256(wav).hexdigest()
         files: dict[str, bytes | None] = {} if is_stored else {wav_name(prompt_id): wav}
-        sidecars = await asyncio.to_thread(self._folder.sidecars, prompt_id)
+        sidecars = await self._sidecars(prompt_id)
         if old is not None and old.digest == digest:
             prompt = old
         else:
@@ -313,7 +321,7 @@ class PromptService:
 
     async def _refresh_transcript(self, prompt: Prompt) -> None:
         """Read the prompt's transcript file; store its text if that is new or has changed."""
-        sidecars = await asyncio.to_thread(self._folder.sidecars, prompt.prompt_id)
+        sidecars = await self._sidecars(prompt.prompt_id)
         if (changed := _with_sidecar(prompt, sidecars)) != prompt:
             await self._save(changed, {})
 
@@ -340,15 +348,9 @@ class PromptService:
         write: Write,
     ) -> None:
         """Change `files` and, by `write`, the database row, or neither; raises StorageUnavailable."""
-        change = FileChange(self._folder.path, files)
-        async with committing(change, self._sessions, "audio prompt") as session:
+        change = self._recordings.change()
+        async with committing(change, files, self._sessions, "audio prompt") as session:
             await write(session)
-
-
-async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := await asyncio.to_thread(file.read, READ_SIZE):
-            yield chunk
 
 
 def _without_transcript(

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from dia_server.errors import Invalid, PayloadTooLarge, UnusableAudio, WhisperNotAvailable
 from dia_server.services.voices.prompts import PromptService
-from dia_server.services.voices.reference_folder import ReferenceFolder
+from dia_server.services.voices.reference_files import ReferenceFiles
 from dia_server.services.voices.shared_tasks import SharedTasks
 from dia_server.services.voices.transcription import LANGUAGE, Transcription
 from dia_server.services.voices.whisper import Whisper
@@ -52,14 +52,14 @@ class References:
     def __init__(
         self,
         prompts: PromptService,
-        folder: ReferenceFolder,
+        files: ReferenceFiles,
         whisper: Whisper,
         *,
         cache_size: int = CACHE_SIZE,
     ) -> None:
         self._prompts = prompts
         self._cache_size = cache_size
-        self._folder = folder
+        self._files = files
         self._whisper = whisper
         self._recent: OrderedDict[str, Clip] = OrderedDict()
         """Clips by SHA-256 of the bytes that clients sent, least recently used first (an LRU cache)."""
@@ -88,10 +88,13 @@ class References:
         return Reference(clip, transcript or await self._transcript(clip))
 
     async def wav(self, digest: str) -> bytes:
-        """Return the WAV file of a reference in use, or of a stored one; raises PromptNotUsable."""
+        """Return the WAV file of a reference in use, or of a stored one.
+
+        Raises PromptNotUsable or StorageUnavailable.
+        """
         if clip := self._clips.get(digest):
             return clip.wav
-        return await asyncio.to_thread(self._folder.read, digest)
+        return await self._files.read(digest)
 
     async def close(self) -> None:
         """Wait until all work has ended. Close Whisper and the decoder first, so that it fails at once."""

@@ -8,8 +8,9 @@ import structlog
 
 from dia_server.errors import ServerError, UnusableAudio
 from dia_server.services.voices.audio_prompt import Prompt
-from dia_server.services.voices.prompt_folder import PromptFolder, Skipped
+from dia_server.services.voices.prompt_folder import Skipped
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.recordings import Recordings
 from dia_server.services.voices.whisper import Whisper
 
 log = structlog.get_logger()
@@ -27,7 +28,7 @@ class TranscriptService:
     def __init__(
         self,
         prompts: PromptService,
-        folder: PromptFolder,
+        recordings: Recordings,
         whisper: Whisper,
         *,
         auto_transcribe: bool,
@@ -37,7 +38,7 @@ class TranscriptService:
         self.auto_transcribe = auto_transcribe
         """Whether prompts without a transcript are transcribed automatically; may be set at any time."""
         self._prompts = prompts
-        self._folder = folder
+        self._recordings = recordings
         self._whisper = whisper
         self._wait_s = wait_s
         self._queued: dict[Prompt, asyncio.Task[None]] = {}
@@ -131,7 +132,7 @@ class TranscriptService:
             log.warning("transcription failed", prompt=prompt.prompt_id, error=str(error), exc_info=cause)
 
     async def _transcribe(self, prompt: Prompt) -> Prompt:
-        recording = await asyncio.to_thread(self._folder.read_stored, prompt.prompt_id, prompt.digest)
+        recording = await self._recordings.read(prompt)
         heard = await self._whisper.transcribe(recording)
         if not heard.text:
             raise UnusableAudio(f"Whisper found no words in audio prompt {prompt.prompt_id!r}")

@@ -12,8 +12,8 @@ from dia_server.engine.types import Recording, Samples, VoicePrompt
 from dia_server.errors import PromptNotUsable
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.gains import VoiceGains
-from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.recordings import Recordings
 from dia_server.services.voices.references import Reference, References
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 from dia_server.text.speakers import TAG, Speaker, tag, turns
@@ -35,7 +35,7 @@ class VoicePrompts:
     def __init__(
         self,
         prompts: PromptService,
-        folder: PromptFolder,
+        recordings: Recordings,
         anchors: AnchorStore,
         references: References,
         *,
@@ -43,7 +43,7 @@ class VoicePrompts:
     ) -> None:
         self._prompts = prompts
         self._anchors = anchors
-        self._folder = folder
+        self._recordings = recordings
         self._references = references
         self._cache_size = cache_size
         self._cache: OrderedDict[str, Samples] = OrderedDict()
@@ -123,7 +123,7 @@ class VoicePrompts:
             raise PromptNotUsable(f"Voice {voice.voice_id!r}: {prompt.review}", param="voice_id")
 
         async def read() -> bytes:
-            return await asyncio.to_thread(self._folder.read_stored, prompt.prompt_id, prompt.digest)
+            return await self._recordings.read(prompt)
 
         return await self._prompt(prompt.digest, read, transcript)
 

@@ -12,8 +12,9 @@ from litestar.response import Stream
 
 from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.ids import ID
-from dia_server.services.voices.prompt_folder import MAX_AUDIO, PromptFolder, wav_name
+from dia_server.services.voices.prompt_folder import MAX_AUDIO, wav_name
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.spool import Spool
 from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.web import forms
 from dia_server.web.middleware.client_address import ClientAddress
@@ -68,7 +69,7 @@ class PromptController(Controller):
     async def upload_audio_prompt(
         self,
         request: Request[Any, Any, Any],
-        prompt_folder: NamedDependency[PromptFolder],
+        spool: NamedDependency[Spool],
         prompt_service: NamedDependency[PromptService],
         transcript_service: NamedDependency[TranscriptService],
         client_address: NamedDependency[ClientAddress],
@@ -76,7 +77,7 @@ class PromptController(Controller):
     ) -> AudioPromptUploaded:
         """Add or replace an audio prompt; the recording is converted to mono, 44.1 kHz, peak 0.95."""
         with upload_limit.hold(client_address(request.scope)):
-            async with upload.receive(request, FILE_FIELD, prompt_folder.spool) as form:
+            async with upload.receive(request, FILE_FIELD, spool.spool) as form:
                 prompt_id = forms.require(form.fields, "prompt_id").strip()
                 transcript = forms.transcript_in(form.fields)
                 with forms.naming_field(FILE_FIELD):
@@ -129,7 +130,7 @@ class PromptController(Controller):
         """Get an audio prompt with transcript, file size and creation time."""
         return _metadata(prompt_service.get(prompt_id), transcript_service)
 
-    @get("/{prompt_id:str}/audio", media_type="audio/wav", opt=route_options(errors=(404,)))
+    @get("/{prompt_id:str}/audio", media_type="audio/wav", opt=route_options(errors=(404, 503)))
     async def get_audio_prompt(
         self, prompt_id: FromPath[str], prompt_service: NamedDependency[PromptService]
     ) -> Stream:

@@ -18,7 +18,7 @@ from litestar.response import Stream
 from dia_server.services.durable_files import READ_SIZE
 from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.library_manifest import FIELD, MAX_LICENCE, MAX_SIZE
-from dia_server.services.voices.prompt_folder import PromptFolder
+from dia_server.services.voices.spool import Spool
 from dia_server.web import forms
 from dia_server.web.middleware.client_address import ClientAddress
 from dia_server.web.requests import upload
@@ -92,14 +92,14 @@ class LibraryController(Controller):
         self,
         request: Request[Any, Any, Any],
         voice_library: NamedDependency[VoiceLibrary],
-        prompt_folder: NamedDependency[PromptFolder],
+        spool: NamedDependency[Spool],
         client_address: NamedDependency[ClientAddress],
         upload_limit: NamedDependency[ConcurrencyLimit],
         replace: Replace = False,
     ) -> VoicesImported:
         """Import the voices of an archive, all of them or none."""
         with upload_limit.hold(client_address(request.scope)):
-            async with upload.receive(request, FIELD, prompt_folder.spool) as form:
+            async with upload.receive(request, FIELD, spool.spool) as form:
                 imported = await voice_library.add(form.file, overwrite=replace)
         return VoicesImported(
             message=f"Voices imported: {len(imported.voices)}",

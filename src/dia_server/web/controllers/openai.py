@@ -12,8 +12,9 @@ from litestar.params import FromPath
 from dia_server.errors import Invalid, NotFound
 from dia_server.services.speech import CandidateMaker
 from dia_server.services.voices.custom_voices import CustomVoices
-from dia_server.services.voices.prompt_folder import MAX_AUDIO, PromptFolder
+from dia_server.services.voices.prompt_folder import MAX_AUDIO
 from dia_server.services.voices.service import VoiceService
+from dia_server.services.voices.spool import Spool
 from dia_server.services.voices.transcripts import TranscriptService
 from dia_server.web import forms
 from dia_server.web.middleware.client_address import ClientAddress
@@ -103,14 +104,14 @@ class OpenAIController(Controller):
         self,
         request: Request[Any, Any, Any],
         custom_voices: NamedDependency[CustomVoices],
-        prompt_folder: NamedDependency[PromptFolder],
+        spool: NamedDependency[Spool],
         transcript_service: NamedDependency[TranscriptService],
         client_address: NamedDependency[ClientAddress],
         upload_limit: NamedDependency[ConcurrencyLimit],
     ) -> CustomVoice:
         """Create a voice of a recording, OpenAI-compatible; its audio prompt has the same id."""
         with upload_limit.hold(client_address(request.scope)):
-            async with upload.receive(request, SAMPLE_FIELD, prompt_folder.spool) as form:
+            async with upload.receive(request, SAMPLE_FIELD, spool.spool) as form:
                 fields = form.fields
                 name = forms.require(fields, "name")
                 if fields.get("type", SAMPLE_TYPE) != SAMPLE_TYPE:

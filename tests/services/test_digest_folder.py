@@ -4,21 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from dia_server.errors import Overloaded, PromptNotUsable
-from dia_server.services.voices.reference_folder import MAX_AGE_S, ReferenceFolder
+from dia_server.services.digest_folder import MAX_AGE_S, DigestFolder
 
 
-def digest(wav: bytes) -> str:
-    return hashlib.sha256(wav).hexdigest()
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def store(folder: ReferenceFolder, path: Path, wav: bytes, age_s: float = 0) -> str:
+def store(folder: DigestFolder, path: Path, content: bytes, age_s: float = 0) -> str:
     """Write a file that was last used `age_s` seconds ago; return its digest."""
-    folder.write(digest(wav), wav)
-    file = path / f"{digest(wav)}.wav"
+    folder.write(digest(content), content)
+    file = path / f"{digest(content)}.wav"
     used = file.stat().st_mtime - age_s
     os.utime(file, (used, used))
-    return digest(wav)
+    return digest(content)
 
 
 def stored(path: Path) -> set[str]:
@@ -26,21 +25,21 @@ def stored(path: Path) -> set[str]:
 
 
 def test_a_file_is_read_only_as_it_was_written(tmp_path: Path) -> None:
-    folder = ReferenceFolder(tmp_path / "references")
-    name = store(folder, tmp_path / "references", b"audio")
-    assert folder.read(name) == b"audio"
-    assert folder.touch(name)
+    folder = DigestFolder(tmp_path / "files", suffix=".wav")
+    name = store(folder, tmp_path / "files", b"audio")
+    assert folder.read(name) == folder.use(name) == b"audio"
 
-    (tmp_path / "references" / f"{name}.wav").write_bytes(b"Audio")
-    with pytest.raises(PromptNotUsable, match="changed"):
+    (tmp_path / "files" / f"{name}.wav").write_bytes(b"Audio")
+    with pytest.raises(ValueError, match="changed"):
         folder.read(name)
-    assert not folder.touch(name)
-    with pytest.raises(PromptNotUsable, match="cannot be read"):
+    assert folder.use(name) is None
+    with pytest.raises(FileNotFoundError):
         folder.read(digest(b"other"))
+    assert folder.use(digest(b"other")) is None
 
 
-def test_old_files_are_swept_unless_a_job_needs_them(tmp_path: Path) -> None:
-    folder = ReferenceFolder(tmp_path)
+def test_old_files_are_swept_unless_they_are_needed(tmp_path: Path) -> None:
+    folder = DigestFolder(tmp_path, suffix=".wav")
     folder.sweep(set())
     old = store(folder, tmp_path, b"old", MAX_AGE_S + 60)
     needed = store(folder, tmp_path, b"needed", MAX_AGE_S + 60)
@@ -55,16 +54,14 @@ def test_old_files_are_swept_unless_a_job_needs_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("max_files", "max_bytes"), [(3, 1000), (1000, 30)])
 def test_room_is_made_by_deleting_the_least_recent(tmp_path: Path, max_files: int, max_bytes: int) -> None:
-    folder = ReferenceFolder(tmp_path, max_files=max_files, max_bytes=max_bytes)
+    folder = DigestFolder(tmp_path, suffix=".wav", max_files=max_files, max_bytes=max_bytes)
     names = [store(folder, tmp_path, bytes([number]) * 10, 100 - number) for number in range(3)]
 
     assert not folder.has_room(10)
-    folder.make_room(10, {names[0]})
+    assert folder.make_room(10, {names[0]})
     assert stored(tmp_path) == {names[0], names[2]}
     assert folder.has_room(10)
 
     store(folder, tmp_path, b"x" * 10)
-    with pytest.raises(Overloaded) as refused:
-        folder.make_room(10, stored(tmp_path))
-    assert (refused.value.param, refused.value.retry_after) == ("ref_audio", 30)
+    assert not folder.make_room(10, stored(tmp_path))
     assert len(stored(tmp_path)) == 3

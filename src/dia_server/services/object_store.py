@@ -1,0 +1,237 @@
+"""Object storage by obstore: immutable files that several servers share (DIA_STORAGE).
+
+Errors name the cause in a few words. obstore's own texts are not passed on: they contain URLs, which may be
+signed, and answers, which may contain the id of a key.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from dia_server.errors import ObjectStoreUnavailable
+from dia_server.services.durable_files import GRACE_S, READ_SIZE, remove_old, sync_file
+from dia_server.units import MIB
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as Backend
+
+T = TypeVar("T")
+
+CONNECT_S = 5
+"""Maximum seconds to connect."""
+ANSWER_S = 30.0
+"""Maximum seconds to wait for an answer or for the next part of it."""
+RATE = MIB
+"""Bytes per second at which a write may be slow before it is given up."""
+RETRIES = 2
+"""Number of retries after a failed connection or a 5xx status."""
+RETRY_AFTER_S = 5
+"""Retry-After in seconds while the storage is away."""
+MARKER = ".dia-server"
+"""Object that marks the storage as the one that files were written to."""
+CODE = re.compile(r"<Code>(\w+)</Code>")
+"""Code in the answer of S3 and Azure, such as NoSuchBucket."""
+STATUS = re.compile(r"status code: (\d{3}[ A-Za-z]*)")
+SYSTEM = re.compile(r'kind: \w+,\s+message: "([^"]+)"')
+"""Message of an error of the operating system."""
+
+
+class StorageUnusable(Exception):
+    """The server cannot start with this storage; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    size: int
+    """Size of the object in bytes."""
+    modified: datetime
+
+
+def connect(url: str) -> "ObjectStore":
+    """Return the storage at `url`, a checked DIA_STORAGE; nothing is sent. Raises StorageUnusable."""
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    except ImportError as error:
+        raise StorageUnusable("DIA_STORAGE needs obstore: install dia-server[storage]") from error
+    parts = urlsplit(url)
+    folder = Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+    if folder is not None and not folder.is_dir():
+        raise StorageUnusable(f"DIA_STORAGE: there is no folder {folder}: create it, or mount its disk")
+    try:
+        backend = from_url(
+            url,
+            # the waits are limited here, because a client may take hours to read a result
+            client_options={"allow_http": True, "connect_timeout": f"{CONNECT_S}s", "timeout": "1day"},
+            retry_config={
+                "max_retries": RETRIES,
+                "retry_timeout": timedelta(seconds=ANSWER_S),
+                "backoff": {"max_backoff": timedelta(seconds=1)},
+            },
+        )
+    except (BaseError, ValueError, OSError) as error:
+        raise StorageUnusable(f"DIA_STORAGE: {url} cannot be used: {_explain(error)}") from None
+    return ObjectStore(backend, url, folder)
+
+
+class ObjectStore:
+    """Methods raise ObjectStoreUnavailable; names are paths such as `outputs/x.wav`."""
+
+    def __init__(self, backend: "Backend", url: str, folder: Path | None) -> None:
+        from obstore.exceptions import AlreadyExistsError, BaseError
+
+        self._backend = backend
+        self._url = url
+        self._folder = folder
+        """Folder of a file:// URL; obstore does not fsync what it writes there."""
+        self._is_marked = False
+        self._exists_error = AlreadyExistsError
+        self._errors = (BaseError, ValueError, OSError)
+
+    async def check(self) -> None:
+        """Raise StorageUnusable unless the storage answers and lets this server list objects."""
+        try:
+            await self.status(MARKER)
+            await anext(self._parts(self._backend.list(MARKER, chunk_size=1)), None)
+        except ObjectStoreUnavailable as error:
+            raise StorageUnusable(f"DIA_STORAGE: {self._url}: {error}") from None
+
+    async def mark(self) -> None:
+        """Mark the storage as the one that files are written to."""
+        self._is_marked = True
+        await self.create(MARKER, b"")
+
+    async def require_marked(self) -> None:
+        """Raise unless the storage is marked: its disk may be unmounted, or DIA_STORAGE be another place."""
+        if await self.status(MARKER) is None:
+            raise ObjectStoreUnavailable(
+                "The storage is not the one that results were written to; is its disk mounted, and "
+                f"DIA_STORAGE right? If it is, create an empty object {MARKER} in it",
+                retry_after=RETRY_AFTER_S,
+            )
+        self._is_marked = True
+
+    async def create(self, name: str, content: bytes) -> bool:
+        """Store an object atomically; return False, and change nothing, if it exists."""
+        if not self._is_marked:
+            await self.require_marked()
+        created = True
+        async with self._request("written", len(content)):
+            try:
+                await self._backend.put_async(name, content, mode="create", use_multipart=False)
+            except self._exists_error:
+                created = False
+        await self._sync(name)
+        return created
+
+    async def replace(self, name: str, content: bytes) -> None:
+        """Store an object atomically, also if it exists."""
+        async with self._request("written", len(content)):
+            await self._backend.put_async(name, content, mode="overwrite", use_multipart=False)
+        await self._sync(name)
+
+    async def status(self, name: str) -> Status | None:
+        """Return the status of an object, None if it is missing."""
+        async with self._request("read"):
+            try:
+                found = await self._backend.head_async(name)
+            except FileNotFoundError:
+                return None
+        return Status(found["size"], found["last_modified"])
+
+    async def read(self, name: str) -> bytes:
+        """Return the content of an object; raises FileNotFoundError."""
+        _, chunks = await self.open(name)
+        return b"".join([chunk async for chunk in chunks])
+
+    async def open(self, name: str) -> tuple[int, AsyncIterator[bytes]]:
+        """Return the size of an object, and an iterator over its content; raises FileNotFoundError."""
+        async with self._request("read"):
+            try:
+                found = await self._backend.get_async(name)
+            except FileNotFoundError:
+                found = None
+        if found is None:
+            await self.require_marked()
+            raise FileNotFoundError(name)
+        return found.meta["size"], _cut(self._parts(found.stream(min_chunk_size=READ_SIZE)))
+
+    async def list(self, folder: str) -> dict[str, datetime]:
+        """Map the names of the objects in `folder`, without it, to the times of their last change."""
+        pages = self._parts(self._backend.list(f"{folder}/", chunk_size=1000))
+        return {
+            found["path"].removeprefix(f"{folder}/"): found["last_modified"]
+            async for page in pages
+            for found in page
+        }
+
+    async def remove(self, name: str) -> None:
+        """Remove an object, if it exists."""
+        async with self._request("changed"):
+            with suppress(FileNotFoundError):
+                await self._backend.delete_async(name)
+
+    async def remove_leftovers(self) -> None:
+        """Remove files that a server, killed while it wrote, left in the folder of a file:// URL."""
+        if self._folder is not None:
+            with self._reported("changed"):
+                await asyncio.to_thread(remove_old, self._folder.glob("*/*#[0-9]*"), GRACE_S)
+
+    async def _sync(self, name: str) -> None:
+        if self._folder is not None:
+            with self._reported("written"):
+                await asyncio.to_thread(sync_file, self._folder / name)
+
+    async def _parts(self, source: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield what `source` yields, and wait for each part at most ANSWER_S."""
+        while True:
+            async with self._request("read"):
+                try:
+                    part = await anext(source)
+                except StopAsyncIteration:
+                    return
+            yield part
+
+    @asynccontextmanager
+    async def _request(self, verb: str, size: int = 0) -> AsyncIterator[None]:
+        """Limit the time of a request that sends `size` bytes, and report its errors (see `_reported`)."""
+        with self._reported(verb):
+            async with asyncio.timeout(ANSWER_S + size / RATE):
+                yield
+
+    @contextmanager
+    def _reported(self, verb: str) -> Iterator[None]:
+        """Raise ObjectStoreUnavailable for every error of the storage."""
+        try:
+            yield
+        except self._errors as error:
+            raise ObjectStoreUnavailable(
+                f"The storage cannot be {verb}: {_explain(error)}", retry_after=RETRY_AFTER_S
+            ) from None
+
+
+async def _cut(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield `parts` in chunks of at most READ_SIZE bytes."""
+    async for part in parts:
+        for start in range(0, len(part), READ_SIZE):
+            yield part[start : start + READ_SIZE]
+
+
+def _explain(error: Exception) -> str:
+    """Return the cause in a few words."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    found: Any = CODE.search(text) or STATUS.search(text) or SYSTEM.search(text)
+    if found:
+        return str(found[1]).strip()
+    return "no connection" if "error sending request" in text else type(error).__name__
