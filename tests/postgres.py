@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -34,10 +35,50 @@ START_S = 30
 
 
 class Postgres:
-    """A running server, reached through a socket in `folder`."""
+    """A server without durability, reached through a socket in `folder`, which must be its user's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bin_folder: Path, user: str | None) -> None:
+        """`bin_folder` holds PostgreSQL's programs; `user` runs them, None for this process's."""
         self._folder = folder
+        self._bin_folder = bin_folder
+        self._as_user: dict[str, Any] = {
+            "user": user,
+            "group": user,
+            "extra_groups": user and [],
+            "cwd": folder,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def initialize(self) -> None:
+        options = [f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        command: list[str | Path] = [self._bin_folder / "initdb", "--pgdata", self._folder / "data", *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as_user)
+
+    def start(self) -> None:
+        """Start the server; return once it accepts connections."""
+        settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        command: list[str | Path] = [self._bin_folder / "postgres", "-D", self._folder / "data"]
+        with (self._folder / "log").open("a") as log:
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                [*command, "-k", self._folder, *settings], stdout=log, stderr=log, **self._as_user
+            )
+        self._process = process
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                return self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                log_text = (self._folder / "log").read_text()
+                assert process.poll() is None, log_text
+                assert time.monotonic() < deadline, log_text
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop the server, if it runs; all connections break, and the databases stay."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)  # SIGTERM would wait until all clients have left
+            self._process.wait(START_S)
+            self._process = None
 
     def create(self) -> str:
         """Create an empty database; return its SQLAlchemy URL."""
@@ -77,7 +118,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def running() -> Iterator[Postgres]:
-    """Start a server without durability in a temporary folder; skip the test if PostgreSQL is missing."""
+    """Start a server in a temporary folder; skip the test if PostgreSQL is missing."""
     if (bin_folder := programs()) is None:
         pytest.skip("PostgreSQL is not installed; Debian's package is postgresql")
     # it refuses to run as root, and pytest's folders are closed to other users
@@ -86,43 +127,10 @@ def running() -> Iterator[Postgres]:
         folder = Path(name)
         if user is not None:
             shutil.chown(folder, user, user)
-        data = folder / "data"
-        options = [f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(
-            [bin_folder / "initdb", "--pgdata", data, *options],
-            user=user,
-            group=user,
-            extra_groups=user and [],
-            cwd=folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                [bin_folder / "postgres", "-D", data, "-k", folder, *settings],
-                user=user,
-                group=user,
-                extra_groups=user and [],
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-            )
+        postgres = Postgres(folder, bin_folder, user)
+        postgres.initialize()
         try:
-            postgres = Postgres(folder)
-            _wait_until_ready(postgres, process, folder / "log")
+            postgres.start()
             yield postgres
         finally:
-            process.send_signal(signal.SIGINT)  # SIGTERM would wait until all clients have left
-            process.wait(START_S)
-
-
-def _wait_until_ready(postgres: Postgres, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while True:
-        try:
-            return postgres.execute("SELECT 1")
-        except psycopg.OperationalError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+            postgres.stop()
