@@ -45,8 +45,8 @@ class Server(Address):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, *, wait_until_loaded: bool = True) -> None:
-        """Start the server; return once it answers and, unless told otherwise, its model is loaded."""
+    def launch(self) -> None:
+        """Start the server; return at once."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -57,6 +57,11 @@ class Server(Address):
                 stderr=log,
                 start_new_session=True,
             )
+
+    def start(self, *, wait_until_loaded: bool = True) -> None:
+        """Start the server; return once it answers and, unless told otherwise, its model is loaded."""
+        self.launch()
+        assert self.process is not None
         deadline = time.monotonic() + self._patience_s
         while time.monotonic() < deadline and self.process.poll() is None:
             try:

@@ -1,10 +1,6 @@
 """A real server behind nginx with deploy/nginx.conf."""
 
-import os
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,29 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.live import nginx
 from tests.live.address import PATIENCE_S, Address
 from tests.live.clients import LONG
-from tests.live.server import Server, free_port
+from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.recordings import wav_file
-
-CONFIGURATION = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text()
-MAIN = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/dia-server.conf;
-}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -49,31 +28,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def proxy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Yield the port of an nginx in front of `server`."""
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
-    ours = CONFIGURATION.replace("127.0.0.1:7860", f"127.0.0.1:{server.port}")
-    ours = ours.replace("listen 80;", f"listen 127.0.0.1:{port};")
-    (folder / "dia-server.conf").write_text(ours)
-    (folder / "nginx.conf").write_text(MAIN.format(folder=folder))
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program is not None
-    command = [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
-    subprocess.run([*command, "-t"], check=True, capture_output=True)
-    with subprocess.Popen(command) as process:
-        try:
-            wait_for_answer(port)
-            yield port
-        finally:
-            process.terminate()
-
-
-def wait_for_answer(port: int) -> None:
-    for _ in range(100):
-        try:
-            Address(f"http://127.0.0.1:{port}").get("/health").raise_for_status()
-            return
-        except httpx.TransportError:
-            time.sleep(0.02)
-    raise AssertionError("nginx does not answer")
+    with nginx.proxy(tmp_path_factory.mktemp("nginx"), "nginx.conf", {"127.0.0.1:7860": server.port}) as port:
+        yield port
 
 
 def test_uploads_pass(proxy: int) -> None:

@@ -1,0 +1,112 @@
+"""Two servers on one PostgreSQL and one data folder, each in a process of its own."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import psycopg
+from sqlalchemy import make_url
+
+from tests.live import peer_server
+from tests.live.jobs import submit
+from tests.live.server import Server
+from tests.waiting import wait_until
+
+SETTINGS: dict[str, Any] = {
+    "rate_limit_generate": 0,
+    "rate_limit_jobs": 0,
+    "trusted_proxies": "127.0.0.1",
+    "max_batch": 2,
+}
+
+
+class Peers:
+    """`with Peers(folder, url) as peers` starts both servers; both slots of each run jobs."""
+
+    def __init__(self, folder: Path, url: str, **settings: Any) -> None:
+        self.folder = folder
+        self.url = url
+        command = (sys.executable, peer_server.__file__, "serve")
+        self.servers = [
+            Server(folder, command=command, database_url=url, **SETTINGS | settings) for _ in range(2)
+        ]
+
+    def __enter__(self) -> Self:
+        for server in self.servers:
+            server.launch()
+        self.wait_until_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self.servers:
+            server.kill()
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: all(map(is_ready, self.servers)))
+
+    def other(self, server: Server) -> Server:
+        return self.servers[1 - self.servers.index(server)]
+
+    @property
+    def database(self) -> str | None:
+        """Name of the database."""
+        return make_url(self.url).database
+
+    def submit_held(self, server: Server, name: str) -> str:
+        """Submit a job that makes no audio until `release` is called with `name`; return its id."""
+        return submit(server, f"Hold {name}")
+
+    def release(self, *names: str) -> None:
+        for name in names:
+            (self.folder / name).touch()
+
+    def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Execute a statement on the servers' database; return its rows."""
+        with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def ids(self) -> dict[str, Server]:
+        """Return the servers by the ids with which they are alive."""
+        owners = {process.pid: server for server in self.servers for process in processes(server)}
+        rows = self.query("SELECT server_id, pid FROM servers WHERE lease_until > now()")
+        return {server_id: owners[pid] for server_id, pid in rows if pid in owners}
+
+    def running(self) -> dict[str, Server]:
+        """Return the running jobs of both servers, and where they run."""
+        ids = self.ids()
+        rows = self.query("SELECT job_id, owner FROM jobs WHERE status = 'processing'")
+        return {job_id: ids[owner] for job_id, owner in rows if owner in ids}
+
+
+def processes(server: Server) -> list[psutil.Process]:
+    assert server.process is not None
+    try:
+        found: list[psutil.Process] = psutil.Process(server.process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return found
+
+
+def is_ready(server: Server) -> bool:
+    try:
+        return server.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    """Stop all processes of a server by SIGSTOP inside the `with` block."""
+    assert server.process is not None
+    os.killpg(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(server.process.pid, signal.SIGCONT)
