@@ -8,10 +8,12 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.db.engine import Database
+from dia_server.services import object_store
 from dia_server.settings import Settings
 from tests import whisper_model
 from tests.live.server import Server
 from tests.postgres import Postgres, running
+from tests.storage import S3
 from tests.waiting import until
 
 # with models this small, threads would mostly wait for each other; the tests' servers inherit it
@@ -64,6 +66,28 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         postgres: Postgres = request.getfixturevalue("postgres")
         return postgres.create()
     return f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """Server of S3 on loopback."""
+    s3 = S3()
+    s3.start()
+    yield s3
+    s3.stop()
+
+
+@pytest.fixture
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """DIA_STORAGE of an empty object storage: a folder or a bucket, as `tests.storage` marks the test."""
+    monkeypatch.setattr(object_store, "RETRIES", 0)  # each takes up to a second
+    if request.param == "s3":
+        s3: S3 = request.getfixturevalue("s3")
+        for name, value in s3.variables.items():
+            monkeypatch.setenv(name, value)
+        return s3.create()
+    (tmp_path / "storage").mkdir()
+    return f"file://{tmp_path}/storage"
 
 
 @pytest.fixture

@@ -13,14 +13,16 @@ import numpy as np
 
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
+from dia_server.files import in_folders, in_storage
+from dia_server.services.object_store import ObjectStore
 from dia_server.services.voices.anchor_file import AnchorFile, Description
-from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import Anchor, AnchorStore
 from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.library_manifest import MANIFEST
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService
+from dia_server.settings import Settings
 from tests.recordings import sound, wav_file
 
 TIME = (1980, 1, 1, 0, 0, 0)
@@ -29,17 +31,20 @@ TIME = (1980, 1, 1, 0, 0, 0)
 class Home:
     """The voices and prompts of one data folder."""
 
-    def __init__(self, data: Path, database_url: str | None = None) -> None:
-        """Without a `database_url`, the database is a SQLite file in `data`."""
+    def __init__(self, data: Path, database_url: str | None = None, store: ObjectStore | None = None) -> None:
+        """Without a `database_url`, the database is a SQLite file in `data`; without a `store`, files are."""
         self.data = data
         data.mkdir(exist_ok=True)
         self.database = Database(database_url or f"sqlite+aiosqlite:///{data}/dia.sqlite3")
         self.folder = PromptFolder(data / "audio_prompts", make)
-        self.anchors = AnchorStore(self.database.sessions, AnchorFolder(data / "anchors"))
+        conf = Settings(data_dir=str(data))
+        self.files = in_storage(conf, make, store) if store else in_folders(conf, make, shared=False)
+        recordings = self.files.recordings if store else self.folder
+        self.anchors = AnchorStore(self.database.sessions, self.files.anchors)
         self.voices = VoiceService(self.database.sessions, self.anchors)
-        self.prompts = PromptService(self.database.sessions, self.folder, self.voices)
+        self.prompts = PromptService(self.database.sessions, recordings, self.voices)
         self.library = VoiceLibrary(
-            self.database.sessions, self.folder, self.prompts, self.voices, self.anchors
+            self.database.sessions, recordings, self.prompts, self.voices, self.anchors
         )
 
     async def open(self) -> None:

@@ -91,12 +91,12 @@ def _prepare_data(conf: Settings) -> None:
     """
     from dia_server.db.lock import AlreadyServed, ServerLock
     from dia_server.db.preparation import DatabaseUnusable, check_url, prepare
-    from dia_server.services.object_store import StorageUnusable, connect
+    from dia_server.services.object_store import StorageUnusable
 
     try:
         check_url(conf.sqlalchemy_url)
         if conf.storage:
-            asyncio.run(connect(conf.storage).check())
+            _check_storage(conf.storage)
         lock = ServerLock(conf.sqlalchemy_url, conf.audio_outputs)
         lock.acquire()
         try:
@@ -109,6 +109,20 @@ def _prepare_data(conf: Settings) -> None:
         raise click.ClickException(
             f"The data folder cannot be used: {error.filename}: {error.strerror} (DIA_DATA_DIR)"
         ) from None
+
+
+def _check_storage(url: str) -> None:
+    """Raise StorageUnusable if the object storage at `url` cannot be used.
+
+    Checks it in another process: this one is forked, and obstore's threads would be missing in the worker.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from dia_server.services.object_store import check
+
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        apart.submit(check, url).result()
 
 
 @main.group()

@@ -47,11 +47,11 @@ def check_folder(conf: Settings) -> Iterator[Finding]:
 
 
 def check_storage(conf: Settings) -> Iterator[Finding]:
-    from dia_server.services.object_store import StorageUnusable, connect
+    from dia_server.services.object_store import StorageUnusable, check
 
     if conf.storage:
         try:
-            asyncio.run(connect(conf.storage).check())
+            check(conf.storage)
         except StorageUnusable as error:
             yield wrong("Storage", str(error))
         else:

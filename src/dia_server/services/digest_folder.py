@@ -61,8 +61,10 @@ class DigestFolder:
     def make_room(self, size: int, needed: Collection[str]) -> bool:
         """Delete the least recent files, except those in `needed`, until one more of `size` bytes fits.
 
-        Returns False if the files in `needed` leave no room.
+        Returns False if the files in `needed` leave no room, or the file is larger than the limit.
         """
+        if size > self._max_bytes:
+            return False
         oldest_first = sorted(self._files(), key=lambda file: file[1].st_mtime_ns)
         count, total = len(oldest_first) + 1, sum(status.st_size for _, status in oldest_first) + size
         for digest, status in oldest_first:

@@ -81,6 +81,14 @@ def connect(url: str) -> "ObjectStore":
     return ObjectStore(backend, url, folder)
 
 
+def check(url: str) -> None:
+    """Raise StorageUnusable unless the storage at `url` answers and lets this server list objects; blocks.
+
+    Call it in a process that is not forked afterwards: obstore's threads would be missing in the other one.
+    """
+    asyncio.run(connect(url).check())
+
+
 class ObjectStore:
     """Methods raise ObjectStoreUnavailable; names are paths such as `outputs/x.wav`."""
 
@@ -96,7 +104,7 @@ class ObjectStore:
         self._errors = (BaseError, ValueError, OSError)
 
     async def check(self) -> None:
-        """Raise StorageUnusable unless the storage answers and lets this server list objects."""
+        """See the function `check`."""
         try:
             await self.status(MARKER)
             await anext(self._parts(self._backend.list(MARKER, chunk_size=1)), None)

@@ -24,7 +24,14 @@ import structlog
 
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.workers import WorkerDied
-from dia_server.errors import GenerationFailed, ModelNotLoaded, Overloaded, ServerError, StorageUnavailable
+from dia_server.errors import (
+    GenerationFailed,
+    ModelNotLoaded,
+    ObjectStoreUnavailable,
+    Overloaded,
+    ServerError,
+    StorageUnavailable,
+)
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.store import Job, JobStore, file_name
 from dia_server.services.speech.delivery import Delivery
@@ -222,7 +229,7 @@ class JobWorker:
                 await self._requeue(job)
             return None
         except Exception as error:  # noqa: BLE001 - fails this job only
-            if background and isinstance(error, ModelNotLoaded | Overloaded):
+            if background and isinstance(error, ModelNotLoaded | Overloaded | ObjectStoreUnavailable):
                 await self._requeue(job)
                 return None
             if background and isinstance(error, WorkerDied):
@@ -239,9 +246,8 @@ class JobWorker:
         assert job.request is not None
         file = file_name(job.job_id, job.request)
         try:
-            if not await self._retry_write(lambda: self._store.record_result(job.job_id, file, speech.usage)):
+            if not await self._save(job.job_id, file, speech):
                 return None  # lost
-            await self._outputs.write(file, speech.audio)
             if await self._retry_write(lambda: self._store.complete(job.job_id)) in {"cancelled", None}:
                 await self._outputs.remove(file)  # cancelled while the file was written
         except Stopping:
@@ -249,6 +255,23 @@ class JobWorker:
         except Exception as error:  # noqa: BLE001 - fails this job only
             return await self._fail(job, error)
         return None
+
+    async def _save(self, job_id: str, file: str, speech: Speech) -> bool:
+        """Record and write a result; return False if the job is not this server's any more.
+
+        Retries while the object storage is away, so that finished work is not generated twice.
+        """
+        while await self._retry_write(lambda: self._store.record_result(job_id, file, speech.usage)):
+            try:
+                await self._outputs.write(file, speech.audio)
+            except ObjectStoreUnavailable as error:
+                log.warning("job waiting for the storage", error=str(error), retry_s=self._retry_s)
+                if self._stopping:
+                    raise Stopping from error
+                await asyncio.sleep(self._retry_s)
+            else:
+                return True
+        return False
 
     async def _fail(self, job: Job, error: Exception) -> ServerError:
         """Fail a job and return its error for clients.

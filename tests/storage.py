@@ -1,0 +1,50 @@
+"""A server of S3 on loopback, and the mark of tests that run on each kind of object storage."""
+
+import logging
+from typing import Any
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+BOTH_STORAGES = pytest.mark.parametrize("storage_url", ["file", "s3"], indirect=True)
+"""Runs a test on a folder and on S3; its fixtures must include `storage_url`."""
+ON_S3 = pytest.mark.parametrize("storage_url", ["s3"], indirect=True)
+ON_FILE = pytest.mark.parametrize("storage_url", ["file"], indirect=True)
+SECRET = "SecretOfTheTests"
+"""Secret access key."""
+
+
+class S3:
+    """moto's server, in a thread; its buckets survive `stop`."""
+
+    def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._server: Any = None
+        self._port = 0
+
+    def start(self) -> None:
+        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+        self._server.start()
+        _, self._port = self._server.get_host_and_port()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment of a client."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_ACCESS_KEY_ID": "key-of-the-tests",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+        }
+
+    def create(self) -> str:
+        """Create a bucket; return the DIA_STORAGE of a prefix in it."""
+        bucket = f"b{uuid4().hex}"
+        request = Request(f"{self.variables['AWS_ENDPOINT_URL']}/{bucket}", method="PUT")
+        with urlopen(request):
+            return f"s3://{bucket}/some/prefix"
