@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -92,10 +93,10 @@ class Retention:
                 log.warning("retention postponed", error=str(error), retry_s=self._interval_s)
             except Exception as error:  # the next sweep may succeed
                 log.error("retention failed", exc_info=error)
-            try:
-                await asyncio.wait_for(self._changed.wait(), self._interval_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                # not `wait_for`, which may lose a cancellation in Python 3.11
+                async with asyncio.timeout(self._interval_s):
+                    await self._changed.wait()
 
     async def _expire(self, hours: int) -> None:
         """Delete jobs that finished more than `hours` hours ago.

@@ -50,7 +50,9 @@ class Reloading:
     async def _run(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), self._interval_s)
+                # not `wait_for`, which may lose a cancellation in Python 3.11
+                async with asyncio.timeout(self._interval_s):
+                    await self._wake.wait()
             except TimeoutError:
                 self.all_changed()
             self._wake.clear()
