@@ -84,6 +84,12 @@ class Peers:
         rows = self.query("SELECT job_id, owner FROM jobs WHERE status = 'processing'")
         return {job_id: ids[owner] for job_id, owner in rows if owner in ids}
 
+    def wait_for_running(self) -> dict[str, Server]:
+        """Wait until a job runs; return as `running`."""
+        found: dict[str, Server] = {}
+        wait_until(lambda: found.update(self.running()) or found)
+        return found
+
 
 def processes(server: Server) -> list[psutil.Process]:
     assert server.process is not None

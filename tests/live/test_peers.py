@@ -164,6 +164,7 @@ def check_outage(peers: Peers, postgres: Postgres, outage_s: float) -> None:
     """Stop PostgreSQL while speech is generated and a job runs, and start it after `outage_s` seconds."""
     first, second = peers.servers
     name = f"outage{int(outage_s)}"
+    counted = stats(peers)["total"]
     job_id = peers.submit_held(first, name)
     wait_until(lambda: job_id in peers.running())
     going_on = True
@@ -197,6 +198,8 @@ def check_outage(peers: Peers, postgres: Postgres, outage_s: float) -> None:
         (503, "STORAGE_UNAVAILABLE")
     ] * 2
     assert attempts(peers, [job_id]) == [1]
+    requests = 1 + sum(one.result().total() for one in speaking)
+    wait_until(lambda: stats(peers)["total"] == counted + requests)
     after = [submit(server, "Afterwards.") for server in peers.servers]
     wait_until(lambda: {status(first, one) for one in after} == {"completed"})
     second.put("/config", json={"save_outputs": True})
@@ -245,8 +248,7 @@ def test_each_job_has_one_result_after_kills_of_either_server(
     starts = Counter(names.keys())
     finished: dict[str, Any] = {}
     for _ in range(kills):
-        wait_until(peers.running)
-        running = peers.running()
+        running = peers.wait_for_running()
         peers.release(names[moments.choice(list(running))])
         time.sleep(moments.uniform(0, 0.4))
         killed = moments.choice(list(running.values()))
