@@ -218,6 +218,7 @@ class JobWorker:
             if self._alone or not (jobs := await self._store.claim(free, idle=not self._queued)):
                 return
             for job in jobs:
+                await self.cancel(job.job_id)  # its former run, if another server had taken it from this one
                 self._alone = job.job_id if job.alone else None
                 self.begin(job, Delivery(background=True))
 
