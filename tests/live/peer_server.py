@@ -1,6 +1,6 @@
 """`dia-server` with short timing for several servers on one PostgreSQL, and a tone model at twice real time.
 
-A text with "hold NAME" makes no audio until the file NAME is in the data folder. The model is not loaded
+A text with "hold NAME" makes no audio until the file NAME is beside the data folder. The model is not loaded
 while the file LOADING is there.
 """
 
@@ -36,12 +36,14 @@ def tone(text: str) -> list[Part]:
 
 
 def engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> Engine:
+    folder = Path(conf.data_dir).parent
+
     def is_held(utterance: Utterance) -> bool:
         held = HOLD.search(utterance.text)
-        return held is not None and not (Path(conf.data_dir) / held[1]).exists()
+        return held is not None and not (folder / held[1]).exists()
 
     def load(_: object) -> ScriptedModel:
-        while (Path(conf.data_dir) / LOADING).exists():
+        while (folder / LOADING).exists():
             time.sleep(0.02)
         return ScriptedModel(lambda one: tone(one.text), conf.max_batch, step_s=0.05, is_held=is_held)
 

@@ -1,4 +1,4 @@
-"""Two servers on one PostgreSQL and one data folder, each in a process of its own."""
+"""Two servers on one PostgreSQL, each in a process of its own."""
 
 import os
 import signal
@@ -29,13 +29,17 @@ SETTINGS: dict[str, Any] = {
 class Peers:
     """`with Peers(folder, url) as peers` starts both servers; both slots of each run jobs."""
 
-    def __init__(self, folder: Path, url: str, **settings: Any) -> None:
+    def __init__(self, folder: Path, url: str, *, apart: bool = False, **settings: Any) -> None:
+        """The servers share a data folder in `folder`; if `apart`, each has its own, beside a storage."""
         self.folder = folder
         self.url = url
+        self.outputs = folder / "storage" / "outputs" if apart else folder / "data" / "audio_outputs"
         command = (sys.executable, peer_server.__file__, "serve")
-        self.servers = [
-            Server(folder, command=command, database_url=url, **SETTINGS | settings) for _ in range(2)
-        ]
+        settings = SETTINGS | settings | ({"storage": f"file://{folder}/storage"} if apart else {})
+        self.servers = []
+        for name in ("data1", "data2") if apart else ("data", "data"):
+            (folder / name).mkdir(exist_ok=True)
+            self.servers.append(Server(folder / name, command=command, database_url=url, **settings))
 
     def __enter__(self) -> Self:
         for server in self.servers:

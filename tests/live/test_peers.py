@@ -1,4 +1,4 @@
-"""Two servers on one PostgreSQL and one data folder, behind nginx with deploy/nginx-servers.conf."""
+"""Two servers on one PostgreSQL behind nginx with deploy/nginx-servers.conf."""
 
 import asyncio
 import random
@@ -7,6 +7,7 @@ import wave
 from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,15 @@ def peers(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Itera
 
 @pytest.fixture(scope="module")
 def proxy(peers: Peers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """nginx in front of both servers."""
+    with proxy_of(peers, tmp_path_factory.mktemp("nginx")) as proxy:
+        yield proxy
+
+
+@contextmanager
+def proxy_of(peers: Peers, folder: Path) -> Iterator[Address]:
+    """Run nginx in front of both servers."""
     ports = {f"dia-{n}:7860": server.port for n, server in enumerate(peers.servers, 1)}
-    with nginx.proxy(tmp_path_factory.mktemp("nginx"), "nginx-servers.conf", ports) as port:
+    with nginx.proxy(folder, "nginx-servers.conf", ports) as port:
         yield Address(f"http://127.0.0.1:{port}")
 
 
@@ -232,13 +239,18 @@ def test_requests_go_to_the_other_server_while_one_is_gone_or_loads(peers: Peers
     peers.wait_until_ready()
 
 
-@pytest.mark.parametrize(
-    ("jobs", "kills"),
-    [pytest.param(12, 6, id="gate"), pytest.param(40, 20, id="full", marks=pytest.mark.full)],
-)
-def test_each_job_has_one_result_after_kills_of_either_server(
-    peers: Peers, proxy: Address, jobs: int, kills: int
-) -> None:
+def test_each_job_has_one_result_after_kills_of_either_server(peers: Peers, proxy: Address) -> None:
+    check_kills(peers, proxy, jobs=12, kills=6)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("apart", [False, True], ids=["one folder", "one storage"])
+def test_each_job_has_one_result_after_many_kills(tmp_path: Path, postgres: Postgres, apart: bool) -> None:
+    with Peers(tmp_path, postgres.create(), apart=apart) as peers, proxy_of(peers, tmp_path) as proxy:
+        check_kills(peers, proxy, jobs=40, kills=20)
+
+
+def check_kills(peers: Peers, proxy: Address, *, jobs: int, kills: int) -> None:
     seed = random.randrange(2**32)
     print(f"the moments of seed {seed}")  # shown where this fails
     moments = random.Random(seed)
@@ -304,7 +316,7 @@ async def archive(folder: Path) -> bytes:
 
 
 def result(peers: Peers, job_id: str) -> Path:
-    return peers.folder / "audio_outputs" / f"{job_id}.wav"
+    return peers.outputs / f"{job_id}.wav"
 
 
 def results(peers: Peers, job_ids: Collection[str]) -> dict[str, Any]:
