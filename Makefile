@@ -38,6 +38,7 @@ test-full: export COVERAGE_FILE := $(CURDIR)/.coverage
 test-full: $(VENV)/installed-dev  ## Run every test, long fuzzing and kill campaigns included, with coverage
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest $(PARALLEL)
+	@POSTGRES_TESTS=everywhere $(BIN)/coverage run -m pytest $(PARALLEL) -m 'not full and not sqlite' tests/services tests/web
 	@$(BIN)/coverage run -m pytest -m full -o faulthandler_timeout=3600
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/python .ci/coverage_floors.py

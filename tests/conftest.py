@@ -12,7 +12,7 @@ from dia_server.services import object_store
 from dia_server.settings import Settings
 from tests import whisper_model
 from tests.live.server import Server
-from tests.postgres import Postgres, running
+from tests.postgres import DATABASES, EVERYWHERE, Postgres, running
 from tests.storage import S3
 from tests.waiting import until
 
@@ -29,6 +29,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: FIRST.index(name) if (name := _room(item)) in FIRST else len(FIRST))
 
 
+ON_BOTH_DATABASES = ("services/jobs", "services/voices", "services/test_config.py")
+"""Folders and files whose tests without a server run on each database; others choose by `tests.postgres`."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests on the databases that their folder or POSTGRES_TESTS names, unless a mark chooses."""
+    marks = [mark.name for mark in metafunc.definition.iter_markers()]
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "database_url" not in metafunc.fixturenames or "sqlite" in marks or "database_url" in chosen:
+        return
+    if EVERYWHERE:
+        metafunc.parametrize("database_url", ["postgresql"], indirect=True)
+    elif "settings" in metafunc.fixturenames:
+        return
+    elif str(metafunc.definition.path.relative_to(Path(__file__).parent)).startswith(ON_BOTH_DATABASES):
+        metafunc.parametrize("database_url", DATABASES, indirect=True)
+
+
 def _room(item: pytest.Item) -> str:
     return item.path.relative_to(Path(__file__).parent).parts[0]
 
@@ -39,10 +57,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, database_url: str) -> Settings:
     """Settings of a preview server in its own folder, without rate limits and Whisper."""
     return Settings(
         data_dir=str(tmp_path),
+        database_url="" if database_url.startswith("sqlite") else database_url,
         engine="preview",
         rate_limit_generate=0,
         rate_limit_upload=0,
@@ -54,17 +73,20 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """PostgreSQL server in its own folder; skips the test if PostgreSQL is not installed."""
+    """PostgreSQL server in its own folder; see `tests.postgres.running` if it is not installed."""
     with running() as postgres:
         yield postgres
 
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Address of a database without tables: the file dia.sqlite3, or as `tests.postgres` marks the test."""
+    """Address of a database: the file dia.sqlite3, not created yet, or as `tests.postgres` marks the test.
+
+    In the tests of services and web, a PostgreSQL database has its tables already.
+    """
     if getattr(request, "param", "sqlite") == "postgresql":
         postgres: Postgres = request.getfixturevalue("postgres")
-        return postgres.create()
+        return postgres.create_upgraded() if _room(request.node) in {"services", "web"} else postgres.create()
     return f"sqlite+aiosqlite:///{tmp_path}/dia.sqlite3"
 
 

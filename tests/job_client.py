@@ -15,6 +15,7 @@ from dia_server.engine.types import EngineName, Model
 from dia_server.services.jobs.outputs import MARKER
 from dia_server.settings import Settings
 from dia_server.timing import Timing
+from tests.rows import execute
 from tests.tones import loader
 from tests.waiting import until
 
@@ -68,12 +69,10 @@ def names(settings: Settings) -> set[str]:
 
 
 def connect(settings: Settings) -> sqlite3.Connection:
-    """Connect to the server's database; each statement commits by itself."""
+    """Connect to the server's SQLite file; each statement commits by itself."""
     return sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3", isolation_level=None)
 
 
 def change(settings: Settings, statement: str) -> None:
     """Execute a statement on the server's database."""
-    connection = connect(settings)
-    connection.execute(statement)
-    connection.close()
+    execute(settings.sqlalchemy_url, statement)

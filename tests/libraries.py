@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import sqlite3
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService
 from dia_server.settings import Settings
 from tests.recordings import sound, wav_file
+from tests.rows import execute
 
 TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -35,7 +35,8 @@ class Home:
         """Without a `database_url`, the database is a SQLite file in `data`; without a `store`, files are."""
         self.data = data
         data.mkdir(exist_ok=True)
-        self.database = Database(database_url or f"sqlite+aiosqlite:///{data}/dia.sqlite3")
+        self.database_url = database_url or f"sqlite+aiosqlite:///{data}/dia.sqlite3"
+        self.database = Database(self.database_url)
         self.folder = PromptFolder(data / "audio_prompts", make)
         conf = Settings(data_dir=str(data))
         self.files = in_storage(conf, make, store) if store else in_folders(conf, make, shared=False)
@@ -90,14 +91,10 @@ class Home:
             for path in self.data.rglob("*")
             if path.is_file() and not path.name.startswith("dia.sqlite3")
         }
-        connection = sqlite3.connect(self.data / "dia.sqlite3")
-        try:
-            rows = [
-                sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
-                for table in ("voice_mappings", "audio_prompts", "voice_anchors")
-            ]
-        finally:
-            connection.close()
+        rows = [
+            sorted(execute(self.database_url, f"SELECT * FROM {table}"), key=repr)
+            for table in ("voice_mappings", "audio_prompts", "voice_anchors")
+        ]
         return files, rows, dict(self.voices.all), dict(self.prompts.all), dict(self.anchors.all)
 
 

@@ -1,5 +1,6 @@
 """A PostgreSQL server of the tests' own, and the mark of tests that run on SQLite and on PostgreSQL."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -16,7 +17,14 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-BOTH_DATABASES = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+from dia_server.db.preparation import prepare
+
+DATABASES = ("sqlite", "postgresql")
+EVERYWHERE = os.environ.get("POSTGRES_TESTS") == "everywhere"
+"""Whether every test with a database uses PostgreSQL, unless it has the mark `sqlite`."""
+REQUIRED = EVERYWHERE or os.environ.get("POSTGRES_TESTS") == "required"
+"""Whether a missing PostgreSQL fails the tests that need it."""
+BOTH_DATABASES = pytest.mark.parametrize("database_url", DATABASES, indirect=True)
 """Runs a test on each database; its fixtures must include `database_url`."""
 ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 """Runs a test on PostgreSQL only."""
@@ -48,6 +56,8 @@ class Postgres:
             "cwd": folder,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self._template: str | None = None
+        """URL of a database of the newest revision; None until `create_upgraded` needs it."""
 
     def initialize(self) -> None:
         options = [f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
@@ -80,11 +90,18 @@ class Postgres:
             self._process.wait(START_S)
             self._process = None
 
-    def create(self) -> str:
-        """Create an empty database; return its SQLAlchemy URL."""
+    def create(self, template: str = "template1") -> str:
+        """Create a copy of the database `template`, by default an empty one; return its SQLAlchemy URL."""
         name = f"t{uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return f"postgresql+psycopg://{USER}@/{name}?host={self._folder}"
+
+    def create_upgraded(self) -> str:
+        """Create a database of the newest revision, 0.1 s faster than by its revisions; return its URL."""
+        if self._template is None:
+            self._template = self.create()
+            asyncio.run(prepare(self._template))
+        return self.create(make_url(self._template).database or "")
 
     def execute(self, statement: str) -> None:
         """Execute a statement outside of the tests' databases."""
@@ -118,9 +135,13 @@ def programs() -> Path | None:
 
 @contextmanager
 def running() -> Iterator[Postgres]:
-    """Start a server in a temporary folder; skip the test if PostgreSQL is missing."""
+    """Start a server in a temporary folder.
+
+    If PostgreSQL is missing, skip the test, or fail it if POSTGRES_TESTS is set.
+    """
     if (bin_folder := programs()) is None:
-        pytest.skip("PostgreSQL is not installed; Debian's package is postgresql")
+        missing = pytest.fail if REQUIRED else pytest.skip
+        missing("PostgreSQL is not installed; Debian's package is postgresql")
     # it refuses to run as root, and pytest's folders are closed to other users
     user = "postgres" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="dia-postgres-", ignore_cleanup_errors=True) as name:

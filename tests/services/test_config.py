@@ -10,6 +10,12 @@ from dia_server.errors import Invalid, StorageUnavailable
 from dia_server.services.config import Config, ConfigService
 from dia_server.settings import Settings
 
+READ_ONLY = {
+    "sqlite": "PRAGMA query_only = ON",
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+}
+"""Statement after which a connection refuses writes, by the database's name."""
+
 
 async def opened(database: Database, **settings: Any) -> ConfigService:
     service = ConfigService(database.sessions, default_config(Settings(**settings)))
@@ -86,12 +92,10 @@ async def test_stored_values_that_this_version_cannot_use_are_ignored(database: 
     assert (service.current.debug_mode, service.current.show_prompts) == (False, True)
 
 
-async def test_a_change_that_cannot_be_stored_is_not_applied(
-    database: Database,
-) -> None:
+async def test_a_change_that_cannot_be_stored_is_not_applied(database: Database) -> None:
     service = await opened(database)
     async with database.sessions.begin() as session:
-        await session.execute(text("PRAGMA query_only = ON"))
+        await session.execute(text(READ_ONLY[session.get_bind().dialect.name]))
     with pytest.raises(StorageUnavailable):
         await service.update({"debug_mode": True})
     assert not service.current.debug_mode

@@ -16,6 +16,8 @@ from dia_server.timing import Timing
 from tests.job_client import connect, names
 from tests.recordings import wav_file
 
+pytestmark = pytest.mark.sqlite
+
 Client = TestClient[Litestar]
 
 

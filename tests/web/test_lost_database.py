@@ -11,6 +11,8 @@ from dia_server.settings import Settings
 from tests.job_client import HELLO, Client, serving, submit, wait_until_finished
 from tests.tones import ToneModel
 
+pytestmark = pytest.mark.sqlite
+
 
 async def ready(client: Client) -> int:
     return (await client.get("/health/ready")).status_code

@@ -24,8 +24,8 @@ USAGE = Usage(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
 class World:
     """A recorder that saves outputs, not started yet; at most 100 bytes may wait."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self.database = Database(database_url)
         self.store = JobStore(self.database, Membership(self.database))
         config = ConfigService(self.database.sessions, default_config(Settings(save_outputs=True)))
         self.folder = folder / "audio_outputs"
@@ -47,8 +47,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
+async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    world = World(tmp_path, database_url)
     await world.database.upgrade()
     yield world
     await world.database.close()

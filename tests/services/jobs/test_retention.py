@@ -37,9 +37,9 @@ USAGE = Usage(generation_s=1.0, tokens=86, audio_s=1.0, retries=0)
 class World:
     """An outputs folder and a jobs table with 24 hours of retention."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database_url: str) -> None:
         self.folder = folder / "audio_outputs"
-        self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
+        self.database = Database(database_url)
         self.store = JobStore(self.database, Membership(self.database))
         self.outputs = OutputsFolder(self.folder)
         self.config = ConfigService(self.database.sessions, default_config(Settings()))
@@ -73,8 +73,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
+async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    world = World(tmp_path, database_url)
     await world.database.upgrade()
     await world.outputs.prepare(oldest=None)
     yield world

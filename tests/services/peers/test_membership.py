@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select
 
 from dia_server.db.engine import Database
@@ -133,6 +134,7 @@ async def test_a_crash_is_known_by_the_process(database: Database) -> None:
     assert await servers(database) == [other.server_id]
 
 
+@pytest.mark.sqlite
 async def test_on_sqlite_a_new_server_replaces_every_other(database: Database) -> None:
     for _ in range(2):
         membership = Membership(database)

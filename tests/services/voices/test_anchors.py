@@ -18,7 +18,7 @@ from tests.waiting import until
 
 
 async def test_an_anchor_whose_keeping_is_cancelled_has_both_file_and_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
     apply = FileChange.apply
@@ -28,7 +28,7 @@ async def test_an_anchor_whose_keeping_is_cancelled_has_both_file_and_row(
         assert go_on.wait(60)
         apply(change)
 
-    home = Home(tmp_path)
+    home = Home(tmp_path, database_url)
     await home.open()
     monkeypatch.setattr(FileChange, "apply", apply_later)
     keeping = asyncio.create_task(home.add_anchor("aria", seed=7))
@@ -40,14 +40,16 @@ async def test_an_anchor_whose_keeping_is_cancelled_has_both_file_and_row(
     assert os.listdir(tmp_path / "anchors") == [home.anchors.all["aria"].file_name]
     await home.database.close()
 
-    again = Home(tmp_path)
+    again = Home(tmp_path, database_url)
     await again.open()
     assert again.anchors.all == home.anchors.all
     await again.database.close()
 
 
-async def test_a_voice_is_not_spoken_without_the_anchor_that_it_had(tmp_path: Path) -> None:
-    home = Home(tmp_path)
+async def test_a_voice_is_not_spoken_without_the_anchor_that_it_had(
+    tmp_path: Path, database_url: str
+) -> None:
+    home = Home(tmp_path, database_url)
     await home.open()
     references = References(home.prompts, ReferenceFolder(tmp_path / "references"), Whisper("none", idle_s=0))
     prompts = VoicePrompts(home.prompts, home.folder, home.anchors, references)

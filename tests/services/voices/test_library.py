@@ -28,8 +28,8 @@ from tests.recordings import RATE, sound, wav_file
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[Home]:
-    home = Home(tmp_path / "home")
+async def home(tmp_path: Path, database_url: str) -> AsyncIterator[Home]:
+    home = Home(tmp_path / "home", database_url)
     await home.open()
     yield home
     await home.database.close()

@@ -4,7 +4,6 @@ import io
 import os
 import random
 import resource
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -26,15 +25,16 @@ from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.service import Voice, VoiceService
 from tests.recordings import RATE, sound, wav_file
+from tests.rows import execute, refuse_changes
 
 
 class Shelf:
     """A prompt service with its own database and folder."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, database_url: str) -> None:
         self.folder = data / "audio_prompts"
-        self.database_file = data / "test.sqlite3"
-        self.database = Database(f"sqlite+aiosqlite:///{self.database_file}")
+        self.database_url = database_url
+        self.database = Database(database_url)
         anchors = AnchorStore(self.database.sessions, AnchorFolder(data / "anchors"))
         self.voices = VoiceService(self.database.sessions, anchors)
         self.prompts = self.service()
@@ -60,16 +60,14 @@ class Shelf:
 
     @property
     def rows(self) -> set[str]:
-        connection = sqlite3.connect(self.database_file)
-        try:
-            return {row[0] for row in connection.execute("SELECT prompt_id FROM audio_prompts")}
-        finally:
-            connection.close()
+        return {
+            prompt_id for (prompt_id,) in execute(self.database_url, "SELECT prompt_id FROM audio_prompts")
+        }
 
 
 @pytest.fixture
-async def shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
-    shelf = Shelf(tmp_path)
+async def shelf(tmp_path: Path, database_url: str) -> AsyncIterator[Shelf]:
+    shelf = Shelf(tmp_path, database_url)
     await shelf.open()
     yield shelf
     await shelf.database.close()
@@ -168,26 +166,12 @@ async def test_a_full_disk_raises_storage_unavailable_and_changes_nothing(shelf:
     assert shelf.prompts.get("kept").duration == 5.0
 
 
-REFUSAL = {
-    "at the write": "SELECT RAISE(ABORT, 'no')",
-    "at the commit": "INSERT INTO refused VALUES ('nothing that exists')",
-}
-
-
-@pytest.mark.parametrize("refusal", REFUSAL.values(), ids=REFUSAL)
+@pytest.mark.parametrize("refusal", ["at the write", "at the commit"])
 async def test_a_failed_database_write_rolls_the_files_back(shelf: Shelf, refusal: str) -> None:
     await shelf.add("old")
     await shelf.prompts.set_transcript(shelf.prompts.get("old"), "Hello.", "manual")
     before = {name: (shelf.folder / name).read_bytes() for name in shelf.files}
-    connection = sqlite3.connect(shelf.database_file)
-    connection.execute(
-        "CREATE TABLE refused (prompt TEXT REFERENCES audio_prompts DEFERRABLE INITIALLY DEFERRED)"
-    )
-    for change in ("INSERT", "UPDATE", "DELETE"):
-        connection.execute(
-            f"CREATE TRIGGER refuse_{change} AFTER {change} ON audio_prompts BEGIN {refusal}; END"
-        )
-    connection.close()
+    refuse_changes(shelf.database_url, "audio_prompts", refusal)
 
     for attempt in (
         shelf.add("new"),

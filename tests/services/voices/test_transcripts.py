@@ -41,8 +41,8 @@ class HeldWhisper(Whisper):
 class World:
     """A folder with one recording for each of `NAMES`, in order of length."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = Database(f"sqlite+aiosqlite:///{folder}/dia.sqlite3")
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self.database = Database(database_url)
         anchors = AnchorStore(self.database.sessions, AnchorFolder(folder / "anchors"))
         self.voices = VoiceService(self.database.sessions, anchors)
         self.folder = PromptFolder(folder / "audio_prompts", make)
@@ -77,8 +77,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
+async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    world = World(tmp_path, database_url)
     await world.database.upgrade()
     await world.prompts.load()
     await world.prompts.clean()

@@ -1,8 +1,5 @@
 import logging
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
@@ -15,6 +12,7 @@ from litestar.testing import AsyncTestClient
 from dia_server.app import create_app
 from dia_server.logs import OURS
 from dia_server.settings import Settings
+from tests.rows import execute
 from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
@@ -227,8 +225,7 @@ async def test_values_sent_back_unchanged_are_not_stored(settings: Settings) -> 
         await client.put("/config", json=told)
         await client.put("/config", json={"worker_count": 1, "gpu_mode": "single"})
 
-    with closing(sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3")) as database:
-        kept = dict(database.execute("SELECT name, value FROM config"))
+    kept = dict(execute(settings.sqlalchemy_url, "SELECT name, value FROM config"))
     assert "worker_count" not in kept
     assert kept["gpu_mode"] == '"single"'
 

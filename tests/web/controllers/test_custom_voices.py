@@ -1,6 +1,5 @@
 """POST and DELETE /v1/audio/voices: a voice and its recording in one step."""
 
-import sqlite3
 from typing import Any
 
 import httpx
@@ -12,6 +11,7 @@ from litestar.testing import AsyncTestClient
 from dia_server.app import create_app
 from dia_server.settings import Settings
 from tests.recordings import wav_file
+from tests.rows import execute, refuse_changes
 
 Client = AsyncTestClient[Litestar]
 ROUTE = "/v1/audio/voices"
@@ -43,11 +43,7 @@ async def prompts(client: Client) -> list[str]:
 
 
 def consents(settings: Settings) -> dict[str, str | None]:
-    connection = sqlite3.connect(settings.audio_prompts.parent / "dia.sqlite3")
-    try:
-        return dict(connection.execute("SELECT prompt_id, consent FROM audio_prompts").fetchall())
-    finally:
-        connection.close()
+    return dict(execute(settings.sqlalchemy_url, "SELECT prompt_id, consent FROM audio_prompts"))
 
 
 def files(settings: Settings) -> set[str]:
@@ -180,12 +176,7 @@ async def test_the_voice_is_not_made_if_its_recording_cannot_be_stored(
     client: Client, settings: Settings
 ) -> None:
     settings.audio_prompts.mkdir(exist_ok=True)
-    connection = sqlite3.connect(settings.audio_prompts.parent / "dia.sqlite3")
-    connection.execute(
-        "CREATE TRIGGER refuse BEFORE INSERT ON voice_mappings BEGIN SELECT RAISE(ABORT, 'no room'); END"
-    )
-    connection.commit()
-    connection.close()
+    refuse_changes(settings.sqlalchemy_url, "voice_mappings")
 
     assert (await create(client, "anna")).status_code == 503
     assert not files(settings)

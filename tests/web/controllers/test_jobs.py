@@ -1,11 +1,8 @@
 import asyncio
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
@@ -17,6 +14,7 @@ from dia_server.engine.engine import Engine
 from dia_server.settings import Settings
 from dia_server.timing import Timing
 from tests.job_client import HELLO, Client, change, connect, job, names, serving, submit, wait_until_finished
+from tests.rows import execute
 from tests.tones import Gate, ToneModel, loader
 
 
@@ -222,6 +220,7 @@ async def test_a_job_that_crashes_the_server_repeatedly_fails(settings: Settings
         assert "25 times" in given_up["error"]
 
 
+@pytest.mark.sqlite
 async def test_a_locked_database_is_reported_and_recovered_from(settings: Settings) -> None:
     timing = Timing(busy_timeout_ms=50, job_retry_s=0.05)
     gate = Gate()
@@ -276,8 +275,7 @@ async def test_a_full_disk_fails_jobs_and_leaves_no_files(
 
 
 def attempts(settings: Settings) -> set[int]:
-    with closing(connect(settings)) as connection:
-        return {count for (count,) in connection.execute("SELECT attempts FROM jobs")}
+    return {count for (count,) in execute(settings.sqlalchemy_url, "SELECT attempts FROM jobs")}
 
 
 async def test_an_unreadable_row_does_not_hide_other_jobs(settings: Settings) -> None:
@@ -285,9 +283,7 @@ async def test_an_unreadable_row_does_not_hide_other_jobs(settings: Settings) ->
         first, second = await submit(client), await submit(client)
         for job_id in (first, second):
             await wait_until_finished(client, job_id)
-        with closing(sqlite3.connect(Path(settings.data_dir) / "dia.sqlite3")) as rows:
-            rows.execute("UPDATE jobs SET request = '{\"text\": 1}' WHERE job_id = ?", [first])
-            rows.commit()
+        change(settings, f"UPDATE jobs SET request = '{{\"text\": 1}}' WHERE job_id = '{first}'")
 
         voices = {line["job_id"]: line["voice_id"] for line in (await client.get("/jobs")).json()["jobs"]}
 

@@ -14,8 +14,9 @@ from dia_server.audio.loudness import CEILING, TARGET, gain_db, measure
 from dia_server.engine.types import EngineName, Recording, Samples, Utterance
 from dia_server.settings import Settings
 from dia_server.units import SAMPLE_RATE
-from tests.job_client import Client, connect, serving, submit, wait_until_finished
+from tests.job_client import Client, serving, submit, wait_until_finished
 from tests.prompts import recording_of
+from tests.rows import execute
 from tests.scripted import CHUNK, Part, Script, ScriptedModel
 from tests.scripted import speech as tone
 from tests.speech_clips import load_clips
@@ -140,9 +141,8 @@ async def test_a_job_keeps_the_setting_that_it_was_accepted_with(settings: Setti
     async with voices(settings) as client:
         job_id = await submit(client, voice_id="loud")
 
-        (stored,) = (
-            connect(settings).execute("SELECT request FROM jobs WHERE job_id = ?", [job_id]).fetchone()
-        )
+        query = f"SELECT request FROM jobs WHERE job_id = '{job_id}'"
+        ((stored,),) = execute(settings.sqlalchemy_url, query)
         assert json.loads(stored)["normalize_loudness"] is True
 
 

@@ -123,6 +123,7 @@ async def test_jobs_in_the_database_are_counted_until_they_are_finished(client: 
     await until(finished)
 
 
+@pytest.mark.sqlite
 async def test_jobs_are_counted_in_the_index_alone(settings: Settings) -> None:
     database = Database(settings.sqlalchemy_url)
     await database.upgrade()

@@ -195,7 +195,9 @@ def test_a_failed_generation_reports_the_cause(settings: Settings) -> None:
 def test_a_known_failure_keeps_its_error_code(settings: Settings) -> None:
     gate = Gate()
     with connected(settings, ToneModel(slots=1, before_step=gate)) as (_, socket):
-        for _ in range(1 + PLACES + 1):
+        socket.send_json(HELLO)
+        assert gate.entered.wait(5)
+        for _ in range(PLACES + 1):
             socket.send_json(HELLO)
         error = until_end(socket)[-1]
         gate.open()
@@ -250,6 +252,7 @@ def test_a_disconnect_cancels_the_clients_generations(settings: Settings) -> Non
         gate.open()
 
 
+@pytest.mark.sqlite
 def test_a_disconnect_frees_the_slot_although_the_database_is_locked(settings: Settings) -> None:
     timing = Timing(busy_timeout_ms=50, job_retry_s=0.05)
     model = ToneModel(before_step=partial(time.sleep, 0.005))

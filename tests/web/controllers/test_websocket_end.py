@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 from typing import Any
 
+import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
 
@@ -16,6 +17,7 @@ from tests.tones import Gate, ToneModel, loader
 WISH = {"text": "Hello, world!", "response_format": "mp3", "stream": True}
 
 
+@pytest.mark.sqlite
 def test_the_last_audio_is_sent_before_the_result_can_be_stored(settings: Settings) -> None:
     gate = Gate()
     app = create_app(settings, Engine("preview", loader(ToneModel(before_step=gate)), max_waiting=8))
