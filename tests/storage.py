@@ -25,12 +25,16 @@ class S3:
         self._port = 0
 
     def start(self) -> None:
+        """Start the server, unless it runs."""
+        if self._server is not None:
+            return
         self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
         self._server.start()
         _, self._port = self._server.get_host_and_port()
 
     def stop(self) -> None:
         self._server.stop()
+        self._server = None
 
     @property
     def variables(self) -> dict[str, str]:

@@ -74,6 +74,12 @@ def test_given_names_the_fields_that_variables_set(tmp_path: Path) -> None:
         ("DIA_RATE_LIMIT_GENERATE", "-1", "DIA_RATE_LIMIT_GENERATE: expected `int` >= 0"),
         ("DIA_SHOW_PROMPTS", "maybe", "DIA_SHOW_PROMPTS: must be one of true, false, not 'maybe'$"),
         ("DIA_DATA_DIR", "", "DIA_DATA_DIR: .*length >= 1"),
+        ("DIA_STORAGE", "/data", "DIA_STORAGE: expected file:///folder, s3://"),
+        ("DIA_STORAGE", "file://data", "DIA_STORAGE: expected file:///folder"),
+        ("DIA_STORAGE", "s3://", "DIA_STORAGE: expected file:///folder"),
+        ("DIA_STORAGE", "ftp://host/data", "DIA_STORAGE: expected file:///folder"),
+        ("DIA_STORAGE", "s3://key:secret@bucket", "DIA_STORAGE: credentials and options come .*_KEY_ID$"),
+        ("DIA_STORAGE", "az://box?sig=secret", "DIA_STORAGE: credentials and options come .*_KEY_ID$"),
     ],
 )
 def test_an_error_names_the_variable_and_the_limit(name: str, value: str, message: str) -> None:
@@ -95,6 +101,11 @@ def test_on_loopback_empty_keys_mean_no_keys(host: str) -> None:
 
 def test_without_the_variable_a_server_may_listen_everywhere_without_keys() -> None:
     assert load(DIA_HOST="0.0.0.0").beyond_loopback
+
+
+@pytest.mark.parametrize("url", ["", "file:///a%20b", "s3://bucket", "gs://bucket/a/b", "az://box/a"])
+def test_storages_are_accepted(url: str) -> None:
+    assert load(DIA_STORAGE=url).storage == url
 
 
 def test_misspelt_variables_are_found() -> None:

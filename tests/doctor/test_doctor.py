@@ -221,6 +221,15 @@ def test_a_data_folder_that_cannot_be_written_is_wrong(settings: Settings) -> No
     assert one(data.check_folder(conf), "Data folder").grade == "wrong"
 
 
+def test_a_storage_is_tried(settings: Settings, tmp_path: Path) -> None:
+    assert list(data.check_storage(settings)) == []
+    conf = changed(settings, storage=f"file://{tmp_path}")
+    assert one(data.check_storage(conf), "Storage").grade == "ok"
+    conf = changed(settings, storage=f"file://{tmp_path}/missing")
+    finding = one(data.check_storage(conf), "Storage")
+    assert (finding.grade, "there is no folder" in finding.text) == ("wrong", True)
+
+
 @pytest.mark.parametrize(("free", "grade"), [(10**6, "wrong"), (10**9, "note"), (10**11, "ok")])
 def test_disk_space_is_judged(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, free: int, grade: str

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from tests.live.clients import wait_for
-from tests.live.server import Server
+from tests.live.server import Server, free_port
 
 SECRET_TEXT = "the purple elephant sleeps"
 
@@ -108,6 +108,15 @@ def test_a_port_in_use_ends_the_start_with_an_error(server: Server, tmp_path: Pa
 
     assert second.returncode == 1
     assert f"Cannot listen on 127.0.0.1:{server.port}" in second.stderr
+
+
+def test_a_missing_storage_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    missing = run("serve", cwd=tmp_path, DIA_STORAGE=f"file://{tmp_path}/missing", DIA_PORT=str(free_port()))
+
+    assert missing.returncode == 1
+    assert missing.stderr == (
+        f"Error: DIA_STORAGE: there is no folder {tmp_path}/missing: create it, or mount its disk\n"
+    )
 
 
 def test_the_database_is_upgraded_by_hand(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dia_server.services.object_store import connect
 from dia_server.settings import Settings
 from dia_server.timing import Timing
 from tests.job_client import Client, change, job, serving, submit, wait_until_finished
-from tests.storage import BOTH_STORAGES, ON_S3, S3
+from tests.storage import BOTH_STORAGES, ON_FILE, ON_S3, S3
 from tests.tones import Gate, ToneModel
 from tests.waiting import until
 
@@ -78,7 +78,7 @@ async def test_a_job_is_completed_once_wherever_its_server_was_killed(conf: Sett
     assert (await store.list("outputs")).keys() == stored
 
 
-@BOTH_STORAGES
+@ON_S3
 async def test_a_deleted_job_and_its_result_are_gone(conf: Settings) -> None:
     async with serving(conf, ToneModel()) as client:
         job_id = await submit(client)
@@ -88,7 +88,7 @@ async def test_a_deleted_job_and_its_result_are_gone(conf: Settings) -> None:
     assert not conf.audio_outputs.exists()
 
 
-@BOTH_STORAGES
+@ON_FILE
 async def test_a_completed_job_without_its_result_fails(conf: Settings) -> None:
     async with serving(conf, ToneModel(), timing=Timing(retention_interval_s=0.01)) as client:
         job_id = await submit(client)
@@ -101,7 +101,7 @@ async def fails(client: Client, job_id: str) -> bool:
     return bool((await job(client, job_id))["status"] == "failed")
 
 
-@BOTH_STORAGES
+@ON_S3
 async def test_saved_outputs_are_in_the_storage(conf: Settings) -> None:
     async with serving(msgspec.structs.replace(conf, save_outputs=True), ToneModel()) as client:
         spoken = await client.post("/generate", json={"text": "Hello.", "voice_id": "aria"})

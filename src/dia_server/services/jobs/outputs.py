@@ -181,9 +181,13 @@ class StoredOutputs:
         return {name: modified for name, modified in found.items() if NAME.fullmatch(name)}
 
     async def prepare(self, *, oldest: str | None) -> None:
-        if oldest is None or await self.exists(oldest):
-            await self._store.mark()
-        await self._store.remove_leftovers()
+        """If the storage is away, raises nothing."""
+        try:
+            if oldest is None or await self.exists(oldest):
+                await self._store.mark()
+            await self._store.remove_leftovers()
+        except StorageUnavailable as error:
+            log.warning("storage not prepared", error=str(error))
 
 
 async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
