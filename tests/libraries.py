@@ -67,7 +67,7 @@ class Home:
         await self.add_anchor("made", seed=7)
         await self.voices.save(Voice("plain"))
 
-    async def add_anchor(self, voice_id: str, *, seed: int) -> None:
+    async def add_anchor(self, voice_id: str, *, seed: int, replace: bool = True) -> None:
         content = anchor_file(seed)
         await self.anchors.keep(
             Anchor(
@@ -81,6 +81,7 @@ class Home:
                 pitch=123.5,
             ),
             content,
+            replace=replace,
         )
 
     @property

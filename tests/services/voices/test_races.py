@@ -78,3 +78,18 @@ async def test_a_voice_deleted_while_its_anchor_is_kept_leaves_no_anchor(
 
     async with first.database.reads() as session:
         assert (await session.scalars(select(VoiceAnchor))).all() == []
+
+
+async def test_an_anchor_of_another_server_is_not_replaced_by_one_made_meanwhile(homes: list[Home]) -> None:
+    first, second = homes
+    await first.voices.save(Voice("anna"))
+    await second.voices.load()
+    await first.add_anchor("anna", seed=7)
+    stored = first.anchors.all["anna"]
+
+    await second.add_anchor("anna", seed=8, replace=False)
+
+    assert second.anchors.all == {"anna": stored}
+    assert list(second.data.glob("anchors/*")) == []  # that server has a folder of its own here
+    await second.add_anchor("anna", seed=8)
+    assert second.anchors.all["anna"].seed == 8

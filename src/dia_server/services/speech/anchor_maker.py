@@ -115,7 +115,11 @@ class AnchorMaker:
                 task.cancel()
 
     async def keep(self, voice: Voice, attempt: Attempt, text: str = SCRIPT) -> Anchor:
-        """Make `attempt` at `text` the anchor of the voice; raises as `AnchorStore.keep`."""
+        """Make `attempt` at `text` the anchor of the voice, unless it has got one meanwhile.
+
+        A candidate may have been kept, a library imported, or another server have made one. Raises as
+        `AnchorStore.keep`.
+        """
         assert attempt.frames is not None
         model = await self.model()
         description = Description(transcript=text, seed=attempt.seed, model=model)
@@ -131,7 +135,7 @@ class AnchorMaker:
             faults=attempt.faults,
             pitch=await asyncio.to_thread(median_pitch, attempt.samples, SAMPLE_RATE),
         )
-        await self._store.keep(anchor, content)
+        await self._store.keep(anchor, content, replace=False)
         return anchor
 
     async def _ensure(self, voice: Voice, background: bool) -> None:
@@ -169,8 +173,7 @@ class AnchorMaker:
         best = min(usable, key=lambda attempt: len(attempt.faults))  # the first seed wins a tie
         if best.faults:
             log.warning("keeping a faulty anchor", voice=voice.voice_id, faults=best.faults)
-        if voice.voice_id not in self._store.all:  # a candidate may have been kept or imported meanwhile
-            await self.keep(voice, best)
+        await self.keep(voice, best)
 
     async def _make_all(self, voices: Sequence[Voice]) -> None:
         for voice in voices:

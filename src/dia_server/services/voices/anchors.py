@@ -119,13 +119,14 @@ class AnchorStore:
             raise _unusable(anchor, "has been changed")
         return content
 
-    async def keep(self, anchor: Anchor, content: bytes) -> None:
-        """Store an anchor and the `content` of its file; the voice's earlier anchor is replaced.
+    async def keep(self, anchor: Anchor, content: bytes, *, replace: bool = True) -> None:
+        """Store an anchor and the `content` of its file.
 
-        Raises InvalidVoiceId if the voice has been deleted, or StorageUnavailable, and then changes nothing.
-        Cancellation does not interrupt it.
+        If the voice has an anchor, also one that another server has just stored, it is replaced, or with
+        `replace=False` kept instead. Raises InvalidVoiceId if the voice has been deleted, or
+        StorageUnavailable, and then changes nothing. Cancellation does not interrupt it.
         """
-        await uninterrupted(self._keep(anchor, content))
+        await uninterrupted(self._keep(anchor, content, replace=replace))
 
     async def delete(self, voice_id: str) -> None:
         """Delete the anchor of a voice, if it has one; raises StorageUnavailable."""
@@ -155,7 +156,7 @@ class AnchorStore:
         async with self._lock:
             await self._remove_file(self._anchors.pop(voice_id, None))
 
-    async def _keep(self, anchor: Anchor, content: bytes) -> None:
+    async def _keep(self, anchor: Anchor, content: bytes, *, replace: bool) -> None:
         async with self._lock:
             files = {anchor.file_name: content}
             async with committing(self.files.change(), files, self._sessions, "anchor") as session:
@@ -164,10 +165,16 @@ class AnchorStore:
                     raise InvalidVoiceId(
                         f"Voice {anchor.voice_id!r} has been deleted during the request", param="voice_id"
                     )
-                await upsert(session, anchor.row())
-            old = self._anchors.get(anchor.voice_id)
+                stored = await session.get(VoiceAnchor, anchor.voice_id)
+                if stored is None or replace:
+                    await upsert(session, anchor.row())
+            former = [self._anchors.get(anchor.voice_id)]
+            if stored is not None and not replace:
+                former.append(anchor)
+                anchor = Anchor.of(stored)
             self._anchors[anchor.voice_id] = anchor
-            await self._remove_file(old)
+            for one in former:
+                await self._remove_file(one)
 
     async def _remove_file(self, anchor: Anchor | None) -> None:
         """Remove the file of a former anchor, unless a voice still has it."""
