@@ -36,6 +36,7 @@ class Peers:
         self.outputs = folder / "storage" / "outputs" if apart else folder / "data" / "audio_outputs"
         command = (sys.executable, peer_server.__file__, "serve")
         settings = SETTINGS | settings | ({"storage": f"file://{folder}/storage"} if apart else {})
+        (folder / "storage").mkdir(exist_ok=True)
         self.servers = []
         for name in ("data1", "data2") if apart else ("data", "data"):
             (folder / name).mkdir(exist_ok=True)
@@ -44,12 +45,17 @@ class Peers:
     def __enter__(self) -> Self:
         for server in self.servers:
             server.launch()
-        self.wait_until_ready()
+        try:
+            self.wait_until_ready()
+        except TimeoutError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         for server in self.servers:
-            server.kill()
+            if server.process is not None and server.process.poll() is None:
+                server.kill()
 
     def wait_until_ready(self) -> None:
         wait_until(lambda: all(map(is_ready, self.servers)))

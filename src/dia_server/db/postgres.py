@@ -55,6 +55,7 @@ def connect_args(url: URL) -> dict[str, Any]:
         "connect_timeout": CONNECT_TIMEOUT_S,
         **KEEPALIVES,
         "tcp_user_timeout": SILENCE_S * 1000,
+        "prepare_threshold": None,  # a transaction behind PgBouncer may run in another session
         "options": " ".join(f"-c {name}={value}" for name, value in SESSION.items()),
     }
     return {name: value for name, value in arguments.items() if name not in url.query}
