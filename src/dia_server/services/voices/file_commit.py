@@ -35,6 +35,7 @@ async def committing(
         if isinstance(error, OSError):
             raise StorageUnavailable(f"The {what} cannot be written: {error.strerror}") from error
         if isinstance(error, DBAPIError):
-            raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
+            cause = str(error.orig).partition("\n")[0]  # PostgreSQL quotes values in further lines
+            raise StorageUnavailable(f"The database cannot be written: {cause}") from error
         raise
     await change.cleanup()

@@ -166,7 +166,8 @@ class VoiceLibrary:
                 if isinstance(error, OSError):
                     raise StorageUnavailable(f"The voices cannot be written: {error.strerror}") from error
                 if isinstance(error, DBAPIError):
-                    raise StorageUnavailable(f"The database cannot be written: {error.orig}") from error
+                    cause = str(error.orig).partition("\n")[0]  # PostgreSQL quotes values in further lines
+                    raise StorageUnavailable(f"The database cannot be written: {cause}") from error
                 raise
             try:
                 await changes.cleanup()
