@@ -7,6 +7,9 @@ from uuid import uuid4
 
 import pytest
 from moto.server import ThreadedMotoServer
+from obstore.store import from_url
+
+from dia_server.services.object_store import ObjectStore, connect
 
 BOTH_STORAGES = pytest.mark.parametrize("storage_url", ["file", "s3"], indirect=True)
 """Runs a test on a folder and on S3; its fixtures must include `storage_url`."""
@@ -52,3 +55,31 @@ class S3:
         request = Request(f"{self.variables['AWS_ENDPOINT_URL']}/{bucket}", method="PUT")
         with urlopen(request):
             return f"s3://{bucket}/some/prefix"
+
+
+def open_store(url: str, owner: str = "the tests' database") -> ObjectStore:
+    async def database_id() -> str:
+        return owner
+
+    return connect(url, database_id)
+
+
+class Objects:
+    """The objects of a storage, as another program sees them."""
+
+    def __init__(self, url: str) -> None:
+        self._store = from_url(url, client_options={"allow_http": True})
+
+    def versions(self, folder: str) -> dict[str, object]:
+        """Map the name of each object in `folder` to the time of its last change."""
+        found = self._store.list(f"{folder}/").collect()
+        return {one["path"].removeprefix(f"{folder}/"): one["last_modified"] for one in found}
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._store.get(name).bytes())
+
+    def write(self, name: str, content: bytes) -> None:
+        self._store.put(name, content)
+
+    def remove(self, name: str) -> None:
+        self._store.delete(name)

@@ -85,7 +85,7 @@ class Services:
     def _build_voices(self) -> None:
         conf = self.conf
         self.prompt_decoder = PromptDecoder()
-        self.files = files.choose(conf, self.prompt_decoder.make, shared=self.database.shared)
+        self.files = files.choose(conf, self.prompt_decoder.make, self.database)
         self.anchors = AnchorStore(self.database.sessions, self.files.anchors)
         self.candidates = CandidateStore(self.database, self.files.candidates, self.membership)
         self.voices = VoiceService(self.database.sessions, self.anchors)

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
+from dia_server.db.engine import Database
+from dia_server.db.identity import database_id
 from dia_server.services.digest_folder import DigestFolder
 from dia_server.services.durable_files import GRACE_S
 from dia_server.services.jobs.outputs import Outputs, OutputsFolder, StoredOutputs
@@ -34,14 +37,11 @@ class Files:
     """Whether several servers may use them at the same time, so that young files without a row are kept."""
 
 
-def choose(conf: Settings, make: Make, *, shared: bool) -> Files:
-    """Return the files of the server; `shared` means that several servers may have one database.
-
-    Raises StorageUnusable.
-    """
+def choose(conf: Settings, make: Make, database: Database) -> Files:
+    """Return the files of the server; raises StorageUnusable."""
     if conf.storage:
-        return in_storage(conf, make, connect(conf.storage))
-    return in_folders(conf, make, shared=shared)
+        return in_storage(conf, make, connect(conf.storage, partial(database_id, database.reads)))
+    return in_folders(conf, make, shared=database.shared)
 
 
 def in_folders(conf: Settings, make: Make, *, shared: bool) -> Files:

@@ -45,6 +45,8 @@ async def open_data(services: Services, stack: AsyncExitStack) -> None:
     stack.push_async_callback(services.database.close)
     await services.database.upgrade()
     await services.config.load()
+    oldest = next((file for *_, file in await services.job_store.files_after(0, 1)), None)
+    await services.outputs.prepare(oldest=oldest)
     await services.library.recover()
     await services.anchors.load()
     await services.voices.load()
@@ -82,8 +84,6 @@ async def _start_voices(services: Services, stack: AsyncExitStack) -> None:
 
 
 async def _open_outputs(services: Services, stack: AsyncExitStack) -> None:
-    oldest = next((file for *_, file in await services.job_store.files_after(0, 1)), None)
-    await services.outputs.prepare(oldest=oldest)
     services.recorder.start()
     stack.push_async_callback(services.recorder.stop)
 

@@ -1,24 +1,21 @@
 """Accepted jobs survive SIGKILL at any moment, with results in a folder or in an object storage."""
 
-import asyncio
 import io
 import random
 import sqlite3
 import sys
 import time
 import wave
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from dia_server.audio.wav import pcm16
-from dia_server.services.object_store import connect
 from dia_server.units import SAMPLE_RATE
 from tests.live import slow_server
 from tests.live.jobs import submit
 from tests.live.server import Server
-from tests.storage import BOTH_STORAGES
+from tests.storage import BOTH_STORAGES, Objects
 from tests.tones import CHUNK
 
 FADES = 2 * SAMPLE_RATE // 50
@@ -43,14 +40,13 @@ class FolderResults:
 
 class StoredResults:
     def __init__(self, url: str) -> None:
-        self._store = connect(url)
+        self._objects = Objects(url)
 
-    def versions(self) -> Mapping[str, object]:
-        """Map the name of each result to its modification time."""
-        return asyncio.run(self._store.list("outputs"))
+    def versions(self) -> dict[str, object]:
+        return self._objects.versions("outputs")
 
     def read(self, name: str) -> bytes:
-        return asyncio.run(self._store.read(f"outputs/{name}"))
+        return self._objects.read(f"outputs/{name}")
 
 
 Results = FolderResults | StoredResults

@@ -8,13 +8,13 @@ import pytest
 from dia_server.services.digest_folder import DigestFolder
 from dia_server.services.durable_files import GRACE_S
 from dia_server.services.object_folder import ObjectFolder
-from dia_server.services.object_store import ObjectStore, connect
-from tests.storage import BOTH_STORAGES, ON_FILE
+from dia_server.services.object_store import ObjectStore
+from tests.storage import BOTH_STORAGES, ON_FILE, open_store
 
 
 @pytest.fixture
 async def store(storage_url: str) -> ObjectStore:
-    store = connect(storage_url)
+    store = open_store(storage_url)
     await store.mark()
     return store
 

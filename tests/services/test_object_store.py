@@ -8,13 +8,13 @@ import pytest
 from dia_server.errors import ObjectStoreUnavailable
 from dia_server.services import object_store
 from dia_server.services.durable_files import READ_SIZE
-from dia_server.services.object_store import MARKER, ObjectStore, StorageUnusable, connect
-from tests.storage import BOTH_STORAGES, ON_FILE, ON_S3, S3, SECRET
+from dia_server.services.object_store import MARKER, ObjectStore, StorageUnusable
+from tests.storage import BOTH_STORAGES, ON_FILE, ON_S3, S3, SECRET, open_store
 
 
 @pytest.fixture
 async def store(storage_url: str) -> ObjectStore:
-    store = connect(storage_url)
+    store = open_store(storage_url)
     await store.mark()
     return store
 
@@ -43,7 +43,7 @@ async def test_an_object_is_stored_once_until_it_is_removed(store: ObjectStore) 
 
 @BOTH_STORAGES
 async def test_of_two_servers_one_stores_an_object(store: ObjectStore, storage_url: str) -> None:
-    other = connect(storage_url)
+    other = open_store(storage_url)
     for number in range(20):
         name = f"things/{number}.wav"
         created = await asyncio.gather(
@@ -79,12 +79,26 @@ async def test_an_object_that_is_removed_meanwhile_is_read_to_its_end(store: Obj
 @BOTH_STORAGES
 async def test_another_place_is_neither_read_nor_written(storage_url: str) -> None:
     """The disk is not mounted, or DIA_STORAGE has a slip."""
-    store = connect(storage_url)
-    with pytest.raises(ObjectStoreUnavailable, match=f"create an empty object {MARKER} in it"):
+    store = open_store(storage_url, "me")
+    with pytest.raises(
+        ObjectStoreUnavailable, match=f"create an object {MARKER} in it, with the content me$"
+    ):
         await store.read("things/a.wav")
-    with pytest.raises(ObjectStoreUnavailable, match="DIA_STORAGE right"):
-        await store.create("things/a.wav", b"audio")
+    for request in (store.create("things/a.wav", b"audio"), store.list("things")):
+        with pytest.raises(ObjectStoreUnavailable, match="DIA_STORAGE right"):
+            await request
+    await store.mark()
     assert await store.list("things") == {}
+
+
+@BOTH_STORAGES
+async def test_the_storage_of_another_database_is_left_alone(store: ObjectStore, storage_url: str) -> None:
+    await store.create("things/a.wav", b"audio")
+    other = open_store(storage_url, "another")
+    for request in (other.mark(), other.create("things/b.wav", b"audio"), other.list("things")):
+        with pytest.raises(ObjectStoreUnavailable, match="belongs to another database"):
+            await request
+    assert (await store.list("things")).keys() == {"a.wav"}
 
 
 @ON_S3
@@ -119,7 +133,7 @@ async def test_a_storage_that_does_not_answer_is_unavailable(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(ObjectStoreUnavailable, match="no answer in time"):
-            await connect("s3://bucket").status("things/a.wav")
+            await open_store("s3://bucket").status("things/a.wav")
 
 
 async def answer_with_secrets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,7 +151,7 @@ async def test_errors_tell_no_secrets(store: ObjectStore, monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
 
     with pytest.raises(ObjectStoreUnavailable) as refused:
-        await connect("s3://bucket").list("things")
+        await open_store("s3://bucket").list("things")
     assert str(refused.value) == "The storage cannot be read: SignatureDoesNotMatch"
     server.close()
 
@@ -158,7 +172,7 @@ def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
 def test_without_obstore_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(StorageUnusable, match=r"install dia-server\[storage\]"):
-        connect(f"file://{tmp_path}")
+        open_store(f"file://{tmp_path}")
 
 
 @ON_FILE

@@ -5,8 +5,10 @@ signed, and answers, which may contain the id of a key.
 """
 
 import asyncio
+import errno
+import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as Backend
 
 T = TypeVar("T")
+Owner = Callable[[], Awaitable[str]]
+"""Returns the id of the database whose rows name the objects."""
 
 CONNECT_S = 5
 """Maximum seconds to connect."""
@@ -35,7 +39,7 @@ RETRIES = 2
 RETRY_AFTER_S = 5
 """Retry-After in seconds while the storage is away."""
 MARKER = ".dia-server"
-"""Object that marks the storage as the one that files were written to."""
+"""Object that marks the storage as the one that files were written to; it holds the id of the database."""
 CODE = re.compile(r"<Code>(\w+)</Code>")
 """Code in the answer of S3 and Azure, such as NoSuchBucket."""
 STATUS = re.compile(r"status code: (\d{3}[ A-Za-z]*)")
@@ -54,7 +58,7 @@ class Status:
     modified: datetime
 
 
-def connect(url: str) -> "ObjectStore":
+def connect(url: str, owner: Owner) -> "ObjectStore":
     """Return the storage at `url`, a checked DIA_STORAGE; nothing is sent. Raises StorageUnusable."""
     try:
         from obstore.exceptions import BaseError
@@ -78,7 +82,7 @@ def connect(url: str) -> "ObjectStore":
         )
     except (BaseError, ValueError, OSError) as error:
         raise StorageUnusable(f"DIA_STORAGE: {url} cannot be used: {_explain(error)}") from None
-    return ObjectStore(backend, url, folder)
+    return ObjectStore(backend, url, folder, owner)
 
 
 def check(url: str) -> None:
@@ -86,19 +90,24 @@ def check(url: str) -> None:
 
     Call it in a process that is not forked afterwards: obstore's threads would be missing in the other one.
     """
-    asyncio.run(connect(url).check())
+
+    async def unknown() -> str:
+        return ""
+
+    asyncio.run(connect(url, unknown).check())
 
 
 class ObjectStore:
     """Methods raise ObjectStoreUnavailable; names are paths such as `outputs/x.wav`."""
 
-    def __init__(self, backend: "Backend", url: str, folder: Path | None) -> None:
+    def __init__(self, backend: "Backend", url: str, folder: Path | None, owner: Owner) -> None:
         from obstore.exceptions import AlreadyExistsError, BaseError
 
         self._backend = backend
         self._url = url
         self._folder = folder
         """Folder of a file:// URL; obstore does not fsync what it writes there."""
+        self._owner = owner
         self._is_marked = False
         self._exists_error = AlreadyExistsError
         self._errors = (BaseError, ValueError, OSError)
@@ -112,17 +121,28 @@ class ObjectStore:
             raise StorageUnusable(f"DIA_STORAGE: {self._url}: {error}") from None
 
     async def mark(self) -> None:
-        """Mark the storage as the one that files are written to."""
-        self._is_marked = True
-        await self.create(MARKER, b"")
+        """Mark the storage as the one that files are written to, unless it is marked."""
+        await self._create(MARKER, (await self._owner()).encode())
+        await self.require_marked()
 
     async def require_marked(self) -> None:
-        """Raise unless the storage is marked: its disk may be unmounted, or DIA_STORAGE be another place."""
-        if await self.status(MARKER) is None:
-            raise ObjectStoreUnavailable(
-                "The storage is not the one that results were written to; is its disk mounted, and "
-                f"DIA_STORAGE right? If it is, create an empty object {MARKER} in it",
-                retry_after=RETRY_AFTER_S,
+        """Raise if this is not the storage that files were written to.
+
+        Its disk may be unmounted, DIA_STORAGE may name another place, or DIA_DATABASE_URL another database.
+        """
+        self._is_marked = False
+        owner = await self._owner()
+        try:
+            marker = (await self._read(MARKER)).decode(errors="replace")
+        except FileNotFoundError:
+            raise _not_ours(
+                "is not the one that results were written to: is its disk mounted, and DIA_STORAGE right? If "
+                f"it is, create an object {MARKER} in it, with the content {owner}"
+            ) from None
+        if marker != owner:
+            raise _not_ours(
+                "belongs to another database: check DIA_STORAGE and DIA_DATABASE_URL. If this database is in "
+                f"its place, replace the content of the object {MARKER} by {owner}"
             )
         self._is_marked = True
 
@@ -130,14 +150,7 @@ class ObjectStore:
         """Store an object atomically; return False, and change nothing, if it exists."""
         if not self._is_marked:
             await self.require_marked()
-        created = True
-        async with self._request("written", len(content)):
-            try:
-                await self._backend.put_async(name, content, mode="create", use_multipart=False)
-            except self._exists_error:
-                created = False
-        await self._sync(name)
-        return created
+        return await self._create(name, content)
 
     async def replace(self, name: str, content: bytes) -> None:
         """Store an object atomically, also if it exists."""
@@ -161,18 +174,15 @@ class ObjectStore:
 
     async def open(self, name: str) -> tuple[int, AsyncIterator[bytes]]:
         """Return the size of an object, and an iterator over its content; raises FileNotFoundError."""
-        async with self._request("read"):
-            try:
-                found = await self._backend.get_async(name)
-            except FileNotFoundError:
-                found = None
-        if found is None:
+        try:
+            return await self._open(name)
+        except FileNotFoundError:
             await self.require_marked()
-            raise FileNotFoundError(name)
-        return found.meta["size"], _cut(self._parts(found.stream(min_chunk_size=READ_SIZE)))
+            raise
 
     async def list(self, folder: str) -> dict[str, datetime]:
         """Map the names of the objects in `folder`, without it, to the times of their last change."""
+        await self.require_marked()
         pages = self._parts(self._backend.list(f"{folder}/", chunk_size=1000))
         return {
             found["path"].removeprefix(f"{folder}/"): found["last_modified"]
@@ -191,6 +201,30 @@ class ObjectStore:
         if self._folder is not None:
             with self._reported("changed"):
                 await asyncio.to_thread(remove_old, self._folder.glob("*/*#[0-9]*"), GRACE_S)
+
+    async def _create(self, name: str, content: bytes) -> bool:
+        created = True
+        async with self._request("written", len(content)):
+            try:
+                await self._backend.put_async(name, content, mode="create", use_multipart=False)
+            except self._exists_error:
+                created = False
+        await self._sync(name)
+        return created
+
+    async def _open(self, name: str) -> tuple[int, AsyncIterator[bytes]]:
+        async with self._request("read"):
+            try:
+                found = await self._backend.get_async(name)
+            except FileNotFoundError:
+                found = None
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return found.meta["size"], _cut(self._parts(found.stream(min_chunk_size=READ_SIZE)))
+
+    async def _read(self, name: str) -> bytes:
+        _, chunks = await self._open(name)
+        return b"".join([chunk async for chunk in chunks])
 
     async def _sync(self, name: str) -> None:
         if self._folder is not None:
@@ -223,6 +257,10 @@ class ObjectStore:
             raise ObjectStoreUnavailable(
                 f"The storage cannot be {verb}: {_explain(error)}", retry_after=RETRY_AFTER_S
             ) from None
+
+
+def _not_ours(cause: str) -> ObjectStoreUnavailable:
+    return ObjectStoreUnavailable(f"The storage {cause}", retry_after=RETRY_AFTER_S)
 
 
 async def _cut(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -7,11 +7,10 @@ import msgspec
 import pytest
 
 from dia_server.services.jobs.outputs import StoredOutputs
-from dia_server.services.object_store import connect
 from dia_server.settings import Settings
 from dia_server.timing import Timing
 from tests.job_client import Client, change, job, serving, submit, wait_until_finished
-from tests.storage import BOTH_STORAGES, ON_FILE, ON_S3, S3
+from tests.storage import BOTH_STORAGES, ON_FILE, ON_S3, S3, Objects
 from tests.tones import Gate, ToneModel
 from tests.waiting import until
 
@@ -51,7 +50,7 @@ async def result(client: Client, job_id: str) -> bytes:
 async def test_a_job_is_completed_once_wherever_its_server_was_killed(conf: Settings) -> None:
     """Each job is left as the server leaves it that is killed after this step (see jobs/worker.py)."""
     steps = ("claim", "record_result", "write", "complete")
-    store = connect(conf.storage)
+    objects = Objects(conf.storage)
     async with serving(conf, ToneModel()) as client:
         jobs = {step: await submit(client, text=f"After {step}.") for step in steps}
         for job_id in jobs.values():
@@ -62,11 +61,11 @@ async def test_a_job_is_completed_once_wherever_its_server_was_killed(conf: Sett
         values = f"status = 'processing', finished_at = NULL, file = {file}"
         change(conf, f"UPDATE jobs SET {values} WHERE job_id = '{jobs[step]}'")
     for step in steps[:2]:
-        await store.remove(f"outputs/{jobs[step]}.wav")
+        objects.remove(f"outputs/{jobs[step]}.wav")
     for step in steps[2:]:
         audio[step] = f"written before the kill after {step}".encode()
-        await store.replace(f"outputs/{jobs[step]}.wav", audio[step])
-    await store.create("outputs/not a result.wav", b"of the operator")
+        objects.write(f"outputs/{jobs[step]}.wav", audio[step])
+    objects.write("outputs/not a result.wav", b"of the operator")
 
     model = ToneModel()
     async with serving(conf, model) as client:
@@ -75,7 +74,7 @@ async def test_a_job_is_completed_once_wherever_its_server_was_killed(conf: Sett
         assert {step: await result(client, job_id) for step, job_id in jobs.items()} == audio
     assert len(model.seen) == 2
     stored = {f"{job_id}.wav" for job_id in jobs.values()} | {"not a result.wav"}
-    assert (await store.list("outputs")).keys() == stored
+    assert objects.versions("outputs").keys() == stored
 
 
 @ON_S3
@@ -84,7 +83,7 @@ async def test_a_deleted_job_and_its_result_are_gone(conf: Settings) -> None:
         job_id = await submit(client)
         await wait_until_finished(client, job_id)
         assert (await client.delete(f"/jobs/{job_id}")).status_code == 200
-    assert await connect(conf.storage).list("outputs") == {}
+    assert Objects(conf.storage).versions("outputs") == {}
     assert not conf.audio_outputs.exists()
 
 
@@ -93,7 +92,7 @@ async def test_a_completed_job_without_its_result_fails(conf: Settings) -> None:
     async with serving(conf, ToneModel(), timing=Timing(retention_interval_s=0.01)) as client:
         job_id = await submit(client)
         await wait_until_finished(client, job_id)
-        await connect(conf.storage).remove(f"outputs/{job_id}.wav")
+        Objects(conf.storage).remove(f"outputs/{job_id}.wav")
         await until(lambda: fails(client, job_id))
 
 
@@ -140,7 +139,7 @@ async def test_a_finished_job_waits_for_the_storage(conf: Settings, s3: S3, fail
             s3.start()
         assert await result(client, kept)
     assert len(model.seen) == 2
-    assert (await connect(conf.storage).list("outputs")).keys() == {f"{kept}.wav"}
+    assert Objects(conf.storage).versions("outputs").keys() == {f"{kept}.wav"}
 
 
 @ON_S3

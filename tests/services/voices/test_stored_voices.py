@@ -11,16 +11,16 @@ import pytest
 
 from dia_server.errors import NotFound, ObjectStoreUnavailable, PromptNotUsable
 from dia_server.services.durable_files import GRACE_S
-from dia_server.services.object_store import ObjectStore, connect
+from dia_server.services.object_store import ObjectStore
 from dia_server.services.voices.service import Voice
 from tests.libraries import Home
 from tests.recordings import wav_file
-from tests.storage import BOTH_STORAGES, ON_FILE, ON_S3, S3
+from tests.storage import BOTH_STORAGES, ON_FILE, ON_S3, S3, open_store
 
 
 @pytest.fixture
 async def store(storage_url: str) -> ObjectStore:
-    store = connect(storage_url)
+    store = open_store(storage_url)
     await store.mark()
     return store
 

@@ -4,7 +4,7 @@ If the folder's disk is not mounted, the mount point is an empty folder, in whic
 missing. A marker file tells the real folder from such a mount point. The server creates the marker at its
 start if the database lists no results, or if the oldest listed result is in the folder. If the folder has no
 marker, `files` raises StorageUnavailable, so that no job fails because its result seems to be missing. The
-object storage has such a marker too, because DIA_STORAGE may name another place.
+object storage has such a marker too, because DIA_STORAGE may name the place of another server.
 """
 
 import asyncio
@@ -176,7 +176,6 @@ class StoredOutputs:
         return await self._store.status(_path(name)) is not None
 
     async def files(self) -> Mapping[str, datetime]:
-        await self._store.require_marked()
         found = await self._store.list(PREFIX)
         return {name: modified for name, modified in found.items() if NAME.fullmatch(name)}
 
@@ -187,7 +186,7 @@ class StoredOutputs:
                 await self._store.mark()
             await self._store.remove_leftovers()
         except StorageUnavailable as error:
-            log.warning("storage not prepared", error=str(error))
+            log.error("storage not prepared", error=str(error))
 
 
 async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
