@@ -12,7 +12,7 @@ WORKDIR /build
 RUN python -m venv /opt/dia-server
 # dependencies in their own layer: they take gigabytes and rarely change
 COPY pyproject.toml constraints.txt ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt
+RUN python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*p["dependencies"], *e["postgres"], *e["storage"], sep="\n")' > requirements.txt
 RUN /opt/dia-server/bin/pip install --no-cache-dir --disable-pip-version-check \
     --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement requirements.txt
 COPY README.md LICENSE ./

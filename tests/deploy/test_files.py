@@ -1,4 +1,4 @@
-"""Checks that deploy/, the Dockerfile and compose.yaml agree with the server and with each other.
+"""Checks that deploy/, the Dockerfile and the compose files agree with the server and with each other.
 
 Tests have no container engine, so only the files' contents are checked; test_image.py runs the steps.
 """
@@ -9,6 +9,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,15 @@ VARIABLES = {settings.variable(field.name) for field in msgspec.structs.fields(S
 LONGEST_SHUTDOWN_S = Settings().shutdown_timeout + KILL_AFTER_S
 
 
-def compose() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+def compose(file: str = "compose.yaml") -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / file).read_text())
     return loaded
+
+
+def servers() -> dict[str, Any]:
+    """Return the services of compose.servers.yaml that are dia-servers."""
+    services = compose("compose.servers.yaml")["services"]
+    return {name: service for name, service in services.items() if name.startswith("dia-")}
 
 
 def instructions(name: str) -> list[str]:
@@ -70,8 +78,72 @@ def test_containers_have_few_rights_and_keep_their_data() -> None:
         assert folder == service["environment"]["DIA_DATA_DIR"] == "/data"
 
 
+def test_several_servers_share_all_but_their_data_folder() -> None:
+    file = compose("compose.servers.yaml")
+    first, second = servers().values()
+
+    def common(service: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in service.items() if key not in {"volumes", "networks"}}
+
+    assert common(first) == common(second)
+    assert {first["volumes"][0], second["volumes"][0]} == {"data-1:/data", "data-2:/data"}
+    mounted = {
+        volume.partition(":")[0] for one in file["services"].values() for volume in one.get("volumes", [])
+    }
+    assert {name for name in mounted if "/" not in name} == set(file["volumes"])
+    for service in (first, second):
+        assert service["cap_drop"] == ["ALL"]
+        assert service["read_only"]
+        assert "ports" not in service
+        assert "/health/ready" in service["healthcheck"]["test"][-1]
+        compile(service["healthcheck"]["test"][-1], "healthcheck", "exec")
+        assert service["depends_on"].keys() <= file["services"].keys()
+
+
+def test_several_servers_require_keys_and_passwords() -> None:
+    for name, service in compose("compose.servers.yaml")["services"].items():
+        for variable, value in service.get("environment", {}).items():
+            if re.search("KEY|PASSWORD|_USER$", variable) and variable != "POSTGRES_USER":
+                assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), (name, variable)
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+    environment = servers()["dia-1"]["environment"]
+    assert {"DIA_API_KEYS", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY"} <= environment.keys()
+    settings.load({name: value for name, value in environment.items() if name.startswith("DIA_")})
+
+
+def test_the_proxy_knows_the_addresses_of_the_servers() -> None:
+    file = compose("compose.servers.yaml")
+    hosts = dict(host.split(":") for host in file["services"]["nginx"]["extra_hosts"])
+    configuration = (ROOT / "deploy" / "nginx-servers.conf").read_text()
+
+    assert hosts == {
+        name: service["networks"]["default"]["ipv4_address"] for name, service in servers().items()
+    }
+    assert set(re.findall(r"^ +server ([\w-]+):7860", configuration, re.MULTILINE)) == set(hosts)
+    (network,) = file["networks"]["default"]["ipam"]["config"]
+    for service in servers().values():
+        assert service["environment"]["DIA_TRUSTED_PROXIES"] == network["subnet"]
+    assert all(ip_address(address) in ip_network(network["subnet"]) for address in hosts.values())
+    assert "./deploy/nginx-servers.conf:" in file["services"]["nginx"]["volumes"][0]
+
+
+def test_the_image_has_the_drivers_of_postgresql_and_of_object_storage(tmp_path: Path) -> None:
+    (step,) = (
+        step for step in instructions("RUN") if "requirements.txt" in step and "import tomllib" in step
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+
+    subprocess.run(["sh", "-c", step.replace("python ", f"{sys.executable} ", 1)], cwd=tmp_path, check=True)
+
+    required = (tmp_path / "requirements.txt").read_text()
+    assert re.search(r"^psycopg\[binary\]", required, re.MULTILINE)
+    assert re.search(r"^obstore", required, re.MULTILINE)
+    assert re.search(r"^litestar", required, re.MULTILINE)
+
+
 def test_stop_timeouts_exceed_the_longest_shutdown() -> None:
-    for service in compose()["services"].values():
+    for service in [*compose()["services"].values(), *servers().values()]:
         assert int(service["stop_grace_period"].removesuffix("s")) > LONGEST_SHUTDOWN_S
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
@@ -82,7 +154,15 @@ def test_stop_timeouts_exceed_the_longest_shutdown() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["Dockerfile", "compose.yaml", "deploy/dia-server.service", "deploy/nginx.conf", "deploy/Caddyfile"],
+    [
+        "Dockerfile",
+        "compose.yaml",
+        "compose.servers.yaml",
+        "deploy/dia-server.service",
+        "deploy/nginx.conf",
+        "deploy/nginx-servers.conf",
+        "deploy/Caddyfile",
+    ],
 )
 def test_only_settings_that_exist_are_named(file: str) -> None:
     assert set(re.findall(r"\bDIA_[A-Z_]+\b", (ROOT / file).read_text())) <= VARIABLES
@@ -123,7 +203,8 @@ def test_the_unit_allows_a_file_for_every_connection() -> None:
 def test_proxies_let_uploads_pass() -> None:
     size = MAX_AUDIO // 1024 // 1024
 
-    assert f"client_max_body_size {size}m;" in (ROOT / "deploy" / "nginx.conf").read_text()
+    for name in ("nginx.conf", "nginx-servers.conf"):
+        assert f"client_max_body_size {size}m;" in (ROOT / "deploy" / name).read_text()
     assert f"max_size {size}MiB" in (ROOT / "deploy" / "Caddyfile").read_text()
 
 

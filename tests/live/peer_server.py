@@ -1,9 +1,10 @@
 """`dia-server` with short timing for several servers on one PostgreSQL, and a tone model at twice real time.
 
 A text with "hold NAME" makes no audio until the file NAME is beside the data folder. The model is not loaded
-while the file LOADING is there.
+while the file LOADING is there. With the variable USUAL_TIMING, the timing is that of `dia-server`.
 """
 
+import os
 import re
 import sys
 import time
@@ -26,6 +27,7 @@ from tests.scripted import Part, ScriptedModel, speech
 TIMING = Timing(job_retry_s=0.1, job_progress_interval_s=0.5, heartbeat_s=0.5, lease_s=4.0)
 POLL_S = 0.2
 """Seconds between attempts to lead."""
+USUAL_TIMING = "USUAL_TIMING"
 LOADING = "loading"
 HOLD = re.compile(r"[Hh]old (\w+)")
 
@@ -52,6 +54,7 @@ def engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config])
 
 if __name__ == "__main__":
     composition.choose_engine = engine  # type: ignore[attr-defined]
-    composition.Listener = partial(Listener, poll_s=POLL_S)  # type: ignore[assignment,attr-defined]
-    app.create_app = partial(app.create_app, timing=TIMING)
+    if USUAL_TIMING not in os.environ:
+        composition.Listener = partial(Listener, poll_s=POLL_S)  # type: ignore[assignment,attr-defined]
+        app.create_app = partial(app.create_app, timing=TIMING)
     cli.main()

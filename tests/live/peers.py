@@ -29,7 +29,9 @@ SETTINGS: dict[str, Any] = {
 class Peers:
     """`with Peers(folder, url) as peers` starts both servers; both slots of each run jobs."""
 
-    def __init__(self, folder: Path, url: str, *, apart: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, url: str, *, apart: bool = False, usual_timing: bool = False, **settings: Any
+    ) -> None:
         """The servers share a data folder in `folder`; if `apart`, each has its own, beside a storage."""
         self.folder = folder
         self.url = url
@@ -40,7 +42,9 @@ class Peers:
         self.servers = []
         for name in ("data1", "data2") if apart else ("data", "data"):
             (folder / name).mkdir(exist_ok=True)
-            self.servers.append(Server(folder / name, command=command, database_url=url, **settings))
+            server = Server(folder / name, command=command, database_url=url, **settings)
+            server.variables |= {peer_server.USUAL_TIMING: "1"} if usual_timing else {}
+            self.servers.append(server)
 
     def __enter__(self) -> Self:
         for server in self.servers:
