@@ -44,7 +44,7 @@ def change(peers: Peers, hours: int) -> float:
 
 
 def cancellation(peers: Peers) -> tuple[float, float]:
-    """Return the seconds until a job has begun, and until it has stopped, cancelled through the other server."""
+    """Return the seconds until a job has begun, and until its cancellation elsewhere has stopped it."""
     job_id = peers.submit_held(peers.servers[0], "never")
     begun = seconds(lambda: job_id in peers.running())
     owner = peers.running()[job_id]
