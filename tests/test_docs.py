@@ -285,8 +285,8 @@ PATH = re.compile(
     r"`((?:[\w.-]+/)+|(?:[\w.-]+/)*[\w-]+\.(?:py|js|html|css|md|toml|yaml|yml|conf|ini|service|txt))`"
 )
 """A folder or a file of the project in backticks."""
-DATA = {"anchors/", "audio_prompts/", "audio_outputs/", "candidates/", "references/"}
-"""Folders that the server makes in its data folder."""
+DATA = {"anchors/", "audio_prompts/", "audio_outputs/", "cache/", "candidates/", "outputs/", "references/"}
+"""Folders that the server makes in its data folder or in its storage."""
 HOMES = (ROOT, ROOT / "src" / "dia_server", ROOT / "src" / "dia_server" / "web" / "static" / "studio" / "js")
 """Folders that the paths on the pages start from."""
 
