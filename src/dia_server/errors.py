@@ -19,6 +19,7 @@ ServerError
 ├── AudioProcessingError   500  AUDIO_PROCESSING_ERROR
 │   └── UnusableAudio      422  AUDIO_PROCESSING_ERROR
 ├── ModelNotLoaded         503  MODEL_NOT_LOADED
+├── EngineLost             503  ENGINE_LOST
 ├── WhisperNotAvailable    503  WHISPER_NOT_AVAILABLE
 ├── Overloaded             503  SERVER_OVERLOADED
 ├── StorageUnavailable     503  STORAGE_UNAVAILABLE
@@ -133,6 +134,10 @@ class UnusableAudio(AudioProcessingError):
 
 class ModelNotLoaded(ServerError):
     status, code = 503, "MODEL_NOT_LOADED"
+
+
+class EngineLost(ServerError):
+    status, code = 503, "ENGINE_LOST"
 
 
 class WhisperNotAvailable(ServerError):

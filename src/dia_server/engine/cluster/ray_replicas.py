@@ -1,0 +1,93 @@
+"""The replicas as Ray Serve reaches them: by a deployment handle, over gRPC and without the object store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayActorError, RayError
+
+from dia_server.engine.cluster.recordings import without_samples
+from dia_server.engine.cluster.replica import Need
+from dia_server.engine.cluster.types import ReplicaLost, ReplicaState, Sign
+from dia_server.engine.types import Utterance
+from dia_server.errors import ModelNotLoaded
+
+APP, DEPLOYMENT = "dia", "engine"
+STATES_S = 5.0
+"""Maximum seconds to wait for the states of the replicas."""
+
+
+def connect(address: str) -> None:
+    """Connect this process to the cluster whose head is at `address`, "host:port"; blocks.
+
+    Raises ModelNotLoaded. Not to be called on the main thread of a server: Ray would take over SIGTERM.
+    """
+    if ray.is_initialized():
+        return
+    host = address.rpartition(":")[0]
+    options = {"_node_ip_address": host} if _is_loopback(host) else {}
+    try:
+        ray.init(address=address, namespace=APP, log_to_driver=False, configure_logging=False, **options)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise ModelNotLoaded(f"The cluster at {address} cannot be reached: {error}") from error
+
+
+class RayReplicas:
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._handle: Any = None
+
+    async def connect(self) -> None:
+        await asyncio.to_thread(connect, self._address)
+        try:
+            self._handle = await asyncio.to_thread(serve.get_deployment_handle, DEPLOYMENT, APP)
+        except Exception as error:
+            raise ModelNotLoaded(
+                f"The cluster at {self._address} has no engines: {error}; `dia-server engine` starts them"
+            ) from error
+
+    async def states(self) -> Sequence[ReplicaState]:
+        try:
+            states = await self._handle.broadcast("state").results_async(timeout_s=STATES_S)
+        except (RayError, TimeoutError) as error:
+            raise ModelNotLoaded(f"The cluster's engines do not answer: {type(error).__name__}") from error
+        return [state for state in states if isinstance(state, ReplicaState)]
+
+    @asynccontextmanager
+    async def speak(self, utterance: Utterance, *, background: bool) -> AsyncIterator[AsyncIterator[Sign]]:
+        voice = utterance.prompt.key if utterance.prompt else utterance.voice
+        call = self._handle.options(stream=True, session_id=voice, _by_reference=False).speak
+        responses: list[Any] = []
+
+        async def signs() -> AsyncIterator[Sign]:
+            for sent in (without_samples(utterance), utterance):
+                responses.append(call.remote(sent, background=background))
+                try:
+                    async for sign in responses[-1]:
+                        if sign is Need.RECORDINGS:
+                            break
+                        yield sign
+                    else:
+                        return
+                except RayActorError as error:
+                    raise ReplicaLost(type(error).__name__) from error
+
+        try:
+            yield signs()
+        finally:
+            for response in responses:
+                response.cancel()
+
+    def close(self) -> None:
+        ray.shutdown()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

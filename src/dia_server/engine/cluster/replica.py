@@ -1,0 +1,78 @@
+"""A replica of the Ray Serve deployment: one engine, with one model on one GPU."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from enum import Enum
+
+from ray import serve, util
+
+from dia_server import __version__
+from dia_server.engine.cluster.recordings import Recordings
+from dia_server.engine.cluster.types import ReplicaState, Sign
+from dia_server.engine.engine import Engine
+from dia_server.engine.types import Chunk, EngineName, LoadModel, Utterance
+from dia_server.errors import ServerError
+
+SIGN_OF_LIFE_S = 1.0
+"""Seconds without a chunk after which a replica says that it is alive."""
+LOADING_POLL_S = 0.05
+
+
+class Need(Enum):
+    """Answer to an utterance whose recordings the replica does not have."""
+
+    RECORDINGS = 1
+
+
+class EngineReplica:
+    """Its methods are called by Ray Serve, on an event loop."""
+
+    async def __init__(self, name: EngineName, load_model: LoadModel, slots: int) -> None:  # type: ignore[misc]
+        """Load the model; raises its error, upon which Ray Serve tries again, perhaps elsewhere."""
+        self._recordings = Recordings()
+        self._engine = Engine(name, load_model, max_waiting=slots)
+        self._engine.start()
+        while not self._engine.ready:
+            self.check_health()
+            await asyncio.sleep(LOADING_POLL_S)
+
+    async def speak(self, utterance: Utterance, *, background: bool) -> AsyncIterator[Sign | Need]:
+        """Generate an utterance; cancelling the call releases its slot.
+
+        Failures are yielded, because Ray would wrap a raised one. If recordings are missing, it yields
+        Need.RECORDINGS alone.
+        """
+        if (complete := self._recordings.complete(utterance)) is None:
+            yield Need.RECORDINGS
+            return
+        try:
+            async with self._engine.submit(complete, background=background) as generation:
+                while True:
+                    coming = asyncio.ensure_future(anext(generation))
+                    while not (await asyncio.wait([coming], timeout=SIGN_OF_LIFE_S))[0]:
+                        yield None
+                    chunk: Chunk = coming.result()
+                    yield chunk
+                    if chunk.done:
+                        return
+        except ServerError as error:
+            yield error
+
+    async def state(self) -> ReplicaState:
+        engine = self._engine
+        return ReplicaState(
+            replica_id=serve.get_replica_context().replica_id.unique_id,
+            host=util.get_node_ip_address(),
+            version=__version__,
+            name=engine.name,
+            notes=engine.notes,
+            slots=engine.slots,
+            busy=engine.busy,
+            waiting=engine.active - engine.busy,
+            work=engine.work,
+        )
+
+    def check_health(self) -> None:
+        """Raise the engine's error; Ray Serve then replaces the replica."""
+        if self._engine.error is not None:
+            raise self._engine.error

@@ -1,0 +1,56 @@
+"""What crosses between an API process and the replicas of its cluster."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from dia_server.engine.types import Chunk, EngineName, Utterance, Work
+from dia_server.errors import ServerError
+
+Sign = Chunk | ServerError | None
+"""What a replica sends of an utterance: a chunk, the failure that ends it, or a sign of life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaState:
+    replica_id: str
+    host: str
+    """Address of the machine."""
+    version: str
+    """Version of dia-server."""
+    name: EngineName
+    notes: tuple[str, ...]
+    slots: int
+    busy: int
+    """Number of utterances that run."""
+    waiting: int
+    """Number of utterances that wait for a slot."""
+    work: Work
+
+
+class ReplicaLost(Exception):
+    """The replica that generated an utterance is gone, or says nothing any more."""
+
+
+class Replicas(Protocol):
+    """The replicas of a cluster. Its methods are called on the event loop."""
+
+    async def connect(self) -> None:
+        """Connect to the cluster; raises ModelNotLoaded with the cause if that fails."""
+
+    async def states(self) -> Sequence[ReplicaState]:
+        """Return the states of the replicas that answer; raises ModelNotLoaded if the cluster does not."""
+        ...
+
+    def speak(
+        self, utterance: Utterance, *, background: bool
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sign]]:
+        """Generate an utterance on a replica with a free slot; leaving the context cancels it.
+
+        The iterator raises ReplicaLost.
+        """
+        ...
+
+    def close(self) -> None:
+        """Disconnect; blocks."""
