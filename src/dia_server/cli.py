@@ -1,4 +1,4 @@
-"""The command line: `dia-server serve`, `doctor`, `bench`, `db upgrade`, `voices`.
+"""The command line: `dia-server serve`, `engine`, `doctor`, `bench`, `db upgrade`, `voices`.
 
 It sets DIA_* variables and starts Granian, whose worker builds the application. Heavy modules are imported
 only in the commands that need them, because child processes inherit or import this module.
@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,12 +63,56 @@ def main() -> None:
 def serve(**flags: str | None) -> None:
     """Upgrade the database's schema, then serve the API."""
     conf = load_settings(flags)
+    _prepare_cluster(conf)
     address = _check_address(conf.host, conf.port)
     _prepare_data(conf)
 
     from dia_server import serving
 
     serving.run(msgspec.structs.replace(conf, host=address))
+
+
+@main.command()
+@click.option(
+    "--replicas",
+    default="auto",
+    show_default=True,
+    help="Number of engines; `auto`: one per GPU of the cluster.",
+)
+@setting_flags
+def engine(replicas: str, **flags: str | None) -> None:
+    """Start the engines of a Ray cluster, or replace those that run by new ones, one by one.
+
+    The settings of the model apply (DIA_ENGINE, DIA_MODEL, DIA_MAX_BATCH, ...).
+    """
+    conf = load_settings(flags)
+    if not conf.cluster:
+        raise click.ClickException("Name the head of the cluster: --cluster HOST:PORT (DIA_CLUSTER)")
+    if replicas != "auto" and not (replicas.isdecimal() and int(replicas)):
+        raise click.ClickException("--replicas takes a number from 1, or auto")
+    _prepare_cluster(conf)
+
+    from dia_server import engines
+    from dia_server.errors import ServerError
+
+    try:
+        count = engines.deploy(conf, None if replicas == "auto" else int(replicas))
+    except ServerError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{count} engine{'s are' if count > 1 else ' is'} ready.")
+
+
+def _prepare_cluster(conf: Settings) -> None:
+    """If engines run on a cluster, set Ray's variables: tokens on, usage statistics off, unless they are set.
+
+    Raises ClickException if Ray is not installed.
+    """
+    if not conf.cluster:
+        return
+    if find_spec("ray") is None:
+        raise click.ClickException("DIA_CLUSTER needs Ray: install dia-server[cluster]")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def _check_address(host: str, port: int) -> str:

@@ -9,10 +9,12 @@ import structlog
 
 from dia_server.engine import preview
 from dia_server.engine.any_engine import AnyEngine
+from dia_server.engine.cluster.engine import ClusterEngine
 from dia_server.engine.devices import Device
 from dia_server.engine.dia import load_dia
 from dia_server.engine.engine import Engine
 from dia_server.engine.pool import EnginePool
+from dia_server.engine.types import EngineName, LoadModel
 from dia_server.engine.workers import in_worker
 from dia_server.services.config import Config
 from dia_server.settings import Settings
@@ -25,6 +27,10 @@ PREVIEW_SLOTS = 16
 
 def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> AnyEngine:
     """Return the engine that the settings choose; `config` is called when Dia's engines are built."""
+    if conf.cluster:
+        from dia_server.engine.cluster.ray_replicas import RayReplicas  # Ray is an optional dependency
+
+        return ClusterEngine(_cluster_engine(conf), RayReplicas(conf.cluster), max_waiting=conf.max_waiting)
     name = conf.engine
     if name == "auto":
         name = "dia" if gpus else "preview"
@@ -36,6 +42,37 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
         slots = min(conf.max_batch, PREVIEW_SLOTS)
         return Engine("preview", preview.load(slots), max_waiting=conf.max_waiting)
     return EnginePool("dia", lambda: _dia_engines(conf, gpus, config()))
+
+
+def deploy(conf: Settings, replicas: int | None) -> int:
+    """Run engines on the cluster that `conf` names, or replace those that run; return their number.
+
+    `replicas` is None for one engine per GPU of the cluster. Raises ModelNotLoaded, or ImportError without
+    Ray.
+    """
+    from dia_server.engine.cluster import deploy as cluster  # Ray is an optional dependency
+
+    name = _cluster_engine(conf)
+    gpus = int(name == "dia" and conf.device != "cpu")
+    load: LoadModel = (
+        preview.load(min(conf.max_batch, PREVIEW_SLOTS))
+        if name == "preview"
+        else partial(
+            load_dia,
+            model=conf.model,
+            codec=conf.codec,
+            device=conf.device,
+            dtype=conf.dtype,
+            max_batch=conf.max_batch,
+            compile=conf.torch_compile,
+        )
+    )
+    slots = min(conf.max_batch, PREVIEW_SLOTS) if name == "preview" else conf.max_batch
+    return cluster.deploy(conf.cluster, name, load, replicas=replicas, slots=slots, gpus=gpus)
+
+
+def _cluster_engine(conf: Settings) -> EngineName:
+    return "dia" if conf.engine == "auto" else conf.engine
 
 
 def identity(model: str) -> str:

@@ -61,6 +61,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal["auto", "dia", "preview"],
         _doc("Speech engine: `dia` (the model), `preview` (espeak-ng), `auto` for Dia if there is a GPU."),
     ] = "auto"
+    cluster: Annotated[
+        str,
+        _doc(
+            "Address `host:port` of the head of a Ray cluster whose engines generate the speech (`dia-server "
+            "engine` starts them); needs the extra `cluster`; empty for engines in this server."
+        ),
+    ] = ""
     model: Annotated[str, _doc("Dia checkpoint: a hub id or a local folder.")] = "nari-labs/Dia-1.6B-0626"
     codec: Annotated[str, _doc("DAC checkpoint: a hub id or a local folder.")] = "descript/dac_44khz"
     device: Annotated[str, _doc("Device that runs Dia: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")] = "auto"

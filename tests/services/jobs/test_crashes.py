@@ -4,11 +4,13 @@ import pytest
 
 from dia_server.db.engine import Database
 from dia_server.engine.workers import WorkerDied
+from dia_server.errors import EngineLost
 from dia_server.services.jobs.store import MAX_ATTEMPTS, Job, JobStore
 from dia_server.services.peers import Membership
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
+from dia_server.timing import Timing
 from tests.job_client import serving, submit, wait_until_finished
 from tests.postgres import BOTH_DATABASES
 from tests.tones import FatalModel
@@ -106,3 +108,17 @@ async def test_a_job_that_crashes_the_engine_fails_and_concurrent_jobs_complete(
     assert "exit code -11" in error
     assert model.batches[-1] == {"[S1] This will crash."}
     assert len(model.batches) == 2
+
+
+async def test_a_job_whose_engine_is_lost_runs_again(settings: Settings) -> None:
+    lost = [EngineLost("killed")]
+
+    def lose() -> None:
+        if lost:
+            raise lost.pop()
+
+    async with serving(settings, FatalModel(lose), timing=Timing(job_retry_s=0.01)) as client:
+        job_id = await submit(client, text="This will crash.")
+
+        assert (await wait_until_finished(client, job_id))["status"] == "completed"
+    assert not lost

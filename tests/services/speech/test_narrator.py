@@ -9,7 +9,7 @@ import pytest
 
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import EngineName, Recording, Samples, Utterance, VoicePrompt
-from dia_server.errors import GpuOutOfMemory, Overloaded, ServerError
+from dia_server.errors import EngineLost, GpuOutOfMemory, Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narration import MAX_CHUNK, NOTHING, Narrated, Narration
 from dia_server.services.speech.narrator import ExceedsLimit, Narrator
@@ -360,6 +360,30 @@ async def test_a_faulty_segment_is_kept_if_its_retry_fails() -> None:
 
         assert np.abs(sound(narration)).max() == pytest.approx(0.3, abs=0.02)
         assert (rigged.meter.retries, rigged.meter.faults) == (1, {"too_short"})
+
+
+async def test_a_held_segment_is_generated_anew_if_its_engine_is_lost() -> None:
+    losses = [EngineLost("killed"), EngineLost("killed")]
+
+    def script(utterance: Utterance) -> list[Part]:
+        return [*speech(0.1)[:1], losses.pop()] if losses else say(utterance)
+
+    async with rig(script, retries=1) as rigged:
+        narration = await rigged.tell(segments(1))
+
+        assert levels(narration) == pytest.approx([0.1], abs=0.01)
+        assert (len(rigged.model.seen), rigged.meter.retries) == (3, 0)
+
+        losses += [EngineLost("killed")] * 3
+        with pytest.raises(EngineLost):
+            await rigged.tell(segments(1))
+
+
+async def test_a_segment_that_is_heard_ends_with_its_engine() -> None:
+    async with rig(lambda _: [*speech(0.1)[:1], EngineLost("killed")], retries=1) as rigged:
+        with pytest.raises(EngineLost):
+            await rigged.tell(segments(1), live=True)
+        assert len(rigged.model.seen) == 1
 
 
 async def test_a_segment_that_exceeds_the_word_error_limit_is_faulty() -> None:

@@ -1,11 +1,13 @@
 """Deploys the engines of a cluster, or replaces them one by one by those of this version."""
 
+import ray
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
 from dia_server.engine.cluster.ray_replicas import APP, DEPLOYMENT, connect
 from dia_server.engine.cluster.replica import EngineReplica
 from dia_server.engine.types import EngineName, LoadModel
+from dia_server.errors import ModelNotLoaded
 
 HEALTH_PERIOD_S = 2
 HEALTH_TIMEOUT_S = 10
@@ -14,13 +16,18 @@ DRAIN_S = 120
 
 
 def deploy(
-    address: str, name: EngineName, load_model: LoadModel, *, replicas: int, slots: int, gpus: float
-) -> None:
-    """Run `replicas` engines with up to `slots` slots and `gpus` GPUs each; return once all are ready.
+    address: str, name: EngineName, load_model: LoadModel, *, replicas: int | None, slots: int, gpus: int
+) -> int:
+    """Run `replicas` engines with up to `slots` slots and `gpus` GPUs each, and return their number.
 
-    Replaces the engines that run already; their utterances are finished first.
+    `replicas` is None for one per GPU of the cluster. Returns once all are ready. Replaces the engines that
+    run already; their utterances are finished first. Raises ModelNotLoaded.
     """
     connect(address)
+    if replicas is None:
+        replicas = int(ray.cluster_resources().get("GPU", 0)) if gpus else 1
+    if not replicas:
+        raise ModelNotLoaded(f"The cluster at {address} has no GPU; name a number of replicas, or add hosts")
     serve.start(proxy_location="Disabled")
     deployment = serve.deployment(
         EngineReplica,
@@ -38,3 +45,4 @@ def deploy(
         ),
     )
     serve.run(deployment.bind(name, load_model, slots), name=APP, route_prefix=None)
+    return replicas

@@ -238,6 +238,10 @@ class ClusterEngine:
                 f"The cluster's engines run dia-server {', '.join(sorted(versions))}, this server runs "
                 f"{__version__}; `dia-server engine` updates the engines"
             )
+        if others := {state.name for state in states} - {self.name}:
+            raise ModelNotLoaded(
+                f"The cluster's engines are {', '.join(sorted(others))}, not {self.name} (DIA_ENGINE)"
+            )
         self.states, self.error = states, None
         self._others = max(0, sum(state.busy + state.waiting for state in states) - own)
         self._send_waiting()

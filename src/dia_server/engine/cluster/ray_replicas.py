@@ -40,6 +40,7 @@ class RayReplicas:
     def __init__(self, address: str) -> None:
         self._address = address
         self._handle: Any = None
+        self._states: Sequence[ReplicaState] = ()
 
     async def connect(self) -> None:
         await asyncio.to_thread(connect, self._address)
@@ -51,11 +52,16 @@ class RayReplicas:
             ) from error
 
     async def states(self) -> Sequence[ReplicaState]:
+        """If a replica does not answer, return the last states: Ray Serve is about to replace it."""
+        asked = self._handle.broadcast("state")
         try:
-            states = await self._handle.broadcast("state").results_async(timeout_s=STATES_S)
-        except (RayError, TimeoutError) as error:
-            raise ModelNotLoaded(f"The cluster's engines do not answer: {type(error).__name__}") from error
-        return [state for state in states if isinstance(state, ReplicaState)]
+            answers = await asked.results_async(timeout_s=STATES_S, return_exceptions=True)
+        except TimeoutError:
+            return self._states
+        except RayError as error:
+            raise ModelNotLoaded(f"The cluster does not answer: {type(error).__name__}") from error
+        self._states = [answer for answer in answers if isinstance(answer, ReplicaState)]
+        return self._states
 
     @asynccontextmanager
     async def speak(self, utterance: Utterance, *, background: bool) -> AsyncIterator[AsyncIterator[Sign]]:

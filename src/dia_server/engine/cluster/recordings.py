@@ -31,7 +31,7 @@ class Recordings:
         self._kept: OrderedDict[str, Recording] = OrderedDict()
 
     def complete(self, utterance: Utterance) -> Utterance | None:
-        """Keep the recordings of `utterance`, and return it with the samples of all; None if some are missing."""
+        """Return `utterance` with the samples of its recordings, which are kept; None if some are missing."""
         if (prompt := utterance.prompt) is None:
             return utterance
         parts = []

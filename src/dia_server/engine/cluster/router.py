@@ -6,7 +6,7 @@ from typing import Any
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 
-class FreestFirst(RequestRouter):
+class FreestFirst(RequestRouter):  # type: ignore[misc]
     """Prefers the replica with the fewest utterances.
 
     Among equals, a voice stays with one by rendezvous hashing, because it may have cached the voice's prompt.

@@ -25,6 +25,7 @@ import structlog
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.workers import WorkerDied
 from dia_server.errors import (
+    EngineLost,
     GenerationFailed,
     ModelNotLoaded,
     ObjectStoreUnavailable,
@@ -46,6 +47,8 @@ RETRY_S = 0.5
 """Seconds between retries, while the model is loading or the database is unavailable."""
 PROGRESS_INTERVAL_S = 5.0
 """Seconds between progress writes to the database."""
+NOT_THE_JOBS_FAULT = (ModelNotLoaded, Overloaded, EngineLost, ObjectStoreUnavailable)
+"""Failures after which a job runs again, without counting an attempt."""
 
 
 class Stopping(Exception):
@@ -230,7 +233,7 @@ class JobWorker:
                 await self._requeue(job)
             return None
         except Exception as error:  # noqa: BLE001 - fails this job only
-            if background and isinstance(error, ModelNotLoaded | Overloaded | ObjectStoreUnavailable):
+            if background and isinstance(error, NOT_THE_JOBS_FAULT):
                 await self._requeue(job)
                 return None
             if background and isinstance(error, WorkerDied):

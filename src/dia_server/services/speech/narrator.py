@@ -11,7 +11,7 @@ from dia_server.audio.guard import judge
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.generation import Generation
 from dia_server.engine.types import Chunk, Frames, Samples, Utterance
-from dia_server.errors import Overloaded, ServerError
+from dia_server.errors import EngineLost, Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.segment import Segment
 from dia_server.services.speech.usage import UsageMeter
@@ -27,6 +27,8 @@ AHEAD_S = 40.0
 """Maximum seconds (estimated) of speech generated ahead of a live request's client: 7 MB of samples."""
 BUSY_S = 0.2
 """Seconds between attempts to queue a segment of an accepted request while the engine's queue is full."""
+LOST_ENGINES = 2
+"""Maximum engines of a cluster that may be lost with a held segment before it fails."""
 EMPTY = np.zeros(0, np.float32)
 
 
@@ -120,6 +122,17 @@ class Narrator:
             segment.put(Chunk(best.samples, tokens=0, progress=1.0, done=True, frames=best.frames))
 
     async def _attempt(self, segment: Segment) -> Attempt:
+        """Generate and judge `segment`; if its engine is lost while it is held, another one starts anew."""
+        for _ in range(LOST_ENGINES):
+            try:
+                return await self._try(segment)
+            except EngineLost as error:
+                if not segment.held:
+                    raise
+                log.warning("segment generated anew", cause=str(error))
+        return await self._try(segment)
+
+    async def _try(self, segment: Segment) -> Attempt:
         """Generate and judge `segment` once. Puts each chunk at once, without its samples if it is held."""
         parts, frames, tokens = [EMPTY], None, 0
         async with await self._submit(segment) as generation:
