@@ -176,11 +176,31 @@ def test_without_obstore_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 @ON_FILE
+async def test_a_disk_that_is_unmounted_is_not_written(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "storage").rename(tmp_path / "away")
+    with pytest.raises(ObjectStoreUnavailable, match="is its disk mounted"):
+        await store.create("things/a.wav", b"audio")
+    (tmp_path / "storage").mkdir()
+    with pytest.raises(ObjectStoreUnavailable, match="is its disk mounted"):
+        await store.create("things/a.wav", b"audio")
+    (tmp_path / "storage").rmdir()
+
+    (tmp_path / "away").rename(tmp_path / "storage")
+    assert await store.create("things/a.wav", b"audio")
+
+
+def test_a_missing_account_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(StorageUnusable, match="az://container cannot be used: MissingAccount"):
+        open_store("az://container")
+
+
+@ON_FILE
 async def test_what_a_killed_server_left_in_a_folder_is_removed(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.create("things/a.wav", b"audio")
-    leftover = tmp_path / "storage" / "things" / "b.wav#1"
+    leftover = tmp_path / "storage" / "things" / ".b.tmp"
     leftover.write_bytes(b"half")
 
     await store.remove_leftovers()

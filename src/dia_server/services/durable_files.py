@@ -177,12 +177,22 @@ def write_file(folder: Path, name: str, content: bytes) -> None:
     change.cleanup()
 
 
-def sync_file(path: Path) -> None:
-    """Fsync a file that other code has written, and the folders that hold it; raises OSError."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def create_file(path: Path, content: bytes) -> bool:
+    """Create a file durably, and its folder if it is missing; return False if it exists. Raises OSError."""
+    if not path.parent.exists():
+        path.parent.mkdir(exist_ok=True)
+        sync_folder(path.parent.parent)
+    temporary = path.parent / f".{uuid4().hex}.tmp"
+    created = True
+    try:
+        _write(temporary, content)
+        os.link(temporary, path)
+    except FileExistsError:
+        created = False
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
-    sync_folder(path.parent.parent)
+    return created
 
 
 def remove_old(files: Iterable[Path], grace_s: float) -> None:

@@ -13,12 +13,19 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from dia_server.errors import ObjectStoreUnavailable
-from dia_server.services.durable_files import GRACE_S, READ_SIZE, remove_old, sync_file
+from dia_server.services.durable_files import (
+    GRACE_S,
+    READ_SIZE,
+    TEMPORARY_FILES,
+    create_file,
+    remove_old,
+    write_file,
+)
 from dia_server.units import MIB
 
 if TYPE_CHECKING:
@@ -45,6 +52,8 @@ CODE = re.compile(r"<Code>(\w+)</Code>")
 STATUS = re.compile(r"status code: (\d{3}[ A-Za-z]*)")
 SYSTEM = re.compile(r'kind: \w+,\s+message: "([^"]+)"')
 """Message of an error of the operating system."""
+KIND = re.compile(r"(?:source|kind): (\w+),")
+"""Name of any other cause, such as MissingAccount."""
 
 
 class StorageUnusable(Exception):
@@ -106,7 +115,7 @@ class ObjectStore:
         self._backend = backend
         self._url = url
         self._folder = folder
-        """Folder of a file:// URL; obstore does not fsync what it writes there."""
+        """Folder of a file:// URL; obstore would not fsync what it writes there."""
         self._owner = owner
         self._is_marked = False
         self._exists_error = AlreadyExistsError
@@ -148,15 +157,18 @@ class ObjectStore:
 
     async def create(self, name: str, content: bytes) -> bool:
         """Store an object atomically; return False, and change nothing, if it exists."""
-        if not self._is_marked:
+        if self._folder is not None or not self._is_marked:  # a disk may be unmounted at any time
             await self.require_marked()
         return await self._create(name, content)
 
     async def replace(self, name: str, content: bytes) -> None:
         """Store an object atomically, also if it exists."""
+        if self._folder is not None:
+            path = self._folder / name
+            with self._reported("written"):
+                return await asyncio.to_thread(write_file, path.parent, path.name, content)
         async with self._request("written", len(content)):
             await self._backend.put_async(name, content, mode="overwrite", use_multipart=False)
-        await self._sync(name)
 
     async def status(self, name: str) -> Status | None:
         """Return the status of an object, None if it is missing."""
@@ -200,17 +212,18 @@ class ObjectStore:
         """Remove files that a server, killed while it wrote, left in the folder of a file:// URL."""
         if self._folder is not None:
             with self._reported("changed"):
-                await asyncio.to_thread(remove_old, self._folder.glob("*/*#[0-9]*"), GRACE_S)
+                await asyncio.to_thread(remove_old, self._folder.glob(f"*/{TEMPORARY_FILES}"), GRACE_S)
 
     async def _create(self, name: str, content: bytes) -> bool:
-        created = True
+        if self._folder is not None:
+            with self._reported("written"):
+                return await asyncio.to_thread(create_file, self._folder / name, content)
         async with self._request("written", len(content)):
             try:
                 await self._backend.put_async(name, content, mode="create", use_multipart=False)
             except self._exists_error:
-                created = False
-        await self._sync(name)
-        return created
+                return False
+        return True
 
     async def _open(self, name: str) -> tuple[int, AsyncIterator[bytes]]:
         async with self._request("read"):
@@ -225,11 +238,6 @@ class ObjectStore:
     async def _read(self, name: str) -> bytes:
         _, chunks = await self._open(name)
         return b"".join([chunk async for chunk in chunks])
-
-    async def _sync(self, name: str) -> None:
-        if self._folder is not None:
-            with self._reported("written"):
-                await asyncio.to_thread(sync_file, self._folder / name)
 
     async def _parts(self, source: AsyncIterator[T]) -> AsyncIterator[T]:
         """Yield what `source` yields, and wait for each part at most ANSWER_S."""
@@ -277,7 +285,6 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error)
-    found: Any = CODE.search(text) or STATUS.search(text) or SYSTEM.search(text)
-    if found:
-        return str(found[1]).strip()
-    return "no connection" if "error sending request" in text else type(error).__name__
+    patterns = (CODE, STATUS, SYSTEM, KIND)
+    found = next((match[1] for pattern in patterns if (match := pattern.search(text))), None)
+    return type(error).__name__ if found is None else found.strip()
