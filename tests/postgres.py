@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import make_url
 
 from dia_server.db.preparation import prepare
+from dia_server.settings import Settings
 
 DATABASES = ("sqlite", "postgresql")
 EVERYWHERE = os.environ.get("POSTGRES_TESTS") == "everywhere"
@@ -124,6 +125,11 @@ class Postgres:
     def disconnect(self) -> None:
         """End every connection of the tests, as a restart of the server does."""
         self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname <> 'postgres'")
+
+
+def keeps_young_files(settings: Settings) -> bool:
+    """Return whether a server keeps files without a row for an hour, as they may be another server's."""
+    return bool(settings.database_url)
 
 
 def programs() -> Path | None:

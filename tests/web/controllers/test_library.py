@@ -21,9 +21,10 @@ Client = AsyncTestClient[Litestar]
 
 
 @pytest.fixture
-async def other(settings: Settings, tmp_path: Path) -> AsyncIterator[Client]:
-    """Another server, with nothing in its folder."""
-    empty = msgspec.structs.replace(settings, data_dir=str(tmp_path / "other"))
+async def other(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    """Another server, with nothing in its folder and database."""
+    url = request.getfixturevalue("postgres").create_upgraded() if settings.database_url else ""
+    empty = msgspec.structs.replace(settings, data_dir=str(tmp_path / "other"), database_url=url)
     async with AsyncTestClient(create_app(empty), raise_server_exceptions=False) as client:
         yield client
 
