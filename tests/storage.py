@@ -6,7 +6,6 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
-from moto.server import ThreadedMotoServer
 from obstore.store import from_url
 
 from dia_server.services.object_store import ObjectStore, connect
@@ -31,6 +30,8 @@ class S3:
         """Start the server, unless it runs."""
         if self._server is not None:
             return
+        from moto.server import ThreadedMotoServer  # takes 0.3 s, and most tests need it not
+
         self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
         self._server.start()
         _, self._port = self._server.get_host_and_port()

@@ -1,4 +1,5 @@
 import asyncio
+import re
 import socket
 import sys
 from pathlib import Path
@@ -153,6 +154,41 @@ async def test_errors_tell_no_secrets(store: ObjectStore, monkeypatch: pytest.Mo
     with pytest.raises(ObjectStoreUnavailable) as refused:
         await open_store("s3://bucket").list("things")
     assert str(refused.value) == "The storage cannot be read: SignatureDoesNotMatch"
+    server.close()
+
+
+CONTENT = bytes(range(256)) * 5000
+
+
+async def answer_in_parts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer a GET with at most a third of CONTENT, then close the connection."""
+    request = await reader.readuntil(b"\r\n\r\n")
+    asked = re.search(rb"(?i)\r\nrange: bytes=(\d+)-", request)
+    start = int(asked[1]) if asked else 0
+    head = "206 Partial Content" if asked else "200 OK"
+    lines = [
+        f"HTTP/1.1 {head}",
+        f"Content-Length: {len(CONTENT) - start}",
+        f"Content-Range: bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}",
+        "Last-Modified: Sun, 29 Nov 2026 00:00:00 GMT",
+        'ETag: "same"',
+    ]
+    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + CONTENT[start : start + len(CONTENT) // 3 + 1])
+    await writer.drain()
+    writer.close()
+
+
+@ON_S3
+async def test_a_download_goes_on_after_a_lost_connection(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await asyncio.start_server(answer_in_parts, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(object_store, "RETRIES", 2)
+
+    size, chunks = await open_store("s3://bucket").open("things/a.wav")
+    assert (size, b"".join([chunk async for chunk in chunks])) == (len(CONTENT), CONTENT)
     server.close()
 
 
