@@ -20,11 +20,14 @@ from dia_server.engine.devices import Device
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Utterance
 from dia_server.services.config import Config
+from dia_server.services.peers import Reloading
 from dia_server.settings import Settings
 from dia_server.timing import Timing
 from tests.scripted import Part, ScriptedModel, speech
 
 TIMING = Timing(job_retry_s=0.1, job_progress_interval_s=0.5, heartbeat_s=0.5, lease_s=4.0)
+RELOAD_S = 3600.0
+"""Seconds between loads of everything: longer than any test, so that notifications are needed."""
 POLL_S = 0.2
 """Seconds between attempts to lead."""
 USUAL_TIMING = "USUAL_TIMING"
@@ -55,6 +58,7 @@ def engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config])
 if __name__ == "__main__":
     composition.choose_engine = engine  # type: ignore[attr-defined]
     if USUAL_TIMING not in os.environ:
+        composition.Reloading = partial(Reloading, interval_s=RELOAD_S)  # type: ignore[assignment,attr-defined]
         composition.Listener = partial(Listener, poll_s=POLL_S)  # type: ignore[assignment,attr-defined]
         app.create_app = partial(app.create_app, timing=TIMING)
     cli.main()
