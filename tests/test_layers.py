@@ -32,6 +32,7 @@ ROOMS = {
         "",
         "durable_files",
         "digest_folder",
+        "object_errors",
         "object_store",
         "file_change",
         "object_folder",

@@ -155,15 +155,14 @@ class Services:
         self.jobs = JobService(
             self.engine, self.speech, self.job_store, self.job_worker, self.outputs, job_references
         )
+        shared = (self.anchors, self.candidates, self.prompts) if self.files.shared else ()
         self.retention = Retention(
             self.job_store,
             self.outputs,
             self.config,
-            job_references,
             self.leadership,
-            cleanings=[part.clean for part in (self.anchors, self.candidates, self.prompts)]
-            if self.files.shared
-            else [],
+            cleanings=[job_references.sweep, *(part.clean for part in shared)],
+            local_cleanings=self.files.cleanings,
             interval_s=timing.retention_interval_s,
         )
 

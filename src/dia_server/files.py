@@ -1,6 +1,7 @@
 """Chooses where files are kept: in folders of the data folder, or in an object storage (DIA_STORAGE)."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -35,6 +36,8 @@ class Files:
     outputs: Outputs
     shared: bool
     """Whether several servers may use them at the same time, so that young files without a row are kept."""
+    cleanings: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Remove files of this server that it has not used for a day."""
 
 
 def choose(conf: Settings, make: Make, database: Database) -> Files:
@@ -65,4 +68,5 @@ def in_storage(conf: Settings, make: Make, store: ObjectStore) -> Files:
         references=StoredReferences(ObjectFolder(store, "references", cache)),
         outputs=StoredOutputs(store),
         shared=True,
+        cleanings=[partial(asyncio.to_thread, cache.sweep, ())],
     )

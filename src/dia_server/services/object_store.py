@@ -7,7 +7,6 @@ signed, and answers, which may contain the id of a key.
 import asyncio
 import errno
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from dia_server.services.durable_files import (
     remove_old,
     write_file,
 )
+from dia_server.services.object_errors import explain
 from dia_server.units import MIB
 
 if TYPE_CHECKING:
@@ -47,13 +47,6 @@ RETRY_AFTER_S = 5
 """Retry-After in seconds while the storage is away."""
 MARKER = ".dia-server"
 """Object that marks the storage as the one that files were written to; it holds the id of the database."""
-CODE = re.compile(r"<Code>(\w+)</Code>")
-"""Code in the answer of S3 and Azure, such as NoSuchBucket."""
-STATUS = re.compile(r"status code: (\d{3}[ A-Za-z]*)")
-SYSTEM = re.compile(r'kind: \w+,\s+message: "([^"]+)"')
-"""Message of an error of the operating system."""
-KIND = re.compile(r"(?:source|kind): (\w+),")
-"""Name of any other cause, such as MissingAccount."""
 
 
 class StorageUnusable(Exception):
@@ -90,7 +83,7 @@ def connect(url: str, owner: Owner) -> "ObjectStore":
             },
         )
     except (BaseError, ValueError, OSError) as error:
-        raise StorageUnusable(f"DIA_STORAGE: {url} cannot be used: {_explain(error)}") from None
+        raise StorageUnusable(f"DIA_STORAGE: {url} cannot be used: {explain(error)}") from None
     return ObjectStore(backend, url, folder, owner)
 
 
@@ -263,7 +256,7 @@ class ObjectStore:
             yield
         except self._errors as error:
             raise ObjectStoreUnavailable(
-                f"The storage cannot be {verb}: {_explain(error)}", retry_after=RETRY_AFTER_S
+                f"The storage cannot be {verb}: {explain(error)}", retry_after=RETRY_AFTER_S
             ) from None
 
 
@@ -276,15 +269,3 @@ async def _cut(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for part in parts:
         for start in range(0, len(part), READ_SIZE):
             yield part[start : start + READ_SIZE]
-
-
-def _explain(error: Exception) -> str:
-    """Return the cause in a few words."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error)
-    patterns = (CODE, STATUS, SYSTEM, KIND)
-    found = next((match[1] for pattern in patterns if (match := pattern.search(text))), None)
-    return type(error).__name__ if found is None else found.strip()

@@ -45,7 +45,9 @@ class World:
         self.config = ConfigService(self.database.sessions, default_config(Settings()))
         self.references = JobReferences(self.store, ReferenceFolder(folder / "references"))
         self.leadership = Leadership(leads=True)
-        self.retention = Retention(self.store, self.outputs, self.config, self.references, self.leadership)
+        self.retention = Retention(
+            self.store, self.outputs, self.config, self.leadership, cleanings=[self.references.sweep]
+        )
 
     async def job(self, status: JobStatus, age_hours: float = 0) -> str:
         """Add a job with a result; return its id."""
@@ -303,9 +305,7 @@ async def test_a_folder_created_after_the_start_gets_the_marker(
 
 
 async def test_one_sweep_deletes_more_than_one_batch(world: World) -> None:
-    retention = Retention(
-        world.store, world.outputs, world.config, world.references, world.leadership, batch=2
-    )
+    retention = Retention(world.store, world.outputs, world.config, world.leadership, batch=2)
     for _ in range(5):
         await world.job("completed", age_hours=25)
     young = [await world.job("completed") for _ in range(5)]
@@ -313,6 +313,27 @@ async def test_one_sweep_deletes_more_than_one_batch(world: World) -> None:
     await retention.sweep()
 
     assert await world.files() == await world.rows() == set(young)
+
+
+async def test_a_server_that_does_not_lead_cleans_its_own_files_only(world: World) -> None:
+    old = await world.job("completed", age_hours=25)
+    cleanings = []
+
+    async def clean() -> None:
+        cleanings.append(1)
+
+    retention = Retention(
+        world.store,
+        world.outputs,
+        world.config,
+        Leadership(leads=False),
+        local_cleanings=[clean],
+        interval_s=0.01,
+    )
+    retention.start()
+    await until(lambda: len(cleanings) == 2)
+    await retention.stop()
+    assert await world.files() == await world.rows() == {old}
 
 
 async def test_a_lower_limit_is_applied_at_once(world: World) -> None:

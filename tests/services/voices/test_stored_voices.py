@@ -106,6 +106,18 @@ async def test_only_what_no_row_names_is_removed(home: Home, tmp_path: Path) -> 
 
 
 @ON_FILE
+async def test_copies_that_are_not_used_are_removed(home: Home) -> None:
+    await recording(home, "anna")
+    await recording(home, "ben")
+    unused = home.data / "cache" / home.prompts.all["anna"].digest
+    os.utime(unused, times=(0, 0))
+
+    for clean in home.files.cleanings:
+        await clean()
+    assert {path.name for path in (home.data / "cache").iterdir()} == {home.prompts.all["ben"].digest}
+
+
+@ON_FILE
 async def test_missing_and_damaged_files_are_reported(home: Home, tmp_path: Path) -> None:
     anna, anchor = home.prompts.all["anna"], home.anchors.all["made"]
     (tmp_path / "storage" / "recordings" / f"{anna.digest}.wav").write_bytes(b"damaged")

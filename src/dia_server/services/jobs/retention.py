@@ -12,11 +12,12 @@ from dia_server.errors import StorageUnavailable
 from dia_server.services.config import Config, ConfigService
 from dia_server.services.durable_files import GRACE_S
 from dia_server.services.jobs.outputs import Outputs
-from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Leadership
 
 log = structlog.get_logger()
+
+Cleaning = Callable[[], Awaitable[None]]
 
 INTERVAL_S = 3600.0
 """Seconds between sweeps."""
@@ -32,20 +33,23 @@ class Retention:
         store: JobStore,
         outputs: Outputs,
         config: ConfigService,
-        references: JobReferences,
         leadership: Leadership,
         *,
-        cleanings: Sequence[Callable[[], Awaitable[None]]] = (),
+        cleanings: Sequence[Cleaning] = (),
+        local_cleanings: Sequence[Cleaning] = (),
         interval_s: float = INTERVAL_S,
         batch: int = BATCH,
     ) -> None:
-        """`cleanings` remove other files without a row, also while servers write some."""
+        """`cleanings` remove other files without a row, also while servers write some.
+
+        `local_cleanings` remove files of this server only; it need not lead.
+        """
         self._store = store
         self._outputs = outputs
         self._config = config
-        self._references = references
         self._leadership = leadership
         self._cleanings = cleanings
+        self._local_cleanings = local_cleanings
         self._interval_s = interval_s
         self._batch = batch
         self._hours: int | None = None
@@ -62,7 +66,7 @@ class Retention:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """Delete expired jobs and references that none needs, and reconcile files with jobs.
+        """Delete expired jobs, and files that no row needs; fail jobs whose result is missing.
 
         Raises StorageUnavailable. The next sweep then continues; until then, the files of some expired jobs
         may be deleted already.
@@ -70,7 +74,6 @@ class Retention:
         if hours := self._config.current.output_retention_hours:
             await self._expire(hours)
         await self._reconcile()
-        await self._references.sweep()
         for clean in self._cleanings:
             await clean()
 
@@ -87,6 +90,8 @@ class Retention:
         while True:
             self._changed.clear()
             try:
+                for clean in self._local_cleanings:
+                    await clean()
                 if self._leadership.leads:
                     await self.sweep()
             except StorageUnavailable as error:
