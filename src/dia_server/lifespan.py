@@ -51,11 +51,11 @@ async def open_data(services: Services, stack: AsyncExitStack) -> None:
     await services.anchors.load()
     await services.voices.load()
     await services.prompts.load()
-    for part in (services.anchors, services.candidates, services.prompts):
-        try:
+    try:
+        for part in (services.anchors, services.candidates, services.prompts):
             await part.clean()
-        except StorageUnavailable as error:  # retention tries again
-            log.warning("files not cleaned", cause=str(error))
+    except StorageUnavailable as error:  # retention tries again
+        log.warning("files not cleaned", cause=str(error))
 
 
 async def _join_peers(

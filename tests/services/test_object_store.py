@@ -9,7 +9,7 @@ import pytest
 from dia_server.errors import ObjectStoreUnavailable
 from dia_server.services import object_store
 from dia_server.services.durable_files import READ_SIZE
-from dia_server.services.object_store import MARKER, ObjectStore, StorageUnusable
+from dia_server.services.object_store import MARKER, ObjectStore, StorageUnusable, connect
 from tests.storage import BOTH_STORAGES, ON_FILE, ON_S3, S3, SECRET, open_store
 
 
@@ -229,6 +229,20 @@ def test_a_missing_account_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(StorageUnusable, match="az://container cannot be used: MissingAccount"):
         open_store("az://container")
+
+
+@BOTH_STORAGES
+async def test_once_it_is_marked_a_storage_needs_no_database(storage_url: str) -> None:
+    """A finished job is written while the database is away, and completed when it is back."""
+    ids = iter(["me"])
+
+    async def owner() -> str:
+        return next(ids)
+
+    store = connect(storage_url, owner)
+    await store.mark()
+    assert await store.create("things/a.wav", b"audio")
+    assert (await store.list("things")).keys() == {"a.wav"}
 
 
 @ON_FILE

@@ -110,6 +110,8 @@ class ObjectStore:
         self._folder = folder
         """Folder of a file:// URL; obstore would not fsync what it writes there."""
         self._owner = owner
+        self._owner_id: str | None = None
+        """What `owner` returned: writes must not wait for the database."""
         self._is_marked = False
         self._exists_error = AlreadyExistsError
         self._errors = (BaseError, ValueError, OSError)
@@ -124,7 +126,7 @@ class ObjectStore:
 
     async def mark(self) -> None:
         """Mark the storage as the one that files are written to, unless it is marked."""
-        await self._create(MARKER, (await self._owner()).encode())
+        await self._create(MARKER, (await self._database_id()).encode())
         await self.require_marked()
 
     async def require_marked(self) -> None:
@@ -133,7 +135,7 @@ class ObjectStore:
         Its disk may be unmounted, DIA_STORAGE may name another place, or DIA_DATABASE_URL another database.
         """
         self._is_marked = False
-        owner = await self._owner()
+        owner = await self._database_id()
         try:
             marker = (await self._read(MARKER)).decode(errors="replace")
         except FileNotFoundError:
@@ -206,6 +208,11 @@ class ObjectStore:
         if self._folder is not None:
             with self._reported("changed"):
                 await asyncio.to_thread(remove_old, self._folder.glob(f"*/{TEMPORARY_FILES}"), GRACE_S)
+
+    async def _database_id(self) -> str:
+        if self._owner_id is None:
+            self._owner_id = await self._owner()
+        return self._owner_id
 
     async def _create(self, name: str, content: bytes) -> bool:
         if self._folder is not None:
