@@ -141,6 +141,7 @@ class Services:
             self.recorder.record,
             max_characters=conf.max_characters,
             normalize_loudness=conf.normalize_loudness,
+            refresh=self._load_voices if self.database.shared else None,
         )
         self.voice_previews = VoicePreviews(self.speech)
         self.job_worker = JobWorker(
@@ -193,9 +194,9 @@ class Services:
         """Build what connects this server with others on the database; started on PostgreSQL only."""
         self.reloading = Reloading(
             {
-                "voice_mappings": self.voices.load,
+                "audio_prompts": self.prompts.load,  # before the voices that use them
                 "voice_anchors": self.anchors.load,
-                "audio_prompts": self.prompts.load,
+                "voice_mappings": self.voices.load,
                 "config": self.config.reload,
                 "jobs": self._wake_worker,
             }
@@ -208,6 +209,11 @@ class Services:
             on_message=self._hear,
             on_lead=self.leadership.set,
         )
+
+    async def _load_voices(self) -> None:
+        await self.prompts.load()
+        await self.anchors.load()
+        await self.voices.load()
 
     async def _wake_worker(self) -> None:
         self.job_worker.wake()

@@ -93,6 +93,11 @@ def test_a_change_whose_notification_is_lost_holds_once_the_server_listens_again
         change = {"debug_mode": True}
         wait_until(lambda: first.put("/config", json=change).status_code == 200)  # by an open connection
         assert not second.get("/config").json()["debug_mode"]
+
+        voice = {"voice_id": "emma"}
+        wait_until(lambda: first.post("/voice_mappings", json=voice).status_code == 200)
+        assert "emma" not in voices(second)
+        wait_until(lambda: second.post("/generate", json={"text": "Hi."} | voice).status_code == 200)
     finally:
         postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 

@@ -1,3 +1,5 @@
+from collections.abc import Awaitable, Callable
+
 from dia_server.services.peers import Reloading
 from tests.waiting import until
 
@@ -21,3 +23,23 @@ async def test_a_failed_load_is_tried_again_and_what_is_lost_is_loaded_in_time()
     reloading.start()
     await until(lambda: len(loads) >= 4)
     await reloading.stop()
+
+
+async def test_prompts_are_loaded_before_the_voices_that_use_them() -> None:
+    loads: list[str] = []
+
+    def load(table: str) -> Callable[[], Awaitable[None]]:
+        async def loading() -> None:
+            loads.append(table)
+
+        return loading
+
+    tables = ["prompts", "voices", "jobs"]
+    reloading = Reloading({table: load(table) for table in tables}, interval_s=3600)
+    for table in reversed(tables):
+        reloading.changed(table)
+    reloading.start()
+
+    await until(lambda: len(loads) == len(tables))
+    await reloading.stop()
+    assert loads == tables

@@ -21,7 +21,7 @@ class Reloading:
     def __init__(
         self, loads: Mapping[str, Callable[[], Awaitable[None]]], *, interval_s: float = INTERVAL_S
     ) -> None:
-        """`loads` maps the names of tables to functions that read them into memory."""
+        """`loads` maps the names of tables to functions that read them into memory, called in this order."""
         self._loads = loads
         self._interval_s = interval_s
         self._stale: set[str] = set()
@@ -57,7 +57,9 @@ class Reloading:
                 self.all_changed()
             self._wake.clear()
             while self._stale:
-                await self._load(self._stale.pop())
+                for table in [table for table in self._loads if table in self._stale]:
+                    self._stale.discard(table)
+                    await self._load(table)
 
     async def _load(self, table: str) -> None:
         try:

@@ -2,14 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
 import structlog
 
 from dia_server.engine.types import VoicePrompt
-from dia_server.errors import Invalid, ServerError, TextTooLong
+from dia_server.errors import (
+    Invalid,
+    InvalidVoiceId,
+    PromptNotUsable,
+    ServerError,
+    StorageUnavailable,
+    TextTooLong,
+)
 from dia_server.services.config import ConfigService
 from dia_server.services.speech.anchor_maker import AnchorMaker
 from dia_server.services.speech.delivery import Delivery
@@ -52,8 +59,12 @@ class SpeechService:
         *,
         max_characters: int,
         normalize_loudness: bool,
+        refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`normalize_loudness` applies to requests that do not set it.
+
+        `refresh` loads voices and their prompts again, which another server may have changed a moment ago; it
+        is None on a database without other servers.
 
         `finished` is called with the result of each `speak` and `stream`, or None if the server failed.
 
@@ -67,6 +78,7 @@ class SpeechService:
         self._finished = finished
         self._max_characters = max_characters
         self._normalize_loudness = normalize_loudness
+        self._refresh = refresh
         self._encoders = EncoderThreads()
 
     async def speak(self, request: SpeechRequest, client: str, reference: Reference | None = None) -> Speech:
@@ -116,6 +128,22 @@ class SpeechService:
         InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, and what making an anchor raises (see
         `AnchorMaker.ensure`).
         """
+        try:
+            return await self._prepare(request, voice, reference, make_anchors)
+        except (InvalidVoiceId, PromptNotUsable):
+            if self._refresh is None:
+                raise
+            with suppress(StorageUnavailable):  # what is in memory stays in use
+                await self._refresh()
+            return await self._prepare(request, voice, reference, make_anchors)
+
+    async def _prepare(
+        self,
+        request: SpeechRequest,
+        voice: VoiceSnapshot | None,
+        reference: Reference | None,
+        make_anchors: bool,
+    ) -> PreparedRequest:
         if voice is None:
             request, voice = self._resolve(request, reference)
         text = self._tag(request, voice)
