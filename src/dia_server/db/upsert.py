@@ -6,6 +6,7 @@ insert it, and one of them fails.
 
 import sqlite3
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
@@ -29,7 +30,7 @@ async def upsert(session: AsyncSession, row: Base) -> None:
     columns stay as they are. `row` itself does not join the session.
     """
     columns = type(row).__table__.columns
-    given = {column.name: getattr(row, column.name) for column in columns if column.name in vars(row)}
+    given = _given(row)
     insert = INSERT[session.get_bind().dialect.name](type(row)).values(given)
     changed = [column for column in columns if column.name in given or column.onupdate is not None]
     await session.execute(
@@ -38,6 +39,23 @@ async def upsert(session: AsyncSession, row: Base) -> None:
             set_={column.name: insert.excluded[column.name] for column in changed if not column.primary_key},
         )
     )
+
+
+async def insert_new(session: AsyncSession, row: Base) -> bool:
+    """Insert `row`; return False, and change nothing, if a row has its primary key.
+
+    Waits for a transaction that is inserting such a row. `row` itself does not join the session.
+    """
+    insert = INSERT[session.get_bind().dialect.name](type(row)).values(_given(row))
+    keys = [column for column in type(row).__table__.columns if column.primary_key]
+    result = await session.execute(insert.on_conflict_do_nothing().returning(*keys))
+    return result.first() is not None
+
+
+def _given(row: Base) -> dict[str, Any]:
+    """Return the values set in `row` by the names of their columns."""
+    columns = type(row).__table__.columns
+    return {column.name: getattr(row, column.name) for column in columns if column.name in vars(row)}
 
 
 def is_duplicate(error: IntegrityError) -> bool:

@@ -6,7 +6,7 @@ that the operator put into the folder is kept.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
 from dia_server.db.models import AudioPrompt
-from dia_server.db.upsert import upsert
+from dia_server.db.upsert import insert_new, upsert
 from dia_server.errors import Conflict, Invalid, NotFound, ServerError, StorageUnavailable, UnusableAudio
 from dia_server.services.voices import prompt_folder
 from dia_server.services.voices.audio_prompt import Prompt
@@ -37,12 +37,28 @@ T = TypeVar("T")
 
 DECODERS = 2
 """Maximum recordings decoded at the same time."""
+ATTEMPTS = 3
+"""Maximum attempts at a change; after each that fails, another server has just changed the same prompt."""
 OWN_SOURCES = {"manual", "whisper_auto"}
 """Transcript sources whose text this server writes to `{id}.txt`."""
 
 
+class _Stale(Exception):
+    """Another server has changed a prompt's row, and memory has the former one."""
+
+    def __init__(self, prompt_id: str, stored: Prompt | None) -> None:
+        super().__init__(prompt_id)
+        self.prompt_id = prompt_id
+        self.stored = stored
+        """The prompt in the database, None if there is none."""
+
+
 class PromptService:
-    """Reads prompts from memory. A change is applied to files, database and memory, or to none of them."""
+    """Reads prompts from memory. A change is applied to files, database and memory, or to none of them.
+
+    Each writes the whole row, and therefore only if the row is the one in memory: another server may have
+    changed it a moment ago. If it has, memory gets the row, and the change is tried again.
+    """
 
     def __init__(
         self, sessions: async_sessionmaker[AsyncSession], recordings: Recordings, voices: VoiceService
@@ -97,13 +113,16 @@ class PromptService:
     async def add(self, prompt_id: str, file: BinaryIO, transcript: str | None = None) -> Prompt:
         """Create the prompt `prompt_id` from a recording, or replace the existing one.
 
-        Raises Invalid, UnusableAudio, NativeUnavailable or StorageUnavailable, and then changes nothing.
+        Raises Invalid, UnusableAudio, NativeUnavailable or StorageUnavailable, or Conflict if other servers
+        keep changing it, and then changes nothing.
         """
         prompt_folder.check_id(prompt_id)
         text = None if transcript is None else _clean_transcript(transcript)
         wav = await self._decode(self._recordings.make, file)
         async with self._lock:
-            return await self._store_recording(prompt_id, wav, is_stored=False, text=text)
+            return await self._up_to_date(
+                lambda: self._store_recording(prompt_id, wav, is_stored=False, text=text)
+            )
 
     async def create(
         self,
@@ -122,10 +141,14 @@ class PromptService:
         text = None if transcript is None else _clean_transcript(transcript)
         wav = await self._decode(self._recordings.make, file)
         async with self._lock, adding as write:
-            await self._require_new(prompt_id)
-            return await self._store_recording(
-                prompt_id, wav, is_stored=False, text=text, consent=consent, also=write
-            )
+
+            async def store() -> Prompt:
+                await self._require_new(prompt_id)
+                return await self._store_recording(
+                    prompt_id, wav, is_stored=False, text=text, consent=consent, also=write
+                )
+
+            return await self._up_to_date(store)
 
     @asynccontextmanager
     async def importing(self) -> AsyncIterator[dict[str, Prompt]]:
@@ -190,17 +213,19 @@ class PromptService:
         change of any field raises Conflict. Also raises NotFound, Invalid and StorageUnavailable.
         """
         text = _clean_transcript(text)
-        async with self._lock:
+
+        async def store() -> Prompt:
             now = self.get(prompt.prompt_id)
             if now.digest != prompt.digest or (source == "whisper_auto" and now != prompt):
-                raise Conflict(
-                    f"Audio prompt {prompt.prompt_id!r} has changed during the request", param="prompt_id"
-                )
+                raise _changed(prompt.prompt_id)
             sidecars = await self._sidecars(prompt.prompt_id)
             if needs_review:
                 return await self._save(*_with_draft(now, text, confidence, sidecars))
             changed, files = _with_transcript(now, text, source, sidecars)
             return await self._save(replace(changed, confidence=confidence), files)
+
+        async with self._lock:
+            return await self._up_to_date(store)
 
     async def discover(self) -> list[Skipped]:
         """Add, update and remove prompts to match the folder, if there is one; return its unusable files.
@@ -247,13 +272,17 @@ class PromptService:
         old = self._prompts.get(prompt_id)
         known = old.digest if old is not None and name == wav_name(prompt_id) else None
         read = await self._decode(folder.recording, name, known)
-        async with self._lock:
+
+        async def store() -> None:
             if self._prompts.get(prompt_id) != old:
                 return  # a concurrent upload or deletion is newer than what was read
             if read is not None:
                 await self._store_recording(prompt_id, read[0], is_stored=read[1])
             elif old is not None:
                 await self._refresh_transcript(old)
+
+        async with self._lock:
+            await self._up_to_date(store)
 
     async def _delete(self, prompt_id: str, users: list[str], write: Write) -> None:
         """Delete a prompt's files and, by `write`, its row; raises Conflict if `users` is not empty."""
@@ -325,11 +354,35 @@ class PromptService:
         if (changed := _with_sidecar(prompt, sidecars)) != prompt:
             await self._save(changed, {})
 
+    async def _up_to_date(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `change`; load a row that it finds changed, and try it again.
+
+        Raises Conflict if each of ATTEMPTS finds the row changed.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                return await change()
+            except _Stale as stale:
+                prompt_id = stale.prompt_id
+                self._remember(prompt_id, stale.stored)
+        raise _changed(prompt_id)
+
+    def _remember(self, prompt_id: str, stored: Prompt | None) -> None:
+        if stored is None:
+            self._prompts.pop(prompt_id, None)
+        else:
+            self._prompts[prompt_id] = stored
+
     async def _save(
         self, prompt: Prompt, files: Mapping[str, bytes | None], also: Write | None = None
     ) -> Prompt:
+        """Store a prompt and its files; raises _Stale if its row is not the one in memory."""
+
         async def write(session: AsyncSession) -> None:
-            await upsert(session, prompt.row())
+            if await self._require_known(session, prompt.prompt_id):
+                await upsert(session, prompt.row())
+            elif not await insert_new(session, prompt.row()):
+                raise _Stale(prompt.prompt_id, await _stored(session, prompt.prompt_id))
             if also is not None:
                 await also(session)
 
@@ -338,9 +391,26 @@ class PromptService:
         return prompt
 
     async def _remove_row(self, prompt_id: str) -> None:
+        """Delete a prompt's row, if there is one, unless another server has changed it."""
+
+        async def write(session: AsyncSession) -> None:
+            await self._require_known(session, prompt_id)
+            await _delete_row(prompt_id)(session)
+
         if prompt_id in self._prompts:
-            await self._commit({}, _delete_row(prompt_id))
-            del self._prompts[prompt_id]
+            try:
+                await self._commit({}, write)
+            except _Stale as stale:
+                self._remember(prompt_id, stale.stored)
+            else:
+                del self._prompts[prompt_id]
+
+    async def _require_known(self, session: AsyncSession, prompt_id: str) -> bool:
+        """Lock the row of a prompt; return whether there is one. Raises _Stale if memory has another."""
+        stored = await _stored(session, prompt_id)
+        if stored != self._prompts.get(prompt_id):
+            raise _Stale(prompt_id, stored)
+        return stored is not None
 
     async def _commit(
         self,
@@ -434,11 +504,21 @@ def _with_transcript(
     return prompt, {txt_name(prompt.prompt_id): f"{text}\n".encode()}
 
 
+async def _stored(session: AsyncSession, prompt_id: str) -> Prompt | None:
+    """Return a prompt as the database has it, and lock its row; None if there is none."""
+    row = await session.get(AudioPrompt, prompt_id, with_for_update=True)
+    return None if row is None else Prompt.of(row)
+
+
 def _delete_row(prompt_id: str) -> Write:
     async def write(session: AsyncSession) -> None:
         await session.execute(delete(AudioPrompt).where(AudioPrompt.prompt_id == prompt_id))
 
     return write
+
+
+def _changed(prompt_id: str) -> Conflict:
+    return Conflict(f"Audio prompt {prompt_id!r} has changed during the request", param="prompt_id")
 
 
 def _unreadable(error: OSError) -> StorageUnavailable:
