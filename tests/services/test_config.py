@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,3 +100,33 @@ async def test_a_change_that_cannot_be_stored_is_not_applied(database: Database)
     with pytest.raises(StorageUnavailable):
         await service.update({"debug_mode": True})
     assert not service.current.debug_mode
+
+
+async def test_what_another_server_changed_during_the_start_stays(database: Database) -> None:
+    service, other = await opened(database), await opened(database)
+    await other.update({"show_prompts": True, "worker_count": 3})
+    await service.reload()
+
+    service.set_effective(worker_count=2, torch_compile_enabled=False)
+
+    assert service.current == replace(other.current, torch_compile_enabled=False)
+    assert service.restart_required == ["worker_count"]
+
+
+async def test_a_value_is_stored_although_memory_lacks_another_servers_change(database: Database) -> None:
+    service, other = await opened(database), await opened(database)
+    await other.update({"show_prompts": True, "output_retention_hours": 7})
+
+    changed = await service.update({"show_prompts": False})
+
+    assert (changed.show_prompts, changed.output_retention_hours) == (False, 7)
+    assert (await opened(database)).current == changed
+
+
+async def test_an_effective_value_that_a_client_sends_back_is_not_stored(database: Database) -> None:
+    service = await opened(database)
+    service.set_effective(worker_count=2)
+
+    await service.update({"worker_count": 2})
+
+    assert service.stored == []

@@ -112,16 +112,16 @@ class ConfigService:
     async def reload(self) -> None:
         """Load the stored values again, after another server's change."""
         async with self._lock:
-            former, self._stored = self._stored, await self._read()
-            changed = [name for name in FIELDS if former.get(name) != self._stored.get(name)]
-            if changed:
-                log.info("configuration changed by another server", fields=changed)
-                self._publish(replace(self.current, **{name: self._value(name) for name in changed}))
+            self._adopt(await self._read())
 
     def set_effective(self, **fields: Any) -> None:
-        """Set `fields` to the values with which the engines were built, instead of the requested ones."""
-        self._running = replace(self._running, **fields)
-        self._publish(self._running)
+        """Set `fields` to the values with which the engines were built, instead of the requested ones.
+
+        A field that has been changed since then keeps its value, which a restart needs.
+        """
+        requested, self._running = self._running, replace(self._running, **fields)
+        unchanged = [name for name in fields if getattr(self.current, name) == getattr(requested, name)]
+        self._publish(replace(self.current, **{name: fields[name] for name in unchanged}))
 
     async def update(self, changes: Mapping[str, Any]) -> Config:
         """Store the `changes` and return the changed configuration.
@@ -137,8 +137,11 @@ class ConfigService:
                 param="whisper_model_size",
             )
         async with self._lock:
-            changes = {name: value for name, value in changes.items() if value != getattr(self.current, name)}
             async with self._sessions.begin() as session:
+                self._adopt(await _stored_values(session))  # memory may lack another server's latest change
+                changes = {
+                    name: value for name, value in changes.items() if value != getattr(self.current, name)
+                }
                 for name, value in sorted(changes.items()):  # one order of locks: no two updates deadlock
                     await upsert(session, ConfigValue(name=name, value=msgspec.json.encode(value).decode()))
             log.info("configuration changed", **changes)
@@ -187,8 +190,15 @@ class ConfigService:
 
     async def _read(self) -> dict[str, Any]:
         async with self._sessions() as session:
-            rows = (await session.scalars(select(ConfigValue))).all()
-        return decode_stored((row.name, row.value) for row in rows)
+            return await _stored_values(session)
+
+    def _adopt(self, stored: dict[str, Any]) -> None:
+        """Replace the values in memory by those in the database, which another server may have changed."""
+        former, self._stored = self._stored, stored
+        changed = [name for name in FIELDS if former.get(name) != stored.get(name)]
+        if changed:
+            log.info("configuration changed by another server", fields=changed)
+            self._publish(replace(self.current, **{name: self._value(name) for name in changed}))
 
     def _value(self, name: str) -> Any:
         """Return the stored value of a field, else its default.
@@ -204,3 +214,8 @@ class ConfigService:
         self.current = config
         for listener in self._listeners:
             listener(config)
+
+
+async def _stored_values(session: AsyncSession) -> dict[str, Any]:
+    rows = (await session.scalars(select(ConfigValue))).all()
+    return decode_stored((row.name, row.value) for row in rows)
