@@ -28,10 +28,15 @@ ServerError
 Any other exception is a bug and is answered with 500 INTERNAL_SERVER_ERROR.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ServerError(Exception):
     status = 500
     code = "INTERNAL_SERVER_ERROR"
+    nothing_begun = False
+    """Whether the request certainly began nothing, so that another server may be asked instead."""
 
     def __init__(
         self,
@@ -50,6 +55,16 @@ class ServerError(Exception):
         self.param = param
         self.limit = limit
         self.retry_after = retry_after
+
+
+@contextmanager
+def nothing_begun() -> Iterator[None]:
+    """Mark a ServerError that the `with` block raises: the request has begun nothing yet."""
+    try:
+        yield
+    except ServerError as error:
+        error.nothing_begun = True
+        raise
 
 
 class BadRequest(ServerError):

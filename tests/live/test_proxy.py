@@ -1,9 +1,11 @@
-"""A real server behind nginx with deploy/nginx.conf."""
+"""A real server behind nginx with deploy/nginx.conf, and two that refuse behind deploy/nginx-servers.conf."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -65,3 +67,50 @@ def test_websockets_pass_and_an_address_has_64_connections(proxy: int, server: S
         assert message["type"] == "complete"
         assert Address(f"http://127.0.0.1:{proxy}").get("/health").status_code == 429
         assert server.get("/health").status_code == 200
+
+
+class Refusing(ThreadingHTTPServer):
+    """A server that answers each POST with 503; it counts them, and redirects those of /begun_nothing."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.asked = 0
+        super().__init__(("127.0.0.1", 0), RefusingHandler)
+
+
+class RefusingHandler(BaseHTTPRequestHandler):
+    server: Refusing
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.server.asked += 1
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(503)
+        if self.path == "/begun_nothing":
+            self.send_header("X-Accel-Redirect", self.headers["X-Dia-Refused"])
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@pytest.mark.parametrize(("path", "asked"), [("/begun_nothing", 1), ("/perhaps_begun", 0)])
+def test_only_a_post_that_began_nothing_goes_to_another_server(tmp_path: Path, path: str, asked: int) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Refusing()) for _ in range(2)]
+        for server in servers:
+            Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+        ports = {f"dia-{n}:7860": server.server_port for n, server in enumerate(servers, 1)}
+        port = stack.enter_context(nginx.proxy(tmp_path, "nginx-servers.conf", ports))
+
+        headers = {"X-Dia-Refused": "/health"}  # the proxy replaces it
+        answer = Address(f"http://127.0.0.1:{port}").post(path, content=b"Hello.", headers=headers)
+
+    assert (answer.status_code, answer.content) == (503, b"Hello.")  # the last server's answer
+    assert sorted(server.asked for server in servers) == [asked, 1]

@@ -7,7 +7,7 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.engine.engine import Engine
-from dia_server.errors import AudioProcessingError, GpuOutOfMemory, Invalid
+from dia_server.errors import AudioProcessingError, EngineLost, GpuOutOfMemory, Invalid
 from dia_server.settings import Settings
 from dia_server.web import websocket_messages
 from dia_server.web.requests import json_body
@@ -259,11 +259,13 @@ async def test_surrogates_are_not_sought_in_a_body_of_millions_of_escapes(
     assert answer.status_code == status
 
 
-async def answer_of(settings: Settings, engine: Engine, path: str, body: Body) -> Any:
+async def answer_of(
+    settings: Settings, engine: Engine, path: str, body: Body, headers: dict[str, str] | None = None
+) -> Any:
     async with AsyncTestClient(create_app(settings, engine)) as client:
         while not engine.ready and engine.error is None:
             pass
-        return await client.post(path, json=body)
+        return await client.post(path, json=body, headers=headers)
 
 
 def failing_loader(_: object) -> ToneModel:
@@ -282,6 +284,33 @@ async def test_a_missing_model_is_reported_with_its_cause(settings: Settings) ->
     assert "POST /model/load" in answer.json()["detail"]
     assert answer.headers["x-should-retry"] == "false"
     assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate?async_mode=true", "/v1/audio/speech"])
+async def test_a_proxy_that_can_ask_another_server_is_told_to(settings: Settings, path: str) -> None:
+    body = {"input": "Hi"} if "/v1/" in path else {"text": "Hi"}
+    refused_to = {"X-Dia-Refused": "@once_more"}
+
+    def broken() -> Engine:
+        return Engine("dia", failing_loader, max_waiting=1)
+
+    assert "x-accel-redirect" not in (await answer_of(settings, broken(), path, body)).headers
+    answer = await answer_of(settings, broken(), path, body, {"X-Dia-Refused": "/health"})
+    assert "x-accel-redirect" not in answer.headers
+    answer = await answer_of(settings, broken(), path, body, refused_to)
+    assert (answer.status_code, answer.headers["x-accel-redirect"]) == (503, "@once_more")
+
+
+async def test_a_proxy_is_not_told_to_begin_work_again(settings: Settings) -> None:
+    def fail() -> None:
+        raise EngineLost("2 engines were lost")
+
+    engine = Engine("dia", loader(ToneModel(before_step=fail)), max_waiting=1)
+
+    answer = await answer_of(settings, engine, "/generate", {"text": "Hi"}, {"X-Dia-Refused": "@once_more"})
+
+    assert (answer.status_code, answer.json()["error_code"]) == (503, "ENGINE_LOST")
+    assert "x-accel-redirect" not in answer.headers
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ CODES = {
 }
 OPENAI_FIELDS = {"text": "input", "voice_id": "voice"}
 """Names of fields on the OpenAI-compatible routes, by their names on the native routes."""
+ONCE_MORE = "@once_more"
+"""nginx's location for refused requests, named by deploy/nginx-servers.conf in the header X-Dia-Refused."""
 OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
@@ -78,7 +80,7 @@ def render_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Er
     return Response(
         _openai(failure) if request.scope["path"].startswith("/v1/") else _native(failure),
         status_code=failure.status,
-        headers={**headers, **retry_headers(failure.status, exc)},
+        headers={**headers, **retry_headers(failure.status, exc), **_proxy_headers(request, exc)},
         media_type=MediaType.JSON,
     )
 
@@ -99,6 +101,13 @@ def retry_headers(status: int, exc: Exception) -> dict[str, str]:
         return {"x-should-retry": "false"} if status >= 500 or isinstance(exc, Conflict) else {}
     retries = {"x-should-retry": "true"} if status >= 500 else {}
     return {"Retry-After": str(retry_after), **retries}
+
+
+def _proxy_headers(request: Request[Any, Any, Any], exc: Exception) -> dict[str, str]:
+    """Return X-Accel-Redirect if the request began nothing and its proxy can ask another server."""
+    if getattr(exc, "nothing_begun", False) and request.headers.get("X-Dia-Refused") == ONCE_MORE:
+        return {"X-Accel-Redirect": ONCE_MORE}
+    return {}
 
 
 def allow(methods: Iterable[str]) -> str:

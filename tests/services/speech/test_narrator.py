@@ -9,7 +9,7 @@ import pytest
 
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import EngineName, Recording, Samples, Utterance, VoicePrompt
-from dia_server.errors import EngineLost, GpuOutOfMemory, Overloaded, ServerError
+from dia_server.errors import EngineLost, GpuOutOfMemory, ModelNotLoaded, Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narration import MAX_CHUNK, NOTHING, Narrated, Narration
 from dia_server.services.speech.narrator import ExceedsLimit, Narrator
@@ -508,10 +508,27 @@ async def test_a_full_queue_refuses_a_new_text_and_delays_a_started_one() -> Non
         while rigged.engine.active < 2:
             await asyncio.sleep(0.001)
 
-        with pytest.raises(Overloaded):
+        with pytest.raises(Overloaded) as refused:
             await rigged.tell(segments(1), base)
+        assert refused.value.nothing_begun
         assert levels(await begun) == pytest.approx([0.1, 0.2, 0.3], abs=0.02)
         other.cancel()
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_an_engine_that_stops_tells_whether_it_has_begun(accepted: bool) -> None:
+    async with rig(step_s=0.01) as rigged:
+        if not accepted:
+            await asyncio.to_thread(rigged.engine.stop)
+        asked = asyncio.create_task(rigged.tell(segments(1)))
+        if accepted:
+            await until(lambda: rigged.engine.busy == 1)
+            await asyncio.to_thread(rigged.engine.stop)
+
+        with pytest.raises(ModelNotLoaded) as refused:
+            await asked
+
+        assert refused.value.nothing_begun is not accepted
 
 
 async def test_texts_share_a_full_engine() -> None:

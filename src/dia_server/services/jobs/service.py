@@ -7,7 +7,7 @@ from typing import Literal
 
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.readiness import require_loadable
-from dia_server.errors import JobNotComplete, NotFound, ServerError
+from dia_server.errors import JobNotComplete, NotFound, ServerError, nothing_begun
 from dia_server.services.jobs.outputs import Outputs
 from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.store import Job, JobListItem, JobStatus, JobStore, format_of
@@ -80,7 +80,8 @@ class JobService:
     async def _add(
         self, request: SpeechRequest, reference: Reference | None, status: JobStatus, *, make_anchors: bool
     ) -> tuple[Job, PreparedRequest]:
-        require_loadable(self._engine)
+        with nothing_begun():
+            require_loadable(self._engine)
         prepared = await self._speech.prepare(request, reference=reference, make_anchors=make_anchors)
         async with self._references.keep(reference):
             return await self._store.add(prepared.request, prepared.voice, status), prepared

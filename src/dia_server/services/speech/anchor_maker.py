@@ -161,7 +161,11 @@ class AnchorMaker:
         usable: list[Attempt] = []
         for first in range(0, self._rounds * count, count):
             seeds = [(voice.seed + first + n) % 2**32 for n in range(count)]
-            attempts = await self.attempts(voice, seeds, Delivery(background=background))
+            try:
+                attempts = await self.attempts(voice, seeds, Delivery(background=background))
+            except ServerError as error:
+                error.nothing_begun = error.nothing_begun and not first
+                raise
             usable += filter(can_be_anchor, attempts)
             if any(not attempt.faults for attempt in usable):
                 break

@@ -22,6 +22,7 @@ from dia_server.errors import (
     Overloaded,
     ServerError,
     StorageUnavailable,
+    nothing_begun,
 )
 from dia_server.services.config import ConfigService
 from dia_server.services.speech.anchor_maker import AnchorMaker, can_be_anchor
@@ -108,7 +109,8 @@ class CandidateMaker:
                 f"Candidates need Dia, which needs a GPU or DIA_ENGINE=dia: the voices of the "
                 f"{self._engine.name} engine never change"
             )
-        require_loadable(self._engine)
+        with nothing_begun():
+            require_loadable(self._engine)
         text = check_text(request.text)
         first = random.randrange(2**32) if request.seed is None else request.seed
         candidates = [

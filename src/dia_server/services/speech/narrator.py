@@ -11,7 +11,7 @@ from dia_server.audio.guard import judge
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.generation import Generation
 from dia_server.engine.types import Chunk, Frames, Samples, Utterance
-from dia_server.errors import EngineLost, Overloaded, ServerError
+from dia_server.errors import EngineLost, ModelNotLoaded, Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.segment import Segment
 from dia_server.services.speech.usage import UsageMeter
@@ -160,12 +160,16 @@ class Narrator:
     async def _submit(self, segment: Segment) -> Generation:
         """Queue `segment`; wait while the queue is full.
 
-        Raises Overloaded instead for the first attempt at a text's first segment: nothing was accepted yet.
+        Raises Overloaded instead for a text's first segment, unless an attempt at it was accepted before.
         """
         while True:
             try:
-                return self._engine.submit(segment.utterance, background=segment.background)
-            except Overloaded:
-                if segment.first and not segment.retries:
+                generation = self._engine.submit(segment.utterance, background=segment.background)
+            except (ModelNotLoaded, Overloaded) as error:
+                error.nothing_begun = segment.first and not segment.accepted
+                if error.nothing_begun or isinstance(error, ModelNotLoaded):
                     raise
+            else:
+                segment.accepted = True
+                return generation
             await asyncio.sleep(BUSY_S)

@@ -33,6 +33,8 @@ class Segment:
         """Whether the guard checks the audio for faults."""
         self.held = judged and not (first and delivery.live)
         """Whether the audio is held back until the guard has judged it, so that a retry can replace it."""
+        self.accepted = False
+        """Whether the engine has accepted any attempt at it."""
         self.retries = 0
         self.whole = False
         """Whether generation ended without faults and before the client's limit."""
