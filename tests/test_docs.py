@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dia_server import errors
+from dia_server.db.postgres import SESSION
 from dia_server.web.errors import CODES
 from tests.examples import Block, blocks, run
 from tests.live import cloning_server, slow_server
@@ -307,6 +308,12 @@ def test_files_tests_and_commands_on_a_page_exist(page: str) -> None:
 
     targets = set(re.findall(r"`make ([a-z-]+)`", text))
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_the_page_of_several_servers_replaces_every_session_parameter() -> None:
+    page = (API.parent / "cluster.md").read_text()
+
+    assert dict(re.findall(r"ALTER ROLE dia SET (\w+) = '?(\w+)'?;", page)) == SESSION
 
 
 def test_the_troubleshooting_page_quotes_messages_of_the_source() -> None:
