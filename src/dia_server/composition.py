@@ -7,7 +7,7 @@ from dia_server import __version__, files, logs
 from dia_server.configuration import default_config, set_variables
 from dia_server.crash_mark import CrashMarks
 from dia_server.db.engine import Database
-from dia_server.db.listener import Listener
+from dia_server.db.listener import Listener, application_name
 from dia_server.db.lock import ServerLock
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.devices import accelerators
@@ -71,6 +71,7 @@ class Services:
             conf.sqlalchemy_url,
             busy_timeout_ms=timing.busy_timeout_ms,
             connections=conf.database_connections,
+            name=lambda: f"{application_name(self.membership.server_id)} pool",
         )
         self.membership = Membership(self.database, lease_s=timing.lease_s)
         self.leadership = Leadership(leads=not self.database.shared)

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -70,9 +70,11 @@ class Database:
         pool_timeout_s: float = POOL_TIMEOUT_S,
         connections: int = CONNECTIONS,
         log_outages: bool = True,
+        name: Callable[[], str] | None = None,
     ) -> None:
         """`connections` is the maximum of connections to PostgreSQL, more than RESERVED_CONNECTIONS.
 
+        `name` returns the name by which PostgreSQL shows the connections that are opened next.
         `log_outages` says whether to log PostgreSQL's errors, whose texts StorageUnavailable leaves out.
         """
         parsed = make_url(url)
@@ -93,6 +95,8 @@ class Database:
             self.quick = QuickStatements(quick)
             for engine in self._writing, quick:
                 event.listen(engine.sync_engine, "handle_error", partial(_on_postgres_error, log_outages))
+                if name is not None:
+                    event.listen(engine.sync_engine, "do_connect", partial(_name_connection, name))
         self.sessions: async_sessionmaker[AsyncSession] = (
             async_sessionmaker(self._writing, expire_on_commit=False)
             if self._file is None
@@ -218,6 +222,12 @@ def _postgres(url: URL, size: int, pool_timeout_s: float, **options: Any) -> Asy
         connect_args=postgres.connect_args(url),
         **options,
     )
+
+
+def _name_connection(
+    name: Callable[[], str], _: Dialect, record: Any, arguments: Any, named: dict[str, Any]
+) -> None:
+    named["application_name"] = name()
 
 
 def _engine(url: URL, **options: Any) -> AsyncEngine:

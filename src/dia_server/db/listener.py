@@ -33,7 +33,7 @@ POLL_S = 5.0
 
 
 def application_name(server_id: str) -> str:
-    """Return the name by which PostgreSQL shows the connection of a server."""
+    """Return the name by which PostgreSQL shows this connection of a server; other names begin with it."""
     return f"dia-server {server_id}"
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import delete, text, update
 
 from dia_server.db.engine import Database
 from dia_server.db.listener import LEAD, Listener, application_name
-from dia_server.db.models import AudioPrompt, ConfigValue, VoiceAnchor, VoiceMapping
+from dia_server.db.models import AudioPrompt, ConfigValue, Server, VoiceAnchor, VoiceMapping
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Membership
@@ -127,3 +127,22 @@ async def test_a_silent_leader_is_cut_off(database: Database, database_url: str)
         await follower.listener.stop()
         with pytest.raises(StorageUnavailable):
             await frozen.execute(text("SELECT 1"))
+
+
+async def test_a_server_that_stands_still_in_a_transaction_loses_its_locks(
+    database: Database, database_url: str
+) -> None:
+    heir = Membership(database)
+    await heir.join()
+    frozen = Database(database_url, name=lambda: f"{application_name(silent.server_id)} pool")
+    silent = Membership(frozen, lease_s=-1)
+    await silent.join()
+    async with frozen.sessions() as session:
+        await session.execute(update(Server).values(pid=1))  # locks the rows of both
+
+        await heir.bury()
+
+        assert await heir.renew()
+        with pytest.raises(StorageUnavailable):
+            await session.execute(text("SELECT 1"))
+    await frozen.close()

@@ -31,9 +31,9 @@ HEARTBEAT_S = 10.0
 LEASE_S = 30.0
 """Seconds after a renewal at which the server counts as dead."""
 
-END_CONNECTION = text(
+END_CONNECTIONS = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE application_name = :name AND datname = current_database() AND usename = current_user"
+    "WHERE starts_with(application_name, :name) AND datname = current_database() AND usename = current_user"
 )
 
 Process = tuple[str, int]
@@ -78,15 +78,16 @@ class Membership:
         return False
 
     async def bury(self) -> None:
-        """Delete the rows of servers whose lease has ended, and end their connections; PostgreSQL only.
+        """End the connections of servers whose lease has ended, and delete their rows; PostgreSQL only.
 
-        A server that is stopped, not dead, would keep the leader's lock by its connection.
+        A server that is stopped, not dead, would keep the leader's lock, and those of its open transactions.
         """
-        ended = delete(Server).where(Server.lease_until < func.now())
+        ended = Server.lease_until < func.now()
         async with self._database.sessions.begin() as session:
-            for row in await session.execute(ended.returning(Server.server_id, Server.host, Server.pid)):
+            for server_id in (await session.scalars(select(Server.server_id).where(ended))).all():
+                await session.execute(END_CONNECTIONS, {"name": application_name(server_id)})
+            for row in await session.execute(delete(Server).where(ended).returning(Server.host, Server.pid)):
                 log.warning("a server is gone", host=row.host, pid=row.pid)
-                await session.execute(END_CONNECTION, {"name": application_name(row.server_id)})
 
     async def leave(self) -> None:
         """Delete this server's row; if the database is away, the end of the lease does it."""
