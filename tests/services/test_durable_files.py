@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dia_server.services.durable_files import sync_folder
+from dia_server.services.durable_files import RecoverableChange, read_journal, sync_folder
 
 
 def test_file_systems_without_folder_fsync_are_accepted(
@@ -23,3 +23,17 @@ def test_a_failed_folder_fsync_raises(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="Input/output error"):
         sync_folder(tmp_path)
+
+
+def test_undoing_a_change_before_its_journal_leaves_that_of_another(tmp_path: Path) -> None:
+    other, change = RecoverableChange(tmp_path), RecoverableChange(tmp_path)
+    other.add("a", b"new")
+    other.apply()
+    change.add("b", b"new")
+
+    change.rollback()
+
+    assert read_journal(tmp_path) is not None
+    assert not (tmp_path / "b").exists()
+    other.cleanup()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

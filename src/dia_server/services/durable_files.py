@@ -93,8 +93,13 @@ class FileChange:
 class RecoverableChange(FileChange):
     """A FileChange that the next start can undo if the server is killed before the database commits.
 
-    `apply` writes a journal first; `cleanup` and `rollback` remove it.
+    `apply` writes a journal first; `cleanup` and `rollback` remove it. A folder has one journal: the caller
+    lets no other such change begin before the journal is removed, or undone if its server was killed.
     """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._has_journal = False
 
     def apply(self) -> None:
         if not self._staged:
@@ -104,6 +109,7 @@ class RecoverableChange(FileChange):
         backups = {name: None if former is None else former.name for name, former in self._former.items()}
         temporary = self._temporary()
         _write(temporary, msgspec.json.encode(Journal(self.committed, backups)))
+        self._has_journal = True
         temporary.replace(self._folder / JOURNAL)
         sync_folder(self._folder)
         for name, staged in self._staged.items():
@@ -112,7 +118,8 @@ class RecoverableChange(FileChange):
 
     def cleanup(self) -> None:
         """Remove the journal, then backups and temporary files; raises OSError if the journal stays."""
-        remove_journal(self._folder)
+        if self._has_journal:  # else it would be another server's
+            remove_journal(self._folder)
         super().cleanup()
 
 

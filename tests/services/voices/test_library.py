@@ -14,6 +14,7 @@ import pytest
 
 from dia_server.audio.encode import encode
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId, PromptNotUsable, ServerError, UnusableAudio
+from dia_server.services.durable_files import RecoverableChange
 from dia_server.services.voices.library_archive import MAX_EXPORT, writing
 from dia_server.services.voices.library_manifest import (
     MANIFEST,
@@ -93,6 +94,18 @@ async def test_only_the_chosen_voices_are_exported(full: Home, home: Home) -> No
     assert home.voices.all["anna"].partner is None, "its partner was not exported"
     with pytest.raises(InvalidVoiceId, match="'nobody'"):
         await exported(full, "anna", "nobody")
+
+
+async def test_an_import_first_undoes_one_that_was_interrupted(full: Home, home: Home) -> None:
+    killed = RecoverableChange(home.folder.path)
+    killed.committed["ghost"] = "a digest that no row has"
+    killed.add("ghost.wav", b"half an import")
+    killed.apply()
+
+    await home.library.add(io.BytesIO(await exported(full)))
+
+    assert not (home.folder.path / "ghost.wav").exists()
+    assert home.prompts.all.keys() == {"anna", "ben"}
 
 
 async def test_a_voice_without_its_recording_is_not_exported(full: Home) -> None:

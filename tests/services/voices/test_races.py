@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 
 from dia_server.db.models import AudioPrompt, VoiceAnchor
 from dia_server.errors import Conflict, NotFound
-from dia_server.services.durable_files import FileChange
+from dia_server.services.durable_files import JOURNAL, FileChange, RecoverableChange
 from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.custom_voices import CustomVoices
 from dia_server.services.voices.service import Voice
@@ -184,6 +184,51 @@ async def test_a_discovery_keeps_a_recording_that_another_server_repairs(
     assert beside.prompts.all == {"anna": repaired}
     assert await stored_prompts(second) == [repaired]
     await beside.database.close()
+
+
+async def test_an_import_waits_until_another_has_removed_its_journal(
+    homes: list[Home], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    cleanup = RecoverableChange.cleanup
+
+    def cleanup_later(change: RecoverableChange) -> None:
+        if not begun.is_set():
+            begun.set()
+            assert go_on.wait(60)
+        cleanup(change)
+
+    first, _ = homes
+    beside = Home(first.data, database_url)
+    await first.furnish()
+    await beside.open()
+    with await first.library.export([]) as archive:
+        content = archive.read()
+    monkeypatch.setattr(RecoverableChange, "cleanup", cleanup_later)
+    imports = [asyncio.create_task(first.library.add(io.BytesIO(content), overwrite=True))]
+    await until(begun.is_set)
+    imports.append(asyncio.create_task(beside.library.add(io.BytesIO(content), overwrite=True)))
+    await until(lambda: is_waiting(first, imports[1]))
+    waited = not imports[1].done()
+    go_on.set()
+    await asyncio.gather(*imports)
+
+    assert waited
+    assert not (first.folder.path / JOURNAL).exists()
+    await beside.database.close()
+
+
+async def test_an_import_replaces_nothing_that_another_server_has_just_added(homes: list[Home]) -> None:
+    first, second = homes
+    await first.furnish()
+    with await first.library.export([]) as archive:
+        await first.prompts.add("anna", io.BytesIO(wav_file(2.0)))
+        before = await stored_prompts(first)
+        with pytest.raises(Conflict, match="another server has just added"):
+            await second.library.add(archive)
+
+    assert await stored_prompts(first) == before
+    assert not list(second.folder.path.iterdir())
 
 
 async def stored_prompts(home: Home) -> list[Prompt]:

@@ -2,8 +2,8 @@
 
 import asyncio
 import io
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
 from dia_server.db.locks import lock_between_servers
-from dia_server.db.models import AudioPrompt, Base, VoiceAnchor
-from dia_server.db.upsert import upsert
+from dia_server.db.models import AudioPrompt, Base, VoiceAnchor, VoiceMapping
+from dia_server.db.upsert import insert_new, upsert
 from dia_server.errors import Conflict, PromptNotUsable, StorageUnavailable
 from dia_server.services.file_change import Change
 from dia_server.services.voices import library_archive
@@ -111,13 +111,8 @@ class VoiceLibrary:
 
         Waits for the import of another server. Raises OSError.
         """
-        async with self._sessions.begin() as session:
-            await lock_between_servers(session, IMPORT_LOCK)
-
-            async def stored() -> dict[str, str]:
-                return {row.prompt_id: _digests(row) for row in await session.scalars(select(AudioPrompt))}
-
-            await self._recordings.recover(stored)
+        async with self._alone():
+            pass
 
     async def export(self, voice_ids: Sequence[str], *, licence: str | None = None) -> BinaryIO:
         """Return an archive of the voices as a temporary file at position 0, which the caller closes.
@@ -156,24 +151,47 @@ class VoiceLibrary:
         if something is wrong with the archive; Conflict if ids exist already, unless `overwrite` is true. If
         it is, their voices and recordings are replaced, with all files of the recordings.
         """
+        try:
+            async with self._turn:
+                return await self._import(file, overwrite=overwrite)
+        except OSError as error:
+            raise StorageUnavailable(f"The voices cannot be written: {error.strerror}") from error
+        except DBAPIError as error:
+            cause = str(error.orig).partition("\n")[0]  # PostgreSQL quotes values in further lines
+            raise StorageUnavailable(f"The database cannot be written: {cause}") from error
+
+    async def _import(self, file: BinaryIO, *, overwrite: bool) -> Imported:
+        """See `add`. The lock between servers is held until the files are in place, or back in theirs."""
         changes = _Changes(self._recordings.importing(), self._anchors.files.change())
-        async with self._turn:
+        async with AsyncExitStack() as stack:
             try:
                 imported = await self._stage(file, changes)
+                await stack.enter_async_context(self._alone())
                 await self._commit(imported, changes, overwrite=overwrite)
-            except BaseException as error:
+            except BaseException:
                 await changes.rollback()
-                if isinstance(error, OSError):
-                    raise StorageUnavailable(f"The voices cannot be written: {error.strerror}") from error
-                if isinstance(error, DBAPIError):
-                    cause = str(error.orig).partition("\n")[0]  # PostgreSQL quotes values in further lines
-                    raise StorageUnavailable(f"The database cannot be written: {cause}") from error
                 raise
             try:
                 await changes.cleanup()
             except OSError as error:
                 log.error("journal of a completed import not removed", cause=str(error))
         return imported
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Hold the lock between servers in a transaction of its own; first undo what was interrupted.
+
+        Raises OSError or StorageUnavailable.
+        """
+
+        async def stored() -> dict[str, str]:
+            async with self._sessions() as reading:
+                return {row.prompt_id: _digests(row) for row in await reading.scalars(select(AudioPrompt))}
+
+        async with self._sessions() as session:
+            await lock_between_servers(session, IMPORT_LOCK)
+            await self._recordings.recover(stored)
+            yield
 
     async def _stage(self, file: BinaryIO, changes: _Changes) -> Imported:
         """Check the archive and stage its files in `changes`."""
@@ -222,10 +240,13 @@ class VoiceLibrary:
                 await changes.add_prompt_file(name, None)
             voice_ids = [voice.voice_id for voice in imported.voices]
             async with self._sessions.begin() as session:
-                await lock_between_servers(session, IMPORT_LOCK)
-                await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id.in_(voice_ids)))
+                if overwrite:
+                    await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id.in_(voice_ids)))
                 for row in imported.rows:
-                    await upsert(session, row)
+                    if overwrite or (isinstance(row, VoiceMapping) and row.voice_id in BUILT_IN):
+                        await upsert(session, row)
+                    elif not await insert_new(session, row):
+                        raise _just_added()
                 await changes.apply()
             prompts |= {prompt.prompt_id: prompt for prompt in imported.prompts}
             voices |= {voice.voice_id: voice for voice in imported.voices}
@@ -300,6 +321,13 @@ class VoiceLibrary:
 
     async def _anchor_entry(self, anchor: Anchor) -> AnchorEntry:
         return anchor_entry(anchor, len(await self._anchors.content(anchor)))
+
+
+def _just_added() -> Conflict:
+    return Conflict(
+        f"{FIELD}: another server has just added one of the voices or recordings; replace=true replaces it",
+        param=FIELD,
+    )
 
 
 def _digests(prompt: Prompt | AudioPrompt) -> str:
