@@ -3,11 +3,11 @@
 from collections.abc import Collection
 from functools import partial
 
-from dia_server import __version__, files, logs
+from dia_server import __version__, crash_mark, files, logs
 from dia_server.configuration import default_config, set_variables
 from dia_server.crash_mark import CrashMarks
 from dia_server.db.engine import Database
-from dia_server.db.listener import Listener, application_name
+from dia_server.db.listener import Listener
 from dia_server.db.lock import ServerLock
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.devices import accelerators
@@ -71,9 +71,10 @@ class Services:
             conf.sqlalchemy_url,
             busy_timeout_ms=timing.busy_timeout_ms,
             connections=conf.database_connections,
-            name=lambda: f"{application_name(self.membership.server_id)} pool",
         )
-        self.membership = Membership(self.database, lease_s=timing.lease_s)
+        self.membership = Membership(
+            self.database, lease_s=timing.lease_s, on_new_id=crash_mark.set_server_id
+        )
         self.leadership = Leadership(leads=not self.database.shared)
         self.config = ConfigService(self.database.sessions, default_config(conf), set_variables(given))
         self.engine = engine or choose_engine(conf, self._gpus, lambda: self.config.current)
@@ -205,7 +206,7 @@ class Services:
         self.heartbeat = Heartbeat(self.membership, self._on_heartbeat, interval_s=self.timing.heartbeat_s)
         self.listener = Listener(
             self.conf.database_listen_url or self.conf.sqlalchemy_url,
-            server_id=lambda: self.membership.server_id,
+            application=self.database.application,
             on_connect=self.reloading.all_changed,
             on_message=self._hear,
             on_lead=self.leadership.set,
@@ -228,12 +229,11 @@ class Services:
 
     def _hear(self, message: str) -> None:
         """Handle a notification, which a trigger of the database sends; see migration 0009."""
-        topic, *details = message.split()
-        match details:
-            case ["cancelled", job_id]:
+        match message.split():
+            case ["jobs", "cancelled", job_id]:
                 self.job_worker.drop(job_id)
-            case _:
-                self.reloading.changed(topic)
+            case [table, *_]:
+                self.reloading.changed(table)
 
     def _apply(self, config: Config) -> None:
         """Copy changed configuration to the log level, `transcripts` and `whisper`."""

@@ -2,13 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
 from dia_server.composition import Services
-from dia_server.crash_mark import Crash
 from dia_server.errors import StorageUnavailable
 from dia_server.services.server import Shutdown
 from dia_server.services.voices.service import BUILT_IN
@@ -23,14 +22,15 @@ async def run_services(services: Services) -> AsyncIterator[None]:
     """Start the services. On exit, or if a start fails, stop those that were started, in reverse order."""
     async with AsyncExitStack() as stack:
         await open_data(services, stack)
-        crashes = services.crash_marks.read()
-        crashed = await _join_peers(services, stack, crashes)
-        await _start_voices(services, stack)
-        await _open_outputs(services, stack)
-        await _start_engine(services, stack)
-        await _start_jobs(services, stack, crashed)
-        services.crash_marks.clear(crashes)
-        _lead_later(services, stack)
+        await _join_peers(services, stack)
+        await _recover_jobs(services)
+        led = services.leadership.leads
+        await _start_voices(services, stack, leads=led)
+        services.recorder.start()
+        stack.push_async_callback(services.recorder.stop)
+        await _start_engine(services, stack, leads=led)
+        _start_jobs(services, stack)
+        _lead_later(services, stack, led=led)
         listen_for_shutdown(services.shutdown)
         services.announcement.start()
         stack.push_async_callback(services.announcement.stop)
@@ -58,11 +58,8 @@ async def open_data(services: Services, stack: AsyncExitStack) -> None:
         log.warning("files not cleaned", cause=str(error))
 
 
-async def _join_peers(
-    services: Services, stack: AsyncExitStack, crashes: Sequence[Crash]
-) -> Mapping[str, str]:
-    """Join the servers of the database; return the causes of `crashes` by the ids of the crashed servers."""
-    crashed = await services.membership.join({(crash.host, crash.pid): crash.cause for crash in crashes})
+async def _join_peers(services: Services, stack: AsyncExitStack) -> None:
+    await services.membership.join()
     stack.push_async_callback(services.membership.leave)
     if services.database.shared:
         services.heartbeat.start()
@@ -71,27 +68,28 @@ async def _join_peers(
         stack.push_async_callback(services.reloading.stop)
         await services.listener.start()
         stack.push_async_callback(services.listener.stop)
-    return crashed
 
 
-async def _start_voices(services: Services, stack: AsyncExitStack) -> None:
+async def _recover_jobs(services: Services) -> None:
+    """Requeue or complete the jobs of servers that have ended, and count crashes."""
+    crashes = services.crash_marks.read()
+    await services.job_worker.recover({crash.server_id: crash.cause for crash in crashes if crash.server_id})
+    services.crash_marks.clear()
+
+
+async def _start_voices(services: Services, stack: AsyncExitStack, *, leads: bool) -> None:
     stack.push_async_callback(services.references.close)
     stack.push_async_callback(asyncio.to_thread, services.prompt_decoder.close)
     stack.push_async_callback(services.transcripts.close)
     stack.push_async_callback(services.whisper.close)
-    if services.leadership.leads and services.config.current.auto_discover_prompts:
+    if leads and services.config.current.auto_discover_prompts:
         await discover(services.transcripts)
 
 
-async def _open_outputs(services: Services, stack: AsyncExitStack) -> None:
-    services.recorder.start()
-    stack.push_async_callback(services.recorder.stop)
-
-
-async def _start_engine(services: Services, stack: AsyncExitStack) -> None:
+async def _start_engine(services: Services, stack: AsyncExitStack, *, leads: bool) -> None:
     services.engine.start()
     stack.push_async_callback(asyncio.to_thread, services.engine.stop)
-    if services.leadership.leads:
+    if leads:
         _start_anchors(services)
     stack.push_async_callback(services.anchor_maker.stop)
     await services.candidate_maker.start()
@@ -102,8 +100,8 @@ async def _start_engine(services: Services, stack: AsyncExitStack) -> None:
     )
 
 
-async def _start_jobs(services: Services, stack: AsyncExitStack, crashed: Mapping[str, str]) -> None:
-    await services.job_worker.start(crashed)
+def _start_jobs(services: Services, stack: AsyncExitStack) -> None:
+    services.job_worker.start()
     stack.push_async_callback(lambda: services.job_worker.stop(services.shutdown.remaining_s))
     stack.push_async_callback(services.shutdown.close)
     services.retention.start()
@@ -114,21 +112,26 @@ def _start_anchors(services: Services) -> None:
     services.anchor_maker.start([services.voices.all[voice_id] for voice_id in BUILT_IN])
 
 
-def _lead_later(services: Services, stack: AsyncExitStack) -> None:
-    """Do a leader's work when this server becomes the leader while it runs."""
+def _lead_later(services: Services, stack: AsyncExitStack, *, led: bool) -> None:
+    """Do a leader's work when this server becomes the leader; `led` says that it did so as it started."""
     discovering: set[asyncio.Task[None]] = set()
 
     def lead() -> None:
+        if services.shutdown.begun:
+            return
         services.retention.wake()
         _start_anchors(services)
         if services.config.current.auto_discover_prompts:
             discovering.add(asyncio.create_task(discover(services.transcripts)))
 
     async def stop() -> None:
+        services.leadership.unsubscribe(lead)
         await asyncio.gather(*discovering, return_exceptions=True)
 
     services.leadership.subscribe(lead)
     stack.push_async_callback(stop)
+    if services.leadership.leads and not led:
+        lead()
 
 
 async def discover(transcripts: TranscriptService) -> None:

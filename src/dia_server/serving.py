@@ -107,12 +107,11 @@ class GracefulServer(MPServer):
         Signals that this process sent leave no mark.
         """
         for index in self.interrupt_children:
-            process = self.wrks[index].inner
-            code = process.exitcode
+            code = self.wrks[index].inner.exitcode
             if code is not None and code < 0:
                 cause = signal.Signals(-code).name
                 log.error("server process crashed", cause=cause)
-                self.crash_marks.leave(process.pid, cause)
+                self.crash_marks.leave(cause)
         super().shutdown(exit_code)  # type: ignore[no-untyped-call]
 
     def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:

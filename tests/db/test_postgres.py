@@ -185,8 +185,8 @@ async def test_an_upgrade_waits_for_another_without_limit(database_url: str) -> 
 def test_the_url_wins_over_our_parameters(database_url: str) -> None:
     url = make_url(f"{database_url}&tcp_user_timeout=1&options=-c%20work_mem%3D1MB")
 
-    assert not {"tcp_user_timeout", "options"} & connect_args(url).keys()
-    assert connect_args(url)["keepalives_idle"] == 5
+    assert not {"tcp_user_timeout", "options"} & connect_args(url, "dia").keys()
+    assert connect_args(url, "dia")["keepalives_idle"] == 5
 
 
 async def test_a_database_that_can_be_written_is_ready(database: Database, postgres: Postgres) -> None:

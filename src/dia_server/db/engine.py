@@ -2,12 +2,13 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import structlog
 from sqlalchemy import (
@@ -70,16 +71,16 @@ class Database:
         pool_timeout_s: float = POOL_TIMEOUT_S,
         connections: int = CONNECTIONS,
         log_outages: bool = True,
-        name: Callable[[], str] | None = None,
     ) -> None:
         """`connections` is the maximum of connections to PostgreSQL, more than RESERVED_CONNECTIONS.
 
-        `name` returns the name by which PostgreSQL shows the connections that are opened next.
         `log_outages` says whether to log PostgreSQL's errors, whose texts StorageUnavailable leaves out.
         """
         parsed = make_url(url)
         self.shared = parsed.get_backend_name() == "postgresql"
         """Whether several servers may use the database at the same time."""
+        self.application = f"dia-server {uuid4()}"
+        """Name by which PostgreSQL knows the connections of this server."""
         self._file = _file(parsed)
         self.quick: QuickStatements | None = None
         """Runs statements that may not wait for transactions; None for SQLite."""
@@ -89,14 +90,18 @@ class Database:
         else:
             size = connections - RESERVED_CONNECTIONS
             # replaces connections that were lost while they were idle, as when the database restarts
-            self._writing = _postgres(parsed, size, pool_timeout_s, pool_pre_ping=True)
+            self._writing = _postgres(parsed, self.application, size, pool_timeout_s, pool_pre_ping=True)
             self._reading = self._writing
-            quick = _postgres(parsed, QUICK_CONNECTIONS, QUICK_POOL_TIMEOUT_S, isolation_level="AUTOCOMMIT")
+            quick = _postgres(
+                parsed,
+                self.application,
+                QUICK_CONNECTIONS,
+                QUICK_POOL_TIMEOUT_S,
+                isolation_level="AUTOCOMMIT",
+            )
             self.quick = QuickStatements(quick)
             for engine in self._writing, quick:
                 event.listen(engine.sync_engine, "handle_error", partial(_on_postgres_error, log_outages))
-                if name is not None:
-                    event.listen(engine.sync_engine, "do_connect", partial(_name_connection, name))
         self.sessions: async_sessionmaker[AsyncSession] = (
             async_sessionmaker(self._writing, expire_on_commit=False)
             if self._file is None
@@ -212,22 +217,16 @@ def _sqlite(
     return engine
 
 
-def _postgres(url: URL, size: int, pool_timeout_s: float, **options: Any) -> AsyncEngine:
-    """Return an SQLAlchemy engine for PostgreSQL with up to `size` connections."""
+def _postgres(url: URL, application: str, size: int, pool_timeout_s: float, **options: Any) -> AsyncEngine:
+    """Return an SQLAlchemy engine for PostgreSQL with up to `size` connections, named `application`."""
     return _engine(
         url,
         pool_size=size,
         max_overflow=0,
         pool_timeout=pool_timeout_s,
-        connect_args=postgres.connect_args(url),
+        connect_args=postgres.connect_args(url, application),
         **options,
     )
-
-
-def _name_connection(
-    name: Callable[[], str], _: Dialect, record: Any, arguments: Any, named: dict[str, Any]
-) -> None:
-    named["application_name"] = name()
 
 
 def _engine(url: URL, **options: Any) -> AsyncEngine:

@@ -20,21 +20,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CHANNEL = "dia"
-LEAD = b"""
-SELECT set_config('application_name', %s, false),
-       pg_try_advisory_lock(hashtextextended('dia-server leader', 0))
-"""
-LED = b"SELECT set_config('application_name', %s, false), true"
+LEAD = b"SELECT pg_try_advisory_lock(hashtextextended('dia-server leader', 0))"
+LED = b"SELECT true"
 """Statement of a server that leads already; it shows whether the connection still works."""
 RETRY_S = 1.0
 """Seconds until a broken connection is opened again."""
 POLL_S = 5.0
 """Seconds between attempts to lead."""
-
-
-def application_name(server_id: str) -> str:
-    """Return the name by which PostgreSQL shows this connection of a server; other names begin with it."""
-    return f"dia-server {server_id}"
 
 
 class Listener:
@@ -44,15 +36,18 @@ class Listener:
         self,
         url: str,
         *,
-        server_id: Callable[[], str],
+        application: str,
         on_connect: Callable[[], None],
         on_message: Callable[[str], None],
         on_lead: Callable[[bool], None],
         poll_s: float = POLL_S,
     ) -> None:
-        """`on_lead` is called when this server begins to lead (True) and when it no longer does (False)."""
+        """`application` is the name of the connection (see `Database.application`).
+
+        `on_lead` is called when this server begins to lead (True) and when it no longer does (False).
+        """
         self._url = make_url(url)
-        self._server_id = server_id
+        self._application = application
         self._on_connect = on_connect
         self._on_message = on_message
         self._on_lead = on_lead
@@ -74,13 +69,11 @@ class Listener:
                 await self._task
 
     async def _run(self) -> None:
-        from psycopg import Error  # an optional dependency
-
         while True:
             try:
                 async with await self._connect() as connection:
                     await self._listen(connection)
-            except Error as error:
+            except Exception as error:  # noqa: BLE001 - this server must hear its peers again
                 log.warning("peers not heard", cause=type(error).__name__, retry_s=RETRY_S)
             finally:
                 self._lead(False)
@@ -88,19 +81,20 @@ class Listener:
             await asyncio.sleep(RETRY_S)
 
     async def _connect(self) -> "AsyncConnection[Any]":
-        from psycopg import AsyncConnection
+        from psycopg import AsyncConnection  # an optional dependency
 
         _, arguments = self._url.get_dialect()().create_connect_args(self._url)
-        return await AsyncConnection.connect(**{**arguments, **connect_args(self._url)}, autocommit=True)
+        return await AsyncConnection.connect(
+            **{**arguments, **connect_args(self._url, self._application)}, autocommit=True
+        )
 
     async def _listen(self, connection: "AsyncConnection[Any]") -> None:
         await connection.execute(f"LISTEN {CHANNEL}".encode())
         self._on_connect()
         while True:
-            name = application_name(self._server_id())
-            cursor = await connection.execute(LED if self._leads else LEAD, [name])
+            cursor = await connection.execute(LED if self._leads else LEAD)
             row = await cursor.fetchone()
-            self._lead(row is not None and row[1])
+            self._lead(row is not None and row[0])
             self._tried.set()
             async for notification in connection.notifies(timeout=self._poll_s):
                 self._on_message(notification.payload)

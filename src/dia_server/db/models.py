@@ -123,18 +123,20 @@ class VoiceAnchor(Base):
 
 
 class Server(Base):
-    """A running server on this database, or one that has ended without a goodbye."""
+    """A running server on this PostgreSQL database, or one that has ended without a goodbye."""
 
     __tablename__ = "servers"
 
     server_id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    """UUID of this run of the server."""
+    """UUID of the server; it takes another one if its peers have taken over its work."""
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
     """Process id of the HTTP worker on `host`."""
+    application: Mapped[str] = mapped_column(String(64))
+    """Name by which PostgreSQL knows the server's connections."""
     started_at: Mapped[datetime] = mapped_column(default=now)
     lease_until: Mapped[datetime]
-    """Time by PostgreSQL's clock after which the server counts as dead; unused on SQLite."""
+    """Time by PostgreSQL's clock after which the server counts as dead."""
 
 
 CandidateStatus = Literal["pending", "completed", "failed"]

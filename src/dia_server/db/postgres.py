@@ -47,11 +47,12 @@ UNREACHABLE = "PostgreSQL cannot be reached"
 """Cause of an outage without an SQLSTATE: no connection, or one that was lost."""
 
 
-def connect_args(url: URL) -> dict[str, Any]:
+def connect_args(url: URL, application: str) -> dict[str, Any]:
     """Return psycopg's arguments for a connection, without those that the URL sets; {} for other drivers."""
     if url.get_driver_name() != "psycopg":
         return {}
     arguments = {
+        "application_name": application,
         "connect_timeout": CONNECT_TIMEOUT_S,
         **KEEPALIVES,
         "tcp_user_timeout": SILENCE_S * 1000,

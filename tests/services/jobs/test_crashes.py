@@ -17,9 +17,15 @@ from tests.tones import FatalModel
 
 
 @pytest.fixture
-def store(database: Database) -> JobStore:
-    """A store whose server has not joined: its running jobs count as interrupted."""
-    return JobStore(database, Membership(database))
+async def store(database: Database) -> JobStore:
+    return await started(database)
+
+
+async def started(database: Database) -> JobStore:
+    """Return the store of a server that has just started."""
+    store = JobStore(database, Membership(database))
+    await store.membership.join()
+    return store
 
 
 async def queue(store: JobStore, count: int) -> list[str]:
@@ -28,7 +34,8 @@ async def queue(store: JobStore, count: int) -> list[str]:
 
 
 async def crash(store: JobStore, cause: str) -> None:
-    await store.requeue_crashed(store.membership.server_id, cause)
+    await store.requeue_crashed({store.membership.server_id: cause})
+    await store.membership.join()
 
 
 async def claim(store: JobStore, *, idle: bool = True) -> list[str]:
@@ -73,10 +80,12 @@ async def test_the_second_crash_fails_a_job_with_the_cause(store: JobStore) -> N
 
 
 @BOTH_DATABASES
-async def test_an_end_without_a_known_crash_counts_as_an_attempt(store: JobStore) -> None:
+async def test_an_end_without_a_known_crash_counts_as_an_attempt(store: JobStore, database: Database) -> None:
     killed, beside = await queue(store, 2)
     for _ in range(MAX_ATTEMPTS):
         await claim(store)
+        await store.membership.leave()
+        store = await started(database)
         await store.requeue_interrupted()
 
     assert (await found(store, killed)).status == "failed"

@@ -21,8 +21,11 @@ REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
 
 
 @pytest.fixture
-def stores(database: Database, other_database: Database) -> tuple[JobStore, JobStore]:
-    return JobStore(database, Membership(database)), JobStore(other_database, Membership(other_database))
+async def stores(database: Database, other_database: Database) -> tuple[JobStore, JobStore]:
+    first, second = (JobStore(one, Membership(one)) for one in (database, other_database))
+    await first.membership.join()
+    await second.membership.join()
+    return first, second
 
 
 async def running(store: JobStore) -> str:
@@ -72,8 +75,9 @@ async def test_a_job_is_either_completed_or_counts_a_crash(
         job_id = await running(stores[0])
         status, _ = await asyncio.gather(
             stores[0].complete(job_id),
-            stores[1].requeue_crashed(stores[0].membership.server_id, "SIGSEGV"),
+            stores[1].requeue_crashed({stores[0].membership.server_id: "SIGSEGV"}),
         )
+        await stores[0].membership.join()
 
         async with database.reads() as session:
             row = (await session.scalars(select(models.Job).where(models.Job.job_id == job_id))).one()

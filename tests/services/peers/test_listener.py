@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, text, update
 
 from dia_server.db.engine import Database
-from dia_server.db.listener import LEAD, Listener, application_name
+from dia_server.db.listener import LEAD, Listener
 from dia_server.db.models import AudioPrompt, ConfigValue, Server, VoiceAnchor, VoiceMapping
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStore
@@ -24,13 +24,13 @@ REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
 class Ear:
     """A listener with what it has heard."""
 
-    def __init__(self, url: str, membership: Membership) -> None:
+    def __init__(self, url: str, application: str = "dia-server") -> None:
         self.connects = 0
         self.messages: list[str] = []
         self.leads = False
         self.listener = Listener(
             url,
-            server_id=lambda: membership.server_id,
+            application=application,
             on_connect=self._on_connect,
             on_message=self.messages.append,
             on_lead=self._on_lead,
@@ -47,7 +47,7 @@ class Ear:
 @pytest.fixture
 async def ears(database: Database, database_url: str) -> AsyncIterator[list[Ear]]:
     """Listeners of two servers."""
-    ears = [Ear(database_url, Membership(database)) for _ in range(2)]
+    ears = [Ear(database_url) for _ in range(2)]
     for ear in ears:
         await ear.listener.start()
     yield ears
@@ -109,21 +109,25 @@ async def test_a_broken_connection_is_opened_again(
     await until(lambda: all("config" in ear.messages for ear in ears))
 
 
-async def test_a_silent_leader_is_cut_off(database: Database, database_url: str) -> None:
-    """A process that is stopped keeps its connections, and with them the leader's lock."""
-    silent, heir = Membership(database, lease_s=-1), Membership(database)
+async def test_a_silent_leader_is_cut_off(
+    database: Database, other_database: Database, database_url: str
+) -> None:
+    """A process that stands still keeps its connections, and so its locks: of rows, and the leader's."""
+    silent, heir = Membership(database, lease_s=-1), Membership(other_database)
     await silent.join()
     await heir.join()
     async with database.sessions() as frozen:
-        lock = text(LEAD.decode().replace("%s", ":name"))
-        await frozen.execute(lock, {"name": application_name(silent.server_id)})
-        follower = Ear(database_url, heir)
+        await frozen.execute(text(LEAD.decode()))
+        await frozen.execute(update(VoiceMapping).values(style="calm"))
+        follower = Ear(database_url)
         await follower.listener.start()
         assert not follower.leads
 
         await heir.bury()
 
         await until(lambda: follower.leads)
+        async with other_database.sessions.begin() as session:
+            await session.execute(update(VoiceMapping).values(style="deep"))
         await follower.listener.stop()
         with pytest.raises(StorageUnavailable):
             await frozen.execute(text("SELECT 1"))
@@ -134,7 +138,7 @@ async def test_a_server_that_stands_still_in_a_transaction_loses_its_locks(
 ) -> None:
     heir = Membership(database)
     await heir.join()
-    frozen = Database(database_url, name=lambda: f"{application_name(silent.server_id)} pool")
+    frozen = Database(database_url)
     silent = Membership(frozen, lease_s=-1)
     await silent.join()
     async with frozen.sessions() as session:
@@ -146,3 +150,11 @@ async def test_a_server_that_stands_still_in_a_transaction_loses_its_locks(
         with pytest.raises(StorageUnavailable):
             await session.execute(text("SELECT 1"))
     await frozen.close()
+
+
+async def test_a_notification_of_another_program_is_no_failure(database: Database, ears: list[Ear]) -> None:
+    async with database.sessions.begin() as session:
+        await session.execute(text("NOTIFY dia"))
+        await session.execute(delete(ConfigValue))
+    await until(lambda: all("config" in ear.messages for ear in ears))
+    assert [ear.connects for ear in ears] == [1, 1]

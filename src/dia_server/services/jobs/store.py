@@ -12,22 +12,22 @@ SQLite runs one write transaction at a time; on PostgreSQL, a transaction locks 
 checks. So a job finishes exactly once, even if the worker, a cancellation and a crash race.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dia_server.db import models
 from dia_server.db.engine import Database
 from dia_server.db.locks import lock_between_servers
 from dia_server.db.models import JobStatus as JobStatus
-from dia_server.db.models import now
+from dia_server.db.models import Server, now
 from dia_server.services.jobs import totals
 from dia_server.services.peers import Membership
 from dia_server.services.speech.request import AudioFormat, SpeechRequest
@@ -43,6 +43,8 @@ MAX_CRASHES = 2
 """Number of crashes during a job after which it fails. After the first, it runs without other queued jobs."""
 AGAIN: dict[str, Any] = {"status": "pending", "owner": None, "progress": 0.0}
 """Values of a job that is set back to pending."""
+FORGOTTEN_S = 60.0
+"""Seconds after which a job that its owner does not run counts as forgotten."""
 UNREADABLE = "The request cannot be read: it was written by another version, or is damaged"
 
 Row = models.Job
@@ -150,6 +152,8 @@ class JobStore:
         """Insert and return a job; its `status` is `pending`, or `processing` if the caller starts it."""
         row = new_job(request, voice, status, self.membership.server_id)
         async with self._sessions.begin() as session:
+            if status == "processing":
+                await self.membership.require_row(session)
             session.add(row)
         return _job(row)
 
@@ -189,6 +193,7 @@ class JobStore:
             .with_for_update(skip_locked=True)  # jobs that another server claims; SQLite has no row locks
         )
         async with self._sessions.begin() as session:
+            await self.membership.require_row(session)
             while rows := _runnable((await session.scalars(oldest)).all(), idle=idle):
                 claimed = []
                 for row in rows:
@@ -302,29 +307,32 @@ class JobStore:
         async with self._sessions.begin() as session:
             await totals.count(session, usage)
 
-    async def interrupted(self) -> Mapping[str, str | None]:
+    async def interrupted(self, crashed: Collection[str] = ()) -> Mapping[str, str | None]:
         """Map the ids of `processing` jobs whose owner is gone to their file names.
 
-        The name is None if the generation had not finished.
+        `crashed` are the ids of servers that have crashed, but still have a row. The name is None if the
+        generation had not finished.
         """
         async with self._reads() as session:
-            rows = await session.execute(select(Row.job_id, Row.file).where(self._interrupted()))
+            rows = await session.execute(select(Row.job_id, Row.file).where(self._interrupted(crashed)))
             return dict(rows.all())
 
-    async def complete_interrupted(self, job_id: str) -> None:
+    async def complete_interrupted(self, job_id: str, crashed: Collection[str] = ()) -> None:
         """Complete an interrupted job whose file exists, unless another server has taken it over."""
         async with self._sessions.begin() as session:
-            interrupted = select(Row).where(Row.job_id == job_id, self._interrupted())
+            interrupted = select(Row).where(Row.job_id == job_id, self._interrupted(crashed))
             if row := await session.scalar(interrupted.with_for_update()):
                 await _complete(session, row)
 
-    async def requeue_crashed(self, server_id: str, cause: str) -> None:
-        """Count a crash for each job of a server that is known to have crashed.
+    async def requeue_crashed(self, crashed: Mapping[str, str]) -> None:
+        """Count a crash for each job of the `crashed` servers; maps their ids to the causes.
 
         The jobs are set back to pending, or failed after MAX_CRASHES.
         """
         async with self._sessions.begin() as session:
-            await _record_crash(session, f"the server crashed: {cause}", Row.owner == server_id)
+            for server_id, cause in crashed.items():
+                await _record_crash(session, f"the server crashed: {cause}", Row.owner == server_id)
+            await session.execute(delete(Server).where(Server.server_id.in_(crashed)))
 
     async def requeue_interrupted(self) -> None:
         """Set interrupted jobs back to pending; fail those started MAX_ATTEMPTS times."""
@@ -333,6 +341,22 @@ class JobStore:
             await _change(session, and_(self._interrupted(), Row.attempts < MAX_ATTEMPTS), **AGAIN)
             error = f"The server stopped {MAX_ATTEMPTS} times while this job was running"
             await _fail(session, self._interrupted(), error)
+
+    async def requeue_forgotten(self, running: Collection[str]) -> None:
+        """Set jobs of this server that it does not run back to pending; `running` are the ids of the others.
+
+        The answer to the transaction that claimed them was lost. Jobs that began in the last FORGOTTEN_S may
+        be about to run.
+        """
+        before = now() - timedelta(seconds=FORGOTTEN_S)
+        forgotten = and_(
+            Row.status == "processing",
+            Row.owner == self.membership.server_id,
+            Row.started_at < before,
+            Row.job_id.not_in(running),
+        )
+        async with self._sessions.begin() as session:
+            await _change(session, forgotten, **AGAIN, attempts=Row.attempts - 1)
 
     async def finished_before(self, moment: datetime, limit: int) -> Mapping[str, str | None]:
         """Map the ids of up to `limit` jobs finished before `moment` to their files or None, oldest first."""
@@ -364,8 +388,9 @@ class JobStore:
         """Return the condition that the job is running on this server."""
         return and_(Row.job_id == job_id, Row.status == "processing", Row.owner == self.membership.server_id)
 
-    def _interrupted(self) -> ColumnElement[bool]:
-        return and_(Row.status == "processing", self.membership.orphaned(Row.owner))
+    def _interrupted(self, crashed: Collection[str] = ()) -> ColumnElement[bool]:
+        gone = or_(self.membership.orphaned(Row.owner), Row.owner.in_(crashed))
+        return and_(Row.status == "processing", gone)
 
 
 def unfinished_jobs() -> Select[JobStatus, int]:

@@ -16,8 +16,7 @@ jobs, and another crash interrupts none of them. After store.MAX_CRASHES crashes
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
 import structlog
@@ -47,7 +46,7 @@ RETRY_S = 0.5
 """Seconds between retries, while the model is loading or the database is unavailable."""
 PROGRESS_INTERVAL_S = 5.0
 """Seconds between progress writes to the database."""
-NOT_THE_JOBS_FAULT = (ModelNotLoaded, Overloaded, EngineLost, ObjectStoreUnavailable)
+NOT_THE_JOBS_FAULT = (ModelNotLoaded, Overloaded, ObjectStoreUnavailable)
 """Failures after which a job runs again, without counting an attempt."""
 
 
@@ -86,22 +85,27 @@ class JobWorker:
         self._alone: str | None = None
         """Id of a running job beside which no other job may be claimed; None if there is none."""
         self._progress: dict[str, float] = {}
+        self._backing_off = False
+        """Whether to wait before the next claim, because a job could not be run."""
 
-    async def start(self, crashes: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Take over interrupted jobs, then run pending jobs.
+    async def recover(self, crashed: Mapping[str, str]) -> None:
+        """Complete the interrupted jobs whose file exists; requeue the others.
 
-        `crashes` maps the ids of servers that are known to have crashed to the cause.
+        `crashed` maps the ids of servers that are known to have crashed to the causes.
         """
-        await self._complete_interrupted()
-        for server_id, cause in crashes.items():
-            await self._store.requeue_crashed(server_id, cause)
+        await self._complete_interrupted(crashed)
+        await self._store.requeue_crashed(crashed)
         await self._store.requeue_interrupted()
+
+    def start(self) -> None:
+        """Run pending jobs."""
         self._loops = [asyncio.create_task(self._run_queue()), asyncio.create_task(self._save_progress())]
 
     async def take_over(self) -> None:
-        """Complete the interrupted jobs whose file exists; requeue the others (see `requeue_interrupted`)."""
+        """Take over the jobs of servers that are gone, and those of this server that it does not know of."""
         await self._complete_interrupted()
         await self._store.requeue_interrupted()
+        await self._store.requeue_forgotten(list(self._running))
         self.wake()
 
     def pause(self) -> None:
@@ -170,7 +174,7 @@ class JobWorker:
             await asyncio.wait([running])
 
     def drop(self, job_id: str) -> None:
-        """Stop a job that this server has lost, if it is running; its status is another server's to store."""
+        """Stop a job, if it is running, without storing a status."""
         if generation := self._generations.get(job_id):
             generation.cancel()
 
@@ -179,10 +183,10 @@ class JobWorker:
         await self.cancel(job_id)
         await self._record_end(job_id, lambda: self._store.cancel(job_id))
 
-    async def _complete_interrupted(self) -> None:
-        for job_id, file in (await self._store.interrupted()).items():
+    async def _complete_interrupted(self, crashed: Collection[str] = ()) -> None:
+        for job_id, file in (await self._store.interrupted(crashed)).items():
             if file is not None and await self._result_exists(file):
-                await self._store.complete_interrupted(job_id)
+                await self._store.complete_interrupted(job_id, crashed)
 
     async def _result_exists(self, file: str) -> bool:
         try:
@@ -201,6 +205,9 @@ class JobWorker:
     async def _run_queue(self) -> None:
         while True:
             self._wake.clear()
+            if self._backing_off:
+                self._backing_off = False
+                await asyncio.sleep(self._retry_s)
             try:
                 await self._start_pending()
                 if self._engine.ready:
@@ -221,7 +228,14 @@ class JobWorker:
             if self._alone or not (jobs := await self._store.claim(free, idle=not self._queued)):
                 return
             for job in jobs:
-                await self.cancel(job.job_id)  # its former run, if another server had taken it from this one
+                if (
+                    job.job_id in self._running
+                ):  # its former run, if another server had taken it from this one
+                    await self.cancel(job.job_id)
+                    if (
+                        current := await self._store.get(job.job_id)
+                    ) is None or current.status != "processing":
+                        continue
                 self._alone = job.job_id if job.alone else None
                 self.begin(job, Delivery(background=True))
 
@@ -236,7 +250,7 @@ class JobWorker:
             if background and isinstance(error, NOT_THE_JOBS_FAULT):
                 await self._requeue(job)
                 return None
-            if background and isinstance(error, WorkerDied):
+            if background and isinstance(error, WorkerDied | EngineLost):
                 cause = str(error)
                 await self._record_end(job.job_id, lambda: self._store.record_crash(job.job_id, cause))
                 return None
@@ -293,9 +307,9 @@ class JobWorker:
         return error.with_traceback(None)  # its frames hold the audio, and `RunningJob` holds the error
 
     async def _requeue(self, job: Job) -> None:
-        """Set a job back to pending; it runs again once the engine accepts work, or after the next start."""
+        """Set a job back to pending; it runs again after `retry_s`, or after the next start."""
+        self._backing_off = True
         await self._record_end(job.job_id, lambda: self._store.requeue(job.job_id))
-        asyncio.get_running_loop().call_later(self._retry_s, self._wake.set)
 
     async def _record_end(self, job_id: str, write: Callable[[], Awaitable[object]]) -> None:
         """Store a job's status by `write`, with retries. Logs errors instead of raising them.

@@ -1,4 +1,4 @@
-"""Heartbeat: renews this server's lease, and takes over the work of servers whose lease has ended."""
+"""Heartbeat: renews this server's lease, and has the work of servers whose lease has ended taken over."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,6 +13,8 @@ log = structlog.get_logger()
 RENEWALS = 2
 """Renewals in a row before this server takes work over: after an outage of the database, or while this server
 starts, the leases of living servers may have ended, and they get the time to renew them."""
+RETRY_S = 1.0
+"""Maximum seconds until a failed renewal is tried again."""
 
 
 class Heartbeat:
@@ -21,40 +23,47 @@ class Heartbeat:
     def __init__(
         self,
         membership: Membership,
-        on_beat: Callable[[], Awaitable[None]],
+        take_over: Callable[[], Awaitable[None]],
         *,
         interval_s: float = HEARTBEAT_S,
     ) -> None:
-        """`on_beat` is called at each renewal from the second in a row; it takes over all orphaned work."""
+        """`take_over` takes over all orphaned work."""
         self._membership = membership
-        self._on_beat = on_beat
+        self._take_over = take_over
         self._interval_s = interval_s
         self._renewals = 0
         """Renewals since the last failure."""
-        self._task: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._taking: asyncio.Task[None] | None = None
+        """A takeover, which may wait for files; the lease is renewed meanwhile."""
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+        self._renewing = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._renewing, self._taking):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
+        wait_s = self._interval_s
         while True:
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(wait_s)
             try:
-                await self._beat()
-            except StorageUnavailable as error:
-                self._renewals = 0
-                log.warning("lease not renewed", error=str(error), retry_s=self._interval_s)
-            except Exception as error:  # the next beat may succeed
-                self._renewals = 0
-                log.error("heartbeat failed", exc_info=error)
+                self._renewals = self._renewals + 1 if await self._membership.renew() else 0
+                wait_s = self._interval_s
+            except Exception as error:  # the next renewal may succeed
+                self._renewals, wait_s = 0, min(RETRY_S, self._interval_s)
+                cause = None if isinstance(error, StorageUnavailable) else error
+                log.warning("lease not renewed", error=str(error), exc_info=cause, retry_s=wait_s)
+            if self._renewals >= RENEWALS and (self._taking is None or self._taking.done()):
+                self._taking = asyncio.create_task(self._take())
 
-    async def _beat(self) -> None:
-        self._renewals = self._renewals + 1 if await self._membership.renew() else 0
-        if self._renewals >= RENEWALS:
+    async def _take(self) -> None:
+        try:
             await self._membership.bury()
-            await self._on_beat()
+            await self._take_over()
+        except Exception as error:  # the next beat may succeed
+            cause = None if isinstance(error, StorageUnavailable) else error
+            log.warning("work not taken over", error=str(error), exc_info=cause, retry_s=self._interval_s)

@@ -18,6 +18,9 @@ class Leadership:
         """Call `listener` on the event loop each time this server begins to lead."""
         self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        self._listeners.remove(listener)
+
     def set(self, leads: bool) -> None:
         """Begin to lead, or cease to."""
         self.leads = leads

@@ -82,7 +82,8 @@ class AnchorMaker:
 
     def start(self, voices: Sequence[Voice]) -> None:
         """On a GPU and with the mode `auto`, make the missing anchors of `voices` behind all other work."""
-        if self._mode == "auto" and self._on_gpu and self._narrator.clones:
+        busy = self._all is not None and not self._all.done()
+        if self._mode == "auto" and self._on_gpu and self._narrator.clones and not busy:
             self._all = asyncio.create_task(self._make_all(voices))
 
     async def stop(self) -> None:
