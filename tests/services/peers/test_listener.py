@@ -76,6 +76,7 @@ async def test_jobs_that_are_added_cancelled_or_requeued_are_heard(
     database: Database, ears: list[Ear]
 ) -> None:
     store = JobStore(database, Membership(database))
+    await store.membership.join()
     job = await store.add(REQUEST, Voice("aria"), "pending")
     await store.claim(1)
     await store.requeue(job.job_id)

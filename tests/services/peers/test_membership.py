@@ -84,15 +84,18 @@ async def test_a_server_that_was_silent_cannot_change_what_was_taken_from_it(
 
 
 @ON_POSTGRES
-async def test_two_heirs_take_a_job_over_once(database: Database, other_database: Database) -> None:
+async def test_two_heirs_take_a_job_over_once(
+    database: Database, other_database: Database, database_url: str
+) -> None:
     first, second = Membership(database), Membership(other_database)
     await first.join()
     await second.join()
     stores = [JobStore(database, first), JobStore(other_database, second)]
+    dead_database = Database(database_url)
     for _ in range(20):
-        dead = Membership(database, lease_s=ENDED_S)
+        dead = Membership(dead_database, lease_s=ENDED_S)
         await dead.join()
-        job_id = await running(JobStore(database, dead))
+        job_id = await running(JobStore(dead_database, dead))
 
         async def take_over(store: JobStore) -> int:
             await store.membership.bury()
@@ -104,6 +107,7 @@ async def test_two_heirs_take_a_job_over_once(database: Database, other_database
             ["completed", "completed"],
             ["processing", "completed"],
         )
+    await dead_database.close()
 
 
 @ON_POSTGRES
