@@ -67,7 +67,8 @@ def takeover(peers: Peers, number: int) -> float:
 
 def leader(peers: Peers) -> Server | None:
     held = peers.query(
-        "SELECT right(application_name, 36) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "SELECT server_id FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "JOIN servers ON application = application_name "
         "WHERE locktype = 'advisory' AND objsubid = 1 AND application_name LIKE 'dia-server %%' "
         "AND datname = current_database()"
     )

@@ -19,8 +19,8 @@ async def race(url: str, owner: str, action: str) -> None:
     database = Database(url)
     membership = Membership(database)
     membership.server_id = owner
+    await membership.join()
     store = JobStore(database, membership)
-    await store.unfinished()  # connects
     for line in sys.stdin:
         print(await act(store, action, line.strip()), flush=True)
     await database.close()

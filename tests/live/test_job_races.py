@@ -45,8 +45,11 @@ def racing(url: str, owner: str, action: str) -> Iterator[Racer]:
 async def add(database: Database, owner: str, status: JobStatus) -> list[str]:
     membership = Membership(database)
     membership.server_id = owner
+    await membership.join()
     store = JobStore(database, membership)
-    return [(await store.add(REQUEST, Voice("aria"), status)).job_id for _ in range(JOBS)]
+    jobs = [(await store.add(REQUEST, Voice("aria"), status)).job_id for _ in range(JOBS)]
+    await membership.leave()
+    return jobs
 
 
 async def test_a_job_is_claimed_once(database: Database, database_url: str) -> None:
@@ -63,8 +66,9 @@ async def test_a_job_is_claimed_once(database: Database, database_url: str) -> N
 
 async def test_a_job_is_either_completed_or_cancelled(database: Database, database_url: str) -> None:
     outcomes = []
+    jobs = await add(database, "owner", "processing")
     with racing(database_url, "owner", "complete") as owner, racing(database_url, "", "cancel") as other:
-        for job_id in await add(database, "owner", "processing"):
+        for job_id in jobs:
             owner.send(job_id)
             other.send(job_id)
             outcomes.append((owner.receive() == job_id, other.receive() == job_id))

@@ -86,10 +86,12 @@ def test_a_change_whose_notification_is_lost_holds_once_the_server_listens_again
 ) -> None:
     first, second = peers.servers
     (server_id,) = (key for key, server in peers.ids().items() if server is second)
+    ((application,),) = peers.query(f"SELECT application FROM servers WHERE server_id = '{server_id}'")
     name = peers.database
     postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     try:
-        listener = f"application_name = 'dia-server {server_id}'"
+        # its last statement is an attempt to lead
+        listener = f"application_name = '{application}' AND query ~ '^SELECT (true|pg_try_advisory_lock)'"
         postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {listener}")
         change = {"debug_mode": True}
         wait_until(lambda: first.put("/config", json=change).status_code == 200)  # by an open connection

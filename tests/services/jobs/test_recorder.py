@@ -50,6 +50,7 @@ class World:
 async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
     world = World(tmp_path, database_url)
     await world.database.upgrade()
+    await world.store.membership.join()
     yield world
     await world.database.close()
 

@@ -13,8 +13,10 @@ REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
 
 
 @pytest.fixture
-def store(database: Database) -> JobStore:
-    return JobStore(database, Membership(database))
+async def store(database: Database) -> JobStore:
+    membership = Membership(database)
+    await membership.join()
+    return JobStore(database, membership)
 
 
 async def running(store: JobStore) -> str:

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,14 +19,19 @@ def candidate(seed: int, voice_id: str = "aria") -> Candidate:
 
 @pytest.fixture
 async def store(database: Database, tmp_path: Path) -> CandidateStore:
-    """A store whose server has not joined: its candidates count as those of a server that is gone."""
     store = CandidateStore(database, AnchorFolder(tmp_path / "candidates"), Membership(database))
     await store.clean()
     return store
 
 
+@pytest.fixture
+def later(database: Database, tmp_path: Path) -> Callable[[], CandidateStore]:
+    """Returns the store of a server that starts after all earlier ones have ended."""
+    return lambda: CandidateStore(database, AnchorFolder(tmp_path / "candidates"), Membership(database))
+
+
 async def test_new_candidates_replace_those_of_their_voice_only(
-    store: CandidateStore, tmp_path: Path
+    store: CandidateStore, later: Callable[[], CandidateStore], tmp_path: Path
 ) -> None:
     old, other, new = candidate(1), candidate(2, "kai"), candidate(3)
     for one in (old, other):
@@ -35,7 +41,7 @@ async def test_new_candidates_replace_those_of_their_voice_only(
 
     assert await store.of_voice("aria") == [new]
     assert [one.seed for one in await store.of_voice("kai")] == [2]
-    assert [one.seed for one in await store.take_over()] == [3]
+    assert [one.seed for one in await later().take_over()] == [3]
     assert os.listdir(tmp_path / "candidates") == [other.file_name]
 
 
@@ -74,13 +80,15 @@ async def test_a_file_that_is_gone_is_told(store: CandidateStore, tmp_path: Path
         await store.content(done)
 
 
-async def test_a_start_fails_what_has_ended_the_server_too_often(store: CandidateStore) -> None:
+async def test_a_start_fails_what_has_ended_the_server_too_often(
+    store: CandidateStore, later: Callable[[], CandidateStore]
+) -> None:
     one, other = candidate(1), candidate(2)
     await store.replace("aria", [one, other])
     for _ in range(MAX_ATTEMPTS):
-        assert len(await store.take_over()) == 2
+        assert len(await later().take_over()) == 2
         await store.begin([one])
-    assert len(await store.take_over()) == 1
+    assert len(await later().take_over()) == 1
 
     failed, pending = await store.of_voice("aria")
     assert (failed.status, pending.status) == ("failed", "pending")
