@@ -86,9 +86,13 @@ class CandidateMaker:
 
     async def take_over(self) -> None:
         """Make the unfinished candidates of servers that are gone."""
-        unfinished = await self._store.take_over() if self._engine.name == "dia" else []
-        for voice_id in dict.fromkeys(candidate.voice_id for candidate in unfinished):
-            self._begin(voice_id, [one for one in unfinished if one.voice_id == voice_id])
+        if self._engine.name != "dia":
+            return
+        async with self._changing:
+            unfinished = await self._store.take_over()
+            for voice_id in dict.fromkeys(candidate.voice_id for candidate in unfinished):
+                await self._cancel(voice_id)  # this server may have lost them itself
+                self._begin(voice_id, [one for one in unfinished if one.voice_id == voice_id])
 
     async def stop(self) -> None:
         """Stop making candidates; the next start makes the unfinished ones."""
