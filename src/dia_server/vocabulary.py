@@ -33,7 +33,15 @@ _FORMS = {
 SOUNDS = tuple(_FORMS)
 """Names of the sounds, in the order in which the studio offers them."""
 
-SOUND_PATTERN = rf"\(\s*(?:{'|'.join(_FORMS.values())})\s*\)"
+SOUND_WORDS = "|".join(_FORMS.values())
+"""Regular expression for all forms of all names; compile with IGNORECASE."""
+
+SOUND_PATTERN = rf"\(\s*(?:{SOUND_WORDS})\s*\)"
 """Regular expression for a sound in parentheses, for Python and JavaScript; compile with IGNORECASE."""
 
 SOUND = re.compile(SOUND_PATTERN, re.IGNORECASE)
+
+
+def sound_name(words: str) -> str | None:
+    """Return the usual name of the sound that `words` name in any form, None if they name none."""
+    return next((name for name, form in _FORMS.items() if re.fullmatch(form, words, re.IGNORECASE)), None)

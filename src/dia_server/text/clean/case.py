@@ -1,0 +1,19 @@
+"""Words in mixed case, which espeak-ng spells letter by letter."""
+
+import re
+
+_WORD = re.compile(r"(?<![A-Za-z\[])[A-Za-z]{3,40}(?![A-Za-z])")
+_RISE = re.compile("(?<=[a-z])[A-Z]")
+_ODD = re.compile("[a-z][A-Z][a-z]|[A-Za-z]?[a-z]+[A-Z]{2,}[a-z]+")
+LETTERS_PER_HUMP = 4
+"""Minimum letters for each capital inside a word that is meant to have them, such as "JavaScript"."""
+
+
+def fold_mixed_case(text: str) -> str:
+    """Return `text` with words such as "hElLo" in lower case; "JavaScript", "eBay" and "NASA" stay."""
+    return _WORD.sub(lambda match: match[0].lower() if _is_mixed(match[0]) else match[0], text)
+
+
+def _is_mixed(word: str) -> bool:
+    rises = len(_RISE.findall(word))
+    return (rises > 1 and len(word) < LETTERS_PER_HUMP * rises) or _ODD.fullmatch(word) is not None
