@@ -37,6 +37,7 @@ from dia_server.services.speech import (
     AnchorMaker,
     CandidateMaker,
     Narrator,
+    RequestTexts,
     SpeechService,
     VoicePreviews,
     WordCheck,
@@ -141,7 +142,9 @@ class Services:
             self.anchor_maker,
             self.config,
             self.recorder.record,
-            max_characters=conf.max_characters,
+            texts=RequestTexts(
+                max_characters=conf.max_characters, normalize=conf.normalize, code_blocks=conf.code_blocks
+            ),
             normalize_loudness=conf.normalize_loudness,
             refresh=self._load_voices if self.database.shared else None,
         )

@@ -80,6 +80,17 @@ class Settings(Struct, frozen=True, kw_only=True):
         _doc("Seconds without work after which Dia is unloaded; 0 for never.", ge=0),
     ] = 0
     max_characters: Annotated[int, _doc("Maximum characters in a request's text.", ge=100, le=80_000)] = 4096
+    normalize: Annotated[
+        bool,
+        _doc(
+            "Say texts as people would read them: Markdown, URLs, emoji, numbers and abbreviations in words, "
+            "unless a request says otherwise."
+        ),
+    ] = True
+    code_blocks: Annotated[
+        Literal["skip", "announce"],
+        _doc('Leave the code blocks of a text out (`skip`), or say "Code block" for each (`announce`).'),
+    ] = "skip"
     guard_retries: Annotated[
         int, _doc("Maximum retries of a faulty segment, each with the next seed.", ge=0, le=10)
     ] = 1

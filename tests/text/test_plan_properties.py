@@ -16,14 +16,12 @@ from dia_server.text.plan import Plan, plan
 from dia_server.text.speakers import tag
 
 TAG = re.compile(r"\[S([12])\]")
-SPACE = r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff*]*"
-DIGITS = r"(?:[0-9]\**){1,6}"
+SPACE = r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]*"
 MARKUP = re.compile(
-    r"\[\**S\**([12])\**\]"
-    rf"|\[\**p\**a\**u\**s\**e\**:{SPACE}{DIGITS}(?:\.\**{DIGITS})?{SPACE}(?:m\**)?s\**\]",
+    rf"\[S([12])\]|\[pause:{SPACE}[0-9]{{1,6}}(?:\.[0-9]{{1,6}})?{SPACE}m?s\]",
     re.IGNORECASE,
 )
-"""Markup as a client may send it: asterisks are ignored wherever they stand."""
+"""Markup as a client may send it."""
 
 CLOSING = re.compile(r"[。、—”」)\]\"']")
 """Characters after which a text may be cut although no space follows."""
@@ -65,9 +63,9 @@ def random_text(seed: int, most: int) -> str:
 
 @cache
 def is_said(character: str) -> bool:
-    """Return whether `character` is visible or part of a visible one; asterisks are not spoken."""
+    """Return whether `character` is visible or part of a visible one."""
     return not (
-        character.isspace() or character in "*\ufeff" or unicodedata.category(character) in {"Cc", "Cs"}
+        character.isspace() or character == "\ufeff" or unicodedata.category(character) in {"Cc", "Cs"}
     )
 
 
@@ -105,7 +103,7 @@ def check_words(text: str, made: Plan) -> None:
     assert [
         one for segment in segments for one in characters_by_speaker(segment, TAG)
     ] == characters_by_speaker(text, MARKUP)
-    words = "".join(one if is_said(one) else " " for one in MARKUP.sub(" ", text) if one != "*").split()
+    words = "".join(one if is_said(one) else " " for one in MARKUP.sub(" ", text)).split()
     if max(map(len, words), default=0) < 8:  # any prompt leaves room for seven emoji
         said = " ".join(TAG.sub(" ", segment) for segment in segments)
         assert CLOSING.sub(r"\g<0> ", said).split() == CLOSING.sub(r"\g<0> ", " ".join(words)).split()

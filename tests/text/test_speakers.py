@@ -7,11 +7,11 @@ from dia_server.text.speakers import Turn, last_speaker, tag, turns
     ("text", "tagged"),
     [
         ("Hello", "[S2] Hello"),
-        ("*waves*  Hello\n\nthere", "[S2] waves Hello there"),
+        ("2*3  is\n\nsix", "[S2] 2*3 is six"),
         ("[s1] Hello [s2] Hi", "[S1] Hello [S2] Hi"),
         ("Hello [S1] Hi", "[S2] Hello [S1] Hi"),
         ("\x00\ud800a\ufeffb", "[S2] a b"),
-        (" * [S1] ", ""),
+        (" [S1] ", ""),
         ("[S1] [pause:2s] [pause:500ms]", ""),
         ("[S1] \u200b\u2060", ""),
         ("", ""),

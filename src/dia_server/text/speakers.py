@@ -34,10 +34,10 @@ def clean_transcript(text: str) -> str:
 def tag(text: str, speaker: Speaker) -> str:
     """Return `text` as one line that begins with a speaker tag; all tags are in upper case.
 
-    Text before the first tag is given to `speaker`. Removes unspeakable characters, and asterisks, which chat
-    clients put around actions. Returns "" if the text has nothing visible besides tags and pauses.
+    Text before the first tag is given to `speaker`. Removes unspeakable characters. Returns "" if the text
+    has nothing visible besides tags and pauses.
     """
-    text = " ".join(UNSPEAKABLE.sub(" ", text.replace("*", "")).split())
+    text = " ".join(UNSPEAKABLE.sub(" ", text).split())
     text = TAG.sub(lambda match: f"[S{match[1]}]", text)
     if not has_visible_text(PAUSE.sub("", TAG.sub("", text))):
         return ""

@@ -25,7 +25,7 @@ Text = Annotated[
         description="Text to convert to speech, with [S1] and [S2] before the turns of two speakers",
         extra_json_schema={
             "minLength": 1,
-            "pattern": r"[^\s*]",
+            "pattern": r"\S",
             "examples": ["Hello, world!"],
         },
     ),
@@ -52,6 +52,13 @@ Seed = Annotated[
 ]
 NormalizeLoudness = Annotated[
     bool, Meta(description="Make the voice as loud as all others; default: the server's setting")
+]
+Normalize = Annotated[
+    bool,
+    Meta(
+        description="Say Markdown, URLs, emoji, numbers and abbreviations as people would read them; false: "
+        "say the text as it is; default: the server's setting"
+    ),
 ]
 VoiceId = Annotated[
     str, Meta(pattern=rf"^{ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
@@ -95,6 +102,7 @@ class GenerateRequest(Struct, kw_only=True):
     seed: Seed | None = None
     voice_id_2: Annotated[str | None, Meta(description="Voice identifier for [S2]")] = None
     stream: Annotated[bool, Meta(description="Send the audio while it is generated")] = False
+    normalize: Normalize | None = None
     normalize_loudness: NormalizeLoudness | None = None
     ref_audio: RefAudio | None = None
     ref_text: RefText | None = None
@@ -122,6 +130,7 @@ class SpeechRequest(Struct, kw_only=True):
     stream_format: Annotated[
         Literal["audio", "sse"] | None, Meta(description="sse: server-sent events with the audio in base64")
     ] = None
+    normalize: Normalize | None = None
     normalize_loudness: NormalizeLoudness | None = None
     ref_audio: RefAudio | None = None
     ref_text: RefText | None = None
@@ -134,6 +143,8 @@ class PlannedUtterance(Struct):
 
 
 class SpeechPlan(Struct):
+    text: Annotated[str, Meta(description="The whole text as it will be said")]
+    changed: Annotated[bool, Meta(description="Whether it differs from the text of the request")]
     utterances: Annotated[list[PlannedUtterance], Meta(description="Segments in order")]
     estimated_s: Annotated[float, Meta(description="Total seconds, including pauses")]
 

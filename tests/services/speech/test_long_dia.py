@@ -28,6 +28,7 @@ from dia_server.services.config import ConfigService
 from dia_server.services.speech.anchor_maker import SCRIPT, AnchorMaker, Mode
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import SpeechRequest
+from dia_server.services.speech.request_texts import RequestTexts
 from dia_server.services.speech.service import SpeechService
 from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
@@ -112,7 +113,7 @@ class Studio:
             AnchorMaker(narrator, self.anchors, mode=anchors, on_gpu=False, rounds=1, model=lambda: "tiny"),
             ConfigService(self.database.sessions, default_config(conf)),
             lambda *_: None,
-            max_characters=4096,
+            texts=RequestTexts(max_characters=4096),
             normalize_loudness=False,
         )
 

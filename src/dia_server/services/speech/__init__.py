@@ -5,6 +5,7 @@ from dia_server.services.speech.candidate_maker import CandidateMaker
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
+from dia_server.services.speech.request_texts import RequestTexts
 from dia_server.services.speech.service import SpeechService
 from dia_server.services.speech.usage import Usage
 from dia_server.services.speech.voice_previews import VoicePreviews
@@ -16,6 +17,7 @@ __all__ = [
     "Delivery",
     "Narrator",
     "PreparedRequest",
+    "RequestTexts",
     "Speech",
     "SpeechRequest",
     "SpeechService",

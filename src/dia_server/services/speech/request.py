@@ -20,6 +20,7 @@ class SpeechRequest:
     """A client's request. A field that is None gets the default of the voice or the model."""
 
     text: str
+    """Text as the client sent it."""
     voice_id: str
     voice_id_2: str | None = None
     """Voice of the speaker [S2]; None if the partner of `voice_id` speaks for the other speaker."""
@@ -32,6 +33,8 @@ class SpeechRequest:
     max_tokens: int | None = None
     use_torch_compile: bool | None = None
     seed: int | None = None
+    normalize: bool | None = None
+    """Whether the text is cleaned (see `text.clean`); None for the server's setting."""
     normalize_loudness: bool | None = None
     """Whether the speech gets the loudness of all other voices; None for the server's setting."""
 
@@ -79,6 +82,8 @@ class PreparedRequest:
 
     request: SpeechRequest
     voice: VoiceSnapshot
+    text: str
+    """Text as it is said, that is, cleaned unless the request says otherwise."""
     plan: Plan
     utterance: Utterance
     """Utterance of the whole text; the segments take its voice and sampling parameters."""

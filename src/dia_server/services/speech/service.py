@@ -9,14 +9,7 @@ from functools import partial
 import structlog
 
 from dia_server.engine.types import VoicePrompt
-from dia_server.errors import (
-    Invalid,
-    InvalidVoiceId,
-    PromptNotUsable,
-    ServerError,
-    StorageUnavailable,
-    TextTooLong,
-)
+from dia_server.errors import Invalid, InvalidVoiceId, PromptNotUsable, ServerError, StorageUnavailable
 from dia_server.services.config import ConfigService
 from dia_server.services.speech.anchor_maker import AnchorMaker
 from dia_server.services.speech.delivery import Delivery
@@ -24,6 +17,7 @@ from dia_server.services.speech.encoding import EncoderThreads, SpeechFile
 from dia_server.services.speech.narration import Narration
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
+from dia_server.services.speech.request_texts import LONG, RequestTexts
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.services.voices.references import Reference
 from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapshot
@@ -34,8 +28,6 @@ from dia_server.text.speakers import Speaker, is_pronounceable, tag, turns
 
 log = structlog.get_logger()
 
-LONG = 1000
-"""Characters above which a text is planned on a thread, because 4,096 characters may take 50 ms."""
 MAX_PAUSES_S = 120.0
 """Maximum total seconds of the pauses that a text asks for."""
 
@@ -57,7 +49,7 @@ class SpeechService:
         config: ConfigService,
         finished: Callable[[Speech | None], None],
         *,
-        max_characters: int,
+        texts: RequestTexts,
         normalize_loudness: bool,
         refresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -76,7 +68,7 @@ class SpeechService:
         self._anchors = anchors
         self._config = config
         self._finished = finished
-        self._max_characters = max_characters
+        self._texts = texts
         self._normalize_loudness = normalize_loudness
         self._refresh = refresh
         self._encoders = EncoderThreads()
@@ -146,18 +138,20 @@ class SpeechService:
     ) -> PreparedRequest:
         if voice is None:
             request, voice = self._resolve(request, reference)
-        text = self._tag(request, voice)
+        said = await self._texts.said(request, fold_case=not self._narrator.clones)
+        text = self._tag(said, request, voice)
         cast = cast_of(request, voice, text)
         missing = self._anchors.missing(cast.values()) if is_pronounceable(text) else []
         if missing and not make_anchors:
             await self._prompts.load(cast)  # raises what can be known before
             utterance = request.utterance(text, cast, None)
-            return PreparedRequest(request, voice, await self._plan(text, None), utterance, None, ready=False)
+            planned = await self._plan(text, None)
+            return PreparedRequest(request, voice, said, planned, utterance, None, ready=False)
         await self._anchors.ensure(missing)
         prompt = await self._load(request, voice, cast)
         planned = await self._plan(text, prompt if self._narrator.clones else None)
         utterance = request.utterance(text, cast, prompt)
-        return PreparedRequest(request, voice, planned, utterance, self._gain_db(request, prompt))
+        return PreparedRequest(request, voice, said, planned, utterance, self._gain_db(request, prompt))
 
     async def render(
         self, prepared: PreparedRequest, delivery: Delivery, on_progress: OnProgress | None = None
@@ -190,7 +184,8 @@ class SpeechService:
             voice_id=first.voice_id,
             voice_id_2=None if second is None else second.voice_id,
             seed=first.seed if request.seed is None else request.seed,
-            normalize_loudness=self._normalizes(request),
+            normalize=self._texts.normalizes(request),
+            normalize_loudness=self._normalizes_loudness(request),
         )
         return resolved, voice if other is None else replace(voice, second=self._prompts.snapshot(other))
 
@@ -207,30 +202,24 @@ class SpeechService:
             return prompt
         return await self._prompts.load({voice.primary_speaker: voice})
 
-    def _normalizes(self, request: SpeechRequest) -> bool:
+    def _normalizes_loudness(self, request: SpeechRequest) -> bool:
         wanted = request.normalize_loudness
         return self._normalize_loudness if wanted is None else wanted
 
     def _gain_db(self, request: SpeechRequest, prompt: VoicePrompt | None) -> float | None:
         """Return the gain of the request's voice; None if its loudness is unknown or to be left as it is."""
-        if prompt is None or not self._narrator.clones or not self._normalizes(request):
+        if prompt is None or not self._narrator.clones or not self._normalizes_loudness(request):
             return None
         return prompt.gain_db
 
-    def _tag(self, request: SpeechRequest, voice: Voice) -> str:
-        """Return the text with speaker tags; raises TextTooLong, Invalid."""
-        if len(request.text) > self._max_characters:
-            raise TextTooLong(
-                f"The text has {len(request.text)} characters; the limit is {self._max_characters}",
-                param="text",
-                limit=self._max_characters,
-            )
+    def _tag(self, said: str, request: SpeechRequest, voice: Voice) -> str:
+        """Return the text `said` with speaker tags; raises Invalid."""
         speaker = voice.primary_speaker
         if request.voice_id_2 is not None:
             speaker = "S1"
         elif request.role is not None and not voice.has_recording:
             speaker = SPEAKERS[request.role]
-        if not (text := tag(request.text, speaker)):
+        if not (text := tag(said, speaker)):
             raise Invalid("The text holds nothing to say", param="text")
         return text
 

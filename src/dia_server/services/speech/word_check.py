@@ -9,6 +9,7 @@ from dia_server.audio.encode import encode
 from dia_server.engine.types import Samples
 from dia_server.errors import UnusableAudio, WhisperNotAvailable
 from dia_server.services.voices.transcription import Transcription
+from dia_server.text.clean import clean
 from dia_server.text.word_errors import word_error_rate
 from dia_server.units import SAMPLE_RATE
 
@@ -30,7 +31,10 @@ class WordCheck:
         return rate is not None and rate > self._most
 
     async def errors(self, samples: Samples, text: str) -> float | None:
-        """Return the word error rate of the transcript; None if Whisper cannot transcribe."""
+        """Return the word error rate of the transcript; None if Whisper cannot transcribe.
+
+        Numbers are compared in words, because Whisper writes "twenty" as "20".
+        """
         try:
             heard = await self._transcribe(await asyncio.to_thread(encode, samples, SAMPLE_RATE, "wav"))
         except (WhisperNotAvailable, UnusableAudio) as error:
@@ -39,4 +43,4 @@ class WordCheck:
             self._unavailable = True
             return None
         self._unavailable = False
-        return word_error_rate(text, heard.text)
+        return word_error_rate(clean(text), clean(heard.text))

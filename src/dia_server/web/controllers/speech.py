@@ -95,6 +95,7 @@ class SpeechController(Controller):
             response_format=audio_format,
             speed=1.0 if data.speed is None else data.speed,
             seed=data.seed,
+            normalize=data.normalize,
             normalize_loudness=data.normalize_loudness,
         )
         reference = await _reference(request, data, references)
@@ -124,8 +125,11 @@ class SpeechController(Controller):
         """Return the segments of a text and their estimated durations, without generating audio."""
         reference = await _reference(request, data, references)
         wanted = generation.speech_request(data)
-        planned = (await speech_service.prepare(wanted, reference=reference, make_anchors=False)).plan
+        prepared = await speech_service.prepare(wanted, reference=reference, make_anchors=False)
+        planned = prepared.plan
         return SpeechPlan(
+            prepared.text,
+            prepared.text != data.text,
             [
                 PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
                 for one in planned.utterances
