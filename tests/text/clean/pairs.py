@@ -437,10 +437,10 @@ PAIRS: dict[str, list[tuple[str, str]]] = {
 
 FOLDED = [
     ("hElLo WoRlD", "hello world"),
-    ("tHiS iS sOmEtHiNg", "this iS something"),
+    ("tHiS iS sOmEtHiNg", "this is something"),
     ("yEs, heLLo", "yes, hello"),
     ("JavaScript, YouTube, eBay, iPhone", "JavaScript, YouTube, eBay, iPhone"),
-    ("NASA McDonald OpenAI", "NASA McDonald OpenAI"),
+    ("NASA McDonald OpenAI pH iOS", "NASA McDonald OpenAI pH iOS"),
     ("[S1] hElLo", "[S1] hello"),
 ]
 """Texts in mixed case, with what the preview says."""

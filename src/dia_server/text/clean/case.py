@@ -2,9 +2,13 @@
 
 import re
 
-_WORD = re.compile(r"(?<![A-Za-z\[])[A-Za-z]{3,40}(?![A-Za-z])")
+_WORD = re.compile(r"(?<![A-Za-z\[])[A-Za-z]{2,40}(?![A-Za-z])")
 _RISE = re.compile("(?<=[a-z])[A-Z]")
-_ODD = re.compile("[a-z][A-Z][a-z]|[A-Za-z]?[a-z]+[A-Z]{2,}[a-z]+")
+_ODD = re.compile("[a-z][A-Z][a-z]?|[A-Za-z]?[a-z]+[A-Z]{2,}[a-z]+")
+_MEANT = frozenset(
+    {"dB", "eV", "kB", "kW", "mA", "mV", "pH", "kHz", "mAh", "kWh", "xD", "iOS", "tRNA", "mRNA"}
+)
+"""Words in mixed case that are meant so."""
 LETTERS_PER_HUMP = 4
 """Minimum letters for each capital inside a word that is meant to have them, such as "JavaScript"."""
 
@@ -15,5 +19,7 @@ def fold_mixed_case(text: str) -> str:
 
 
 def _is_mixed(word: str) -> bool:
+    if word in _MEANT:
+        return False
     rises = len(_RISE.findall(word))
     return (rises > 1 and len(word) < LETTERS_PER_HUMP * rises) or _ODD.fullmatch(word) is not None

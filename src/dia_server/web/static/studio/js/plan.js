@@ -40,7 +40,7 @@ export class Plan {
     try {
       const plan = await post("/plan", body);
       if (asked !== this.#asked) return; // edited in the meantime
-      this.#draw(plan);
+      this.#draw(plan, body.text);
     } catch (error) {
       if (asked !== this.#asked) return;
       this.#asked = "";
@@ -55,16 +55,18 @@ export class Plan {
     this.#tell(null);
   }
 
-  #draw({ utterances, estimated_s: seconds }) {
+  #draw({ utterances, changed, estimated_s: seconds }, written) {
+    const own = changed ? new Set(tokens(written)) : null;
     this.steps.replaceChildren(
       h("ol", { class: "steps", tabindex: 0, "aria-label": "Segments of the text" }, ...utterances.map((segment) =>
         h("li", {},
-          h("span", { class: "words" }, ...chips(segment.text)),
+          h("span", { class: "words" }, ...chips(segment.text).flatMap((part) => marked(part, own))),
           h("span", {}, `${segment.pause_before_s ? `+${round(segment.pause_before_s)} ` : ""}${round(segment.estimated_s)} s`),
         ))),
     );
     const count = utterances.length === 1 ? "One segment" : `${utterances.length} segments, made side by side`;
-    this.total.textContent = `${count}, about ${Math.round(seconds)} s.`;
+    const note = changed ? " Marked words are said in place of what you wrote." : "";
+    this.total.textContent = `${count}, about ${Math.round(seconds)} s.${note}`;
     this.#tell(seconds);
   }
 
@@ -73,5 +75,13 @@ export class Plan {
     this.ontold();
   }
 }
+
+const tokens = (text) => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+
+/** Mark the words of `part` that are not among the tokens that the user wrote; elements stay as they are. */
+const marked = (part, own) =>
+  typeof part !== "string" || !own
+    ? [part]
+    : part.split(/(\s+)/).map((word) => (tokens(word).every((token) => own.has(token)) ? word : h("em", { class: "mark" }, word)));
 
 const round = (seconds) => Math.round(seconds * 10) / 10;
