@@ -386,6 +386,13 @@ def test_a_plan_is_shown_as_the_server_returns_it(studio: Studio) -> None:
     assert studio.text(".steps li:nth-child(2)").split("\n")[-1] == "+0.3 5.1 s"
 
 
+def test_words_that_are_said_in_place_of_signs_are_marked_in_the_plan(studio: Studio) -> None:
+    studio.write("It costs $5.")
+    studio.wait_for_text("Marked words are said in place of what you wrote.")
+
+    assert studio.page.locator(".steps em.mark:not(.s1)").all_inner_texts() == ["five", "dollars."]
+
+
 def test_a_refusal_is_shown_until_the_text_is_changed(studio: Studio) -> None:
     studio.button("Plain text").click()
     studio.page.locator("#script textarea").fill("word " * 1200)
