@@ -4,9 +4,9 @@
     python -m benchmarks.hearing --texts [--voices aria zara]
 
 Each voice says 20 Harvard sentences. With --texts, it says texts with Markdown, URLs, mixed case and
-numbers as they are written and as they are cleaned; both are compared with the words that a person would read.
-Whisper decodes greedily, and its own normalizer is applied to both texts. A sentence has at most as many
-errors as words.
+numbers, as they are written and as they are cleaned; both are compared with the words that a person
+would read. Whisper decodes greedily, and its own normalizer is applied to both texts. A sentence has at
+most as many errors as words.
 """
 
 import argparse
