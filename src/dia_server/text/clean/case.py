@@ -5,12 +5,35 @@ import re
 _WORD = re.compile(r"(?<![A-Za-z\[])[A-Za-z]{2,40}(?![A-Za-z])")
 _RISE = re.compile("(?<=[a-z])[A-Z]")
 _ODD = re.compile("[a-z][A-Z][a-z]?|[A-Za-z]?[a-z]+[A-Z]{2,}[a-z]+")
+_BRAND = re.compile("[a-z][A-Z][a-z]{2,}")
+"""Word such as "eBay"."""
 _MEANT = frozenset(
-    {"dB", "eV", "kB", "kW", "mA", "mV", "pH", "kHz", "mAh", "kWh", "xD", "iOS", "tRNA", "mRNA"}
+    {
+        "dB",
+        "eV",
+        "kB",
+        "kW",
+        "mA",
+        "mV",
+        "pH",
+        "kHz",
+        "mAh",
+        "kWh",
+        "xD",
+        "iOS",
+        "tRNA",
+        "mRNA",
+        "PhD",
+        "IoT",
+        "SaaS",
+        "QoS",
+        "DoS",
+        "PyPI",
+    }
 )
 """Words in mixed case that are meant so."""
 LETTERS_PER_HUMP = 4
-"""Minimum letters for each capital inside a word that is meant to have them, such as "JavaScript"."""
+"""Maximum letters for each capital inside a word in mixed case; longer words are meant so: "JavaScript"."""
 
 
 def fold_mixed_case(text: str) -> str:
@@ -22,4 +45,5 @@ def _is_mixed(word: str) -> bool:
     if word in _MEANT:
         return False
     rises = len(_RISE.findall(word))
-    return (rises > 1 and len(word) < LETTERS_PER_HUMP * rises) or _ODD.fullmatch(word) is not None
+    is_short = rises > 0 and len(word) <= LETTERS_PER_HUMP * rises
+    return (is_short and not _BRAND.fullmatch(word)) or _ODD.fullmatch(word) is not None
