@@ -113,7 +113,7 @@ class Studio:
             AnchorMaker(narrator, self.anchors, mode=anchors, on_gpu=False, rounds=1, model=lambda: "tiny"),
             ConfigService(self.database.sessions, default_config(conf)),
             lambda *_: None,
-            texts=RequestTexts(max_characters=4096),
+            texts=RequestTexts(max_characters=4096, normalize=False),
             normalize_loudness=False,
         )
 

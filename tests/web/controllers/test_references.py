@@ -324,7 +324,8 @@ async def test_only_the_reference_may_exceed_the_limit_of_bodies(dia: Client) ->
 async def test_half_an_emoji_beside_a_large_reference_is_dropped(dia: Client, model: ToneModel) -> None:
     audio = encoded(wav_file(10.0))
     body = (
-        f'{{"text": "Oh \\ud83d no \\\\ud83d \\ud83d\\ude00", "ref_audio": "{audio}", "ref_text": "{WORDS}"}}'
+        f'{{"text": "Oh \\ud83d no \\\\ud83d \\ud83d\\ude00", "normalize": false, "ref_audio": "{audio}", '
+        f'"ref_text": "{WORDS}"}}'
     )
     assert len(body) > 1_100_000
 
