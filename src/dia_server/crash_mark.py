@@ -23,8 +23,8 @@ Windows, the main process sees no id."""
 
 
 class Crash(msgspec.Struct, frozen=True):
-    server_id: str | None
-    """Id of the server that crashed; None if it is not known."""
+    server_id: str
+    """Id of the server that crashed; "" if it is not known."""
     cause: str
     """Name of the signal that ended its HTTP worker, such as "SIGSEGV"."""
 
@@ -40,7 +40,7 @@ class CrashMarks:
 
     def leave(self, cause: str) -> None:
         """Record that the HTTP worker of this process has crashed."""
-        server_id = _server_id[:].decode().strip("\0") or None
+        server_id = _server_id[:].decode().strip("\0")
         file = self._folder / FILES.replace("*", server_id or str(uuid4()))
         try:
             file.write_bytes(msgspec.json.encode(Crash(server_id, cause)))

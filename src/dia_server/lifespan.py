@@ -73,7 +73,7 @@ async def _join_peers(services: Services, stack: AsyncExitStack) -> None:
 async def _recover_jobs(services: Services) -> None:
     """Requeue or complete the jobs of servers that have ended, and count crashes."""
     crashes = services.crash_marks.read()
-    await services.job_worker.recover({crash.server_id: crash.cause for crash in crashes if crash.server_id})
+    await services.job_worker.recover({crash.server_id: crash.cause for crash in crashes})
     services.crash_marks.clear()
 
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from dia_server.db.engine import Database
-from dia_server.db.models import Server
+from dia_server.db.models import Job, Server
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Heartbeat, Membership
@@ -143,6 +143,21 @@ async def test_jobs_of_a_server_that_crashed_count_a_crash(database: Database) -
 
     assert [await status_of(store, job_id) for job_id in ids] == ["completed", "pending", "processing"]
     assert crashed.server_id not in await servers(database)
+
+
+@BOTH_DATABASES
+async def test_a_crash_of_an_unknown_server_is_that_of_the_only_one(database: Database) -> None:
+    """Where processes are not forked, the main process does not learn the id of the worker's server."""
+    former, other = Membership(database), Membership(database)
+    await former.join()
+    await other.join()
+    job_id = await running(JobStore(database, former))
+
+    await JobStore(database, other).requeue_crashed({"": "SIGSEGV"})
+
+    async with database.reads() as session:
+        row = (await session.scalars(select(Job).where(Job.job_id == job_id))).one()
+    assert (row.status, row.crashes) == (("processing", 0) if database.shared else ("pending", 1))
 
 
 @ON_POSTGRES

@@ -331,7 +331,8 @@ class JobStore:
         """
         async with self._sessions.begin() as session:
             for server_id, cause in crashed.items():
-                await _record_crash(session, f"the server crashed: {cause}", Row.owner == server_id)
+                which = self.membership.crashed(Row.owner, server_id)
+                await _record_crash(session, f"the server crashed: {cause}", which)
             await session.execute(delete(Server).where(Server.server_id.in_(crashed)))
 
     async def requeue_interrupted(self) -> None:

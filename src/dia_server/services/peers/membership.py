@@ -115,6 +115,14 @@ class Membership:
             return or_(owner.is_(None), owner != self.server_id)
         return or_(owner.is_(None), owner.not_in(select(Server.server_id)))
 
+    def crashed(self, owner: InstrumentedAttribute[str | None], server_id: str) -> ColumnElement[bool]:
+        """Return the condition that a server that has crashed is the `owner` of a row.
+
+        On SQLite all servers before this one have ended, and platforms without fork do not tell the id.
+        """
+        own = owner == server_id
+        return own if self._database.shared else or_(own, self.orphaned(owner))
+
     async def _add(self, session: AsyncSession, server_id: str) -> None:
         session.add(
             Server(
