@@ -3,16 +3,19 @@
 import hashlib
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dia_server.audio.prompt import make
 from dia_server.db.engine import Database
 from dia_server.files import in_folders, in_storage
+from dia_server.services.durable_files import FileChange
 from dia_server.services.object_store import ObjectStore
 from dia_server.services.voices.anchor_file import AnchorFile, Description
 from dia_server.services.voices.anchors import Anchor, AnchorStore
@@ -136,3 +139,17 @@ def edited(archive: bytes, edit: Edit) -> bytes:
 def describe(entry: dict[str, Any], content: bytes) -> None:
     """Make a manifest's entry describe `content`."""
     entry |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def pause_changes(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Return an event that the next change of files sets, and the one that all changes wait for."""
+    begun, go_on = threading.Event(), threading.Event()
+    apply = FileChange.apply
+
+    def apply_later(change: FileChange) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        apply(change)
+
+    monkeypatch.setattr(FileChange, "apply", apply_later)
+    return begun, go_on

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import make_url, select
@@ -26,14 +25,6 @@ def database_url(database_url: str, postgres: Postgres) -> str:
     """Database whose clock stands at 30 s after NOON."""
     postgres.set_clock(database_url, NOON + 30)
     return database_url
-
-
-@pytest.fixture
-async def other_database(database: Database, database_url: str) -> AsyncIterator[Database]:
-    """The connections of a second server to `database`."""
-    other = Database(database_url)
-    yield other
-    await other.close()
 
 
 @pytest.fixture

@@ -2,35 +2,25 @@
 
 import asyncio
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from dia_server.errors import PromptNotUsable
-from dia_server.services.durable_files import FileChange
 from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import References
 from dia_server.services.voices.voice_prompts import VoicePrompts
 from dia_server.services.voices.whisper import Whisper
-from tests.libraries import Home
+from tests.libraries import Home, pause_changes
 from tests.waiting import until
 
 
 async def test_an_anchor_whose_keeping_is_cancelled_has_both_file_and_row(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    apply = FileChange.apply
-
-    def apply_later(change: FileChange) -> None:
-        begun.set()
-        assert go_on.wait(60)
-        apply(change)
-
     home = Home(tmp_path, database_url)
     await home.open()
-    monkeypatch.setattr(FileChange, "apply", apply_later)
+    begun, go_on = pause_changes(monkeypatch)
     keeping = asyncio.create_task(home.add_anchor("aria", seed=7))
     await until(begun.is_set)
     keeping.cancel()

@@ -12,11 +12,11 @@ from sqlalchemy import select, text
 
 from dia_server.db.models import AudioPrompt, VoiceAnchor
 from dia_server.errors import Conflict, NotFound
-from dia_server.services.durable_files import JOURNAL, FileChange, RecoverableChange
+from dia_server.services.durable_files import JOURNAL, RecoverableChange
 from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.custom_voices import CustomVoices
 from dia_server.services.voices.service import Voice
-from tests.libraries import Home
+from tests.libraries import Home, pause_changes
 from tests.postgres import ON_POSTGRES
 from tests.recordings import wav_file
 from tests.waiting import until
@@ -234,20 +234,6 @@ async def test_an_import_replaces_nothing_that_another_server_has_just_added(hom
 async def stored_prompts(home: Home) -> list[Prompt]:
     async with home.database.reads() as session:
         return [Prompt.of(row) for row in await session.scalars(select(AudioPrompt))]
-
-
-def pause_changes(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
-    """Return an event that the next change of files sets, and the one that all changes wait for."""
-    begun, go_on = threading.Event(), threading.Event()
-    apply = FileChange.apply
-
-    def apply_later(change: FileChange) -> None:
-        begun.set()
-        assert go_on.wait(60)
-        apply(change)
-
-    monkeypatch.setattr(FileChange, "apply", apply_later)
-    return begun, go_on
 
 
 async def is_waiting(home: Home, task: asyncio.Task[Any]) -> bool:
