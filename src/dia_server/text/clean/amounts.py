@@ -3,11 +3,11 @@
 # ruff: noqa: RUF001 - quotes and signs of typography are meant
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from dia_server.text.clean import numbers
 from dia_server.text.clean.markers import ASTERISK, UNDERSCORE
-from dia_server.text.clean.rules import Rule, apply
+from dia_server.text.clean.rules import Rule, any_of, apply
 from dia_server.text.clean.tables import CURRENCIES, DENOMINATORS, FRACTIONS, SCALES, UNITS
 
 NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})++(?![0-9])|[0-9]++)(?:\.[0-9]++)?"
@@ -24,10 +24,6 @@ _PERIODS = {"mo": "month", "yr": "year", "wk": "week", "hr": "hour", "sec": "sec
 def say_amounts(text: str) -> str:
     """Return `text` with its numbers in words."""
     return apply(_RULES, text) if _AMOUNT.search(text) else text
-
-
-def _alternatives(names: Iterable[str]) -> str:
-    return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
 
 
 def _minus(match: re.Match[str]) -> str:
@@ -138,7 +134,7 @@ def _plain(match: re.Match[str]) -> str:
 
 
 _SPAN = rf"(?P<number>{NUMBER})(?:\s?-\s?(?P<to>{NUMBER}))?"
-_SIGNS = _alternatives(name for name in CURRENCIES if not name.isalpha())
+_SIGNS = any_of(name for name in CURRENCIES if not name.isalpha())
 _SCALE = r"(?P<scale>\s(?:thousand|million|billion|trillion)(?!\w)|\s?(?:[kKMBT]|mn|bn)(?!\w))?"
 _RULES: tuple[Rule, ...] = (
     (
@@ -180,7 +176,7 @@ _RULES: tuple[Rule, ...] = (
         ),
         _decade,
     ),
-    (re.compile(rf"{START}{_MINUS}{_SPAN}[\s-]?(?P<unit>{_alternatives(UNITS)})(?![\w'²³/])"), _unit),
+    (re.compile(rf"{START}{_MINUS}{_SPAN}[\s-]?(?P<unit>{any_of(UNITS)})(?![\w'²³/])"), _unit),
     (
         re.compile(rf"{START}([0-9]{{1,3}}(?:,[0-9]{{3}}){{0,4}}|[0-9]{{1,15}})(?:st|nd|rd|th)(?!\w)"),
         _ordinal,

@@ -1,11 +1,11 @@
 """Abbreviations, Roman numerals and signs beside words, as they are said."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from dia_server.text.clean import numbers
 from dia_server.text.clean.amounts import NUMBER
-from dia_server.text.clean.rules import Rule, apply
+from dia_server.text.clean.rules import Rule, any_of, apply
 from dia_server.text.clean.tables import FINAL, INNER, REFERENCES, ROMAN_NAMES, ROMAN_PARTS, STREETS, TITLES
 
 _ROMAN = r"(?P<roman>(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3}))"
@@ -17,10 +17,6 @@ _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 def say_phrases(text: str) -> str:
     """Return `text` with its abbreviations and Roman numerals in words."""
     return apply(_RULES, text)
-
-
-def _any(words: Iterable[str]) -> str:
-    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
 def _from(table: Mapping[str, str]) -> Callable[[re.Match[str]], str]:
@@ -58,12 +54,12 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(rf"\b({'|'.join(ROMAN_NAMES)}) (?P<roman>I){_ALONE}"), _ruler),
     (re.compile(rf"\b({'|'.join(ROMAN_PARTS)}) (?!I(?!\w)){_ROMAN}(?![\w-])"), _part),
     (re.compile(rf"\b({'|'.join(ROMAN_PARTS)}) (?P<roman>I){_ALONE}"), _part),
-    (re.compile(rf"(?<=[a-z] )({_any(STREETS)})(?=,| [a-z]|$)"), _from(STREETS)),
-    (re.compile(rf"(?<![\w.])({_any(TITLES)})(?= [A-Z])"), _from(TITLES)),
-    (re.compile(rf"(?<![\w.])({_any(REFERENCES)}) ?(?=[0-9])"), lambda match: f"{REFERENCES[match[1]]} "),
+    (re.compile(rf"(?<=[a-z] )({any_of(STREETS)})(?=,| [a-z]|$)"), _from(STREETS)),
+    (re.compile(rf"(?<![\w.])({any_of(TITLES)})(?= [A-Z])"), _from(TITLES)),
+    (re.compile(rf"(?<![\w.])({any_of(REFERENCES)}) ?(?=[0-9])"), lambda match: f"{REFERENCES[match[1]]} "),
     (re.compile(r"#(?=[0-9])"), lambda _: "number "),
-    (re.compile(rf"(?<![\w.])({_any(FINAL)})(?!\w)"), _final),
-    (re.compile(rf"(?<![\w.])({_any(word for word in INNER if word[-1] != '/')})(?![\w.])"), _from(INNER)),
+    (re.compile(rf"(?<![\w.])({any_of(FINAL)})(?!\w)"), _final),
+    (re.compile(rf"(?<![\w.])({any_of(word for word in INNER if word[-1] != '/')})(?![\w.])"), _from(INNER)),
     (re.compile(r"(?<![\w.])(w/)(?=\s?[A-Za-z])"), lambda _: "with "),
     (re.compile(r"\b([CF])#(?!\w)"), lambda match: f"{match[1]} sharp"),
     (re.compile(r"\b([A-Z])\+\+(?!\w)"), lambda match: f"{match[1]} plus plus"),

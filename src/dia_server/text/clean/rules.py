@@ -1,12 +1,17 @@
 """Rules: patterns in the order in which they are tried, each with what it says."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
 
 _BEGINS_SENTENCE = re.compile(r"(?:^|[.!?][\"')]?\s|[\U000f0000-\U000ffffd]\s?)[\"'(]?$")
 """End of the text before the first word of a sentence."""
+
+
+def any_of(words: Iterable[str]) -> str:
+    """Return a pattern that matches one of `words`, the longest that fits."""
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
 def apply(rules: tuple[Rule, ...], text: str) -> str:
