@@ -94,7 +94,8 @@ class JobWorker:
         `crashed` maps the ids of servers that are known to have crashed to the causes.
         """
         await self._complete_interrupted(crashed)
-        await self._store.requeue_crashed(crashed)
+        if crashed:
+            await self._store.requeue_crashed(crashed)
         await self._store.requeue_interrupted()
 
     def start(self) -> None:
@@ -103,8 +104,7 @@ class JobWorker:
 
     async def take_over(self) -> None:
         """Take over the jobs of servers that are gone, and those of this server that it does not know of."""
-        await self._complete_interrupted()
-        await self._store.requeue_interrupted()
+        await self.recover({})
         await self._store.requeue_forgotten(list(self._running))
         self.wake()
 
@@ -183,7 +183,7 @@ class JobWorker:
         await self.cancel(job_id)
         await self._record_end(job_id, lambda: self._store.cancel(job_id))
 
-    async def _complete_interrupted(self, crashed: Collection[str] = ()) -> None:
+    async def _complete_interrupted(self, crashed: Collection[str]) -> None:
         for job_id, file in (await self._store.interrupted(crashed)).items():
             if file is not None and await self._result_exists(file):
                 await self._store.complete_interrupted(job_id, crashed)
