@@ -24,8 +24,8 @@ from sqlalchemy import ColumnElement, CursorResult, Select, and_, delete, func, 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dia_server.db import models
+from dia_server.db.advisory_lock import lock_between_servers
 from dia_server.db.engine import Database
-from dia_server.db.locks import lock_between_servers
 from dia_server.db.models import JobStatus as JobStatus
 from dia_server.db.models import Server, now
 from dia_server.services.jobs import totals

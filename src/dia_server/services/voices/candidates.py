@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from sqlalchemy import CursorResult, and_, delete, func, select, update
 
+from dia_server.db.advisory_lock import lock_between_servers
 from dia_server.db.engine import Database
-from dia_server.db.locks import lock_between_servers
 from dia_server.db.models import CandidateStatus as CandidateStatus
 from dia_server.db.models import VoiceCandidate, now
 from dia_server.errors import Conflict, NotFound, StorageUnavailable

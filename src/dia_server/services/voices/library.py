@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from dia_server.audio import prompt as audio
-from dia_server.db.locks import lock_between_servers
+from dia_server.db.advisory_lock import lock_between_servers
 from dia_server.db.models import AudioPrompt, Base, VoiceAnchor, VoiceMapping
 from dia_server.db.upsert import insert_new, upsert
 from dia_server.errors import Conflict, PromptNotUsable, StorageUnavailable
