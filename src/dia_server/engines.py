@@ -39,8 +39,7 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
                 "no GPU found: the preview engine (espeak-ng) speaks, not Dia; DIA_ENGINE=dia insists"
             )
     if name == "preview":
-        slots = min(conf.max_batch, PREVIEW_SLOTS)
-        return Engine("preview", preview.load(slots), max_waiting=conf.max_waiting)
+        return Engine("preview", preview.load(_preview_slots(conf)), max_waiting=conf.max_waiting)
     return EnginePool("dia", lambda: _dia_engines(conf, gpus, config()))
 
 
@@ -52,23 +51,14 @@ def deploy(conf: Settings, replicas: int | None) -> int:
     """
     from dia_server.engine.cluster import deploy as cluster  # Ray is an optional dependency
 
-    name = _cluster_engine(conf)
-    gpus = int(name == "dia" and conf.device != "cpu")
-    load: LoadModel = (
-        preview.load(min(conf.max_batch, PREVIEW_SLOTS))
-        if name == "preview"
-        else partial(
-            load_dia,
-            model=conf.model,
-            codec=conf.codec,
-            device=conf.device,
-            dtype=conf.dtype,
-            max_batch=conf.max_batch,
-            compile=conf.torch_compile,
+    if _cluster_engine(conf) == "preview":
+        slots = _preview_slots(conf)
+        return cluster.deploy(
+            conf.cluster, "preview", preview.load(slots), replicas=replicas, slots=slots, gpus=0
         )
-    )
-    slots = min(conf.max_batch, PREVIEW_SLOTS) if name == "preview" else conf.max_batch
-    return cluster.deploy(conf.cluster, name, load, replicas=replicas, slots=slots, gpus=gpus)
+    load = _dia_loader(conf, conf.device, compile=conf.torch_compile)
+    gpus = int(conf.device != "cpu")
+    return cluster.deploy(conf.cluster, "dia", load, replicas=replicas, slots=conf.max_batch, gpus=gpus)
 
 
 def _cluster_engine(conf: Settings) -> EngineName:
@@ -89,15 +79,7 @@ def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list
     """Return one engine per device, but at most `worker_count` (0: all), or one if `gpu_mode` is "single"."""
     devices = [gpu.torch_name for gpu in gpus] if conf.device == "auto" and gpus else [conf.device]
     devices = devices[: 1 if config.gpu_mode == "single" else config.worker_count or len(devices)]
-    load = partial(
-        load_dia,
-        model=conf.model,
-        codec=conf.codec,
-        dtype=conf.dtype,
-        max_batch=conf.max_batch,
-        compile=config.torch_compile_enabled,
-    )
-    loaders = [partial(load, device=device) for device in devices]
+    loaders = [_dia_loader(conf, device, compile=config.torch_compile_enabled) for device in devices]
     return [
         Engine(
             "dia",
@@ -107,6 +89,22 @@ def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list
         )
         for device, loader in zip(devices, loaders, strict=True)
     ]
+
+
+def _dia_loader(conf: Settings, device: str, *, compile: bool) -> LoadModel:
+    return partial(
+        load_dia,
+        model=conf.model,
+        codec=conf.codec,
+        device=device,
+        dtype=conf.dtype,
+        max_batch=conf.max_batch,
+        compile=compile,
+    )
+
+
+def _preview_slots(conf: Settings) -> int:
+    return min(conf.max_batch, PREVIEW_SLOTS)
 
 
 def _needs_own_process(device: str, count: int) -> bool:
