@@ -228,16 +228,19 @@ class JobWorker:
             if self._alone or not (jobs := await self._store.claim(free, idle=not self._queued)):
                 return
             for job in jobs:
-                if (
-                    job.job_id in self._running
-                ):  # its former run, if another server had taken it from this one
-                    await self.cancel(job.job_id)
-                    if (
-                        current := await self._store.get(job.job_id)
-                    ) is None or current.status != "processing":
-                        continue
+                if job.job_id in self._running and not await self._end_former_run(job.job_id):
+                    continue
                 self._alone = job.job_id if job.alone else None
                 self.begin(job, Delivery(background=True))
+
+    async def _end_former_run(self, job_id: str) -> bool:
+        """End this server's run of a job that another server had taken over, and that it has claimed again.
+
+        Returns whether the job is still to be run: the former run may have stored its end.
+        """
+        await self.cancel(job_id)
+        job = await self._store.get(job_id)
+        return job is not None and job.status == "processing"
 
     async def _run(self, job: Job, generation: asyncio.Task[Speech], background: bool) -> ServerError | None:
         try:
