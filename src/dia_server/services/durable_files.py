@@ -1,12 +1,14 @@
 """File changes that survive a power failure and can be committed together with a database row."""
 
+import asyncio
 import errno
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import msgspec
@@ -200,6 +202,13 @@ def create_file(path: Path, content: bytes) -> bool:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     return created
+
+
+async def read_chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """Yield the content of an open file, and close it; each read runs in a thread."""
+    with file:
+        while chunk := await asyncio.to_thread(file.read, READ_SIZE):
+            yield chunk
 
 
 def remove_old(files: Iterable[Path], grace_s: float) -> None:

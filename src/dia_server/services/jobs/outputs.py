@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import structlog
 
 from dia_server.audio.encode import MEDIA_TYPES
 from dia_server.errors import StorageUnavailable
-from dia_server.services.durable_files import READ_SIZE, TEMPORARY_FILES, remove_old, write_file
+from dia_server.services.durable_files import TEMPORARY_FILES, read_chunks, remove_old, write_file
 from dia_server.services.object_store import ObjectStore
 
 log = structlog.get_logger()
@@ -94,7 +94,7 @@ class OutputsFolder:
             raise
         except OSError as error:
             raise StorageUnavailable(f"The audio could not be read: {error.strerror}") from error
-        return os.fstat(file.fileno()).st_size, _read(file)
+        return os.fstat(file.fileno()).st_size, read_chunks(file)
 
     async def remove(self, name: str) -> bool:
         try:
@@ -187,12 +187,6 @@ class StoredOutputs:
             await self._store.remove_leftovers()
         except StorageUnavailable as error:
             log.error("storage not prepared", error=str(error))
-
-
-async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := await asyncio.to_thread(file.read, READ_SIZE):
-            yield chunk
 
 
 def _path(name: str) -> str:

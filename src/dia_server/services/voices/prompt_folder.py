@@ -13,17 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import structlog
 
 from dia_server.audio import prompt
 from dia_server.errors import Invalid, PromptNotUsable, UnusableAudio
 from dia_server.services.durable_files import (
-    READ_SIZE,
     TEMPORARY_FILES,
     FileChange,
     RecoverableChange,
+    read_chunks,
     read_journal,
     remove_journal,
     remove_old,
@@ -106,7 +106,7 @@ class PromptFolder(Spool):
 
     async def open(self, prompt: Prompt) -> tuple[int, AsyncIterator[bytes]]:
         file = await asyncio.to_thread(self._open, wav_name(prompt.prompt_id))
-        return os.fstat(file.fileno()).st_size, _read(file)
+        return os.fstat(file.fileno()).st_size, read_chunks(file)
 
     async def read(self, prompt: Prompt) -> bytes:
         return await asyncio.to_thread(self._read_stored, prompt)
@@ -241,9 +241,3 @@ class PromptFolder(Spool):
 def _open_no_link(path: str, flags: int) -> int:
     # O_NONBLOCK: opening a named pipe would block until a writer connects
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-
-
-async def _read(file: IO[bytes]) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := await asyncio.to_thread(file.read, READ_SIZE):
-            yield chunk
