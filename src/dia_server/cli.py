@@ -6,6 +6,7 @@ only in the commands that need them, because child processes inherit or import t
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -77,7 +78,8 @@ def serve(**flags: str | None) -> None:
     "--replicas",
     default="auto",
     show_default=True,
-    help="Number of engines; `auto`: one per GPU of the cluster.",
+    metavar="N|MIN-MAX|auto",
+    help="Number of engines; from MIN to MAX by demand; or one per GPU of the cluster.",
 )
 @setting_flags
 def engine(replicas: str, **flags: str | None) -> None:
@@ -88,18 +90,22 @@ def engine(replicas: str, **flags: str | None) -> None:
     conf = load_settings(flags)
     if not conf.cluster:
         raise click.ClickException("Name the head of the cluster: --cluster HOST:PORT (DIA_CLUSTER)")
-    if replicas != "auto" and not (replicas.isdecimal() and int(replicas)):
-        raise click.ClickException("--replicas takes a number from 1, or auto")
+    count = re.fullmatch(r"([1-9][0-9]*)(?:-([1-9][0-9]*))?", replicas, re.ASCII)
+    if replicas != "auto" and not (count and int(count[1]) <= int(count[2] or count[1])):
+        raise click.ClickException("--replicas takes a number from 1, two such as 1-8, or auto")
     _prepare_cluster(conf)
 
     from dia_server import engines
+    from dia_server.engine.cluster.types import ReplicaCount
     from dia_server.errors import ServerError
 
     try:
-        count = engines.deploy(conf, None if replicas == "auto" else int(replicas))
+        ready = engines.deploy(
+            conf, ReplicaCount(int(count[1]), int(count[2] or count[1])) if count else None
+        )
     except ServerError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{count} engine{'s are' if count > 1 else ' is'} ready.")
+    click.echo(f"{ready} engine{'s are' if ready > 1 else ' is'} ready.")
 
 
 def _prepare_cluster(conf: Settings) -> None:

@@ -10,6 +10,7 @@ import structlog
 from dia_server.engine import preview
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.cluster.engine import ClusterEngine
+from dia_server.engine.cluster.types import ReplicaCount
 from dia_server.engine.devices import Device
 from dia_server.engine.dia import load_dia
 from dia_server.engine.engine import Engine
@@ -43,7 +44,7 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
     return EnginePool("dia", lambda: _dia_engines(conf, gpus, config()))
 
 
-def deploy(conf: Settings, replicas: int | None) -> int:
+def deploy(conf: Settings, replicas: ReplicaCount | None) -> int:
     """Run engines on the cluster that `conf` names, or replace those that run; return their number.
 
     `replicas` is None for one engine per GPU of the cluster. Raises ModelNotLoaded, or ImportError without

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from dia_server.engine.cluster.types import ClusterState
 from dia_server.engine.generation import Generation
 from dia_server.engine.types import EngineName, Utterance, Work
 
@@ -54,6 +55,11 @@ class AnyEngine(Protocol):
 
     @property
     def work(self) -> Work: ...
+    @property
+    def cluster(self) -> ClusterState | None:
+        """State of the cluster whose replicas generate the speech; None if this server does."""
+        ...
+
     def waiting(self, *, background: bool) -> int:
         """Return the number of requests, or of `background` utterances, that wait."""
         ...

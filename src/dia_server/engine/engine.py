@@ -27,6 +27,7 @@ class Engine:
     """Owns the thread that runs the model; other threads use the public methods and attributes."""
 
     worker_count = 1
+    cluster = None
 
     def __init__(
         self,

@@ -12,6 +12,8 @@ from dia_server.engine.types import EngineName, Utterance, Work
 class EnginePool:
     """Submits each utterance to the most suitable engine and reports the combined state of all engines."""
 
+    cluster = None
+
     def __init__(self, name: EngineName, make: Callable[[], Sequence[Engine]]) -> None:
         """Create an empty pool; `start` calls `make` to build the engines, and starts them."""
         self.name = name

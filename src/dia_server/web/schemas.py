@@ -377,6 +377,17 @@ class AudioModels(Struct):
     models: list[AudioModel]
 
 
+class Cluster(Struct, kw_only=True):
+    """The engines on other machines, as last asked: half a second ago."""
+
+    replicas: Annotated[int, Meta(description="Number of engines")]
+    hosts: Annotated[int, Meta(description="Number of machines with engines")]
+    slots: Annotated[int, Meta(description="Utterances that can be generated at the same time")]
+    failovers: Annotated[
+        int, Meta(description="Utterances of this server whose engine was lost, since its start")
+    ]
+
+
 class Health(Struct, kw_only=True):
     status: Annotated[State, Meta(description="Whether speech can be generated now")]
     version: str
@@ -396,6 +407,7 @@ class Health(Struct, kw_only=True):
         str | None, Meta(description="Route to POST to for a retry; null unless loading has failed")
     ] = None
     notes: Annotated[list[str], Meta(description="Features that are limited, with cause and remedy")] = []
+    cluster: Cluster | UnsetType = UNSET
 
 
 class Probe(Struct):
@@ -660,10 +672,19 @@ class ResourceStats(Struct):
     gpu_memory: Annotated[list[float | None], Meta(description="GiB in use on each GPU; null: unknown")]
 
 
+class Replica(Struct, kw_only=True):
+    """An engine of the cluster."""
+
+    host: Annotated[str, Meta(description="Address of its machine")]
+    slots: Annotated[int, Meta(description="Utterances that it can generate at the same time")]
+    busy: Annotated[int, Meta(description="Utterances that it generates, for all servers")]
+
+
 class Stats(Struct):
     requests: RequestStats
     performance: PerformanceStats
     resources: ResourceStats
+    replicas: list[Replica] | UnsetType = UNSET
 
 
 ErrorLimit = Annotated[float, Meta(description="Maximum or minimum that the request violates")]

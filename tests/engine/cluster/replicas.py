@@ -45,16 +45,19 @@ class FakeReplicas:
     most: int = 0
     """Maximum number of utterances that ran at the same time."""
     polls: int = 0
+    demand: int = 0
+    """Last number of running and waiting utterances that the engine has told."""
     closed: bool = False
 
     async def connect(self) -> None:
         if self.away:
             raise ModelNotLoaded("The cluster cannot be reached")
 
-    async def states(self) -> Sequence[ReplicaState]:
+    async def states(self, demand: int) -> Sequence[ReplicaState]:
         if self.away:
             raise ModelNotLoaded("The cluster does not answer")
         self.polls += 1
+        self.demand = demand
         return [
             ReplicaState(
                 replica_id="one",

@@ -59,7 +59,7 @@ async def test_the_audio_is_that_of_a_replica() -> None:
     async with cluster(FakeReplicas()) as engine:
         anything: AnyEngine = engine
         assert np.array_equal(await heard(anything.submit(utterance(1))), whole(1))
-        assert engine.failovers == 0
+        assert engine.cluster.failovers == 0
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -67,7 +67,7 @@ async def test_a_replica_that_dies_is_replaced_without_a_wrong_sample(chunk: int
     replicas = FakeReplicas(faults=[Fault(dies_before=chunk), Fault(dies_before=CHUNKS - 1)])
     async with cluster(replicas) as engine:
         assert np.array_equal(await heard(engine.submit(utterance(1))), whole(1))
-        assert engine.failovers == 2
+        assert engine.cluster.failovers == 2
         assert len(replicas.begun) == 3
 
 
@@ -84,7 +84,7 @@ async def test_a_replica_that_says_nothing_any_more_counts_as_lost() -> None:
     replicas = FakeReplicas(faults=[Fault(freezes_before=3)])
     async with cluster(replicas, silence_s=0.05) as engine:
         assert np.array_equal(await heard(engine.submit(utterance(1))), whole(1))
-        assert engine.failovers == 1
+        assert engine.cluster.failovers == 1
         assert replicas.running == []
 
 
@@ -92,7 +92,7 @@ async def test_an_utterance_that_no_replica_begins_is_sent_again() -> None:
     replicas = FakeReplicas(faults=[Fault(freezes_before=0)] * 5)
     async with cluster(replicas, answer_s=0.02) as engine:
         assert np.array_equal(await heard(engine.submit(utterance(1))), whole(1))
-        assert engine.failovers == 0
+        assert engine.cluster.failovers == 0
 
 
 async def test_speech_that_another_replica_would_continue_differently_ends() -> None:
@@ -175,6 +175,14 @@ async def test_slots_that_another_server_uses_are_not_counted() -> None:
         for seed in range(3):
             engine.submit(utterance(seed))
         assert (engine.busy, engine.waiting(background=False)) == (1, 2)
+
+
+async def test_the_replicas_are_told_what_runs_and_what_waits() -> None:
+    replicas = FakeReplicas(slots=2, hold=asyncio.Event())
+    async with cluster(replicas) as engine:
+        for seed in range(5):
+            engine.submit(utterance(seed))
+        await until(lambda: replicas.demand == 5)
 
 
 async def test_a_cluster_of_another_version_is_refused_by_name() -> None:

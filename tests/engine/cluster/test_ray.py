@@ -127,7 +127,7 @@ async def test_a_stream_goes_on_elsewhere(
     await asyncio.gather(*listening)
 
     assert all(np.array_equal(np.concatenate(part), calm) for part in parts)
-    assert engine.failovers
+    assert engine.cluster.failovers
     if fault is signal.SIGSTOP:
         await until(lambda: victim not in replicas() or len(replicas()) > 2, timeout_s=120)
         if victim in replicas():
@@ -138,9 +138,9 @@ async def test_a_stream_goes_on_elsewhere(
 async def test_cancelling_frees_the_slot(engine: ClusterEngine) -> None:
     generation = engine.submit(Utterance(TEXT, "aria", 1))
     await anext(generation)
-    await until(lambda: sum(state.busy for state in engine.states) == 1)
+    await until(lambda: sum(state.busy for state in engine.cluster.replicas) == 1)
     generation.cancel()
-    await until(lambda: sum(state.busy for state in engine.states) == 0)
+    await until(lambda: sum(state.busy for state in engine.cluster.replicas) == 0)
     assert engine.active == 0
 
 

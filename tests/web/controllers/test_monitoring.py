@@ -14,11 +14,13 @@ from sqlalchemy.dialects import sqlite
 from dia_server import __version__
 from dia_server.app import create_app
 from dia_server.db.engine import Database
+from dia_server.engine.cluster.engine import ClusterEngine
 from dia_server.engine.engine import Engine
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStore, unfinished_jobs
 from dia_server.services.server.resources import ResourceMonitor, Resources
 from dia_server.settings import Settings
+from tests.engine.cluster.replicas import FakeReplicas, Fault
 from tests.tones import Gate, ToneModel, failing_loader, loader
 from tests.waiting import until
 
@@ -268,3 +270,26 @@ async def test_names_follow_prometheus_conventions(client: Client) -> None:
     for name, kind in names:
         assert name.endswith("_total") == (kind == "counter"), name
         assert "_ms" not in name
+
+
+async def test_a_cluster_shows_its_engines_in_the_metrics_the_health_and_the_statistics(
+    settings: Settings,
+) -> None:
+    replicas = FakeReplicas(slots=2, faults=[Fault(dies_before=2)])
+    engine = ClusterEngine("preview", replicas, max_waiting=8, poll_s=0.01)
+    async with AsyncTestClient(create_app(settings, engine)) as client:
+        await until(lambda: engine.ready)
+        await client.post("/generate", json={"text": "Hello."})
+        page = await scrape(client)
+        health = (await client.get("/health")).json()
+        stats = (await client.get("/stats")).json()
+
+    assert (page("dia_replicas", host="127.0.0.1"), page("dia_failovers_total")) == (1, 1)
+    assert health["cluster"] == {"replicas": 1, "hosts": 1, "slots": 2, "failovers": 1}
+    assert stats["replicas"] == [{"host": "127.0.0.1", "slots": 2, "busy": 0}]
+
+
+async def test_one_machine_shows_no_cluster(client: Client) -> None:
+    assert "cluster" not in (await client.get("/health")).json()
+    assert "replicas" not in (await client.get("/stats")).json()
+    assert (await scrape(client))("dia_failovers_total") is None

@@ -2,10 +2,12 @@
 
 import ray
 from ray import serve
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
+from dia_server.engine.cluster.demand import scale
 from dia_server.engine.cluster.ray_replicas import APP, DEPLOYMENT, connect
 from dia_server.engine.cluster.replica import EngineReplica
+from dia_server.engine.cluster.types import ReplicaCount
 from dia_server.engine.types import EngineName, LoadModel
 from dia_server.errors import ModelNotLoaded
 
@@ -13,26 +15,38 @@ HEALTH_PERIOD_S = 2
 HEALTH_TIMEOUT_S = 10
 DRAIN_S = 120
 """Maximum seconds that a replica gets to finish its utterances before it is replaced."""
+LOOK_BACK_S = 5
+"""Seconds over which the demand is averaged."""
+UPSCALE_DELAY_S = 5
+DOWNSCALE_DELAY_S = 300
+"""Seconds for which an engine must be superfluous before it is taken away: another one takes long to load."""
 
 
 def deploy(
-    address: str, name: EngineName, load_model: LoadModel, *, replicas: int | None, slots: int, gpus: int
+    address: str,
+    name: EngineName,
+    load_model: LoadModel,
+    *,
+    replicas: ReplicaCount | None,
+    slots: int,
+    gpus: int,
+    downscale_delay_s: float = DOWNSCALE_DELAY_S,
 ) -> int:
-    """Run `replicas` engines with up to `slots` slots and `gpus` GPUs each, and return their number.
+    """Run engines with up to `slots` slots and `gpus` GPUs each; return their number once they are ready.
 
-    `replicas` is None for one per GPU of the cluster. Returns once all are ready. Replaces the engines that
-    run already; their utterances are finished first. Raises ModelNotLoaded.
+    `replicas` is None for one per GPU of the cluster. Replaces the engines that run already; their utterances
+    are finished first. Raises ModelNotLoaded.
     """
     connect(address)
     if replicas is None:
-        replicas = int(ray.cluster_resources().get("GPU", 0)) if gpus else 1
-    if not replicas:
+        count = int(ray.cluster_resources().get("GPU", 0)) if gpus else 1
+        replicas = ReplicaCount(count, count)
+    if not replicas.least:
         raise ModelNotLoaded(f"The cluster at {address} has no GPU; name a number of replicas, or add hosts")
     serve.start(proxy_location="Disabled")
     deployment = serve.deployment(
         EngineReplica,
         name=DEPLOYMENT,
-        num_replicas=replicas,
         max_ongoing_requests=slots,
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
@@ -43,6 +57,14 @@ def deploy(
             initial_backoff_s=0.01,
             max_backoff_s=0.1,
         ),
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=replicas.least,
+            max_replicas=replicas.most,
+            look_back_period_s=LOOK_BACK_S,
+            upscale_delay_s=UPSCALE_DELAY_S,
+            downscale_delay_s=downscale_delay_s,
+            policy=AutoscalingPolicy(policy_function=scale),
+        ),
     )
     serve.run(deployment.bind(name, load_model, slots), name=APP, route_prefix=None)
-    return replicas
+    return replicas.least

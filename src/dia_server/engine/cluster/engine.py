@@ -13,7 +13,7 @@ from functools import partial
 
 from dia_server import __version__
 from dia_server.engine.cluster.heard import Differs, Heard
-from dia_server.engine.cluster.types import ReplicaLost, Replicas, ReplicaState, Sign
+from dia_server.engine.cluster.types import ClusterState, ReplicaLost, Replicas, ReplicaState, Sign
 from dia_server.engine.generation import Generation
 from dia_server.engine.readiness import require_ready
 from dia_server.engine.types import EngineName, Utterance, Work
@@ -49,9 +49,8 @@ class ClusterEngine:
     ) -> None:
         self.name = name
         self.error: Exception | None = None
-        self.failovers = 0
-        """Number of replicas that were lost with an utterance of this server."""
-        self.states: Sequence[ReplicaState] = ()
+        self._failovers = 0
+        self._states: Sequence[ReplicaState] = ()
         self._replicas = replicas
         self._poll_s = poll_s
         self._answer_s = answer_s
@@ -68,11 +67,11 @@ class ClusterEngine:
 
     @property
     def worker_count(self) -> int:
-        return len(self.states)
+        return len(self._states)
 
     @property
     def ready(self) -> bool:
-        return bool(self.states) and not self._stopping
+        return bool(self._states) and not self._stopping
 
     @property
     def loaded(self) -> float:
@@ -80,11 +79,11 @@ class ClusterEngine:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(note for state in self.states for note in state.notes))
+        return tuple(dict.fromkeys(note for state in self._states for note in state.notes))
 
     @property
     def slots(self) -> int:
-        return sum(state.slots for state in self.states)
+        return sum(state.slots for state in self._states)
 
     @property
     def active(self) -> int:
@@ -96,7 +95,11 @@ class ClusterEngine:
 
     @property
     def work(self) -> Work:
-        return sum((state.work for state in self.states), Work())
+        return sum((state.work for state in self._states), Work())
+
+    @property
+    def cluster(self) -> ClusterState:
+        return ClusterState(self._states, self._failovers)
 
     def waiting(self, *, background: bool) -> int:
         return self._waiting.count(background=background)
@@ -172,7 +175,7 @@ class ClusterEngine:
                     return
             except ReplicaLost as error:
                 lost += 1
-                self.failovers += 1
+                self._failovers += 1
                 self._wake.set()
                 log.warning("replica lost", extra={"cause": str(error), "samples_heard": heard.count})
                 if lost == ATTEMPTS:
@@ -224,7 +227,7 @@ class ClusterEngine:
                 await self._update()
                 interval_s = self._poll_s
             except ModelNotLoaded as error:
-                connected, self.states, self.error, interval_s = False, (), error, RECONNECT_S
+                connected, self._states, self.error, interval_s = False, (), error, RECONNECT_S
                 log.error("cluster not reached", extra={"cause": str(error), "retry_s": RECONNECT_S})
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
@@ -232,7 +235,7 @@ class ClusterEngine:
 
     async def _update(self) -> None:
         own = len(self._running)
-        states = await self._replicas.states()
+        states = await self._replicas.states(self.active)
         if versions := {state.version for state in states} - {__version__}:
             raise ModelNotLoaded(
                 f"The cluster's engines run dia-server {', '.join(sorted(versions))}, this server runs "
@@ -242,7 +245,7 @@ class ClusterEngine:
             raise ModelNotLoaded(
                 f"The cluster's engines are {', '.join(sorted(others))}, not {self.name} (DIA_ENGINE)"
             )
-        self.states, self.error = states, None
+        self._states, self.error = states, None
         self._others = max(0, sum(state.busy + state.waiting for state in states) - own)
         self._send_waiting()
 

@@ -1,6 +1,7 @@
 """The replicas as Ray Serve reaches them: by a deployment handle, over gRPC and without the object store."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
@@ -40,6 +41,7 @@ class RayReplicas:
     def __init__(self, address: str) -> None:
         self._address = address
         self._handle: Any = None
+        self._server = uuid.uuid4().hex
         self._states: Sequence[ReplicaState] = ()
 
     async def connect(self) -> None:
@@ -51,9 +53,9 @@ class RayReplicas:
                 f"The cluster at {self._address} has no engines: {error}; `dia-server engine` starts them"
             ) from error
 
-    async def states(self) -> Sequence[ReplicaState]:
+    async def states(self, demand: int) -> Sequence[ReplicaState]:
         """If a replica does not answer, return the last states: Ray Serve is about to replace it."""
-        asked = self._handle.broadcast("state")
+        asked = self._handle.broadcast("state", self._server, demand)
         try:
             answers = await asked.results_async(timeout_s=STATES_S, return_exceptions=True)
         except TimeoutError:

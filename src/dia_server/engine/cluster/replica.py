@@ -7,6 +7,7 @@ from enum import Enum
 from ray import serve, util
 
 from dia_server import __version__
+from dia_server.engine.cluster.demand import METRIC, Demand
 from dia_server.engine.cluster.recordings import Recordings
 from dia_server.engine.cluster.types import ReplicaState, Sign
 from dia_server.engine.engine import Engine
@@ -30,6 +31,7 @@ class EngineReplica:
     async def __init__(self, name: EngineName, load_model: LoadModel, slots: int) -> None:  # type: ignore[misc]
         """Load the model; raises its error, upon which Ray Serve tries again, perhaps elsewhere."""
         self._recordings = Recordings()
+        self._demand = Demand()
         self._engine = Engine(name, load_model, max_waiting=slots)
         self._engine.start()
         while not self._engine.ready:
@@ -58,7 +60,9 @@ class EngineReplica:
         except ServerError as error:
             yield error
 
-    async def state(self) -> ReplicaState:
+    async def state(self, server: str, demand: int) -> ReplicaState:
+        """Return the state; `demand` utterances of the server with the id `server` run or wait."""
+        self._demand.put(server, demand)
         engine = self._engine
         return ReplicaState(
             replica_id=serve.get_replica_context().replica_id.unique_id,
@@ -71,6 +75,10 @@ class EngineReplica:
             waiting=engine.active - engine.busy,
             work=engine.work,
         )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what Ray Serve's autoscaler is told: the share of the slots that the demand would fill."""
+        return {METRIC: self._demand.total / self._engine.slots}
 
     def check_health(self) -> None:
         """Raise the engine's error; Ray Serve then replaces the replica."""

@@ -29,6 +29,21 @@ class ReplicaState:
     work: Work
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    replicas: Sequence[ReplicaState]
+    failovers: int
+    """Number of utterances of this server whose replica was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCount:
+    """Number of replicas of a cluster: between `least` and `most`, by demand."""
+
+    least: int
+    most: int
+
+
 class ReplicaLost(Exception):
     """The replica that generated an utterance is gone, or says nothing any more."""
 
@@ -39,8 +54,11 @@ class Replicas(Protocol):
     async def connect(self) -> None:
         """Connect to the cluster; raises ModelNotLoaded with the cause if that fails."""
 
-    async def states(self) -> Sequence[ReplicaState]:
-        """Return the states of the replicas that answer; raises ModelNotLoaded if the cluster does not."""
+    async def states(self, demand: int) -> Sequence[ReplicaState]:
+        """Return the states of the replicas that answer; raises ModelNotLoaded if the cluster does not.
+
+        The replicas learn that `demand` utterances of this server run or wait.
+        """
         ...
 
     def speak(

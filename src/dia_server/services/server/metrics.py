@@ -7,6 +7,7 @@ no metric for the time to first audio.
 """
 
 import asyncio
+import collections
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -26,6 +27,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dia_server.engine.any_engine import AnyEngine
+from dia_server.engine.cluster.types import ClusterState
 from dia_server.engine.generation import Generation
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStatus, JobStore
@@ -197,6 +199,8 @@ class EngineCollector(Collector):
         yield _counter("dia_engine_slot_steps", "Busy slots, summed over the steps.", work.slot_steps)
         yield _counter("dia_engine_tokens", "Decode steps, summed over the utterances.", work.tokens)
         yield _counter("dia_engine_audio_seconds", "Seconds of audio generated.", work.samples / SAMPLE_RATE)
+        if engine.cluster is not None:
+            yield from _cluster_metrics(engine.cluster)
 
 
 class JobCollector(Collector):
@@ -226,6 +230,16 @@ class GpuCollector(Collector):
             "Share of the last sample period in which the GPU was computing, 0 to 1.",
             busy,
         )
+
+
+def _cluster_metrics(cluster: ClusterState) -> Iterator[Metric]:
+    replicas = GaugeMetricFamily("dia_replicas", "Engines of the cluster.", labels=["host"])
+    for host, number in collections.Counter(state.host for state in cluster.replicas).items():
+        replicas.add_metric([host], number)
+    yield replicas
+    yield _counter(
+        "dia_failovers", "Utterances of this server whose engine of the cluster was lost.", cluster.failovers
+    )
 
 
 def _gpu_values(resources: Resources) -> tuple[Sequence[float | None], Sequence[float | None]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dia_server.db.engine import Database
 from dia_server.engine.any_engine import AnyEngine
+from dia_server.engine.cluster.types import ClusterState as ClusterState
 from dia_server.engine.readiness import State as State
 from dia_server.engine.readiness import require_ready, state_of
 from dia_server.engine.types import EngineName as EngineName
@@ -28,6 +29,7 @@ class Status:
     may_load: bool
     """Whether `load` would retry: loading has failed, and the server is not shutting down."""
     notes: tuple[str, ...]
+    cluster: ClusterState | None
 
 
 class StatusService:
@@ -62,6 +64,7 @@ class StatusService:
             error=None if engine.error is None else str(engine.error),
             may_load=engine.error is not None and not self._shutdown.begun,
             notes=engine.notes,
+            cluster=engine.cluster,
         )
 
     def load(self) -> None:

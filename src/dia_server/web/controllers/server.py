@@ -6,16 +6,20 @@ import msgspec
 from litestar import Controller, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
+from msgspec import UNSET, UnsetType
 
 from dia_server import __version__
 from dia_server.services.config import ConfigService
 from dia_server.services.server import StatsService, StatusService
+from dia_server.services.server.status import ClusterState
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
+    Cluster,
     Config,
     ConfigUpdate,
     Health,
     PerformanceStats,
+    Replica,
     RequestStats,
     ResourceStats,
     Stats,
@@ -61,7 +65,9 @@ class ServerController(Controller):
         return _config(config_service)
 
     @get("/stats", opt=route_options(errors=(503,)))
-    async def get_stats(self, stats_service: NamedDependency[StatsService]) -> Stats:
+    async def get_stats(
+        self, stats_service: NamedDependency[StatsService], status_service: NamedDependency[StatusService]
+    ) -> Stats:
         """Get totals since the database was created, and the current load of the machine."""
         now = await stats_service.stats()
         return Stats(
@@ -75,6 +81,7 @@ class ServerController(Controller):
                 now.resources.gpu_percent,
                 now.resources.gpu_memory_gib,
             ),
+            _replicas(status_service.status().cluster),
         )
 
 
@@ -94,8 +101,27 @@ def _health(service: StatusService) -> Health:
         max_characters=now.max_characters,
         error=now.error,
         notes=list(now.notes),
+        cluster=_cluster(now.cluster),
         retry=LOAD_ROUTE if now.may_load else None,
     )
+
+
+def _cluster(state: ClusterState | None) -> Cluster | UnsetType:
+    if state is None:
+        return UNSET
+    return Cluster(
+        replicas=len(state.replicas),
+        hosts=len({replica.host for replica in state.replicas}),
+        slots=sum(replica.slots for replica in state.replicas),
+        failovers=state.failovers,
+    )
+
+
+def _replicas(state: ClusterState | None) -> list[Replica] | UnsetType:
+    if state is None:
+        return UNSET
+    replicas = sorted(state.replicas, key=lambda replica: (replica.host, replica.replica_id))
+    return [Replica(host=one.host, slots=one.slots, busy=one.busy) for one in replicas]
 
 
 def _config(service: ConfigService) -> Config:

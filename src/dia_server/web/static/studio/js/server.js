@@ -12,6 +12,7 @@ const STEPS_A_SECOND = 44100 / 512; // decode steps in a second of speech
 
 let facts;
 let sums;
+let hosts;
 let charts;
 let named;
 let config;
@@ -22,6 +23,7 @@ export function start(root) {
   if (facts) return;
   facts = h("dl", { class: "facts" });
   sums = h("dl", { class: "facts" });
+  hosts = h("section", { class: "card", hidden: true, "aria-labelledby": "hosts-title" });
   named = {
     active: new Chart("Speaking or waiting", ""),
     cpu: new Chart("Processor", " %", 100),
@@ -37,6 +39,7 @@ export function start(root) {
     h("div", { class: "halves" },
       h("section", { class: "card", "aria-labelledby": "health-title" }, h("h2", { id: "health-title" }, "Health"), facts),
       h("section", { class: "card", "aria-labelledby": "done-title" }, h("h2", { id: "done-title" }, "Work done"), sums)),
+    hosts,
     config.element,
   );
   health.addEventListener("change", drawHealth);
@@ -75,7 +78,7 @@ function drawHealth() {
     Engine: now.engine === "preview" ? "Preview (espeak-ng)" : "Dia",
     Model: model(now),
     Copies: now.worker_count,
-    GPUs: now.gpu_count || "none",
+    ...(now.cluster ? { Machines: now.cluster.hosts, "Lost engines": now.cluster.failovers } : { GPUs: now.gpu_count || "none" }),
     Uptime: now.uptime,
   });
 }
@@ -85,7 +88,8 @@ function model(now) {
   return words[modelState(now)] ?? (now.loading < 100 ? `${now.loading} % loaded` : "loaded");
 }
 
-function drawStats({ requests, performance: speed, resources }) {
+function drawStats({ requests, performance: speed, resources, replicas }) {
+  drawReplicas(replicas);
   named.active.add(health.now?.active_jobs);
   named.cpu.add(resources.cpu_usage);
   named.memory.add(resources.memory_usage);
@@ -100,6 +104,17 @@ function drawStats({ requests, performance: speed, resources }) {
     "Average request": requests.total ? `${speed.avg_generation_time} s` : "–",
     Speed: times ? `${times < 10 ? times.toFixed(1) : Math.round(times)}× real time` : "–",
   });
+}
+
+function drawReplicas(replicas) {
+  hosts.hidden = !replicas;
+  if (!replicas) return;
+  const cells = (tag, values, attributes = {}) => h("tr", {}, ...values.map((value) => h(tag, attributes, value)));
+  hosts.replaceChildren(
+    h("h2", { id: "hosts-title" }, "Engines"),
+    h("table", { class: "engines" },
+      h("thead", {}, cells("th", ["Machine", "Speaking", "At most"], { scope: "col" })),
+      h("tbody", {}, ...replicas.map(({ host, busy, slots }) => cells("td", [host, busy, slots])))));
 }
 
 function gpu(title, unit, most) {
