@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dia_server.engine.espeak import Espeak
-from dia_server.engine.preview import MAX_CLAUSE, VOICES, Preview, clauses, load
+from dia_server.engine.preview import MAX_CLAUSE, VOICES, Clause, Preview, clauses, load
 from dia_server.engine.types import Chunk, Flow, Samples, Utterance
 from dia_server.errors import AudioProcessingError, ModelNotLoaded, UnspeakableText
 from dia_server.units import HOP, SAMPLE_RATE
@@ -152,7 +152,7 @@ def test_unpronounceable_text_is_a_pause(preview: Preview, text: str) -> None:
 def test_sounds_are_left_out_in_any_form(sound: str) -> None:
     (only,) = clauses(f"[S1] Well {sound} yes.", "aria")
 
-    assert only[1].split() == ["Well", "yes."]
+    assert only.text.split() == ["Well", "yes."]
 
 
 def test_max_tokens_ends_it(preview: Preview) -> None:
@@ -165,14 +165,14 @@ def test_max_tokens_ends_it(preview: Preview) -> None:
 def test_a_text_without_punctuation_is_cut_between_words_and_nothing_is_lost() -> None:
     words = [f"word{n}" for n in range(300)]
 
-    parts = [said for _, said in clauses("[S1] " + " ".join(words), "aria")]
+    parts = [clause.text for clause in clauses("[S1] " + " ".join(words), "aria")]
 
     assert all(len(part) <= MAX_CLAUSE for part in parts)
     assert " ".join(parts).split() == words
 
 
 def test_one_endless_word_is_cut_and_nothing_is_lost() -> None:
-    parts = [said for _, said in clauses("[S1] " + "a" * 1000, "aria")]
+    parts = [clause.text for clause in clauses("[S1] " + "a" * 1000, "aria")]
 
     assert "".join(parts) == "a" * 1000
 
@@ -180,11 +180,13 @@ def test_one_endless_word_is_cut_and_nothing_is_lost() -> None:
 def test_each_turn_is_spoken_by_its_speaker() -> None:
     first, second = VOICES["kai"], VOICES["luna"]
 
-    assert clauses("[S1] Hi. [S2] Hello! How are you? [S1] Fine.", "kai+luna") == [
-        (first, "Hi."),
-        (second, "Hello!"),
-        (second, "How are you?"),
-        (first, "Fine."),
+    text = "[S1] Hi. [S2] Hello! How are you? [S1] Fine."
+
+    assert clauses(text, "kai+luna") == [
+        Clause(first, "Hi.", 5),
+        Clause(second, "Hello!", 14),
+        Clause(second, "How are you?", 21),
+        Clause(first, "Fine.", 39),
     ]
 
 

@@ -8,6 +8,7 @@ import _ctypes
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 import espeakng_loader
 
@@ -19,8 +20,27 @@ _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _POS_CHARACTER = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
+_EVENT_END_OF_LIST, _EVENT_WORD = 0, 1
 
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    ]
+
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
 _unload: Callable[[int], None] = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # type: ignore[attr-defined]
 
 
@@ -39,23 +59,36 @@ class Profile:
     """Pitch range, 0 (monotone) to 100."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """Speech of one text."""
+
+    sample_rate: int
+    """Hz."""
+    pcm: bytes
+    """Mono, 16 bits; empty if nothing can be pronounced."""
+    words: list[tuple[int, int]]
+    """Index of a word's first character in the text, and of its first sample in `pcm`, in order. Words that
+    espeak-ng joins, such as "of the", have one entry; a number in digits may have several."""
+
+
 class Espeak:
     """espeak-ng synthesizer; a `NativeWorker` creates it and calls it in a child process."""
 
     def __init__(self) -> None:
         """Speak a test word; raises AudioProcessingError if the library is missing, fails or is silent."""
         try:
-            _, pcm = self.speak("one", Profile("f3", 50, 170), 0)
+            spoken = self.speak("one", Profile("f3", 50, 170), 0)
         except OSError as error:
             raise AudioProcessingError(f"espeak-ng cannot be loaded: {error}") from None
-        if not any(pcm):
+        if not any(spoken.pcm):
             raise AudioProcessingError("espeak-ng is silent")
 
-    def speak(self, text: str, profile: Profile, seed: int) -> tuple[int, bytes]:
-        """Synthesize `text`; return the sample rate in Hz and mono 16-bit PCM.
+    def speak(self, text: str, profile: Profile, seed: int) -> Spoken:
+        """Synthesize `text`.
 
-        The PCM is empty if nothing can be pronounced. Equal arguments give equal audio, because each call
-        reloads the library (0.8 ms), which cannot reset its oscillator and noise state otherwise.
+        Equal arguments give equal audio, because each call reloads the library (0.8 ms), which cannot reset
+        its oscillator and noise state otherwise.
         """
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         try:
@@ -65,12 +98,18 @@ class Espeak:
             _unload(library._handle)
 
 
-def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> tuple[int, bytes]:
+def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> Spoken:
     pcm = bytearray()
+    words: list[tuple[int, int]] = []
 
-    def collect(wave: "ctypes._Pointer[ctypes.c_short]", count: int, _: int | None) -> int:
+    def collect(
+        wave: "ctypes._Pointer[ctypes.c_short]", count: int, events: "ctypes._Pointer[_Event]"
+    ) -> int:
         if wave and count > 0:
             pcm.extend(ctypes.string_at(wave, 2 * count))
+        for event in takewhile(lambda event: event.type != _EVENT_END_OF_LIST, events):
+            if event.type == _EVENT_WORD:
+                words.append((event.text_position - 1, event.sample))
         return 0
 
     data = espeakng_loader.get_data_path().encode()
@@ -87,7 +126,7 @@ def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> tupl
     size = ctypes.c_size_t(len(encoded) + 1)
     _call(library.espeak_Synth, encoded, size, 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
     _call(library.espeak_Synchronize)
-    return sample_rate, bytes(pcm)
+    return Spoken(sample_rate, bytes(pcm), words)
 
 
 def _call(function: Callable[..., int], *arguments: object) -> None:

@@ -11,16 +11,17 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import chain
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import espeakng_loader
 import numpy as np
 
-from dia_server.engine.espeak import Espeak, Profile
+from dia_server.engine.espeak import Espeak, Profile, Spoken
 from dia_server.engine.turns import Turns
-from dia_server.engine.types import Chunk, Model, Samples, Utterance
+from dia_server.engine.types import Chunk, Model, Samples, Utterance, WordStart
 from dia_server.errors import AudioProcessingError, ModelNotLoaded, ServerError, UnspeakableText
 from dia_server.native import NativeFailure, NativePool, NativeWorker
 from dia_server.units import HOP, MIB, SAMPLE_RATE
@@ -79,7 +80,7 @@ class Preview:
         self._scripts: dict[int, _Script] = {}
         """Remaining clauses by slot, in order of admission."""
         self._turns = Turns()
-        self._speaking: dict[int, Future[tuple[int, bytes]]] = {}
+        self._speaking: dict[int, Future[Spoken]] = {}
         self._pool = NativePool([espeak() for _ in range(workers)])
         self._pool.start()
 
@@ -94,9 +95,9 @@ class Preview:
         """
         while len(self._speaking) < self._workers and (slot := self._next()) is not None:
             script = self._scripts[slot]
-            profile, clause = script.clauses[0]
+            clause = script.clauses[0]
             self._turns.record_turn(script.flow)
-            self._speaking[slot] = self._pool.submit(Espeak.speak, clause, profile, script.seed)
+            self._speaking[slot] = self._pool.submit(Espeak.speak, clause.text, clause.profile, script.seed)
         timeout_s = POLL_S if len(self._speaking) < self._workers else None
         done, _ = wait(self._speaking.values(), timeout_s, FIRST_COMPLETED)
         said = [slot for slot, speech in self._speaking.items() if speech in done]
@@ -128,24 +129,38 @@ class Preview:
         flow = self._scripts[slot].flow
         return self._turns.last(flow.client), self._turns.last(flow)
 
-    def _advance(self, script: "_Script", speech: Future[tuple[int, bytes]]) -> Chunk | Exception:
+    def _advance(self, script: "_Script", speech: Future[Spoken]) -> Chunk | Exception:
         try:
-            rate, pcm = speech.result()
+            spoken = speech.result()
         except (NativeFailure, AudioProcessingError) as failure:
             return UnspeakableText(f"The preview voice cannot say the text: {failure}", param="text")
         except ServerError as error:
             return error
-        _, clause = script.clauses.popleft()
-        samples = resample(np.frombuffer(pcm, np.int16).astype(np.float32) / np.float32(32768), rate)
+        clause = script.clauses.popleft()
+        pcm = np.frombuffer(spoken.pcm, np.int16).astype(np.float32) / np.float32(32768)
+        samples = resample(pcm, spoken.sample_rate)
         if script.clauses or not samples.any():
             samples = np.concatenate([samples, PAUSE_SAMPLES])
         samples = samples[: script.tokens_left * HOP]
         tokens = -(-len(samples) // HOP)
         script.tokens_left -= tokens
-        script.done_length += len(clause)
+        script.done_length += len(clause.text)
         done = not script.clauses or not script.tokens_left
         progress = 1.0 if done else script.done_length / script.length
-        return Chunk(samples, tokens=tokens, progress=progress, done=done)
+        words = _word_starts(clause, spoken, script.done_samples, len(samples))
+        script.done_samples += len(samples)
+        return Chunk(samples, tokens=tokens, progress=progress, done=done, words=words)
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Part of an utterance that is synthesized at once."""
+
+    profile: Profile
+    """Profile of its speaker."""
+    text: str
+    start: int
+    """Index of its first character in the utterance's text."""
 
 
 class _Script:
@@ -153,42 +168,58 @@ class _Script:
 
     def __init__(self, utterance: Utterance) -> None:
         self.clauses = deque(clauses(utterance.text, utterance.voice))
-        self.length = sum(len(clause) for _, clause in self.clauses)
-        self.done_length = 0
+        self.length = sum(len(clause.text) for clause in self.clauses)
+        self.done_length = self.done_samples = 0
         self.seed = utterance.seed
         self.flow = utterance.flow
         self.tokens_left = sys.maxsize if utterance.max_tokens is None else utterance.max_tokens
 
 
-def clauses(text: str, voice: str) -> list[tuple[Profile, str]]:
+def clauses(text: str, voice: str) -> list[Clause]:
     """Split `text` at its speaker tags and into clauses of at most MAX_CLAUSE characters.
 
-    Each clause comes with its speaker's profile. Non-verbal sounds such as "(laughs)" are left out. Returns
-    at least one clause, which may be empty.
+    Non-verbal sounds such as "(laughs)" are replaced by spaces. Returns at least one clause, which may be
+    empty.
     """
     profiles = _profiles(voice)
-    _, *parts = SPEAKER.split(text)
-    found = []
-    for number, said in zip(parts[::2], parts[1::2], strict=True):
-        profile = profiles[int(number) - 1]
-        spoken_text = SOUND.sub(" ", said)
-        found += [
-            (profile, part)
-            for part in chain.from_iterable(map(_split_clause, SENTENCE_END.split(spoken_text)))
-        ]
-    return found or [(profiles[0], "")]
+    found: list[Clause] = []
+    silent = SOUND.sub(lambda sound: " " * len(sound[0]), text)  # of the same length: positions stay
+    tags = [*SPEAKER.finditer(silent)]
+    for tag, end in zip(tags, [*(tag.start() for tag in tags[1:]), len(silent)], strict=True):
+        profile = profiles[int(tag[1]) - 1]
+        starts = [tag.end(), *(cut.end() for cut in SENTENCE_END.finditer(silent, tag.end(), end))]
+        for start, stop in pairwise([*starts, end]):
+            found += [Clause(profile, part, at) for at, part in _split_clause(silent[start:stop], start)]
+    return found or [Clause(profiles[0], "", 0)]
 
 
-def _split_clause(clause: str) -> Iterator[str]:
-    """Yield parts of at most MAX_CLAUSE characters, cut after a comma, else at a space, else anywhere."""
-    clause = clause.strip()
-    while len(clause) > MAX_CLAUSE:
-        cut = clause.rfind(", ", 0, MAX_CLAUSE) + 1 or clause.rfind(" ", 1, MAX_CLAUSE)
-        cut = cut if cut > 0 else MAX_CLAUSE
-        yield clause[:cut]
-        clause = clause[cut:].strip()
-    if clause:
-        yield clause
+def _split_clause(clause: str, start: int) -> Iterator[tuple[int, str]]:
+    """Yield parts of at most MAX_CLAUSE characters, cut after a comma, else at a space, else anywhere.
+
+    Each part comes with its position; `clause` begins at the position `start`.
+    """
+    while part := clause.strip():
+        start += len(clause) - len(clause.lstrip())
+        cut = len(part)
+        if cut > MAX_CLAUSE:
+            cut = part.rfind(", ", 0, MAX_CLAUSE) + 1 or part.rfind(" ", 1, MAX_CLAUSE)
+            cut = cut if cut > 0 else MAX_CLAUSE
+        yield start, part[:cut]
+        clause, start = part[cut:], start + cut
+
+
+def _word_starts(clause: Clause, spoken: Spoken, before: int, count: int) -> tuple[WordStart, ...]:
+    """Return the starts of the words within the first `count` samples of a clause.
+
+    `before` is the number of samples before the clause. The first word begins with the clause.
+    """
+    scale = SAMPLE_RATE / spoken.sample_rate
+    starts = [(character, round(sample * scale)) for character, sample in spoken.words]
+    if starts:
+        starts[0] = (starts[0][0], 0)
+    return tuple(
+        WordStart(clause.start + character, before + sample) for character, sample in starts if sample < count
+    )
 
 
 def _profiles(voice: str) -> tuple[Profile, Profile]:

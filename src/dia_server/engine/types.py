@@ -108,6 +108,16 @@ class Utterance:
     flow: Flow = field(default_factory=Flow)
 
 
+@dataclass(frozen=True, slots=True)
+class WordStart:
+    """Where a word of an utterance begins."""
+
+    character: int
+    """Index of its first character in `Utterance.text`."""
+    sample: int
+    """Index of its first sample in the samples of all the utterance's chunks."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """Newly generated audio of one utterance, possibly empty, and the utterance's progress."""
@@ -120,6 +130,8 @@ class Chunk:
     done: bool
     frames: Frames | None = None
     """Codec frames of the whole utterance; only in its last chunk, None for the preview."""
+    words: tuple[WordStart, ...] = ()
+    """Starts of the words that begin in `samples`, as far as the model knows them; Dia knows none."""
 
 
 class Model(Protocol):
