@@ -28,6 +28,7 @@ class Join:
         self._margin = round(MARGIN_S * sample_rate)
         self._fade_in = np.linspace(0.0, 1.0, round(FADE_IN_S * sample_rate), dtype=np.float32)
         self._fade_out = np.linspace(1.0, 0.0, round(FADE_OUT_S * sample_rate), dtype=np.float32)
+        self._returned = 0  # samples of the recording that were returned
         self._start_over()
 
     def _start_over(self) -> None:
@@ -35,13 +36,33 @@ class Join:
         self._sounding = False
         self._faded_in = 0  # samples of the segment to which the fade-in has been applied
         self._sound_end = 0  # index in `_held` after the last sound
+        self._pushed = 0  # samples of the segment that were pushed
+        self._sound_start = 0  # index in the recording of the segment's first sound
+        self._origin = 0
+
+    @property
+    def origin(self) -> int:
+        """Index in the recording of the segment's first sample, which may be trimmed."""
+        return self._origin
+
+    @property
+    def sound(self) -> tuple[int, int] | None:
+        """Indexes in the recording of the segment's first sound so far, and after its last one.
+
+        None if it has no sound. Like `origin`, valid until the next `begin` or `finish`.
+        """
+        return (self._sound_start, self._returned + self._sound_end) if self._sounding else None
 
     def begin(self, pause_s: float) -> Samples:
         """Start a segment; return the rest of the previous one, then `pause_s` seconds of silence."""
-        return np.concatenate([self.finish(), np.zeros(round(pause_s * self._rate), np.float32)])
+        pause = np.zeros(round(pause_s * self._rate), np.float32)
+        rest = self.finish()
+        self._returned += len(pause)
+        return np.concatenate([rest, pause])
 
     def push(self, samples: Samples) -> Samples:
         """Add `samples`; return the held and new samples up to FADE_OUT_S before the last sound."""
+        self._pushed += len(samples)
         if not self._sounding:
             samples = np.concatenate([self._held, samples])
         sounds = np.flatnonzero(np.abs(samples) > SILENCE)
@@ -50,6 +71,8 @@ class Join:
                 self._held = samples[max(0, len(samples) - self._margin) :].copy()
                 return np.zeros(0, np.float32)
             start = max(0, int(sounds[0]) - self._margin)
+            self._sound_start = self._returned + int(sounds[0]) - start
+            self._origin = self._returned - (self._pushed - len(samples) + start)
             samples, sounds = samples[start:], sounds - start
             self._held, self._sounding = np.zeros(0, np.float32), True
         before = len(self._held)
@@ -60,6 +83,7 @@ class Join:
         sure = max(0, self._sound_end - len(self._fade_out))
         out, self._held = self._held[:sure], self._held[sure:].copy()
         self._sound_end -= sure
+        self._returned += len(out)
         return out
 
     def finish(self) -> Samples:
@@ -68,6 +92,7 @@ class Join:
         fade = self._fade_out[max(0, len(self._fade_out) - len(end)) :]
         end = np.concatenate([end[: len(end) - len(fade)], end[len(end) - len(fade) :] * fade])
         self._start_over()
+        self._returned += len(end)
         return end
 
     def _fade(self, samples: Samples) -> Samples:

@@ -4,6 +4,7 @@ import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from dia_server.errors import WhisperNotAvailable
 from dia_server.native.child import limit_memory
-from dia_server.services.voices.transcription import Confidence, Transcription
+from dia_server.services.voices.transcription import LANGUAGE, Confidence, Transcription
 from dia_server.services.voices.whisper_models import SIZES
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 MEMORY = 8 * 1024**3
 """Maximum bytes of memory for transcription on a CPU, in addition to the loaded model. No limit applies on a
 GPU, because CUDA reserves terabytes of addresses."""
+
+SAMPLE_RATE = 16_000
+"""Whisper's sample rate in Hz."""
+WINDOW = 30 * SAMPLE_RATE
+"""Samples that Whisper sees at once."""
+MAX_TOKENS = 400
+"""Maximum tokens of a text that is aligned; Whisper's decoder has 448 with its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,42 @@ class Transcriber:
             ),
             is_sampled=any(part.temperature for part in parts),
         )
+
+    def align(self, recording: bytes, words: list[str]) -> list[float | None]:
+        """Return the second at which each of `words`, which the recording says, begins.
+
+        Forced alignment: Whisper's cross-attention places the given words, whatever it would have heard. None
+        for words beyond MAX_TOKENS. Raises WhisperNotAvailable.
+        """
+        from faster_whisper import decode_audio
+        from faster_whisper.audio import pad_or_trim
+        from faster_whisper.tokenizer import Tokenizer
+
+        model = self._model.model
+        tokenizer = Tokenizer(
+            self._model.hf_tokenizer, model.is_multilingual, task="transcribe", language=LANGUAGE
+        )
+        tokens = [tokenizer.encode(f" {word}") for word in words]
+        firsts = [0, *accumulate(map(len, tokens))]
+        flat = [token for one in tokens for token in one][:MAX_TOKENS]
+        audio = decode_audio(io.BytesIO(recording), sampling_rate=SAMPLE_RATE)
+        squeeze = max(1.0, len(audio) / WINDOW)
+        if squeeze > 1:  # Whisper sees 30 s at once; a segment of Dia has at most 36 s
+            audio = np.interp(np.arange(WINDOW) * squeeze, np.arange(len(audio)), audio).astype(np.float32)
+        features = self._model.feature_extractor(audio)
+        try:
+            encoded = self._model.encode(pad_or_trim(features))
+            (aligned,) = model.align(encoded, tokenizer.sot_sequence, [flat], features.shape[-1] - 1)
+        except (RuntimeError, ValueError) as error:  # raised by CTranslate2, also when out of memory
+            raise WhisperNotAvailable(f"Whisper failed: {error}") from error
+        starts: dict[int, int] = {}
+        for token, frame in aligned.alignments:
+            starts.setdefault(token, frame)
+        frame_s = squeeze / self._model.tokens_per_second
+        return [
+            starts[first] * frame_s if first in starts and first < len(flat) else None
+            for first in firsts[:-1]
+        ]
 
     def _open(self, name: str, devices: Sequence[tuple[str, str]]) -> tuple["WhisperModel", str]:
         is_folder = Path(name).is_dir()

@@ -5,7 +5,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import structlog
 
@@ -20,6 +20,7 @@ from dia_server.services.voices.whisper_models import locate
 log = structlog.get_logger()
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 DEVICES: Final = (("cuda", "float16"), ("cuda", "float32"), ("cpu", "int8"))
 """Devices and number formats, in the order of trial: a GPU may lack its libraries or float16."""
@@ -92,7 +93,14 @@ class Whisper:
 
         Raises WhisperNotAvailable, or UnusableAudio if the file is the cause.
         """
-        return await self._call(lambda: self._transcribe(recording))
+        return await self._call(lambda: self._run(Transcriber.transcribe, recording))
+
+    async def align(self, recording: bytes, words: list[str]) -> list[float | None]:
+        """Return the second at which each of `words`, which an audio file says, begins; None if unknown.
+
+        Raises WhisperNotAvailable, or UnusableAudio if the file is the cause.
+        """
+        return await self._call(lambda: self._run(Transcriber.align, recording, words))
 
     async def close(self) -> None:
         """Cancel the calls in progress, which raise WhisperNotAvailable, and end the thread."""
@@ -135,14 +143,21 @@ class Whisper:
         assert self.device is not None
         return self._loaded_size, self.device
 
-    def _transcribe(self, recording: bytes) -> Transcription:
+    def _run(
+        self,
+        method: Callable[Concatenate[Transcriber, bytes, P], T],
+        recording: bytes,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Call `method` in the child process; load the model before, if it is not loaded."""
         model = self._model
         if model is None or self._loaded_size != self.model_size:
             if self._failed == self.model_size and time.monotonic() - self._failed_at < RETRY_S:
                 raise WhisperNotAvailable(f"{self.error} (POST /whisper/load tries again)")
             model = self._load()
         try:
-            return model.call(Transcriber.transcribe, recording)
+            return model.call(method, recording, *args, **kwargs)
         except NativeFailure as failure:
             raise UnusableAudio(f"Whisper cannot transcribe the recording: {failure}") from None
 
