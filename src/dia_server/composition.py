@@ -41,6 +41,7 @@ from dia_server.services.speech import (
     SpeechService,
     VoicePreviews,
     WordCheck,
+    WordPlaces,
 )
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.candidates import CandidateStore
@@ -117,6 +118,7 @@ class Services:
             self.engine,
             retries=conf.guard_retries,
             exceeds_limit=words.exceeds_limit if conf.guard_word_errors else None,
+            word_places=WordPlaces(self.whisper.align, self.whisper.problem),
         )
         self.anchor_maker = AnchorMaker(
             narrator,

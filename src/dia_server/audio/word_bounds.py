@@ -86,7 +86,8 @@ def _gaps(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.intp]:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], silent, [False]]).astype(np.int8)))
     gaps = np.minimum(edges.reshape(-1, 2) * window, len(samples))
     is_long = gaps[:, 1] - gaps[:, 0] >= MIN_GAP_S * sample_rate
-    return gaps[is_long | (gaps[:, 0] == 0) | (gaps[:, 1] == len(samples))]
+    separate: NDArray[np.intp] = gaps[is_long | (gaps[:, 0] == 0) | (gaps[:, 1] == len(samples))]
+    return separate
 
 
 def _nearest(gaps: NDArray[np.intp], place: int, slack: float) -> tuple[int, int] | None:

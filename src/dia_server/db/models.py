@@ -216,6 +216,8 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None] = mapped_column(index=True)
+    timestamps: Mapped[str | None] = mapped_column(Text, deferred=True)
+    """JSON of the result's timestamps, read only if asked for; NULL if the request asked for none."""
 
 
 class ConfigValue(Base):

@@ -8,7 +8,6 @@ import _ctypes
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import takewhile
 
 import espeakng_loader
 
@@ -107,9 +106,11 @@ def _speak(library: ctypes.CDLL, text: str, profile: Profile, seed: int) -> Spok
     ) -> int:
         if wave and count > 0:
             pcm.extend(ctypes.string_at(wave, 2 * count))
-        for event in takewhile(lambda event: event.type != _EVENT_END_OF_LIST, events):
+        index = 0
+        while (event := events[index]).type != _EVENT_END_OF_LIST:
             if event.type == _EVENT_WORD:
                 words.append((event.text_position - 1, event.sample))
+            index += 1
         return 0
 
     data = espeakng_loader.get_data_path().encode()

@@ -38,7 +38,9 @@ def said_words(text: str, *, sounds: bool) -> list[SaidWord]:
     words: list[SaidWord] = []
     tags = [*TAG.finditer(text)]
     sentence = 0
-    for turn, (tag, end) in enumerate(zip(tags, [*(tag.start() for tag in tags[1:]), len(text)], strict=True)):
+    for turn, (tag, end) in enumerate(
+        zip(tags, [*(tag.start() for tag in tags[1:]), len(text)], strict=True)
+    ):
         start = tag.end()
         for part in split.sentences(text[start:end]):
             for said, stop in _tokens(text, start, start + len(part)):

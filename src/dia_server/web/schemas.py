@@ -10,6 +10,7 @@ from dia_server.services.jobs import JobStatus as JobState
 from dia_server.services.server import EngineName, State
 from dia_server.services.speech.candidate_request import MAX_COUNT, MAX_TEXT
 from dia_server.services.speech.request import AudioFormat, Role
+from dia_server.services.speech.timestamps import Granularity, Timestamp
 from dia_server.services.voices.candidates import CandidateStatus
 from dia_server.services.voices.ids import ID
 from dia_server.services.voices.service import MAX_NAME, Speaker
@@ -60,6 +61,13 @@ Normalize = Annotated[
         "say the text as it is; default: the server's setting"
     ),
 ]
+Timestamps = Annotated[
+    Granularity,
+    Meta(
+        description="Also tell when each segment, turn, sentence or word is said: in the job, as events "
+        "while streaming, else in a JSON answer with the audio in base64"
+    ),
+]
 VoiceId = Annotated[
     str, Meta(pattern=rf"^{ID.pattern}$", description="1 to 64 letters, digits, '_', '-' or '.'")
 ]
@@ -104,6 +112,7 @@ class GenerateRequest(Struct, kw_only=True):
     stream: Annotated[bool, Meta(description="Send the audio while it is generated")] = False
     normalize: Normalize | None = None
     normalize_loudness: NormalizeLoudness | None = None
+    timestamps: Timestamps | None = None
     ref_audio: RefAudio | None = None
     ref_text: RefText | None = None
 
@@ -132,8 +141,24 @@ class SpeechRequest(Struct, kw_only=True):
     ] = None
     normalize: Normalize | None = None
     normalize_loudness: NormalizeLoudness | None = None
+    timestamps: Timestamps | None = None
     ref_audio: RefAudio | None = None
     ref_text: RefText | None = None
+
+
+class SpeechWithTimestamps(Struct, kw_only=True):
+    audio: Annotated[str, Meta(description="Base64 of the audio file")]
+    media_type: str
+    timestamps: list[Timestamp]
+    seed: int
+    retries: int
+    faults: list[str]
+
+
+class JobTimestamps(Struct, kw_only=True):
+    job_id: str
+    granularity: Granularity
+    timestamps: list[Timestamp]
 
 
 class PlannedUtterance(Struct):

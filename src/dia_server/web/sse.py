@@ -5,13 +5,14 @@ ServerSentEvent is for.
 """
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 import msgspec
 from msgspec import Struct
 
 from dia_server.services.speech.request import Streamed
+from dia_server.services.speech.timestamps import Timestamp
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -19,6 +20,11 @@ MEDIA_TYPE = "text/event-stream"
 class Delta(Struct, tag_field="type", tag="speech.audio.delta"):
     audio: str
     """Base64 of the next bytes of the audio file."""
+
+
+class Timestamps(Struct, tag_field="type", tag="speech.audio.timestamps"):
+    timestamps: Sequence[Timestamp]
+    """Those of one segment, whose audio precedes them; OpenAI's clients ignore this event."""
 
 
 class Usage(Struct):
@@ -36,14 +42,16 @@ class Done(Struct, tag_field="type", tag="speech.audio.done"):
 
 
 async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
-    """Yield an event per chunk of audio, and at the end one with the usage.
+    """Yield an event per chunk of audio and per segment with timestamps, and at the end one with the usage.
 
     The usage counts characters as input tokens and decode steps as output tokens.
     """
     async with aclosing(streamed):
-        async for audio in streamed:
-            if audio:
-                yield _event(Delta(b64encode(audio).decode()))
+        async for part in streamed.parts():
+            if not isinstance(part, bytes):
+                yield _event(Timestamps(part))
+            elif part:
+                yield _event(Delta(b64encode(part).decode()))
     meter = streamed.meter
     usage = Usage(characters, meter.tokens, characters + meter.tokens)
     yield _event(Done(usage, meter.retries, sorted(meter.faults)))

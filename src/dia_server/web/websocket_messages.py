@@ -4,12 +4,14 @@
 error in cancelling it, which has only its `job_id`.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from dia_server.errors import PayloadTooLarge, ServerError
+from dia_server.services.speech.timestamps import Timestamp
 from dia_server.units import MIB
 from dia_server.web.requests import json_body
 from dia_server.web.schemas import GenerateRequest
@@ -35,6 +37,7 @@ the `job_id`. The server sends:
 ```json
 {"type": "progress", "job_id": "12345", "progress": 45, "stage": "generating_tokens", "request_id": "a"}
 {"type": "audio", "job_id": "12345", "size": 8820, "request_id": "a"}
+{"type": "timestamps", "job_id": "12345", "timestamps": [{"start": 0.03, "end": 0.4, "text": "Hello,"}]}
 {"type": "complete", "job_id": "12345", "audio_url": "/jobs/12345/result", "request_id": "a"}
 {"type": "cancelled", "job_id": "12345", "request_id": "a"}
 {"type": "error", "message": "Generation failed", "error_code": "GENERATION_FAILED", "job_id": "12345"}
@@ -88,6 +91,14 @@ class Audio(Struct, tag="audio", kw_only=True, omit_defaults=True):
     request_id: str | None = None
 
 
+class Timestamps(Struct, tag="timestamps", kw_only=True, omit_defaults=True):
+    """When the parts of a segment are said; it follows the segment's audio."""
+
+    job_id: str
+    timestamps: Sequence[Timestamp]
+    request_id: str | None = None
+
+
 class Complete(Struct, tag="complete", kw_only=True, omit_defaults=True):
     job_id: str
     audio_url: str
@@ -108,7 +119,7 @@ class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
     request_id: str | None = None
 
 
-Outgoing = Progress | Audio | Complete | Cancelled | Error
+Outgoing = Progress | Audio | Timestamps | Complete | Cancelled | Error
 
 encode = msgspec.json.Encoder().encode
 

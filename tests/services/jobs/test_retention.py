@@ -22,7 +22,7 @@ from dia_server.services.jobs.references import JobReferences
 from dia_server.services.jobs.retention import Retention
 from dia_server.services.jobs.store import JobStatus, JobStore, file_name
 from dia_server.services.peers import Leadership, Membership
-from dia_server.services.speech.request import SpeechRequest
+from dia_server.services.speech.request import Speech, SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import Clip, Reference
@@ -53,7 +53,7 @@ class World:
         """Add a job with a result; return its id."""
         job = await self.store.add(REQUEST, Voice("aria"), "processing")
         file = file_name(job.job_id, REQUEST)
-        await self.store.record_result(job.job_id, file, USAGE)
+        await self.store.record_result(job.job_id, file, Speech(REQUEST, Voice("aria"), b"", USAGE))
         await self.outputs.write(file, b"audio")
         if status == "completed":
             await self.store.complete(job.job_id)
@@ -230,7 +230,9 @@ async def test_a_file_whose_row_is_being_written_is_kept(world: World) -> None:
     job_id = str(uuid4())
     await world.outputs.write(file_name(job_id, REQUEST), b"audio")
     await world.retention.sweep()
-    await world.store.add_completed(job_id, REQUEST, Voice("aria"), file_name(job_id, REQUEST), USAGE)
+    await world.store.add_completed(
+        job_id, Speech(REQUEST, Voice("aria"), b"", USAGE), file_name(job_id, REQUEST)
+    )
     await world.retention.sweep()
 
     assert job_id in await world.files() == await world.rows()
@@ -355,7 +357,7 @@ async def test_a_job_that_is_completed_during_a_sweep_keeps_its_result(
     """The sweep lists the files after the job stored its file name, but before it wrote the file."""
     job = await world.store.add(REQUEST, Voice("aria"), "processing")
     file = file_name(job.job_id, REQUEST)
-    await world.store.record_result(job.job_id, file, USAGE)
+    await world.store.record_result(job.job_id, file, Speech(REQUEST, Voice("aria"), b"", USAGE))
     look = world.store.files_after
 
     async def look_and_complete(number: int, limit: int) -> Any:

@@ -12,7 +12,7 @@ from dia_server.db.models import Job, Server
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Heartbeat, Membership
-from dia_server.services.speech.request import SpeechRequest
+from dia_server.services.speech.request import Speech, SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.candidates import Candidate, CandidateStore
@@ -134,7 +134,9 @@ async def test_jobs_of_a_server_that_crashed_count_a_crash(database: Database) -
     await other.join()
     store = JobStore(database, other)
     ids = [await running(JobStore(database, server)) for server in (crashed, crashed, other)]
-    await JobStore(database, crashed).record_result(ids[0], "a.wav", USAGE)
+    await JobStore(database, crashed).record_result(
+        ids[0], "a.wav", Speech(REQUEST, Voice("aria"), b"", USAGE)
+    )
 
     crashes = {crashed.server_id: "SIGSEGV", "unknown": "SIGABRT"}
     assert (await store.interrupted(crashes)).keys() >= {ids[0], ids[1]}

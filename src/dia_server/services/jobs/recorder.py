@@ -110,7 +110,7 @@ class Recorder:
         file = file_name(job_id, speech.request)
         try:
             await self._outputs.write(file, speech.audio)
-            await self._store.add_completed(job_id, speech.request, speech.voice, file, speech.usage)
+            await self._store.add_completed(job_id, speech, file)
         except StorageUnavailable as error:
             log.warning("output not saved", error=str(error))
             await self._outputs.remove(file)

@@ -15,6 +15,7 @@ from dia_server.services.jobs.worker import JobWorker
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.request import MEDIA_TYPES, PreparedRequest, SpeechRequest
 from dia_server.services.speech.service import OnProgress, SpeechService
+from dia_server.services.speech.timestamps import Granularity, Timestamp
 from dia_server.services.voices.references import Reference
 
 
@@ -107,16 +108,37 @@ class JobService:
         StorageUnavailable if the file cannot be read.
         """
         job = await self.get(job_id)
-        if job.status != "completed" or job.file is None:
-            cause = f": {job.error}" if job.error else ""
-            raise JobNotComplete(f"Job {job_id!r} is {job.status}{cause}", param="job_id")
+        file = self._require_completed(job)
         try:
-            size, audio = await self._outputs.open(job.file)
+            size, audio = await self._outputs.open(file)
         except FileNotFoundError:
             raise NotFound(
                 f"The result of job {job_id!r} is missing from the outputs folder", param="job_id"
             ) from None
-        return Result(audio, size, MEDIA_TYPES[format_of(job.file)], job)
+        return Result(audio, size, MEDIA_TYPES[format_of(file)], job)
+
+    async def timestamps(self, job_id: str) -> tuple[Granularity, Sequence[Timestamp]]:
+        """Return what the timestamps of a completed job tell the time of, and the timestamps.
+
+        Raises NotFound if the job does not exist or has none, JobNotComplete if it has another status.
+        """
+        job = await self.get(job_id)
+        self._require_completed(job)
+        granularity = None if job.request is None else job.request.timestamps
+        if granularity is None or (found := await self._store.timestamps(job_id)) is None:
+            raise NotFound(
+                f"Job {job_id!r} has no timestamps; its request has to ask for them by `timestamps`",
+                param="job_id",
+            )
+        return granularity, found
+
+    @staticmethod
+    def _require_completed(job: Job) -> str:
+        """Return the name of the job's result; raises JobNotComplete."""
+        if job.status != "completed" or job.file is None:
+            cause = f": {job.error}" if job.error else ""
+            raise JobNotComplete(f"Job {job.job_id!r} is {job.status}{cause}", param="job_id")
+        return job.file
 
     async def remove(self, job_id: str) -> Literal["cancelled", "deleted"]:
         """Cancel an unfinished job, or delete a finished job and its file; return which. Raises NotFound.

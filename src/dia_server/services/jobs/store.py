@@ -30,7 +30,8 @@ from dia_server.db.models import JobStatus as JobStatus
 from dia_server.db.models import Server, now
 from dia_server.services.jobs import totals
 from dia_server.services.peers import Membership
-from dia_server.services.speech.request import AudioFormat, SpeechRequest
+from dia_server.services.speech.request import AudioFormat, Speech, SpeechRequest
+from dia_server.services.speech.timestamps import Timestamp
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 
@@ -162,6 +163,12 @@ class JobStore:
             row = await session.scalar(select(Row).where(Row.job_id == job_id))
             return None if row is None else _job(row)
 
+    async def timestamps(self, job_id: str) -> Sequence[Timestamp] | None:
+        """Return the timestamps of a job's result; None if it has none, or this version cannot read them."""
+        async with self._reads() as session:
+            stored = await session.scalar(select(Row.timestamps).where(Row.job_id == job_id))
+        return None if stored is None else _read(stored, list[Timestamp])
+
     async def newest(self, status: JobStatus | None, limit: int) -> Sequence[JobListItem]:
         about: Sequence[Any] = Row.job_id, Row.status, Row.created_at, Row.text_preview, Row.request
         result: Sequence[Any] = Row.retries, Row.faults, Row.progress, Row.error, Row.audio_s
@@ -240,12 +247,13 @@ class JobStore:
                     lost.append(job_id)
         return lost
 
-    async def record_result(self, job_id: str, file: str, usage: Usage) -> bool:
-        """Store the file name and the usage of a job's result; return False if the job is lost.
+    async def record_result(self, job_id: str, file: str, speech: Speech) -> bool:
+        """Store the file name, usage and timestamps of a job's result; return False if the job is lost.
 
         Call it before the file is written. So, after a restart, a `processing` job whose file exists is
         completed, not generated again.
         """
+        usage = speech.usage
         async with self._sessions.begin() as session:
             result = {
                 "file": file,
@@ -254,6 +262,7 @@ class JobStore:
                 "tokens": usage.tokens,
                 "retries": usage.retries,
                 "faults": usage.faults,
+                "timestamps": _json(speech.timestamps),
             }
             return bool(await _change(session, self._own(job_id), **result))
 
@@ -290,14 +299,14 @@ class JobStore:
         async with self._sessions.begin() as session:
             await session.execute(delete(Row).where(Row.job_id.in_(job_ids), Row.status.not_in(UNFINISHED)))
 
-    async def add_completed(
-        self, job_id: str, request: SpeechRequest, voice: Voice, file: str, usage: Usage
-    ) -> None:
+    async def add_completed(self, job_id: str, speech: Speech, file: str) -> None:
         """Insert a completed job for a synchronous request, and count it."""
-        row = new_job(request, voice, "completed", self.membership.server_id)
+        usage = speech.usage
+        row = new_job(speech.request, speech.voice, "completed", self.membership.server_id)
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
         row.audio_s, row.generation_s, row.tokens = usage.audio_s, usage.generation_s, usage.tokens
         row.retries, row.faults = usage.retries, usage.faults
+        row.timestamps = _json(speech.timestamps)
         async with self._sessions.begin() as session:
             session.add(row)
             await totals.count(session, usage)
@@ -453,6 +462,10 @@ async def _record_crash(session: AsyncSession, cause: str, which: ColumnElement[
 
 def _failure(error: str) -> dict[str, Any]:
     return {"status": "failed", "error": error, "file": None, "finished_at": now()}
+
+
+def _json(timestamps: Sequence[Timestamp] | None) -> str | None:
+    return None if timestamps is None else msgspec.json.encode(timestamps).decode()
 
 
 def _read(text: str, kind: type[T]) -> T | None:

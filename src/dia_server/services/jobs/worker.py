@@ -16,7 +16,7 @@ jobs, and another crash interrupts none of them. After store.MAX_CRASHES crashes
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import structlog
@@ -37,6 +37,7 @@ from dia_server.services.jobs.store import Job, JobStore, file_name
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.request import PreparedRequest, Speech
 from dia_server.services.speech.service import OnProgress, SpeechService
+from dia_server.services.speech.timestamps import Timestamp
 
 log = structlog.get_logger()
 
@@ -148,10 +149,10 @@ class JobWorker:
         `prepared` is the job's prepared request; None if it is not prepared yet.
         """
 
-        async def keep_progress(audio: bytes, progress: float) -> None:
+        async def keep_progress(audio: bytes, progress: float, timestamps: Sequence[Timestamp]) -> None:
             self._progress[job.job_id] = progress
             if on_progress is not None:
-                await on_progress(audio, progress)
+                await on_progress(audio, progress, timestamps)
 
         async def generate() -> Speech:
             assert job.request is not None
@@ -282,7 +283,7 @@ class JobWorker:
 
         Retries while the object storage is away, so that finished work is not generated twice.
         """
-        while await self._retry_write(lambda: self._store.record_result(job_id, file, speech.usage)):
+        while await self._retry_write(lambda: self._store.record_result(job_id, file, speech)):
             try:
                 await self._outputs.write(file, speech.audio)
             except ObjectStoreUnavailable as error:

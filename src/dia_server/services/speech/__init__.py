@@ -10,6 +10,7 @@ from dia_server.services.speech.service import SpeechService
 from dia_server.services.speech.usage import Usage
 from dia_server.services.speech.voice_previews import VoicePreviews
 from dia_server.services.speech.word_check import WordCheck
+from dia_server.services.speech.word_places import WordPlaces
 
 __all__ = [
     "AnchorMaker",
@@ -25,4 +26,5 @@ __all__ = [
     "Usage",
     "VoicePreviews",
     "WordCheck",
+    "WordPlaces",
 ]

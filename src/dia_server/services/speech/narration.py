@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from dia_server.engine.types import Chunk, Flow, GeneratedAudio, Samples, Uttera
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narrator import EMPTY, Narrator
 from dia_server.services.speech.segment import Segment
+from dia_server.services.speech.timestamps import Timestamp, Timing
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.budget import encoded_length
 from dia_server.text.plan import ANCHOR, Plan, PlannedUtterance
@@ -34,6 +35,8 @@ class Narrated:
     samples: Samples
     progress: float
     """Share of the recording that is generated, 0 to 1; never decreases."""
+    timestamps: Sequence[Timestamp] = ()
+    """Timestamps of the segment that ends here."""
 
 
 class Narration:
@@ -62,8 +65,9 @@ class Narration:
         meter: UsageMeter,
         *,
         speed: float = 1.0,
+        timing: Timing | None = None,
     ) -> None:
-        """`base` has the voice and the sampling parameters of all segments.
+        """`base` has the voice and the sampling parameters of all segments. `timing` asks for timestamps.
 
         The encoder applies `speed` later, also to pauses. So the pauses that the text's markup sets are
         multiplied by `speed` here: after encoding, they last as long as the markup says.
@@ -74,6 +78,7 @@ class Narration:
         self._delivery = delivery
         self._meter = meter
         self._speed = speed
+        self._timing = timing
         self._planned = deque(plan.utterances)
         self._running: deque[Segment] = deque()
         self._needs_anchor = narrator.clones and plan.anchored
@@ -98,6 +103,8 @@ class Narration:
                     for part in np.split(samples, range(MAX_CHUNK, len(samples), MAX_CHUNK)):
                         yield Narrated(part, self._progress)
                     self._start_segments()
+                if timestamps := self._timestamps(segment):
+                    yield Narrated(EMPTY, self._progress, timestamps)
                 self._done_s += silence_s + segment.planned.estimated_s
                 if self._needs_anchor and _can_anchor(segment):
                     self._anchor(segment)
@@ -112,7 +119,10 @@ class Narration:
         while self._planned and self._may_start(self._planned[0], free):
             planned = self._planned.popleft()
             first = planned is self._plan.utterances[0]
-            segment = self._narrator.segment(planned, self._base, self._delivery, first=first)
+            has_parts = self._timing is not None and self._timing.granularity != "segment"
+            segment = self._narrator.segment(
+                planned, self._base, self._delivery, first=first, timing=self._timing if has_parts else None
+            )
             segment.start(self._narrator.generate(segment, self._meter))
             self._running.append(segment)
             free -= 1
@@ -137,6 +147,14 @@ class Narration:
         self._meter.tokens += chunk.tokens
         self._meter.samples += len(samples)
         return samples
+
+    def _timestamps(self, segment: Segment) -> Sequence[Timestamp]:
+        """Return the timestamps of `segment`, whose audio is complete; none if it has no sound."""
+        if self._timing is None or (sound := self._join.sound) is None:
+            return ()
+        if segment.timing is None:
+            return [self._timing.of_segment(segment.planned.text, sound)]
+        return self._timing.of_words(segment.placed, self._join.origin, sound)
 
     def _anchor(self, segment: Segment) -> None:
         """Append the text and the frames of `segment` to the audio prompt of the segments not yet started."""

@@ -1,8 +1,8 @@
 """Generates segments on the engine; the guard judges them, and faulty ones are retried."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import structlog
@@ -14,7 +14,9 @@ from dia_server.engine.types import Chunk, Frames, Samples, Utterance
 from dia_server.errors import EngineLost, ModelNotLoaded, Overloaded, ServerError
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.segment import Segment
+from dia_server.services.speech.timestamps import PlacedWord, Timing
 from dia_server.services.speech.usage import UsageMeter
+from dia_server.services.speech.word_places import WordPlaces, reported
 from dia_server.text.plan import PlannedUtterance
 from dia_server.units import SAMPLE_RATE
 
@@ -41,6 +43,8 @@ class Attempt:
     faults: tuple[str, ...]
     seed: int
     tokens: int
+    words: Mapping[int, int] = field(default_factory=dict)
+    """Index in the samples of the words that the engine has reported, by their index in the text."""
 
 
 class Narrator:
@@ -52,16 +56,19 @@ class Narrator:
         *,
         retries: int,
         exceeds_limit: ExceedsLimit | None = None,
+        word_places: WordPlaces | None = None,
         ahead_s: float = AHEAD_S,
     ) -> None:
         """`retries` is the maximum number of retries of a faulty segment; 0 turns the guard off.
 
         The attempt with the fewest faults is kept. `exceeds_limit` checks the words of segments that are held
-        back until they are judged; None turns that check off.
+        back until they are judged; None turns that check off. `word_places` places words within the segments
+        of Dia; None if no request asks for it.
         """
         self._engine = engine
         self._retries = retries
         self._exceeds_limit = exceeds_limit
+        self._word_places = word_places
         self.ahead_s = ahead_s
 
     @property
@@ -75,7 +82,13 @@ class Narrator:
         return self._engine.slots - self._engine.active
 
     def segment(
-        self, planned: PlannedUtterance, base: Utterance, delivery: Delivery, *, first: bool
+        self,
+        planned: PlannedUtterance,
+        base: Utterance,
+        delivery: Delivery,
+        *,
+        first: bool,
+        timing: Timing | None = None,
     ) -> Segment:
         """Return a segment with the voice and sampling parameters of `base`.
 
@@ -89,7 +102,12 @@ class Narrator:
         )
         # do not judge a segment that the client's limit may cut off: a retry would be cut off there too
         judged = self.clones and self._retries > 0 and limit is None
-        return Segment(planned, utterance, delivery, first=first, limit=limit, judged=judged)
+        return Segment(planned, utterance, delivery, first=first, limit=limit, judged=judged, timing=timing)
+
+    async def require_timing(self, timing: Timing) -> None:
+        """Raise WhisperNotAvailable if the timestamps cannot be found."""
+        if self.clones and self._word_places is not None:
+            await self._word_places.require(timing)
 
     async def attempt(self, planned: PlannedUtterance, base: Utterance, delivery: Delivery) -> Attempt:
         """Generate `planned` once, with the voice and sampling parameters of `base`, and judge it."""
@@ -118,8 +136,17 @@ class Narrator:
         if best.faults:
             meter.faults.update(best.faults)
             log.warning("keeping faulty segment", faults=best.faults, seed=best.seed, sent=not segment.held)
+        if segment.timing is not None:
+            segment.placed = await self._place(segment, best, segment.timing)
         if segment.held:
             segment.put(Chunk(best.samples, tokens=0, progress=1.0, done=True, frames=best.frames))
+
+    async def _place(self, segment: Segment, attempt: Attempt, timing: Timing) -> Sequence[PlacedWord]:
+        text = segment.planned.text
+        if not self.clones:
+            return await reported(attempt.samples, text, attempt.words)
+        assert self._word_places is not None
+        return await self._word_places.heard(attempt.samples, text, timing)
 
     async def _attempt(self, segment: Segment) -> Attempt:
         """Generate and judge `segment`; if its engine is lost while it is held, another one starts anew."""
@@ -135,15 +162,17 @@ class Narrator:
     async def _try(self, segment: Segment) -> Attempt:
         """Generate and judge `segment` once. Puts each chunk at once, without its samples if it is held."""
         parts, frames, tokens = [EMPTY], None, 0
+        words: dict[int, int] = {}
         async with await self._submit(segment) as generation:
             async for chunk in generation:
-                if segment.judged:
+                if segment.judged or segment.timing:
                     parts.append(chunk.samples)
+                words.update((word.character, word.sample) for word in chunk.words)
                 frames, tokens = chunk.frames, tokens + chunk.tokens
                 segment.put(replace(chunk, samples=EMPTY) if segment.held else chunk)
         samples = np.concatenate(parts)
         faults = await self._judge(segment, samples) if segment.judged else ()
-        return Attempt(samples, frames, faults, segment.utterance.seed, tokens)
+        return Attempt(samples, frames, faults, segment.utterance.seed, tokens, words)
 
     async def _judge(self, segment: Segment, samples: Samples) -> tuple[str, ...]:
         """Return the names of the faults in `samples`, an attempt at `segment`."""

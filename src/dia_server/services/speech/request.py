@@ -1,12 +1,13 @@
 """A request for speech, and its result."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from dia_server.audio.encode import MEDIA_TYPES as MEDIA_TYPES
 from dia_server.audio.encode import AudioFormat as AudioFormat
 from dia_server.engine.types import Utterance, VoicePrompt
+from dia_server.services.speech.timestamps import Granularity, Timestamp, Timing
 from dia_server.services.speech.usage import Usage, UsageMeter
 from dia_server.services.voices.service import Voice, VoiceSnapshot
 from dia_server.services.voices.voice_prompts import Cast
@@ -37,6 +38,8 @@ class SpeechRequest:
     """Whether the text is cleaned (see `text.clean`); None for the server's setting."""
     normalize_loudness: bool | None = None
     """Whether the speech gets the loudness of all other voices; None for the server's setting."""
+    timestamps: Granularity | None = None
+    """What the timestamps tell the time of; None for no timestamps."""
 
     @property
     def media_type(self) -> str:
@@ -69,6 +72,8 @@ class Speech:
     audio: bytes
     """Content of the audio file; empty if it was streamed and `save_outputs` is off."""
     usage: Usage
+    timestamps: Sequence[Timestamp] | None = None
+    """In the order of the recording; None if the request asks for none."""
 
     @property
     def seed(self) -> int:
@@ -92,25 +97,38 @@ class PreparedRequest:
     amplified nor limited."""
     ready: bool = True
     """Whether it can be rendered; False if a voice has no anchor yet."""
+    timing: Timing | None = None
 
-    def speech(self, audio: bytes, meter: UsageMeter) -> Speech:
-        return Speech(self.request, self.voice, audio, meter.total(self.request.speed))
+    def speech(
+        self, audio: bytes, meter: UsageMeter, timestamps: Sequence[Timestamp] | None = None
+    ) -> Speech:
+        return Speech(self.request, self.voice, audio, meter.total(self.request.speed), timestamps)
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """Audio that is sent while it is generated: iterate over it for the file's bytes, then `aclose` it."""
+    """Audio that is sent while it is generated: iterate over it for the file's bytes, then `aclose` it.
+
+    `parts` also yields the timestamps.
+    """
 
     first: bytes
-    remaining: AsyncGenerator[bytes]
+    remaining: "AsyncGenerator[bytes | Sequence[Timestamp]]"
+    """The file's further bytes, and between them the timestamps of each segment, if it has any."""
     media_type: str
     seed: int
     meter: UsageMeter
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
+        async for part in self.parts():
+            if isinstance(part, bytes):
+                yield part
+
+    async def parts(self) -> AsyncGenerator[bytes | Sequence[Timestamp]]:
+        """Yield the file's bytes and, after each segment, its timestamps."""
         yield self.first
-        async for audio in self.remaining:
-            yield audio
+        async for part in self.remaining:
+            yield part
 
     async def aclose(self) -> None:
         """Stop the generation, if it is still running, and free its slots."""

@@ -1,11 +1,12 @@
 """A segment of a text: its planned utterance, and its generation by the engine."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 
 from dia_server.engine.types import Chunk, Frames, Utterance
 from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.timestamps import PlacedWord, Timing
 from dia_server.text.plan import PlannedUtterance
 
 
@@ -21,6 +22,7 @@ class Segment:
         first: bool,
         limit: int | None,
         judged: bool,
+        timing: Timing | None = None,
     ) -> None:
         self.planned = planned
         self.utterance = utterance
@@ -33,6 +35,10 @@ class Segment:
         """Whether the guard checks the audio for faults."""
         self.held = judged and not (first and delivery.live)
         """Whether the audio is held back until the guard has judged it, so that a retry can replace it."""
+        self.timing = timing
+        """Timestamps to find in its audio; None if there are none, or only the segment's own."""
+        self.placed: Sequence[PlacedWord] = ()
+        """Words of its audio, if `timing` is set; complete when `next` has returned None."""
         self.accepted = False
         """Whether the engine has accepted any attempt at it."""
         self.retries = 0

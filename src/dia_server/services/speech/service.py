@@ -1,7 +1,7 @@
 """Generates encoded speech from requests."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from dia_server.services.speech.narration import Narration
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
 from dia_server.services.speech.request_texts import LONG, RequestTexts
+from dia_server.services.speech.timestamps import Timestamp, Timing
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.services.voices.references import Reference
 from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapshot
@@ -34,8 +35,9 @@ MAX_PAUSES_S = 120.0
 SPEAKERS: dict[str, Speaker] = {"user": "S1", "assistant": "S2", "system": "S2"}
 """Speaker of untagged text in a chat, by role; voices with an audio prompt keep their primary speaker."""
 
-OnProgress = Callable[[bytes, float], Awaitable[None]]
-"""Called with the file's next bytes (empty unless delivered live) and the share generated so far, 0 to 1.
+OnProgress = Callable[[bytes, float, Sequence[Timestamp]], Awaitable[None]]
+"""Called with the file's next bytes (empty unless delivered live), the share generated so far, 0 to 1, and
+the timestamps of a segment that has ended.
 Generation waits until it returns."""
 
 
@@ -102,6 +104,7 @@ class SpeechService:
         meter = UsageMeter()
         audio = self._stream(prepared, Delivery(client=client, live=True), meter)
         first = await anext(audio)
+        assert isinstance(first, bytes)  # a segment's timestamps follow its audio
         return Streamed(first, audio, prepared.request.media_type, prepared.utterance.seed, meter)
 
     async def prepare(
@@ -141,6 +144,14 @@ class SpeechService:
         said = await self._texts.said(request, fold_case=not self._narrator.clones)
         text = self._tag(said, request, voice)
         cast = cast_of(request, voice, text)
+        timing = None
+        if request.timestamps is not None:
+            timing = Timing(
+                request.timestamps,
+                {speaker: one.voice_id for speaker, one in cast.items()},
+                request.speed,
+            )
+            await self._narrator.require_timing(timing)
         missing = self._anchors.missing(cast.values()) if is_pronounceable(text) else []
         if missing and not make_anchors:
             await self._prompts.load(cast)  # raises what can be known before
@@ -151,7 +162,9 @@ class SpeechService:
         prompt = await self._load(request, voice, cast)
         planned = await self._plan(text, prompt if self._narrator.clones else None)
         utterance = request.utterance(text, cast, prompt)
-        return PreparedRequest(request, voice, said, planned, utterance, self._gain_db(request, prompt))
+        return PreparedRequest(
+            request, voice, said, planned, utterance, self._gain_db(request, prompt), timing=timing
+        )
 
     async def render(
         self, prepared: PreparedRequest, delivery: Delivery, on_progress: OnProgress | None = None
@@ -162,13 +175,15 @@ class SpeechService:
         of its bytes as they are encoded.
         """
         meter = UsageMeter()
+        found: list[Timestamp] = []
         streamed = self._open(prepared) if delivery.live else None
         whole = self._open(prepared, whole=True)
         async with aclosing(self._encode(prepared, delivery, meter, streamed, whole)) as encoded:
-            async for audio, progress in encoded:
+            async for audio, progress, timestamps in encoded:
+                found += timestamps
                 if on_progress is not None:
-                    await on_progress(audio, progress)
-        return prepared.speech(await whole.finish(), meter)
+                    await on_progress(audio, progress, timestamps)
+        return prepared.speech(await whole.finish(), meter, found if prepared.timing else None)
 
     def _resolve(
         self, request: SpeechRequest, reference: Reference | None
@@ -244,17 +259,29 @@ class SpeechService:
 
     async def _stream(
         self, prepared: PreparedRequest, delivery: Delivery, meter: UsageMeter
-    ) -> AsyncGenerator[bytes]:
-        """Yield the file's bytes, then report the result to `finished` unless the client disconnects."""
+    ) -> AsyncGenerator[bytes | Sequence[Timestamp]]:
+        """Yield the file's bytes and the timestamps of each segment; then report the result.
+
+        It is reported to `finished`, unless the client disconnects.
+        """
+        found: list[Timestamp] = []
+        waiting: list[Timestamp] = []
+        begun = False
         whole = self._open(prepared, whole=True) if self._config.current.save_outputs else None
         with self._recorded_failures():
             encoding = self._encode(prepared, delivery, meter, self._open(prepared), whole)
             async with aclosing(encoding) as encoded:
-                async for audio, _ in encoded:
+                async for audio, _, timestamps in encoded:
+                    found += timestamps
+                    waiting += timestamps
                     if audio:
+                        begun = True
                         yield audio
+                    if begun and waiting:  # the first bytes come first, whatever the encoder holds back
+                        yield waiting
+                        waiting = []
             kept = b"" if whole is None else await whole.finish()
-        self._finished(prepared.speech(kept, meter))
+        self._finished(prepared.speech(kept, meter, found if prepared.timing else None))
 
     async def _encode(
         self,
@@ -263,25 +290,29 @@ class SpeechService:
         meter: UsageMeter,
         streamed: SpeechFile | None,
         whole: SpeechFile | None,
-    ) -> AsyncGenerator[tuple[bytes, float]]:
-        """Generate the audio into both files, if given; yield the next bytes of `streamed`, and the progress.
+    ) -> AsyncGenerator[tuple[bytes, float, Sequence[Timestamp]]]:
+        """Generate the audio into both files, if given.
+
+        Yields the next bytes of `streamed`, the progress, and the timestamps of a segment that has ended.
 
         Finishes `streamed`, but not `whole`: the caller does.
         """
         speed, utterance = prepared.request.speed, prepared.utterance
         if self._config.current.show_prompts:
             log.info("speaking", text=utterance.text, voice=utterance.voice)
-        narration = Narration(self._narrator, prepared.plan, utterance, delivery, meter, speed=speed)
+        narration = Narration(
+            self._narrator, prepared.plan, utterance, delivery, meter, speed=speed, timing=prepared.timing
+        )
         async with aclosing(narration.play()) as playing:
             async for narrated in playing:
                 is_audio = len(narrated.samples) > 0
                 # no header before the first audio: until a byte is sent, a failure can still set the status
                 audio = await streamed.push(narrated.samples) if streamed and is_audio else b""
-                yield audio, narrated.progress
+                yield audio, narrated.progress, narrated.timestamps
                 if whole and is_audio:
                     await whole.push(narrated.samples)
         if streamed:
-            yield await streamed.finish(), 1.0
+            yield await streamed.finish(), 1.0, ()
 
     @contextmanager
     def _recorded_failures(self) -> Iterator[None]:

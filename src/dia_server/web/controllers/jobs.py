@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from litestar import Controller, delete, get
+from litestar import Controller, Response, delete, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from dia_server.services.jobs import Job, JobListItem, JobService, JobStatus
+from dia_server.services.jobs import Job, JobListItem, JobService, JobStatus, subtitles
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.route_options import route_options
-from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary
+from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary, JobTimestamps
 
 MAX_LIMIT = 1000
 
@@ -46,6 +46,30 @@ class JobController(Controller):
         }
         headers |= generation_headers(_seed(job), job.retries, job.faults)
         return Stream(result.audio, media_type=result.media_type, headers=headers)
+
+    @get("/{job_id:str}/timestamps", opt=route_options(errors=(404, 409, 429, 503)))
+    async def get_job_timestamps(
+        self, job_id: FromPath[str], job_service: NamedDependency[JobService]
+    ) -> JobTimestamps:
+        """Get when each part of a completed job's audio is said."""
+        granularity, found = await job_service.timestamps(job_id)
+        return JobTimestamps(job_id=job_id, granularity=granularity, timestamps=[*found])
+
+    @get("/{job_id:str}/subtitles.srt", opt=route_options(errors=(404, 409, 429, 503)))
+    async def get_job_srt(
+        self, job_id: FromPath[str], job_service: NamedDependency[JobService]
+    ) -> Response[str]:
+        """Download the timestamps of a completed job as SubRip subtitles."""
+        _, found = await job_service.timestamps(job_id)
+        return Response(subtitles.srt(found), media_type="application/x-subrip")
+
+    @get("/{job_id:str}/subtitles.vtt", opt=route_options(errors=(404, 409, 429, 503)))
+    async def get_job_vtt(
+        self, job_id: FromPath[str], job_service: NamedDependency[JobService]
+    ) -> Response[str]:
+        """Download the timestamps of a completed job as WebVTT subtitles."""
+        _, found = await job_service.timestamps(job_id)
+        return Response(subtitles.vtt(found), media_type="text/vtt")
 
     @delete("/{job_id:str}", status_code=200, opt=route_options(errors=(404, 429, 503)))
     async def delete_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobRemoved:

@@ -1,9 +1,12 @@
 """POST /generate, POST /plan and OpenAI's POST /v1/audio/speech."""
 
-from collections.abc import AsyncIterable, AsyncIterator
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from litestar import Controller, Request, Response, post
+import msgspec
+from litestar import Controller, MediaType, Request, Response, post
 from litestar.background_tasks import BackgroundTask
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
@@ -13,6 +16,7 @@ from dia_server.services.jobs import JobService
 from dia_server.services.speech import request as speech_request
 from dia_server.services.speech.request import Speech, Streamed
 from dia_server.services.speech.service import SpeechService
+from dia_server.services.speech.timestamps import Timestamp
 from dia_server.services.voices.references import Reference, References
 from dia_server.units import MIB
 from dia_server.web import generation, sse
@@ -26,6 +30,7 @@ from dia_server.web.schemas import (
     PlannedUtterance,
     SpeechPlan,
     SpeechRequest,
+    SpeechWithTimestamps,
     VoiceReference,
 )
 
@@ -47,7 +52,7 @@ class SpeechController(Controller):
         "/generate",
         status_code=200,
         request_max_body_size=MAX_BODY_WITH_REFERENCE,
-        opt=route_options(accepted=True),
+        opt=route_options(accepted=True, events=True),
     )
     async def generate(
         self,
@@ -65,10 +70,15 @@ class SpeechController(Controller):
         if async_mode:
             job = await job_service.submit(wanted, reference)
             return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
+        if data.stream and data.timestamps is not None:
+            streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client, reference))
+            return _stream(streamed, sse.events(streamed, len(data.text)), sse.MEDIA_TYPE)
         if data.stream:
             stream = speech_service.stream(wanted, client, reference)
             return _stream(await cancel_on_disconnect(request, stream))
-        return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client, reference)))
+        return await _whole(
+            await cancel_on_disconnect(request, speech_service.speak(wanted, client, reference))
+        )
 
     @post(
         "/v1/audio/speech",
@@ -97,17 +107,21 @@ class SpeechController(Controller):
             seed=data.seed,
             normalize=data.normalize,
             normalize_loudness=data.normalize_loudness,
+            timestamps=data.timestamps,
         )
         reference = await _reference(request, data, references)
         # WAV is not streamed by default: its header has the length, known only at the end
-        streams = audio_format != "wav" if data.stream is None else data.stream
-        if data.stream_format == "sse":
+        timed = data.timestamps is not None  # events or JSON carry them, a stream of audio cannot
+        streams = audio_format != "wav" and not timed if data.stream is None else data.stream
+        if data.stream_format == "sse" or (streams and timed):
             streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client, reference))
             return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
         if streams:
             stream = speech_service.stream(wanted, client, reference)
             return _stream(await cancel_on_disconnect(request, stream))
-        return _whole(await cancel_on_disconnect(request, speech_service.speak(wanted, client, reference)))
+        return await _whole(
+            await cancel_on_disconnect(request, speech_service.speak(wanted, client, reference))
+        )
 
     @post(
         "/plan",
@@ -146,13 +160,32 @@ async def _reference(
     return await (taking if data.ref_audio is None else cancel_on_disconnect(request, taking))
 
 
-def _whole(speech: Speech) -> Response[bytes] | Stream:
-    usage, audio = speech.usage, speech.audio
+async def _whole(speech: Speech) -> Response[bytes] | Stream:
+    """Return a response with the audio, or with JSON that holds it beside its timestamps."""
+    usage, body, media_type = speech.usage, speech.audio, speech.request.media_type
+    if speech.timestamps is not None:
+        # on a thread: minutes of audio take a tenth of a second
+        body, media_type = (
+            await asyncio.to_thread(_with_timestamps, speech, speech.timestamps),
+            MediaType.JSON,
+        )
     headers = generation_headers(speech.seed, usage.retries, usage.faults)
-    if len(audio) <= SLICE:
-        return Response(audio, media_type=speech.request.media_type, headers=headers)
-    headers["Content-Length"] = str(len(audio))
-    return Stream(_slices(audio), media_type=speech.request.media_type, headers=headers)
+    if len(body) <= SLICE:
+        return Response(body, media_type=media_type, headers=headers)
+    headers["Content-Length"] = str(len(body))
+    return Stream(_slices(body), media_type=media_type, headers=headers)
+
+
+def _with_timestamps(speech: Speech, timestamps: Sequence[Timestamp]) -> bytes:
+    answer = SpeechWithTimestamps(
+        audio=b64encode(speech.audio).decode(),
+        media_type=speech.request.media_type,
+        timestamps=[*timestamps],
+        seed=speech.seed,
+        retries=speech.usage.retries,
+        faults=[*speech.usage.faults],
+    )
+    return msgspec.json.encode(answer)
 
 
 async def _slices(audio: bytes) -> AsyncIterator[bytes]:

@@ -5,7 +5,7 @@ Sending to a slow client blocks, which applies backpressure to the generation.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from dia_server.errors import NotFound, Overloaded, StorageUnavailable
 from dia_server.services.jobs import Job, JobService
 from dia_server.services.server import Metrics, SocketOutcome
 from dia_server.services.speech.delivery import Delivery
+from dia_server.services.speech.timestamps import Timestamp
 from dia_server.services.voices.references import References
 from dia_server.web import generation
 from dia_server.web import websocket_messages as messages
@@ -239,10 +240,10 @@ class ProgressSender:
         self._begun.set()
         await self._tell(0, "queued")
 
-    async def on_progress(self, audio: bytes, progress: float) -> None:
-        """Send `progress` (0 to 1) if its whole percent has risen, then `audio` if there is any.
+    async def on_progress(self, audio: bytes, progress: float, timestamps: Sequence[Timestamp]) -> None:
+        """Send `progress` (0 to 1) if its whole percent has risen, then `audio` and `timestamps`, if any.
 
-        Returns once both have been sent, which applies backpressure to the generation.
+        Returns once all have been sent, which applies backpressure to the generation.
         """
         await self._begun.wait()
         if (percent := int(progress * 100)) > self._percent:
@@ -251,6 +252,9 @@ class ProgressSender:
         if audio:
             announcement = messages.Audio(job_id=self._job_id, size=len(audio), request_id=self._name)
             await self._send(announcement, audio)
+        if timestamps:
+            timed = messages.Timestamps(job_id=self._job_id, timestamps=timestamps, request_id=self._name)
+            await self._send(timed, None)
 
     async def _tell(self, percent: int, stage: messages.Stage) -> None:
         progress = messages.Progress(
