@@ -25,6 +25,9 @@ from dia_server.web.route_options import options_of
 
 Json = dict[str, Any]
 
+JSON_ANSWERS = {"accepted": "JobAccepted", "timed": "SpeechWithTimestamps"}
+"""Schema of the JSON that a route with audio may answer with, by its option."""
+
 CONFIG = OpenAPIConfig(
     title="dia-server",
     version=__version__,
@@ -61,9 +64,11 @@ def document(
         options = options_of(handler)
         if options.get("audio"):
             responses["200"] = _audio()
-        if options.get("accepted"):
+        names = [name for option, name in JSON_ANSWERS.items() if options.get(option)]
+        if names:
+            any_of = [{"$ref": f"#/components/schemas/{name}"} for name in names]
             responses["200"]["content"]["application/json"] = {
-                "schema": {"$ref": "#/components/schemas/JobAccepted"}
+                "schema": any_of[0] if len(any_of) == 1 else {"anyOf": any_of}
             }
         if options.get("events"):
             # OpenAPI has no schema for server-sent events

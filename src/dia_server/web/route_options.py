@@ -23,6 +23,8 @@ class RouteOptions(TypedDict, total=False):
     """True if the route answers with audio."""
     accepted: bool
     """True if the route may answer with a job instead of audio."""
+    timed: bool
+    """True if the route may answer with timestamps and audio in JSON, instead of audio."""
     events: bool
     """True if the route may answer with server-sent events instead of audio."""
 

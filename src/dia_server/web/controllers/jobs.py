@@ -55,21 +55,25 @@ class JobController(Controller):
         granularity, found = await job_service.timestamps(job_id)
         return JobTimestamps(job_id=job_id, granularity=granularity, timestamps=[*found])
 
-    @get("/{job_id:str}/subtitles.srt", opt=route_options(errors=(404, 409, 429, 503)))
+    @get(
+        "/{job_id:str}/subtitles.srt",
+        media_type="application/x-subrip",
+        opt=route_options(errors=(404, 409, 429, 503)),
+    )
     async def get_job_srt(
         self, job_id: FromPath[str], job_service: NamedDependency[JobService]
     ) -> Response[str]:
         """Download the timestamps of a completed job as SubRip subtitles."""
         _, found = await job_service.timestamps(job_id)
-        return Response(subtitles.srt(found), media_type="application/x-subrip")
+        return Response(subtitles.srt(found))
 
-    @get("/{job_id:str}/subtitles.vtt", opt=route_options(errors=(404, 409, 429, 503)))
+    @get("/{job_id:str}/subtitles.vtt", media_type="text/vtt", opt=route_options(errors=(404, 409, 429, 503)))
     async def get_job_vtt(
         self, job_id: FromPath[str], job_service: NamedDependency[JobService]
     ) -> Response[str]:
         """Download the timestamps of a completed job as WebVTT subtitles."""
         _, found = await job_service.timestamps(job_id)
-        return Response(subtitles.vtt(found), media_type="text/vtt")
+        return Response(subtitles.vtt(found))
 
     @delete("/{job_id:str}", status_code=200, opt=route_options(errors=(404, 429, 503)))
     async def delete_job(self, job_id: FromPath[str], job_service: NamedDependency[JobService]) -> JobRemoved:

@@ -52,7 +52,7 @@ class SpeechController(Controller):
         "/generate",
         status_code=200,
         request_max_body_size=MAX_BODY_WITH_REFERENCE,
-        opt=route_options(accepted=True, events=True),
+        opt=route_options(accepted=True, timed=True, events=True),
     )
     async def generate(
         self,
@@ -84,7 +84,7 @@ class SpeechController(Controller):
         "/v1/audio/speech",
         status_code=200,
         request_max_body_size=MAX_BODY_WITH_REFERENCE,
-        opt=route_options(events=True),
+        opt=route_options(timed=True, events=True),
     )
     async def create_speech(
         self,
