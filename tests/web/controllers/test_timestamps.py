@@ -9,6 +9,14 @@ import numpy as np
 import pytest
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
+from msgspec.structs import replace
+
+from dia_server.app import create_app
+from dia_server.settings import Settings
+from tests.job_client import loaded
+from tests.live.server import Server
+from tests.live.websocket import WebSocketClient
+from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
 
@@ -42,12 +50,22 @@ def onsets(samples: np.ndarray[Any, Any]) -> list[tuple[float, float]]:
     return [(part[0] * window / 44100, (part[-1] + 1) * window / 44100) for part in parts]
 
 
-@pytest.mark.parametrize("speed", [0.8, 1.0, 1.3])
-async def test_sentences_are_where_the_sound_is(client: Client, speed: float) -> None:
-    sentences = "[S1] One is here. Two goes on. [pause:1s] [S2] Three comes next. [S1] Four is the end. " * 6
-    samples, timestamps = await whole(client, text=sentences, speed=speed, timestamps="sentence")
+MINUTE = pytest.param(2, id="one minute")
+TEN_MINUTES = pytest.param(20, id="ten minutes", marks=pytest.mark.full)
 
-    assert len(timestamps) == 24
+
+@pytest.mark.parametrize("speed", [0.8, 1.0, 1.3])
+@pytest.mark.parametrize("rounds", [MINUTE, TEN_MINUTES])
+async def test_sentences_are_where_the_sound_is(settings: Settings, speed: float, rounds: int) -> None:
+    turns = "[S1] One is here. Two goes on, as it did before. [S2] Three comes next. [S1] Four is the end. "
+    text = ("[pause:1.5s] " + turns * 4) * rounds
+    app = create_app(replace(settings, max_characters=80_000))
+    async with AsyncTestClient(app, raise_server_exceptions=False) as client:
+        await until(lambda: loaded(client))
+        samples, timestamps = await whole(client, text=text, speed=speed, timestamps="sentence")
+
+    assert len(samples) / 44_100 > 29 * rounds / speed
+    assert len(timestamps) == text.count(". ")
     starts, ends = np.array(onsets(samples)).T
     errors = [
         min(abs(places - one[name]))
@@ -120,3 +138,19 @@ async def test_missing_timestamps_and_wrong_values_are_refused(client: Client) -
     assert (missing.status_code, missing.json()["error_code"]) == (404, "NOT_FOUND")
     assert "`timestamps`" in missing.json()["detail"]
     assert (wrong.status_code, wrong.json()["param"]) == (422, "timestamps")
+
+
+async def test_the_socket_tells_what_the_job_keeps(server: Server) -> None:
+    with WebSocketClient(server.port, "/ws/generate") as socket:
+        data = {"text": TEXT, "timestamps": "word", "stream": True}
+        socket.send({"type": "generate", "data": data, "request_id": "a"})
+        told: list[Any] = []
+        message: Any = {"type": ""}
+        while message["type"] != "complete":
+            received = socket.receive()
+            message = message if isinstance(received, bytes) else received
+            if not isinstance(received, bytes) and message["type"] == "timestamps":
+                assert message["request_id"] == "a"
+                told += message["timestamps"]
+
+    assert told == server.get(f"/jobs/{message['job_id']}/timestamps").json()["timestamps"]
