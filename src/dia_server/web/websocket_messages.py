@@ -37,16 +37,16 @@ the `job_id`. The server sends:
 ```json
 {"type": "progress", "job_id": "12345", "progress": 45, "stage": "generating_tokens", "request_id": "a"}
 {"type": "audio", "job_id": "12345", "size": 8820, "request_id": "a"}
-{"type": "timestamps", "job_id": "12345", "timestamps": [{"start": 0.03, "end": 0.4, "text": "Hello,"}]}
+{"type": "timestamps", "job_id": "12345", "timestamps": []}
 {"type": "complete", "job_id": "12345", "audio_url": "/jobs/12345/result", "request_id": "a"}
 {"type": "cancelled", "job_id": "12345", "request_id": "a"}
 {"type": "error", "message": "Generation failed", "error_code": "GENERATION_FAILED", "job_id": "12345"}
 ```
 
-`stage` is `queued` or `generating_tokens`. `audio` announces a binary message: the next `size` bytes of one
-file. An error keeps the socket open, and has the same codes as the routes, with `param` and `limit`. When the
-client disconnects, its generations are cancelled. With API keys, browsers connect to
-`/ws/generate?api_key=KEY`.
+`stage` is `queued` or `generating_tokens`. `timestamps` has the items of `GET /jobs/{job_id}/timestamps` for
+one segment, after its audio. `audio` announces a binary message: the next `size` bytes of one file. An error
+keeps the socket open, and has the same codes as the routes, with `param` and `limit`. When the client
+disconnects, its generations are cancelled. With API keys, browsers connect to `/ws/generate?api_key=KEY`.
 """
 """Markdown for the description text of /openapi.json, because OpenAPI cannot describe WebSockets."""
 

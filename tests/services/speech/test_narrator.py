@@ -14,6 +14,7 @@ from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narration import MAX_CHUNK, NOTHING, Narrated, Narration
 from dia_server.services.speech.narrator import ExceedsLimit, Narrator
 from dia_server.services.speech.segment import Segment
+from dia_server.services.speech.timestamps import Timing
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.plan import Plan, PlannedUtterance
 from dia_server.units import SAMPLE_RATE
@@ -121,6 +122,24 @@ async def test_segments_run_side_by_side_and_come_out_in_order() -> None:
 
         assert rigged.model.most == 4
         assert levels(narration) == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.4], abs=0.02)
+
+
+async def test_segments_of_dia_are_timed_exactly() -> None:
+    async with rig(lambda u: speech(1.0, level(u)) + SILENT) as rigged:
+        timing = Timing("segment", {"S1": "aria"}, speed=1.0)
+        plan = segments(3, pause_s=1.0)
+        narration = Narration(rigged.narrator, plan, BASE, Delivery(), UsageMeter(), timing=timing)
+        narrated = [one async for one in narration.play()]
+
+    loud = np.flatnonzero(np.abs(sound(narrated)) > 0.003)
+    parts = np.split(loud, np.flatnonzero(np.diff(loud) > SAMPLE_RATE // 2) + 1)
+    told = [one for part in narrated for one in part.timestamps]
+    assert [(one.text, one.voice, one.estimated) for one in told] == [
+        (str(number), "aria", False) for number in (1, 2, 3)
+    ]
+    for one, part in zip(told, parts, strict=True):
+        assert one.start == pytest.approx(part[0] / SAMPLE_RATE, abs=0.005)
+        assert one.end == pytest.approx(part[-1] / SAMPLE_RATE, abs=0.015)  # the fade-out
 
 
 async def test_without_a_prompt_the_first_segment_is_the_prompt_of_the_others() -> None:
