@@ -21,6 +21,7 @@ from dia_server import __version__, settings
 from dia_server.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from dia_server.engine.cluster.types import ReplicaCount
     from dia_server.voice_tools import Local, Remote
 
 T = TypeVar("T")
@@ -90,22 +91,30 @@ def engine(replicas: str, **flags: str | None) -> None:
     conf = load_settings(flags)
     if not conf.cluster:
         raise click.ClickException("Name the head of the cluster: --cluster HOST:PORT (DIA_CLUSTER)")
-    count = re.fullmatch(r"([1-9][0-9]*)(?:-([1-9][0-9]*))?", replicas, re.ASCII)
-    if replicas != "auto" and not (count and int(count[1]) <= int(count[2] or count[1])):
-        raise click.ClickException("--replicas takes a number from 1, two such as 1-8, or auto")
+    count = _replica_count(replicas)
     _prepare_cluster(conf)
 
     from dia_server import engines
-    from dia_server.engine.cluster.types import ReplicaCount
     from dia_server.errors import ServerError
 
     try:
-        ready = engines.deploy(
-            conf, ReplicaCount(int(count[1]), int(count[2] or count[1])) if count else None
-        )
+        ready = engines.deploy(conf, count)
     except ServerError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{ready} engine{'s are' if ready > 1 else ' is'} ready.")
+
+
+def _replica_count(replicas: str) -> "ReplicaCount | None":
+    """Parse "2", "1-8", or "auto" (None); raises ClickException."""
+    from dia_server.engine.cluster.types import ReplicaCount
+
+    if replicas == "auto":
+        return None
+    if numbers := re.fullmatch(r"([1-9][0-9]*)(?:-([1-9][0-9]*))?", replicas):
+        least, most = int(numbers[1]), int(numbers[2] or numbers[1])
+        if least <= most:
+            return ReplicaCount(least, most)
+    raise click.ClickException("--replicas takes a number from 1, two such as 1-8, or auto")
 
 
 def _prepare_cluster(conf: Settings) -> None:

@@ -21,7 +21,7 @@ class Bounds:
     end: int
     """Index after the last sample."""
     estimated: bool
-    """Whether `start` or `end` is interpolated between other words, by their letters."""
+    """Whether `start` or `end` is interpolated, by numbers of letters, between words whose start is known."""
 
 
 def word_bounds(

@@ -29,8 +29,9 @@ class SaidWord:
 
 
 def said_words(text: str, *, sounds: bool) -> list[SaidWord]:
-    """Cut tagged `text` at spaces; characters that nobody pronounces stay with the word before or after them.
+    """Split tagged `text` at spaces.
 
+    A part without a pronounced character, such as "-", belongs to the word beside it.
     Non-verbal sounds are words of their own if `sounds`, else they are left out.
     """
     if not sounds:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 METRIC = "demand"
-"""Name of the replicas' measurement: utterances that run or wait in all servers, by slots of a replica."""
+"""Name of the replicas' measurement: utterances that run or wait in all servers, divided by the slots of one
+replica."""
 TARGET = 0.8
 """Share of the slots that is to be busy: the others are for utterances that come while an engine starts."""
 FORGET_S = 10.0
@@ -40,4 +41,6 @@ def scale(context: Any) -> tuple[int, dict[str, Any]]:
     maximum counts: a new one has not heard of all servers yet.
     """
     demands = (context.aggregated_metrics or {}).get(METRIC)
-    return math.ceil(max(demands.values()) / TARGET) if demands else context.target_num_replicas, {}
+    if not demands:
+        return context.target_num_replicas, {}
+    return math.ceil(max(demands.values()) / TARGET), {}

@@ -18,6 +18,7 @@ DRAIN_S = 120
 LOOK_BACK_S = 5
 """Seconds over which the demand is averaged."""
 UPSCALE_DELAY_S = 5
+"""Seconds for which an engine must be missing before it is added."""
 DOWNSCALE_DELAY_S = 300
 """Seconds for which an engine must be superfluous before it is taken away: another one takes long to load."""
 
@@ -30,7 +31,6 @@ def deploy(
     replicas: ReplicaCount | None,
     slots: int,
     gpus: int,
-    downscale_delay_s: float = DOWNSCALE_DELAY_S,
 ) -> int:
     """Run engines with up to `slots` slots and `gpus` GPUs each; return their number once they are ready.
 
@@ -62,7 +62,7 @@ def deploy(
             max_replicas=replicas.most,
             look_back_period_s=LOOK_BACK_S,
             upscale_delay_s=UPSCALE_DELAY_S,
-            downscale_delay_s=downscale_delay_s,
+            downscale_delay_s=DOWNSCALE_DELAY_S,
             policy=AutoscalingPolicy(policy_function=scale),
         ),
     )

@@ -39,7 +39,7 @@ class SpeechRequest:
     normalize_loudness: bool | None = None
     """Whether the speech gets the loudness of all other voices; None for the server's setting."""
     timestamps: Granularity | None = None
-    """What the timestamps tell the time of; None for no timestamps."""
+    """What has a timestamp each; None for no timestamps."""
 
     @property
     def media_type(self) -> str:
@@ -113,7 +113,7 @@ class Streamed:
     """
 
     first: bytes
-    remaining: "AsyncGenerator[bytes | Sequence[Timestamp]]"
+    remaining: AsyncGenerator[bytes | Sequence[Timestamp]]
     """The file's further bytes, and between them the timestamps of each segment, if it has any."""
     media_type: str
     seed: int

@@ -13,7 +13,6 @@ from dia_server.units import SAMPLE_RATE
 
 Granularity = Literal["segment", "turn", "sentence", "word"]
 
-
 TEMPO_LEAD_S = 0.023
 """Seconds at speed 1 by which a sound after silence begins early if the speed is changed: half a window of
 FFmpeg's atempo, which fades into the sound. Measured with speeds from 0.5 to 2."""
@@ -29,7 +28,7 @@ class Timestamp(msgspec.Struct, frozen=True, kw_only=True):
     voice: str | None
     """Voice id of the speaker; None if several speakers say it."""
     estimated: bool
-    """Whether Whisper has placed it, or it is interpolated; otherwise it is exact to 20 ms."""
+    """False: exact to 20 ms. True: placed by Whisper, or interpolated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Timing:
         `origin` is the index in the recording of the segment's first sample, `sound` as in `of_segment`.
         """
         found: list[Timestamp] = []
-        for _, grouped in groupby(enumerate(placed), lambda item: self._key(*item)):
+        for _, grouped in groupby(enumerate(placed), lambda item: self._number(item[0], item[1].word)):
             group = [one for _, one in grouped]
             start, end = (
                 min(max(place + origin, sound[0]), sound[1]) for place in (group[0].start, group[-1].end)
@@ -86,9 +85,6 @@ class Timing:
     def groups(self, words: Sequence[SaidWord]) -> int:
         """Return how many timestamps the `words` of a segment have."""
         return len({self._number(index, word) for index, word in enumerate(words)})
-
-    def _key(self, index: int, placed: PlacedWord) -> int:
-        return self._number(index, placed.word)
 
     def _number(self, index: int, word: SaidWord) -> int:
         return {"turn": word.turn, "sentence": word.sentence}.get(self.granularity, index)
