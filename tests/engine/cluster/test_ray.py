@@ -25,8 +25,10 @@ pytest.importorskip("ray", reason="Ray is not installed; it is the extra cluster
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("default")]
 
 SLOTS = 8
+VOICES = ("aria", "kai", "luna", "nova")
+"""The preview speaks a sentence of one voice twice in no time; so streams of four voices take their time."""
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-TEXT = "[S1] " + " ".join(f"This is sentence number {n} of a long text." for n in range(40))
+TEXT = "[S1] " + " ".join(f"This is sentence number {n} of a long text." for n in range(80))
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +50,13 @@ def address() -> Iterator[str]:
         cluster.shutdown()
 
 
-def deploy(address: str) -> None:
-    command = ["-m", "dia_server", "engine", "--cluster", address, "--replicas", "2"]
+def deploy(address: str, replicas: str = "2", ready: bytes = b"2 engines are ready.\n") -> None:
+    command = ["-m", "dia_server", "engine", "--cluster", address, "--replicas", replicas]
     settings = {"DIA_ENGINE": "preview", "DIA_MAX_BATCH": str(SLOTS)}
     done = subprocess.run(
         [sys.executable, *command], env=os.environ | settings, check=True, stdout=subprocess.PIPE
     )
-    assert done.stdout.endswith(b"2 engines are ready.\n")
+    assert done.stdout.endswith(ready)
 
 
 @pytest.fixture
@@ -112,21 +114,21 @@ async def test_a_cluster_makes_the_same_audio(engine: ClusterEngine, local: Engi
 async def test_a_stream_goes_on_elsewhere(
     engine: ClusterEngine, local: Engine, fault: signal.Signals
 ) -> None:
-    calm = await heard(local, Utterance(TEXT, "aria", 1))
+    calm = {voice: await heard(local, Utterance(TEXT, voice, 1)) for voice in VOICES}
     victim = replicas()[0]
-    parts: list[list[Samples]] = [[] for _ in range(4)]
+    parts: dict[str, list[Samples]] = {voice: [] for voice in VOICES}
 
-    async def listen(into: list[Samples]) -> None:
-        async with engine.submit(Utterance(TEXT, "aria", 1)) as generation:
+    async def listen(voice: str) -> None:
+        async with engine.submit(Utterance(TEXT, voice, 1)) as generation:
             async for chunk in generation:
-                into.append(chunk.samples)
+                parts[voice].append(chunk.samples)
 
-    listening = [asyncio.create_task(listen(into)) for into in parts]
-    await until(lambda: all(parts))
+    listening = [asyncio.create_task(listen(voice)) for voice in VOICES]
+    await until(lambda: all(parts.values()))
     os.kill(victim, fault)
     await asyncio.gather(*listening)
 
-    assert all(np.array_equal(np.concatenate(part), calm) for part in parts)
+    assert all(np.array_equal(np.concatenate(parts[voice]), calm[voice]) for voice in VOICES)
     assert engine.cluster.failovers
     if fault is signal.SIGSTOP:
         await until(lambda: victim not in replicas() or len(replicas()) > 2, timeout_s=120)
@@ -167,3 +169,11 @@ def test_a_server_speaks_by_the_cluster_through_an_update(address: str, tmp_path
         wait_until(lambda: not {*old} & {*replicas()}, timeout_s=120)
         assert speak(server, stream=True, response_format="pcm")
         assert server.stop() == 0
+
+
+async def test_engines_are_added_for_what_waits_in_the_server(address: str, engine: ClusterEngine) -> None:
+    await asyncio.to_thread(deploy, address, "1-3", b"1 engine is ready.\n")
+    generations = [engine.submit(Utterance(TEXT, "aria", n), background=True) for n in range(100)]
+    await until(lambda: engine.worker_count == 3, timeout_s=120)
+    for generation in generations:
+        generation.cancel()
