@@ -1,5 +1,7 @@
 """`dia-server` with short timing for several servers on one PostgreSQL, and a tone model at twice real time.
 
+With DIA_CLUSTER, the engines of the cluster speak.
+
 A text with "hold NAME" makes no audio until the file NAME is beside the data folder. The model is not loaded
 while the file LOADING is there. With the variable USUAL_TIMING, the timing is that of `dia-server`.
 """
@@ -16,9 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dia_server import app, cli, composition
 from dia_server.db.listener import Listener
+from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.devices import Device
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Utterance
+from dia_server.engines import choose_engine
 from dia_server.services.config import Config
 from dia_server.services.peers import Reloading
 from dia_server.settings import Settings
@@ -40,7 +44,9 @@ def tone(text: str) -> list[Part]:
     return speech(0.1 * (1 + len(text) // 10))
 
 
-def engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> Engine:
+def engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], Config]) -> AnyEngine:
+    if conf.cluster:
+        return choose_engine(conf, gpus, config)
     folder = Path(conf.data_dir).parent
 
     def is_held(utterance: Utterance) -> bool:

@@ -1,11 +1,9 @@
-"""A real Ray cluster on loopback: a head, a node, and two engines with the preview."""
+"""A real Ray cluster with two engines: the preview, then a tiny Dia."""
 
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,165 +13,199 @@ import pytest
 from dia_server.engine import preview
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.cluster.engine import ClusterEngine
+from dia_server.engine.dia import load_dia
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import Recording, Samples, Utterance, VoicePrompt
+from dia_server.engine.types import LoadModel, Recording, Samples, Utterance, VoicePrompt
+from tests.engine.cluster.ray_cluster import PREVIEW, SLOTS, deploy, deployment, ray_cluster, replicas
+from tests.engine.dia.tiny import save_dac, save_dia
+from tests.live.jobs import status
 from tests.live.server import Server
+from tests.live.websocket import WebSocketClient
 from tests.waiting import until, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed; it is the extra cluster")
 # Ray's modules warn of their own code
-pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("default")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
-SLOTS = 8
 VOICES = ("aria", "kai", "luna", "nova")
 """The preview speaks a sentence of one voice twice in no time; so streams of four voices take their time."""
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 TEXT = "[S1] " + " ".join(f"This is sentence number {n} of a long text." for n in range(80))
+REQUEST = {
+    "text": "[S1] One engine speaks. [S2] And another one answers. [S1] " + "They go on. " * 30,
+    "seed": 4,
+}
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Address of a cluster whose engines `dia-server engine` has started."""
-    from ray.cluster_utils import Cluster
-
-    os.environ |= ENVIRONMENT
-    memory = {"object_store_memory": 100_000_000}
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "node_ip_address": "127.0.0.2", "include_dashboard": False, **memory},
-    )
-    cluster.add_node(num_cpus=2, node_ip_address="127.0.0.3", **memory)
-    try:
-        deploy(cluster.address)
-        yield cluster.address
-    finally:
-        cluster.shutdown()
-
-
-def deploy(address: str, replicas: str = "2", ready: bytes = b"2 engines are ready.\n") -> None:
-    command = ["-m", "dia_server", "engine", "--cluster", address, "--replicas", replicas]
-    settings = {"DIA_ENGINE": "preview", "DIA_MAX_BATCH": str(SLOTS)}
-    done = subprocess.run(
-        [sys.executable, *command], env=os.environ | settings, check=True, stdout=subprocess.PIPE
-    )
-    assert done.stdout.endswith(ready)
+    """Address of a cluster with two preview engines, which `dia-server engine` has started."""
+    with ray_cluster() as address:
+        assert deploy(address, "2").endswith(b"2 engines are ready.\n")
+        yield address
 
 
 @pytest.fixture
 async def engine(address: str) -> AsyncIterator[ClusterEngine]:
+    async for engine in connected(address, "preview"):
+        yield engine
+
+
+@pytest.fixture
+async def local() -> AsyncIterator[Engine]:
+    async for engine in loaded("preview", preview.load(SLOTS)):
+        yield engine
+
+
+async def connected(address: str, name: Any) -> AsyncIterator[ClusterEngine]:
     from dia_server.engine.cluster.ray_replicas import RayReplicas
 
-    engine = ClusterEngine("preview", RayReplicas(address), max_waiting=64)
+    engine = ClusterEngine(name, RayReplicas(address), max_waiting=64)
     engine.start()
     await until(lambda: engine.worker_count == 2)
     yield engine
     await asyncio.to_thread(engine.stop)
 
 
-@pytest.fixture
-async def local() -> AsyncIterator[Engine]:
-    engine = Engine("preview", preview.load(SLOTS), max_waiting=64)
+async def loaded(name: Any, load_model: LoadModel) -> AsyncIterator[Engine]:
+    engine = Engine(name, load_model, max_waiting=64)
     engine.start()
     await until(lambda: engine.ready)
     yield engine
     await asyncio.to_thread(engine.stop)
 
 
-def replicas() -> list[int]:
-    """Return the process ids of the replicas."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"ray::ServeReplica:dia:engine" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:  # it has ended
-            continue
-    return found
+async def heard(engine: AnyEngine, utterances: Sequence[Utterance]) -> list[Samples]:
+    """Return the audio of utterances that are generated at the same time."""
+
+    async def hear(utterance: Utterance) -> Samples:
+        async with engine.submit(utterance) as generation:
+            return np.concatenate([chunk.samples async for chunk in generation])
+
+    return await asyncio.gather(*map(hear, utterances))
 
 
-async def heard(engine: AnyEngine, utterance: Utterance) -> Samples:
-    async with engine.submit(utterance) as generation:
-        return np.concatenate([chunk.samples async for chunk in generation])
+def prompt(digest: str) -> VoicePrompt:
+    return VoicePrompt((Recording(np.ones(44_100, np.float32), digest),), "[S1] Yes.")
 
 
 async def test_a_cluster_makes_the_same_audio(engine: ClusterEngine, local: Engine) -> None:
-    prompts = [
-        VoicePrompt((Recording(np.ones(44_100, np.float32), f"digest {n % 2}"),), "[S1] Yes.")
-        for n in range(4)
-    ]
     utterances = [Utterance(f"[S1] This is number {n}.", "aria", n) for n in range(8)]
-    utterances += [Utterance("[S1] Hello.", "aria", n, prompt=prompt) for n, prompt in enumerate(prompts)]
+    utterances += [Utterance("[S1] Hello.", "aria", n, prompt=prompt(f"digest {n % 2}")) for n in range(4)]
 
-    everywhere = await asyncio.gather(*(heard(engine, one) for one in utterances))
-    here = await asyncio.gather(*(heard(local, one) for one in utterances))
+    assert all(map(np.array_equal, await heard(engine, utterances), await heard(local, utterances)))
 
-    assert all(map(np.array_equal, everywhere, here))
+
+async def test_streams_of_one_voice_are_spread(engine: ClusterEngine) -> None:
+    generations = [engine.submit(Utterance(TEXT, "aria", n)) for n in range(8)]
+    for generation in generations:
+        await anext(generation)
+    await until(lambda: sum(state.busy for state in engine.cluster.replicas) == 8)
+
+    assert [state.busy for state in engine.cluster.replicas] == [4, 4]
+
+    for generation in generations:
+        generation.cancel()
+    await until(lambda: not any(state.busy for state in engine.cluster.replicas))
+    assert engine.active == 0
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_stream_goes_on_elsewhere(
     engine: ClusterEngine, local: Engine, fault: signal.Signals
 ) -> None:
-    calm = {voice: await heard(local, Utterance(TEXT, voice, 1)) for voice in VOICES}
+    utterances = [Utterance(TEXT, voice, 1) for voice in VOICES]
+    calm = await heard(local, utterances)
     victim = replicas()[0]
-    parts: dict[str, list[Samples]] = {voice: [] for voice in VOICES}
+    parts: list[list[Samples]] = [[] for _ in utterances]
 
-    async def listen(voice: str) -> None:
-        async with engine.submit(Utterance(TEXT, voice, 1)) as generation:
+    async def listen(utterance: Utterance, heard: list[Samples]) -> None:
+        async with engine.submit(utterance) as generation:
             async for chunk in generation:
-                parts[voice].append(chunk.samples)
+                heard.append(chunk.samples)
 
-    listening = [asyncio.create_task(listen(voice)) for voice in VOICES]
-    await until(lambda: all(parts.values()))
+    listening = [asyncio.create_task(listen(*each)) for each in zip(utterances, parts, strict=True)]
+    await until(lambda: all(parts))
     os.kill(victim, fault)
     await asyncio.gather(*listening)
 
-    assert all(np.array_equal(np.concatenate(parts[voice]), calm[voice]) for voice in VOICES)
+    assert all(map(np.array_equal, map(np.concatenate, parts), calm))
     assert engine.cluster.failovers
-    if fault is signal.SIGSTOP:
-        await until(lambda: victim not in replicas() or len(replicas()) > 2, timeout_s=120)
-        if victim in replicas():
-            os.kill(victim, signal.SIGKILL)
+    if fault is signal.SIGSTOP and victim in replicas():
+        os.kill(victim, signal.SIGKILL)
     await until(lambda: len(replicas()) == 2 and engine.worker_count == 2, timeout_s=120)
 
 
-async def test_cancelling_frees_the_slot(engine: ClusterEngine) -> None:
-    generation = engine.submit(Utterance(TEXT, "aria", 1))
-    await anext(generation)
-    await until(lambda: sum(state.busy for state in engine.cluster.replicas) == 1)
-    generation.cancel()
-    await until(lambda: sum(state.busy for state in engine.cluster.replicas) == 0)
-    assert engine.active == 0
-
-
-def test_a_server_speaks_by_the_cluster_through_an_update(address: str, tmp_path: Path) -> None:
-    def speak(server: Server, **request: Any) -> bytes:
-        answer = server.post("/generate", json={"text": "Hello there.", "seed": 1, **request})
-        assert answer.status_code == 200, answer.text
-        return answer.content
-
-    with Server(tmp_path, cluster=address, patience_s=120, rate_limit_generate=0) as server:
+def test_a_server_answers_like_one_without_a_cluster(address: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"patience_s": 120, "rate_limit_generate": 0, "max_batch": SLOTS}
+    (tmp_path / "local").mkdir()
+    with (
+        Server(tmp_path, cluster=address, **settings) as server,
+        Server(tmp_path / "local", **settings) as one,
+    ):
         assert server.get("/health").json()["worker_count"] == 2
-        before = speak(server)
-        old = replicas()
-        update = subprocess.Popen(
-            [sys.executable, "-c", f"from tests.engine.cluster.test_ray import deploy; deploy({address!r})"],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        count = 0
-        while update.poll() is None:
-            assert speak(server) == before
-            count += 1
-        assert update.returncode == 0
-        assert count
-        wait_until(lambda: not {*old} & {*replicas()}, timeout_s=120)
-        assert speak(server, stream=True, response_format="pcm")
+        for ask in (plain, streamed, by_websocket, by_job):
+            assert ask(server) == ask(one), ask.__name__
         assert server.stop() == 0
 
 
-async def test_engines_are_added_for_what_waits_in_the_server(address: str, engine: ClusterEngine) -> None:
-    await asyncio.to_thread(deploy, address, "1-3", b"1 engine is ready.\n")
-    generations = [engine.submit(Utterance(TEXT, "aria", n), background=True) for n in range(100)]
-    await until(lambda: engine.worker_count == 3, timeout_s=120)
-    for generation in generations:
-        generation.cancel()
+def test_an_update_fails_no_request(address: str, tmp_path: Path) -> None:
+    with Server(tmp_path, cluster=address, patience_s=120, rate_limit_generate=0) as server:
+        before, old, count = plain(server), replicas(), 0
+        with deployment(address, "2", PREVIEW) as update:
+            while update.poll() is None:
+                assert plain(server) == before
+                count += 1
+        assert update.returncode == 0
+        assert count
+        wait_until(lambda: not {*old} & {*replicas()}, timeout_s=120)
+        assert plain(server) == before
+
+
+async def test_a_cluster_of_dia_makes_the_same_audio(address: str, tmp_path: Path) -> None:
+    model, codec = str(save_dia(tmp_path / "model")), str(save_dac(tmp_path / "codec"))
+    settings = {"DIA_ENGINE": "dia", "DIA_MODEL": model, "DIA_CODEC": codec, "DIA_DEVICE": "cpu"}
+    settings |= {"DIA_DTYPE": "float32", "DIA_MAX_BATCH": "4", "DIA_TORCH_COMPILE": "false"}
+    assert await asyncio.to_thread(deploy, address, "2", settings)
+    utterances = [Utterance(f"[S1] This is number {n}.", "aria", n, max_tokens=60) for n in range(8)]
+    utterances += [
+        Utterance("[S1] Hello.", "aria", n, prompt=prompt(f"digest {n % 2}"), max_tokens=60) for n in range(4)
+    ]
+
+    def load(report: Any) -> Any:
+        return load_dia(
+            report, model=model, codec=codec, device="cpu", dtype="float32", max_batch=4, compile=False
+        )
+
+    async for engine in connected(address, "dia"):
+        everywhere = await heard(engine, utterances)
+        assert {state.name for state in engine.cluster.replicas} == {"dia"}
+    async for one in loaded("dia", load):
+        assert all(map(np.array_equal, everywhere, await heard(one, utterances)))
+
+
+def plain(server: Server) -> bytes:
+    answer = server.post("/generate", json=REQUEST)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def streamed(server: Server) -> bytes:
+    answer = server.post("/generate", json=REQUEST | {"stream": True, "response_format": "pcm"})
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def by_websocket(server: Server) -> bytes:
+    with WebSocketClient(server.port, "/ws/generate") as socket:
+        socket.send({"type": "generate", "data": REQUEST | {"stream": True}})
+        audio = b""
+        while isinstance(message := socket.receive(), bytes) or message["type"] != "complete":
+            assert isinstance(message, bytes) or message["type"] != "error"
+            audio += message if isinstance(message, bytes) else b""
+    return audio
+
+
+def by_job(server: Server) -> bytes:
+    job_id = server.post("/generate?async_mode=true", json=REQUEST).json()["job_id"]
+    wait_until(lambda: status(server, job_id) == "completed")
+    return server.get(f"/jobs/{job_id}/result").content

@@ -34,8 +34,8 @@ def deploy(
 ) -> int:
     """Run engines with up to `slots` slots and `gpus` GPUs each; return their number once they are ready.
 
-    `replicas` is None for one per GPU of the cluster. Replaces the engines that run already; their utterances
-    are finished first. Raises ModelNotLoaded.
+    `replicas` is None for one per GPU of the cluster. Without GPUs each engine takes one CPU. The
+    engines that run already are replaced, and finish their utterances first. Raises ModelNotLoaded.
     """
     connect(address)
     if replicas is None:
@@ -51,7 +51,7 @@ def deploy(
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=DRAIN_S,
-        ray_actor_options={"num_cpus": 0, "num_gpus": gpus},
+        ray_actor_options={"num_cpus": 0 if gpus else 1, "num_gpus": gpus},
         request_router_config=RequestRouterConfig(
             request_router_class=f"{__package__}.router.FreestFirst",
             initial_backoff_s=0.01,

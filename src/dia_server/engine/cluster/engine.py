@@ -34,6 +34,10 @@ ATTEMPTS = 3
 """Replicas that may be lost with an utterance before it fails."""
 
 
+class UnsuitableEngines(ModelNotLoaded):
+    """The cluster answers, but its engines are not those of this server."""
+
+
 class ClusterEngine:
     """Runs on the event loop. Its state is that of the replicas at the last poll."""
 
@@ -227,8 +231,9 @@ class ClusterEngine:
                 await self._update()
                 interval_s = self._poll_s
             except ModelNotLoaded as error:
-                connected, self._states, self.error, interval_s = False, (), error, RECONNECT_S
-                log.error("cluster not reached", extra={"cause": str(error), "retry_s": RECONNECT_S})
+                connected = isinstance(error, UnsuitableEngines)
+                self._states, self.error, interval_s = (), error, RECONNECT_S
+                log.error("cluster not usable", extra={"cause": str(error), "retry_s": RECONNECT_S})
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
                     await self._wake.wait()
@@ -237,12 +242,12 @@ class ClusterEngine:
         own = len(self._running)
         states = await self._replicas.states(self.active)
         if versions := {state.version for state in states} - {__version__}:
-            raise ModelNotLoaded(
+            raise UnsuitableEngines(
                 f"The cluster's engines run dia-server {', '.join(sorted(versions))}, this server runs "
                 f"{__version__}; `dia-server engine` updates the engines"
             )
         if others := {state.name for state in states} - {self.name}:
-            raise ModelNotLoaded(
+            raise UnsuitableEngines(
                 f"The cluster's engines are {', '.join(sorted(others))}, not {self.name} (DIA_ENGINE)"
             )
         self._states, self.error = states, None

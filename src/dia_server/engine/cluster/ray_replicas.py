@@ -27,8 +27,6 @@ def connect(address: str) -> None:
 
     Raises ModelNotLoaded. Not to be called on the main thread of a server: Ray would take over SIGTERM.
     """
-    if ray.is_initialized():
-        return
     host = address.rpartition(":")[0]
     options = {"_node_ip_address": host} if _is_loopback(host) else {}
     try:
@@ -45,6 +43,7 @@ class RayReplicas:
         self._states: Sequence[ReplicaState] = ()
 
     async def connect(self) -> None:
+        await asyncio.to_thread(self.close)  # what is left of a connection that failed
         await asyncio.to_thread(connect, self._address)
         try:
             self._handle = await asyncio.to_thread(serve.get_deployment_handle, DEPLOYMENT, APP)
@@ -91,6 +90,9 @@ class RayReplicas:
                 response.cancel()
 
     def close(self) -> None:
+        if self._handle is not None:
+            self._handle.shutdown()
+            self._handle = None
         ray.shutdown()
 
 

@@ -1,0 +1,221 @@
+"""What a cluster adds: its share of the ideal throughput, latency, and the gap when an engine is lost.
+
+    python -m benchmarks.cluster [--replicas 1 2 4 8] [--seconds 12] [--rounds 3]
+
+Needs the extra `cluster`. Runs a Ray cluster on loopback whose engines sleep instead of computing, so that a
+machine without GPUs measures everything around the model.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.sleeping import STEP_S, sleeping
+from dia_server.engine.any_engine import AnyEngine
+from dia_server.engine.cluster.engine import ClusterEngine
+from dia_server.engine.cluster.types import ReplicaCount
+from dia_server.engine.engine import Engine
+from dia_server.engine.types import Utterance
+from tests.engine.cluster import ray_cluster
+from tests.waiting import until
+
+SLOTS = 4
+STEPS = 40
+VOICES = 16
+
+
+@dataclass
+class Measured:
+    hops_ms: list[float] = field(default_factory=list)
+    """From a chunk's making to its delivery."""
+    first_s: list[float] = field(default_factory=list)
+    """From submission to the first chunk."""
+    gaps_s: list[float] = field(default_factory=list)
+    """The longest time between two chunks of each utterance."""
+    done: int = 0
+
+
+async def speak(engine: AnyEngine, number: int, steps: int, measured: Measured) -> None:
+    async with engine.submit(
+        Utterance("[S1] x", f"voice {number % VOICES}", number, max_tokens=steps)
+    ) as generation:
+        gap, last = 0.0, None
+        async for chunk in generation:
+            now = time.monotonic()
+            measured.hops_ms.append(1000 * (now - chunk.progress))
+            gap, last = max(gap, now - (last or now)), now
+    measured.gaps_s.append(gap)
+    measured.first_s.append(generation.first_audio_s or 0.0)
+    measured.done += 1
+
+
+async def load(engine: AnyEngine, clients: int, seconds: float) -> Measured:
+    """Let `clients` clients speak, each one utterance after another."""
+    measured, until_s = Measured(), time.monotonic() + seconds
+
+    async def client(number: int) -> None:
+        count = 0
+        while time.monotonic() < until_s:
+            await speak(engine, number * 10_000 + count, STEPS, measured)
+            count += 1
+
+    await asyncio.gather(*map(client, range(clients)))
+    return measured
+
+
+@asynccontextmanager
+async def local() -> AsyncIterator[Engine]:
+    engine = Engine("preview", sleeping(SLOTS), max_waiting=4096)
+    engine.start()
+    await until(lambda: engine.ready)
+    yield engine
+    await asyncio.to_thread(engine.stop)
+
+
+@asynccontextmanager
+async def clustered(address: str, replicas: int) -> AsyncIterator[ClusterEngine]:
+    from dia_server.engine.cluster.ray_replicas import RayReplicas
+
+    deploy(address, replicas)
+    engine = ClusterEngine("preview", RayReplicas(address), max_waiting=4096)
+    engine.start()
+    await until(lambda: engine.worker_count == replicas, timeout_s=180)
+    yield engine
+    await asyncio.to_thread(engine.stop)
+
+
+def deploy(address: str, replicas: int) -> None:
+    """Run this module with `--deploy` in a process of its own: Ray connects a process once."""
+    command = [sys.executable, "-m", "benchmarks.cluster", "--deploy", address, str(replicas)]
+    subprocess.run(command, check=True)
+
+
+def show(name: str, **values: object) -> None:
+    print(json.dumps({"measured": name, **values}), flush=True)
+
+
+def percentiles(values: Sequence[float]) -> list[float]:
+    """Return the median and the 99th percentile."""
+    return [round(float(value), 3) for value in np.percentile(values, [50, 99])]
+
+
+async def scaling(address: str, replicas: int, seconds: float) -> None:
+    ideal = replicas * SLOTS / (STEPS * STEP_S)
+    async with clustered(address, replicas) as engine:
+        started = time.monotonic()
+        full = await load(engine, replicas * SLOTS, seconds)
+        share = full.done / (time.monotonic() - started) / ideal
+        half = await load(engine, replicas * SLOTS // 2, seconds)
+    show(
+        "scaling",
+        replicas=replicas,
+        share_of_ideal=round(share, 3),
+        hop_ms=percentiles(full.hops_ms),
+        first_audio_at_half_s=percentiles(half.first_s),
+        hop_at_half_ms=percentiles(half.hops_ms),
+    )
+
+
+async def alone(seconds: float) -> None:
+    async with local() as engine:
+        half = await load(engine, SLOTS // 2, seconds)
+    show("local", first_audio_at_half_s=percentiles(half.first_s), hop_at_half_ms=percentiles(half.hops_ms))
+
+
+def has_begun(measured: Measured) -> bool:
+    return len(measured.hops_ms) > 40
+
+
+async def gaps(address: str, fault: signal.Signals, rounds: int) -> None:
+    """Lose one of two engines while four utterances run."""
+    found = []
+    async with clustered(address, 2) as engine:
+        for _ in range(rounds):
+            measured = Measured()
+            speaking = [asyncio.create_task(speak(engine, n, 200, measured)) for n in range(4)]
+            await until(partial(has_begun, measured))
+            victim = ray_cluster.replicas()[0]
+            os.kill(victim, fault)
+            await asyncio.gather(*speaking)
+            found.append(max(measured.gaps_s))
+            os.kill(victim, signal.SIGKILL) if victim in ray_cluster.replicas() else None
+            await until(lambda: len(ray_cluster.replicas()) == 2 and engine.worker_count == 2, timeout_s=180)
+    show("gap", fault=fault.name, longest_s=round(max(found), 2), median_s=round(statistics.median(found), 2))
+
+
+async def freed(address: str, rounds: int) -> None:
+    """Kill a server whose utterances hold slots; measure until they are free."""
+    found = []
+    async with clustered(address, 2) as engine:
+        for _ in range(rounds):
+            command = [sys.executable, "-m", "benchmarks.cluster", "--hold", address]
+            server = await asyncio.create_subprocess_exec(*command)
+            await until(lambda: sum(state.busy for state in engine.cluster.replicas) == 6)
+            server.kill()
+            started = time.monotonic()
+            await until(lambda: not sum(state.busy for state in engine.cluster.replicas))
+            found.append(time.monotonic() - started)
+            await server.wait()
+    show(
+        "slots of a killed server are free",
+        longest_s=round(max(found), 2),
+        median_s=round(statistics.median(found), 2),
+    )
+
+
+async def hold(address: str) -> None:
+    """Speak six utterances until this process is killed."""
+    from dia_server.engine.cluster.ray_replicas import RayReplicas
+
+    engine = ClusterEngine("preview", RayReplicas(address), max_waiting=64)
+    engine.start()
+    await until(lambda: engine.ready)
+    await asyncio.gather(*(speak(engine, n, 100_000, Measured()) for n in range(6)))
+
+
+async def measure(options: argparse.Namespace, address: str) -> None:
+    await alone(options.seconds)
+    for replicas in options.replicas:
+        await scaling(address, replicas, options.seconds)
+    await gaps(address, signal.SIGKILL, options.rounds)
+    await gaps(address, signal.SIGSTOP, options.rounds)
+    await freed(address, options.rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--deploy", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--hold", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.deploy:
+        from dia_server.engine.cluster import deploy as cluster
+
+        address, count = options.deploy[0], int(options.deploy[1])
+        replicas = ReplicaCount(count, count)
+        cluster.deploy(address, "preview", sleeping(SLOTS), replicas=replicas, slots=SLOTS, gpus=0)
+    elif options.hold:
+        asyncio.run(hold(options.hold))
+    else:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+        with ray_cluster.ray_cluster(cpus=max(options.replicas)) as address:
+            asyncio.run(measure(options, address))
+
+
+if __name__ == "__main__":
+    main()
