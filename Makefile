@@ -3,6 +3,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
+CLUSTER := $(VENV)/cluster
 # the first of these that is Python 3.11 or newer
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -15,6 +16,7 @@ SPEECH := pytest-audioeval==0.1.3
 PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 FAST := tests/text tests/audio tests/db tests/services/voices tests/web/requests tests/web/middleware \
 	tests/test_layers.py tests/test_settings.py tests/test_serving.py tests/test_vocabulary.py
+SITE := 'import site; print(site.getsitepackages()[0])'
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 
 .PHONY: help
@@ -33,13 +35,20 @@ test: $(VENV)/installed-dev  ## Install everything and run every test but the lo
 test-fast: $(VENV)/installed-dev  ## Run the tests that need no server, browser or model, in less than a minute
 	@$(BIN)/python -m pytest $(PARALLEL) $(FAST)
 
+# Ray is an extra that everything else does without, so its tests have an environment of their own, which
+# takes the other packages from the first one
+.PHONY: test-cluster
+test-cluster: $(CLUSTER)/installed  ## Run the tests of engines on a Ray cluster
+	@$(CLUSTER)/bin/python -m pytest tests/engine/cluster/test_ray.py
+
 .PHONY: test-full
 test-full: export COVERAGE_FILE := $(CURDIR)/.coverage
-test-full: $(VENV)/installed-dev  ## Run every test, long fuzzing and kill campaigns included, with coverage
+test-full: $(VENV)/installed-dev $(CLUSTER)/installed  ## Run every test, long fuzzing and kill campaigns included, with coverage
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest $(PARALLEL)
 	@POSTGRES_TESTS=everywhere $(BIN)/coverage run -m pytest $(PARALLEL) -m 'not full and not sqlite' tests/services tests/web
 	@$(BIN)/coverage run -m pytest -m full -o faulthandler_timeout=3600
+	@$(CLUSTER)/bin/python -m pytest -o faulthandler_timeout=3600 -m full tests/engine/cluster
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/python .ci/coverage_floors.py
 
@@ -89,3 +98,9 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(call install,'.[dev]',$(SPEECH))
+
+$(CLUSTER)/installed: $(VENV)/installed-dev
+	@$(BIN)/python -m venv $(CLUSTER)
+	@$(BIN)/python -c $(SITE) > $$($(CLUSTER)/bin/python -c $(SITE))/dia.pth
+	@$(subst $(BIN),$(CLUSTER)/bin,$(PIP_INSTALL)) --editable '.[cluster]'
+	@touch $@

@@ -18,7 +18,7 @@ def resolve(*, keep: bool) -> dict[str, str]:
     """Return the version of each package by its name."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
     command += ["--constraint", str(FILE)] if keep else []
-    command += ["--report", "-", "--editable", ".[dev]"]
+    command += ["--report", "-", "--editable", ".[dev,cluster]"]
     report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     packages = [package["metadata"] for package in report["install"]]
     return {p["name"]: p["version"].partition("+")[0] for p in packages if p["name"] != "dia-server"}

@@ -70,16 +70,22 @@ def processes(name: bytes) -> list[int]:
     return found
 
 
-def restart_head() -> None:
-    """Kill Ray's head (its global control service), and start it again as it was."""
-    (head,) = (one for one in psutil.process_iter(["name"]) if one.info["name"] == "gcs_server")
+@contextmanager
+def restarted_head(address: str) -> Iterator[None]:
+    """Kill Ray's head (its global control service), and start it again as it was, until the block is left."""
+    ports = f"--gcs_server_port={address.rpartition(':')[2]}"
+    (head,) = (one for one in psutil.process_iter(["cmdline"]) if is_head(one.info["cmdline"], ports))
     command, environment = head.cmdline(), head.environ()
     head.kill()
     psutil.wait_procs([head], timeout=30)
-    subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as again:
+        try:
+            yield
+        finally:
+            again.kill()
+
+
+def is_head(command: list[str] | None, port: str) -> bool:
+    return bool(command) and command[0].endswith("gcs_server") and port in command

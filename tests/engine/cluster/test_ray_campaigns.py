@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -26,7 +27,7 @@ from tests.engine.cluster.ray_cluster import (
     deployment,
     ray_cluster,
     replicas,
-    restart_head,
+    restarted_head,
 )
 from tests.live.jobs import status, submit
 from tests.live.peers import Peers, frozen
@@ -43,8 +44,9 @@ JOBS, FAULTS = 40, 20
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with ray_cluster(RAY_gcs_storage="rocksdb") as address:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = str(tmp_path_factory.mktemp("head"))
+    with ray_cluster(RAY_gcs_storage="rocksdb", RAY_gcs_storage_path=folder) as address:
         assert deploy(address, "2").endswith(b"2 engines are ready.\n")
         yield address
 
@@ -55,9 +57,11 @@ async def connected(address: str) -> AsyncIterator[ClusterEngine]:
 
     engine = ClusterEngine("preview", RayReplicas(address), max_waiting=512)
     engine.start()
-    await until(lambda: engine.ready, timeout_s=120)
-    yield engine
-    await asyncio.to_thread(engine.stop)
+    try:
+        await until(lambda: engine.ready, timeout_s=120)
+        yield engine
+    finally:
+        await asyncio.to_thread(engine.stop)
 
 
 @pytest.fixture
@@ -80,26 +84,15 @@ async def heard(engine: ClusterEngine | Engine) -> Samples:
         return np.concatenate([chunk.samples async for chunk in generation])
 
 
-async def test_a_cluster_heals_after_its_head_is_restarted(address: str, audio: Samples) -> None:
-    async with connected(address) as engine:
-        await asyncio.to_thread(restart_head)
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            assert np.array_equal(await heard(engine), audio)
-        os.kill(replicas()[0], signal.SIGKILL)
-        await until(lambda: len(replicas()) == 2 and engine.worker_count == 2, timeout_s=120)
-        assert np.array_equal(await heard(engine), audio)
-
-
 async def test_the_slots_of_a_killed_server_are_freed(address: str, tmp_path: Path) -> None:
     async with connected(address) as engine:
         with Server(tmp_path, cluster=address, patience_s=120, rate_limit_generate=0) as server:
             with ThreadPoolExecutor(6) as clients:
-                for _ in range(6):
-                    clients.submit(listen_slowly, server)
-                await until(lambda: sum(state.busy for state in engine.cluster.replicas) >= 3)
+                asking = [clients.submit(keep_asking, server, n) for n in range(6)]
+                await until(lambda: busy(engine) >= 3)
                 server.kill()
-            await until(lambda: not sum(state.busy for state in engine.cluster.replicas))
+            assert all(isinstance(one.exception(), httpx.TransportError) for one in asking)
+        await until(lambda: busy(engine) == 0)
 
 
 async def test_changes_of_size_fail_no_request(address: str, audio: Samples) -> None:
@@ -113,11 +106,11 @@ async def test_changes_of_size_fail_no_request(address: str, audio: Samples) -> 
 
     async with connected(address) as engine:
         clients = [asyncio.create_task(client(engine)) for _ in range(4)]
-        for count in (1, 2, 4, 1):
+        for size in (1, 2, 4, 1):
             old = replicas()
-            await asyncio.to_thread(deploy, address, str(count))
-            await until(partial(has, engine, count), timeout_s=180)
-            assert count == 1 or {*replicas()} - {*old}
+            await asyncio.to_thread(deploy, address, str(size))
+            await until(partial(has, engine, size), timeout_s=180)
+            assert size == 1 or {*replicas()} - {*old}
         wanted = False
         await asyncio.gather(*clients)
     assert spoken > 20
@@ -161,6 +154,17 @@ def test_each_job_has_one_result_after_faults_everywhere(
     assert all(len(result) > 44_100 for result in results)
 
 
+async def test_a_cluster_heals_after_its_head_is_restarted(address: str, audio: Samples) -> None:
+    async with connected(address) as engine:
+        with restarted_head(address):
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                assert np.array_equal(await heard(engine), audio)
+            os.kill(replicas()[0], signal.SIGKILL)
+            await until(lambda: len(replicas()) == 2 and engine.worker_count == 2, timeout_s=120)
+            assert np.array_equal(await heard(engine), audio)
+
+
 def kill_engine(_: Peers, chance: random.Random, __: list[int]) -> None:
     if engines := replicas():
         os.kill(chance.choice(engines), signal.SIGKILL)
@@ -195,11 +199,11 @@ def generated(server: Server, text: str) -> bytes:
     return server.get(f"/jobs/{job_id}/result").content
 
 
-def listen_slowly(server: Server) -> None:
-    body = {"text": TEXT.removeprefix("[S1] "), "stream": True, "response_format": "wav"}
-    try:
-        with httpx.stream("POST", f"{server.url}/generate", json=body, timeout=60) as answer:
-            for _ in answer.iter_raw(1024):
-                time.sleep(0.1)
-    except httpx.TransportError:
-        return
+def keep_asking(server: Server, client: int) -> None:
+    """Ask for speech, each time for another text, until the server is gone; raises httpx.TransportError."""
+    for number in count():
+        server.post("/generate", json={"text": f"Number {number} of {client}. {TEXT}"})
+
+
+def busy(engine: ClusterEngine) -> int:
+    return sum(state.busy for state in engine.cluster.replicas)

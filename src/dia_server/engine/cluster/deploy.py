@@ -15,8 +15,8 @@ HEALTH_PERIOD_S = 2
 HEALTH_TIMEOUT_S = 10
 DRAIN_S = 120
 """Maximum seconds that a replica gets to finish its utterances before it is replaced."""
-LOOK_BACK_S = 5
-"""Seconds over which the demand is averaged."""
+LOOK_BACK_S = 11
+"""Seconds over which the demand is averaged: more than the 10 s between two measurements."""
 UPSCALE_DELAY_S = 5
 """Seconds for which an engine must be missing before it is added."""
 DOWNSCALE_DELAY_S = 300

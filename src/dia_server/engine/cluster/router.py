@@ -16,7 +16,7 @@ class FreestFirst(RequestRouter):  # type: ignore[misc]
 
     def initialize_state(self, **_: Any) -> None:
         self._unsent: dict[asyncio.Future[RunningReplica], ReplicaID] = {}
-        """The preferred replica of each utterance that was not sent yet; the base class does not count these."""
+        """Preferred replica of each utterance that was not sent yet: the base class counts those sent."""
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
