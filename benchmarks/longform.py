@@ -33,7 +33,7 @@ from dia_server.services.speech.narration import Narration
 from dia_server.services.speech.narrator import Narrator
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.text.budget import columns
-from dia_server.text.plan import Plan, plan
+from dia_server.text.plan import Plan, PromptSize, plan
 from dia_server.units import FRAME_RATE, SAMPLE_RATE
 
 PROMPT_S = 5.0
@@ -68,7 +68,8 @@ hold on to the wheel, and then he said that he had never once looked at a bird i
 def script(prompt: VoicePrompt | None) -> Plan:
     """Return the story's plan with `max_tokens` per segment, because random weights never emit EOS."""
     frames = round(PROMPT_S * FRAME_RATE) if prompt else 0
-    cut = plan(" ".join(STORY.split()), transcript=prompt.transcript if prompt else "", prompt_frames=frames)
+    size = PromptSize(prompt.transcript if prompt else "", frames)
+    cut = plan(" ".join(STORY.split()), lambda _: size)
     return replace(
         cut,
         utterances=tuple(replace(one, max_tokens=columns(one.estimated_s)) for one in cut.utterances),

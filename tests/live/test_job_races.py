@@ -11,7 +11,7 @@ from dia_server.db.engine import Database
 from dia_server.services.jobs.store import JobStatus, JobStore
 from dia_server.services.peers import Membership
 from dia_server.services.speech.request import SpeechRequest
-from dia_server.services.voices.service import Voice
+from dia_server.services.voices.service import CastSnapshot, VoiceSnapshot
 from tests.live import racer
 from tests.postgres import ON_POSTGRES
 
@@ -47,7 +47,9 @@ async def add(database: Database, owner: str, status: JobStatus) -> list[str]:
     membership.server_id = owner
     await membership.join()
     store = JobStore(database, membership)
-    jobs = [(await store.add(REQUEST, Voice("aria"), status)).job_id for _ in range(JOBS)]
+    jobs = [
+        (await store.add(REQUEST, CastSnapshot(VoiceSnapshot("aria")), status)).job_id for _ in range(JOBS)
+    ]
     await membership.leave()
     return jobs
 

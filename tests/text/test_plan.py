@@ -2,12 +2,12 @@ import pytest
 
 from dia_server.errors import Invalid
 from dia_server.text.budget import encoded_length
-from dia_server.text.plan import Plan, plan
+from dia_server.text.plan import Plan, PromptSize, plan
 from dia_server.text.speakers import tag
 
 
 def planned(text: str, transcript: str = "", prompt_frames: int = 0) -> Plan:
-    return plan(tag(text, "S1"), transcript=transcript, prompt_frames=prompt_frames)
+    return plan(tag(text, "S1"), lambda _: PromptSize(transcript, prompt_frames))
 
 
 def texts(text: str) -> list[str]:

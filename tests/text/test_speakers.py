@@ -30,5 +30,5 @@ def test_turns_alternate() -> None:
 
 
 def test_the_last_tag_names_the_last_speaker() -> None:
-    assert last_speaker("[S1] a [S2]", "S1") == "S2"
-    assert last_speaker("a", "S2") == "S2"
+    assert last_speaker("[S1] a [S2]", "S1", {}) == "S2"
+    assert last_speaker("a", "S2", {}) == "S2"

@@ -192,7 +192,7 @@ class Job(Base):
     request: Mapped[str] = mapped_column(Text)
     """JSON of a `SpeechRequest` with its seed."""
     voice: Mapped[str] = mapped_column(Text)
-    """JSON of the `VoiceSnapshot` taken when the job was accepted."""
+    """JSON of the `CastSnapshot` taken when the job was accepted."""
     text_preview: Mapped[str] = mapped_column(String(100))
     owner: Mapped[str | None] = mapped_column(String(36))
     """Id of the server that last claimed the job or accepted it to run at once; None if it is pending."""

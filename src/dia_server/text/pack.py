@@ -1,7 +1,8 @@
 """Groups units into segments at the lowest total cost, found by dynamic programming."""
 
+from collections.abc import Callable
+
 from dia_server.text.budget import Budget
-from dia_server.text.speakers import Speaker
 from dia_server.text.units import Cut, Unit, fits
 
 IDEAL_S = 12.0
@@ -27,22 +28,27 @@ SHORT_COST, TURN_COST, MISSING_SPEAKER_COST = 2.0, 0.5, 1.0
 """Extra costs: up to SHORT_COST for a segment shorter than SHORTEST_S, TURN_COST for each turn beyond
 GOOD_TURNS, and MISSING_SPEAKER_COST for each speaker that the first segment should include but lacks."""
 
+Room = Callable[[frozenset[str], bool], Budget | None]
+"""Returns the budget of a segment by its speakers, and by whether it is the first one. None if these speakers
+cannot share a segment; then no more speakers can, and more speakers never have a larger budget."""
 
-def pack(units: list[Unit], first: Budget, others: Budget, *, include: set[Speaker]) -> list[list[Unit]]:
+
+def pack(units: list[Unit], room: Room, *, include: set[str]) -> list[list[Unit]]:
     """Group `units` into segments at the lowest total cost.
 
-    The first segment fits into the budget `first`, each later segment into `others`. Each unit must by itself
-    fit into both. A unit after a pause always starts a segment. The first segment should include the speakers
-    in `include`: each speaker that it lacks costs MISSING_SPEAKER_COST.
+    Each segment fits into its `room`. Each unit must by itself fit into the room of its speaker. A unit after
+    a pause always starts a segment. The first segment should include the speakers in `include`: each speaker
+    that it lacks costs MISSING_SPEAKER_COST.
     """
     best = [0.0] + [float("inf")] * len(units)
     starts = [0] * (len(units) + 1)
     for start in range(len(units)):
-        room, missing_cost = (others, 0.0) if start else (first, MISSING_SPEAKER_COST)
+        missing_cost = 0.0 if start else MISSING_SPEAKER_COST
         before = best[start] + CUT_COST[units[start].cut]
         seconds, size, turn_count = 0.0, 0, 0
-        speaker: Speaker | None = None
-        speakers: set[Speaker] = set()
+        speaker: str | None = None
+        speakers: frozenset[str] = frozenset()
+        limits: Budget | None = None
         for end in range(start + 1, len(units) + 1):
             unit = units[end - 1]
             if end - 1 > start and unit.cut is Cut.PAUSE:
@@ -50,8 +56,10 @@ def pack(units: list[Unit], first: Budget, others: Budget, *, include: set[Speak
             seconds, size = seconds + unit.seconds, size + unit.bytes
             turn_count += unit.speaker != speaker
             speaker = unit.speaker
-            speakers.add(speaker)
-            if turn_count > MOST_TURNS or not fits(seconds, size, turn_count, room):
+            if speaker not in speakers:
+                speakers |= {speaker}
+                limits = room(speakers, not start)
+            if limits is None or turn_count > MOST_TURNS or not fits(seconds, size, turn_count, limits):
                 break
             cost = before + _cost(seconds, turn_count) + missing_cost * len(include - speakers)
             if cost < best[end]:

@@ -1,17 +1,27 @@
 """Plans a text: cuts it into segments that Dia speaks well, and sets the silence between them.
 
-Segments keep the speaker tags of the text, so a segment can begin with [S2], although Dia prefers [S1] first.
-Each tag selects a voice of the prompt, so renaming tags in some segments would change the voices there.
+Dia knows two speakers, [S1] and [S2], so a segment has two speakers of the text at most (see `recast`). A
+segment may begin with [S2], although Dia prefers [S1] first: each tag selects a voice of the prompt.
+
+A text of one or two speakers has one voice prompt, that of all its speakers, for all segments. In a text of
+more speakers, each segment has the prompt of those who speak in it.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from dia_server.errors import Invalid
 from dia_server.text import budget
 from dia_server.text.budget import Budget
 from dia_server.text.pack import MOST_TURNS, pack
-from dia_server.text.speakers import Speaker, turns
+from dia_server.text.speakers import heard, turns
 from dia_server.text.units import Cut, Unit, fits, units
+
+TAGS = ("S1", "S2")
+"""Speakers that Dia knows."""
+Speakers = Mapping[str, str]
+"""Speaker of the text that each tag of a segment stands for, and each tag of the segment's voice prompt."""
 
 ANCHOR = Budget(max_bytes=384, max_s=10.0, max_columns=budget.columns(15.0))
 """Limits of an anchor: a first segment whose audio is added to the voice prompt of the other segments (see
@@ -51,6 +61,8 @@ class PlannedUtterance:
     """Estimated seconds of speech at speed 1, without the silence before the segment."""
     max_tokens: int
     """Maximum decode steps."""
+    speakers: Speakers
+    """Speakers of the segment and of its voice prompt; the segment may have only one of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,37 +84,115 @@ class Plan:
         return self.pauses_s + sum(one.gap_s + one.estimated_s for one in self.utterances) / speed
 
 
-def plan(text: str, *, transcript: str = "", prompt_frames: int = 0) -> Plan:
-    """Cut tagged `text` (see `speakers.tag`) into segments. Each continues the voice prompt, if there is one.
+@dataclass(frozen=True, slots=True)
+class PromptSize:
+    """What the plan of the segments after a voice prompt depends on."""
 
-    The first of several segments may become an anchor: its audio, limited by ANCHOR, is added to the prompt
-    of the other segments. Without a prompt (`prompt_frames` is 0) it always does, preferably with all
-    speakers of the text. With a prompt it does only if several segments have speakers that the prompt lacks,
-    the anchor includes all of those speakers, and prompt and anchor leave room for the other segments.
+    transcript: str
+    frames: int
+    """Number of codec frames; 0 if there is no prompt."""
 
-    Raises Invalid if the prompt leaves no room for speech. Takes time linear in the length of `text`.
+
+NO_PROMPT = PromptSize("", 0)
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
+
+def plan(
+    text: str,
+    prompt: Callable[[Speakers], PromptSize] = lambda _: NO_PROMPT,
+    names: Mapping[str, str] = NO_NAMES,
+) -> Plan:
+    """Cut tagged `text` (see `speakers.tag`) into segments. Each continues the voice prompt of its speakers.
+
+    `prompt` returns the size of that prompt. `names` maps what the tags call to speakers (see `cast_turns`).
+
+    In a text of one or two speakers, the first of several segments may become an anchor: its audio, limited
+    by ANCHOR, is added to the prompt of the other segments. Without a prompt it always does, preferably with
+    all speakers of the text. With a prompt it does only if several segments have speakers that the prompt
+    lacks, the anchor includes all of those speakers, and prompt and anchor leave room for the other segments.
+
+    Raises Invalid if a prompt leaves no room for speech. Takes time linear in the length of `text`.
     """
-    prompt_bytes = budget.encoded_length(transcript)
-    room = budget.remaining_budget(prompt_bytes, prompt_frames)
-    found, pause_after_s = units(text, room if prompt_frames else ANCHOR)
-    missing = _speakers(found) - {turn.speaker for turn in turns(transcript, "S1")}
-    if prompt_frames:
-        groups = pack(found, room, room, include=set())
+    speakers = recast(heard(text, names))
+    if speakers is None:
+        return _plan_cast(text, prompt, names)
+    size = prompt(speakers)
+    prompt_bytes = budget.encoded_length(size.transcript)
+    room = budget.remaining_budget(prompt_bytes, size.frames)
+    found, pause_after_s = units(text, lambda _: room if size.frames else ANCHOR, names)
+    prompted = {speakers.get(turn.speaker, turn.speaker) for turn in turns(size.transcript, "S1")}
+    missing = _speakers(found) - prompted
+    if size.frames:
+        groups = pack(found, lambda *_: room, include=set())
         needs_anchor = sum(not missing.isdisjoint(_speakers(group)) for group in groups) > 1
     else:
         groups = [found] if found else []
         needs_anchor = not _is_one_segment(found, room)
-    cut = _anchored(text, missing, prompt_bytes, prompt_frames) if needs_anchor else None
+    cut = _anchored(text, names, missing, size) if needs_anchor else None
     groups, first, others = cut or (groups, room, room)
-    ends = [*(group[0].cut for group in groups[1:]), Cut.PAUSE]
     utterances = [
-        _utterance(group, others if index else first, ends[index]) for index, group in enumerate(groups)
+        _utterance(group, others if index else first, end, speakers)
+        for index, (group, end) in enumerate(zip(groups, _ends(groups), strict=True))
     ]
     return Plan(tuple(utterances), pause_after_s, anchored=cut is not None)
 
 
+def recast(speakers: Iterable[str]) -> Speakers | None:
+    """Return the speaker for each tag that the model knows; None if there are more than two `speakers`.
+
+    S1 and S2 keep their tags; others get what is left, in the order of their numbers.
+    """
+    ordered = sorted(speakers, key=lambda speaker: (len(speaker), speaker))
+    if len(ordered) > 2:
+        return None
+    others = [speaker for speaker in ordered if speaker not in TAGS]
+    cast: dict[str, str] = {}
+    for tag in TAGS:
+        if tag in ordered:
+            cast[tag] = tag
+        elif others:
+            cast[tag] = others.pop(0)
+    return cast
+
+
+def _plan_cast(text: str, prompt: Callable[[Speakers], PromptSize], names: Mapping[str, str]) -> Plan:
+    """Cut `text` of more than two speakers."""
+    rooms: dict[frozenset[str], Budget | None] = {}
+
+    def room(speakers: frozenset[str], _: bool) -> Budget | None:
+        if speakers not in rooms:
+            rooms[speakers] = None if (tags := recast(speakers)) is None else room_of(tags)
+        return rooms[speakers]
+
+    def room_of(tags: Speakers) -> Budget | None:
+        size = prompt(tags)
+        prompt_bytes = budget.encoded_length(size.transcript)
+        if len(tags) > 1 and not budget.leaves_room(prompt_bytes, size.frames):
+            return None  # each speaks in segments of their own
+        return budget.remaining_budget(prompt_bytes, size.frames)
+
+    def own(speaker: str) -> Budget:
+        found = room(frozenset({speaker}), False)
+        assert found is not None
+        return found
+
+    found, pause_after_s = units(text, own, names)
+    groups = pack(found, room, include=set())
+    utterances = []
+    for group, end in zip(groups, _ends(groups), strict=True):
+        limits, tags = room(frozenset(_speakers(group)), False), recast(_speakers(group))
+        assert limits is not None and tags is not None  # noqa: PT018 - `pack` has found them
+        utterances.append(_utterance(group, limits, end, tags))
+    return Plan(tuple(utterances), pause_after_s)
+
+
+def _ends(groups: list[list[Unit]]) -> list[Cut]:
+    """Return the kind of cut after each segment, PAUSE at the end of the text."""
+    return [*(group[0].cut for group in groups[1:]), Cut.PAUSE][: len(groups)]
+
+
 def _anchored(
-    text: str, missing: set[Speaker], prompt_bytes: int, prompt_frames: int
+    text: str, names: Mapping[str, str], missing: set[str], size: PromptSize
 ) -> tuple[list[list[Unit]], Budget, Budget] | None:
     """Cut `text` so that the first segment can be the anchor of the others.
 
@@ -110,21 +200,23 @@ def _anchored(
     if prompt and anchor leave too little room for the other segments, or if there is a prompt and the anchor
     lacks a speaker of `missing`.
     """
-    first = budget.remaining_budget(prompt_bytes, prompt_frames).within(ANCHOR)
+    prompt_bytes = budget.encoded_length(size.transcript)
+    first = budget.remaining_budget(prompt_bytes, size.frames).within(ANCHOR)
     space = 1 if prompt_bytes else 0
     try:
         others = budget.remaining_budget(
-            prompt_bytes + space + ANCHOR.max_bytes, prompt_frames + ANCHOR.max_columns
+            prompt_bytes + space + ANCHOR.max_bytes, size.frames + ANCHOR.max_columns
         )
     except Invalid:
         return None
-    groups = pack(units(text, first.within(others))[0], first, others, include=missing)
-    if prompt_frames and not missing <= _speakers(groups[0]):
+    found, _ = units(text, lambda _: first.within(others), names)
+    groups = pack(found, lambda _, is_first: first if is_first else others, include=missing)
+    if size.frames and not missing <= _speakers(groups[0]):
         return None
     return groups, first, others
 
 
-def _speakers(units: list[Unit]) -> set[Speaker]:
+def _speakers(units: list[Unit]) -> set[str]:
     return {unit.speaker for unit in units}
 
 
@@ -135,20 +227,21 @@ def _is_one_segment(found: list[Unit], room: Budget) -> bool:
     return not pauses and turn_count <= MOST_TURNS and fits(seconds, size, turn_count, room)
 
 
-def _utterance(group: list[Unit], room: Budget, end: Cut) -> PlannedUtterance:
+def _utterance(group: list[Unit], room: Budget, end: Cut, speakers: Speakers) -> PlannedUtterance:
     """Build the utterance of a segment; `end` is the kind of cut after it, PAUSE at the end of the text."""
+    tags = {speaker: tag for tag, speaker in speakers.items()}
     parts: list[str] = []
-    speaker: Speaker | None = None
+    speaker: str | None = None
     turn_count = 0
     for unit in group:
         if unit.speaker != speaker:
-            parts.append(f" [{unit.speaker}] ")
+            parts.append(f" [{tags[unit.speaker]}] ")
             speaker, turn_count = unit.speaker, turn_count + 1
         parts.append(unit.text)
     text = " ".join("".join(parts).split())
     ending = "." if end in (Cut.PAUSE, Cut.TURN) and text[-1].isalnum() else ""
     if turn_count > 1:
-        ending += " [S1]" if speaker == "S2" else " [S2]"
+        ending += " [S1]" if tags[group[-1].speaker] == "S2" else " [S2]"
     seconds = sum(unit.seconds for unit in group)
     return PlannedUtterance(
         text,
@@ -157,4 +250,5 @@ def _utterance(group: list[Unit], room: Budget, end: Cut) -> PlannedUtterance:
         GAPS_S[group[0].cut],
         seconds,
         min(room.max_columns, budget.columns(MAX_RATIO * seconds + SLACK_S)),
+        speakers,
     )

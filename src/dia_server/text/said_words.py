@@ -46,7 +46,7 @@ def said_words(text: str, *, sounds: bool) -> list[SaidWord]:
         for part in split.sentences(text[start:end]):
             for said, stop in _tokens(text, start, start + len(part)):
                 is_sound = bool(SOUND.match(said))
-                words.append(SaidWord(said, f"S{tag[1]}", turn, sentence, stop, is_sound))
+                words.append(SaidWord(said, tag[1].upper(), turn, sentence, stop, is_sound))
             start, sentence = start + len(part), sentence + 1
     return words
 

@@ -2,14 +2,20 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from dia_server.text.pauses import PAUSE
 
 Speaker = Literal["S1", "S2"]
+"""Speakers that the model knows."""
 
-TAG = re.compile(r"\[s([12])\]", re.IGNORECASE)
+TAG = re.compile(r"\[(s[12])\]", re.IGNORECASE)
+"""Tag of a speaker that the model knows, as in transcripts and segments."""
+VOICE_CHARACTERS = r"[\w.\- ]{1,66}"
+CAST_TAG = re.compile(rf"\[(s[1-9]|voice:{VOICE_CHARACTERS})\]", re.IGNORECASE)
+"""Tag that says who speaks next in a client's text: a speaker, or a voice by its id."""
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]+")
 """Run of control characters, surrogates and BOMs: they have no sound, and NUL would end a C string."""
 
@@ -21,7 +27,7 @@ UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
 class Turn:
     """Text of one speaker up to the next change of speaker: stripped, never empty."""
 
-    speaker: Speaker
+    speaker: str
     text: str
 
 
@@ -31,29 +37,68 @@ def clean_transcript(text: str) -> str:
     return text if has_visible_text(TAG.sub("", text)) else ""
 
 
-def tag(text: str, speaker: Speaker) -> str:
-    """Return `text` as one line that begins with a speaker tag; all tags are in upper case.
+def tag(text: str, speaker: Speaker, tags: re.Pattern[str] = TAG) -> str:
+    """Return `text` as one line that begins with one of `tags`, TAG or CAST_TAG.
 
-    Text before the first tag is given to `speaker`. Removes unspeakable characters. Returns "" if the text
-    has nothing visible besides tags and pauses.
+    Text before the first tag is given to `speaker`. Speakers are in upper case. Removes unspeakable
+    characters. Returns "" if the text has nothing visible besides tags and pauses.
     """
     text = " ".join(UNSPEAKABLE.sub(" ", text).split())
-    text = TAG.sub(lambda match: f"[S{match[1]}]", text)
-    if not has_visible_text(PAUSE.sub("", TAG.sub("", text))):
+    text = tags.sub(lambda match: f"[{_called(match[1])}]", text)
+    if not has_visible_text(PAUSE.sub("", tags.sub("", text))):
         return ""
-    return text if TAG.match(text) else f"[{speaker}] {text}"
+    return text if tags.match(text) else f"[{speaker}] {text}"
 
 
-def turns(text: str, speaker: Speaker) -> list[Turn]:
-    """Split tagged text into turns; text before the first tag belongs to `speaker`.
+def turns(text: str, speaker: str) -> list[Turn]:
+    """Split text with the model's tags into turns; text before the first tag belongs to `speaker`.
 
     A tag starts no turn if it repeats the speaker of the turn before it, or if no text follows it.
     """
+    return _turns(text, speaker, TAG, {})
+
+
+def cast_turns(text: str, speaker: str, names: Mapping[str, str]) -> list[Turn]:
+    """Split text with CAST_TAGs as `turns` does; `names` maps what tags call to speakers.
+
+    What is missing in `names` is its own speaker: "S3", or "voice:luna".
+    """
+    return _turns(text, speaker, CAST_TAG, names)
+
+
+def last_speaker(text: str, speaker: str, names: Mapping[str, str]) -> str:
+    """Return the speaker at the end of text with CAST_TAGs; `speaker` if it has none."""
+    tags = CAST_TAG.findall(text)
+    return names.get(called := _called(tags[-1]), called) if tags else speaker
+
+
+def called(text: str) -> list[str]:
+    """Return what the CAST_TAGs of `text` call, each once, in order: "S3", or "voice:luna"."""
+    return [*dict.fromkeys(_called(tag) for tag in CAST_TAG.findall(text))]
+
+
+def heard(text: str, names: Mapping[str, str]) -> list[str]:
+    """Return the speakers of tagged `text` who say something, each once, in order."""
+    passages = PAUSE.sub(" ", text)
+    return [*dict.fromkeys(turn.speaker for turn in cast_turns(passages, "S1", names))]
+
+
+def is_pronounceable(text: str) -> bool:
+    """Return whether tagged `text` contains a letter, a number or a symbol, such as an emoji."""
+    return any(unicodedata.category(character)[0] in "LNS" for character in CAST_TAG.sub("", text))
+
+
+def has_visible_text(text: str) -> bool:
+    """Return whether `text` contains a visible character."""
+    return any(unicodedata.category(character) not in UNSEEN for character in text)
+
+
+def _turns(text: str, speaker: str, tags: re.Pattern[str], names: Mapping[str, str]) -> list[Turn]:
     found: list[Turn] = []
-    before, *tagged = TAG.split(text)
-    for number, part in [("", before), *zip(tagged[::2], tagged[1::2], strict=True)]:
-        if number:
-            speaker = _speaker(number)
+    before, *tagged = tags.split(text)
+    for name, part in [("", before), *zip(tagged[::2], tagged[1::2], strict=True)]:
+        if name:
+            speaker = names.get(called := _called(name), called)
         if not (words := part.strip()):
             continue
         if found and found[-1].speaker == speaker:
@@ -62,21 +107,7 @@ def turns(text: str, speaker: Speaker) -> list[Turn]:
     return found
 
 
-def last_speaker(text: str, speaker: Speaker) -> Speaker:
-    """Return the speaker at the end of tagged `text`; `speaker` if it has no tags."""
-    numbers = TAG.findall(text)
-    return _speaker(numbers[-1]) if numbers else speaker
-
-
-def is_pronounceable(text: str) -> bool:
-    """Return whether tagged `text` contains a letter, a number or a symbol, such as an emoji."""
-    return any(unicodedata.category(character)[0] in "LNS" for character in TAG.sub("", text))
-
-
-def has_visible_text(text: str) -> bool:
-    """Return whether `text` contains a visible character."""
-    return any(unicodedata.category(character) not in UNSEEN for character in text)
-
-
-def _speaker(number: str) -> Speaker:
-    return "S1" if number == "1" else "S2"
+def _called(name: str) -> str:
+    """Return the content of a tag in one way of writing: "S3", or "voice:luna"."""
+    kind, _, voice = name.partition(":")
+    return f"voice:{voice.strip()}" if voice else kind.upper()

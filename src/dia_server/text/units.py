@@ -1,13 +1,13 @@
 """Cuts a text into units, the smallest parts of a plan: segments are cut between units, never within one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from dia_server.text import split
 from dia_server.text.budget import Budget, encoded_length, speaking_time
 from dia_server.text.pauses import LONGEST_S, passages
-from dia_server.text.speakers import Speaker, last_speaker, turns
+from dia_server.text.speakers import cast_turns, last_speaker
 
 GRAIN_S = 2.0
 """Maximum seconds of a unit merged from short parts: smaller units would not improve a plan."""
@@ -32,7 +32,8 @@ class Cut(Enum):
 class Unit:
     """Smallest part of a turn: segments consist of whole units."""
 
-    speaker: Speaker
+    speaker: str
+    """Speaker of the text, who may be neither S1 nor S2."""
     text: str
     """Text without tags, including the space after it."""
     cut: Cut
@@ -53,24 +54,24 @@ _SPLITS: tuple[_Split, ...] = (
 )
 
 
-def units(text: str, room: Budget) -> tuple[list[Unit], float]:
-    """Cut tagged `text` into units that fit into `room`.
+def units(text: str, room: Callable[[str], Budget], names: Mapping[str, str]) -> tuple[list[Unit], float]:
+    """Cut tagged `text` into units; each fits into the `room` of its speaker.
 
-    Returns the units, and the seconds of pause after the last unit.
+    `names` maps what tags call to speakers. Returns the units, and the seconds of pause after the last unit.
     """
     found: list[Unit] = []
-    speaker: Speaker = "S1"
+    speaker = "S1"
     pause_s = 0.0
     for asked_s, passage in passages(text):
         pause_s = min(LONGEST_S, pause_s + asked_s)
         cut = Cut.PAUSE  # the start of the text counts as a pause
-        for turn in turns(passage, speaker):
-            for part_cut, part in _parts(turn.text, cut, room, _SPLITS):
+        for turn in cast_turns(passage, speaker, names):
+            for part_cut, part in _parts(turn.text, cut, room(turn.speaker), _SPLITS):
                 seconds, size = speaking_time(part), encoded_length(part)
                 found.append(Unit(turn.speaker, part, part_cut, pause_s, seconds, size))
                 pause_s = 0.0
             cut = Cut.TURN
-        speaker = last_speaker(passage, speaker)
+        speaker = last_speaker(passage, speaker, names)
     return found, pause_s
 
 

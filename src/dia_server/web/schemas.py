@@ -165,6 +165,7 @@ class PlannedUtterance(Struct):
     text: str
     pause_before_s: float
     estimated_s: float
+    voices: Annotated[dict[str, str], Meta(description="Voice that each tag of the segment stands for")]
 
 
 class SpeechPlan(Struct):

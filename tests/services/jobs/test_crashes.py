@@ -8,7 +8,7 @@ from dia_server.errors import EngineLost
 from dia_server.services.jobs.store import MAX_ATTEMPTS, Job, JobStore
 from dia_server.services.peers import Membership
 from dia_server.services.speech.request import SpeechRequest
-from dia_server.services.voices.service import Voice
+from dia_server.services.voices.service import CastSnapshot, VoiceSnapshot
 from dia_server.settings import Settings
 from dia_server.timing import Timing
 from tests.job_client import serving, submit, wait_until_finished
@@ -30,7 +30,10 @@ async def started(database: Database) -> JobStore:
 
 async def queue(store: JobStore, count: int) -> list[str]:
     request = SpeechRequest(text="Hello", voice_id="aria", seed=1)
-    return [(await store.add(request, Voice("aria"), "pending")).job_id for _ in range(count)]
+    return [
+        (await store.add(request, CastSnapshot(VoiceSnapshot("aria")), "pending")).job_id
+        for _ in range(count)
+    ]
 
 
 async def crash(store: JobStore, cause: str) -> None:

@@ -12,7 +12,7 @@ from dia_server.db.models import Totals
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Membership
 from dia_server.services.speech.request import SpeechRequest
-from dia_server.services.voices.service import Voice
+from dia_server.services.voices.service import CastSnapshot, VoiceSnapshot
 from tests.postgres import ON_POSTGRES
 
 pytestmark = ON_POSTGRES
@@ -29,7 +29,7 @@ async def stores(database: Database, other_database: Database) -> tuple[JobStore
 
 
 async def running(store: JobStore) -> str:
-    return (await store.add(REQUEST, Voice("aria"), "processing")).job_id
+    return (await store.add(REQUEST, CastSnapshot(VoiceSnapshot("aria")), "processing")).job_id
 
 
 async def counted(database: Database) -> tuple[int, int]:
@@ -42,7 +42,10 @@ async def counted(database: Database) -> tuple[int, int]:
 async def test_each_job_is_claimed_once(stores: tuple[JobStore, JobStore]) -> None:
     jobs, claimed = [], []
     for _ in range(20):
-        jobs += [(await stores[0].add(REQUEST, Voice("aria"), "pending")).job_id for _ in range(8)]
+        jobs += [
+            (await stores[0].add(REQUEST, CastSnapshot(VoiceSnapshot("aria")), "pending")).job_id
+            for _ in range(8)
+        ]
         for some in await asyncio.gather(*(store.claim(4) for store in (*stores, *stores))):
             claimed += [job.job_id for job in some]
     while some := await stores[1].claim(8):

@@ -14,7 +14,7 @@ from dia_server.services.server.resources import ResourceMonitor
 from dia_server.services.server.stats import StatsService
 from dia_server.services.speech.request import Speech, SpeechRequest
 from dia_server.services.speech.usage import Usage
-from dia_server.services.voices.service import Voice
+from dia_server.services.voices.service import CastSnapshot, VoiceSnapshot
 from dia_server.settings import Settings
 
 REQUEST = SpeechRequest(text="Hello", voice_id="aria", seed=1)
@@ -32,7 +32,9 @@ class World:
         self.recorder = Recorder(self.store, OutputsFolder(self.folder), config, max_waiting=100)
 
     def finish(self, size: int | None) -> None:
-        speech = None if size is None else Speech(REQUEST, Voice("aria"), b"x" * size, USAGE)
+        speech = (
+            None if size is None else Speech(REQUEST, CastSnapshot(VoiceSnapshot("aria")), b"x" * size, USAGE)
+        )
         self.recorder.record(speech)
 
     async def write(self) -> list[int]:

@@ -26,7 +26,7 @@ from dia_server.services.speech.request import Speech, SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import Clip, Reference
-from dia_server.services.voices.service import Voice, VoiceSnapshot
+from dia_server.services.voices.service import CastSnapshot, VoiceSnapshot
 from dia_server.settings import Settings
 from tests.waiting import until
 
@@ -51,9 +51,11 @@ class World:
 
     async def job(self, status: JobStatus, age_hours: float = 0) -> str:
         """Add a job with a result; return its id."""
-        job = await self.store.add(REQUEST, Voice("aria"), "processing")
+        job = await self.store.add(REQUEST, CastSnapshot(VoiceSnapshot("aria")), "processing")
         file = file_name(job.job_id, REQUEST)
-        await self.store.record_result(job.job_id, file, Speech(REQUEST, Voice("aria"), b"", USAGE))
+        await self.store.record_result(
+            job.job_id, file, Speech(REQUEST, CastSnapshot(VoiceSnapshot("aria")), b"", USAGE)
+        )
         await self.outputs.write(file, b"audio")
         if status == "completed":
             await self.store.complete(job.job_id)
@@ -90,12 +92,14 @@ async def test_references_of_unfinished_jobs_survive_the_sweep(world: World) -> 
     for status in statuses:
         clip = Clip(hashlib.sha256(status.encode()).hexdigest(), status.encode())
         async with world.references.keep(Reference(clip, "Words.")):
-            voice = VoiceSnapshot("aria", reference=clip.digest, reference_transcript="Words.")
+            voice = CastSnapshot(VoiceSnapshot("aria", reference=clip.digest, reference_transcript="Words."))
             job = await world.store.add(REQUEST, voice, "processing" if status == "completed" else status)
         if status == "completed":
             await world.store.fail(job.job_id, "no audio")
         digests[status] = clip.digest
-    await world.store.add(REQUEST, Voice("aria", audio_prompt_transcript='"reference":"x"'), "pending")
+    await world.store.add(
+        REQUEST, CastSnapshot(VoiceSnapshot("aria", audio_prompt_transcript='"reference":"x"')), "pending"
+    )
     folder = world.folder.parent / "references"
     assert {file.stem for file in folder.iterdir()} == set(digests.values())
     for file in folder.iterdir():
@@ -114,7 +118,7 @@ async def test_a_full_folder_of_references_drops_those_of_finished_jobs_only(wor
     for content in (b"first", b"second"):
         clip = Clip(hashlib.sha256(content).hexdigest(), content)
         async with references.keep(Reference(clip, "Words.")):
-            voice = VoiceSnapshot("aria", reference=clip.digest)
+            voice = CastSnapshot(VoiceSnapshot("aria", reference=clip.digest))
             jobs.append(await world.store.add(REQUEST, voice, "processing"))
     third = Reference(Clip(hashlib.sha256(b"third").hexdigest(), b"third"), "Words.")
 
@@ -231,7 +235,7 @@ async def test_a_file_whose_row_is_being_written_is_kept(world: World) -> None:
     await world.outputs.write(file_name(job_id, REQUEST), b"audio")
     await world.retention.sweep()
     await world.store.add_completed(
-        job_id, Speech(REQUEST, Voice("aria"), b"", USAGE), file_name(job_id, REQUEST)
+        job_id, Speech(REQUEST, CastSnapshot(VoiceSnapshot("aria")), b"", USAGE), file_name(job_id, REQUEST)
     )
     await world.retention.sweep()
 
@@ -355,9 +359,11 @@ async def test_a_job_that_is_completed_during_a_sweep_keeps_its_result(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep lists the files after the job stored its file name, but before it wrote the file."""
-    job = await world.store.add(REQUEST, Voice("aria"), "processing")
+    job = await world.store.add(REQUEST, CastSnapshot(VoiceSnapshot("aria")), "processing")
     file = file_name(job.job_id, REQUEST)
-    await world.store.record_result(job.job_id, file, Speech(REQUEST, Voice("aria"), b"", USAGE))
+    await world.store.record_result(
+        job.job_id, file, Speech(REQUEST, CastSnapshot(VoiceSnapshot("aria")), b"", USAGE)
+    )
     look = world.store.files_after
 
     async def look_and_complete(number: int, limit: int) -> Any:

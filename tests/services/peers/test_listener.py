@@ -12,7 +12,7 @@ from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Membership
 from dia_server.services.speech.request import SpeechRequest
-from dia_server.services.voices.service import Voice
+from dia_server.services.voices.service import CastSnapshot, VoiceSnapshot
 from tests.postgres import ON_POSTGRES, Postgres
 from tests.waiting import until
 
@@ -77,7 +77,7 @@ async def test_jobs_that_are_added_cancelled_or_requeued_are_heard(
 ) -> None:
     store = JobStore(database, Membership(database))
     await store.membership.join()
-    job = await store.add(REQUEST, Voice("aria"), "pending")
+    job = await store.add(REQUEST, CastSnapshot(VoiceSnapshot("aria")), "pending")
     await store.claim(1)
     await store.requeue(job.job_id)
     await store.claim(1)

@@ -16,7 +16,7 @@ from dia_server.services.speech.request import Speech, SpeechRequest
 from dia_server.services.speech.usage import Usage
 from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.candidates import Candidate, CandidateStore
-from dia_server.services.voices.service import Voice
+from dia_server.services.voices.service import CastSnapshot, VoiceSnapshot
 from tests.postgres import BOTH_DATABASES, ON_POSTGRES
 from tests.waiting import until
 
@@ -32,7 +32,7 @@ async def servers(database: Database) -> Sequence[str]:
 
 
 async def running(store: JobStore) -> str:
-    return (await store.add(REQUEST, Voice("aria"), "processing")).job_id
+    return (await store.add(REQUEST, CastSnapshot(VoiceSnapshot("aria")), "processing")).job_id
 
 
 async def status_of(store: JobStore, job_id: str) -> str:
@@ -135,7 +135,7 @@ async def test_jobs_of_a_server_that_crashed_count_a_crash(database: Database) -
     store = JobStore(database, other)
     ids = [await running(JobStore(database, server)) for server in (crashed, crashed, other)]
     await JobStore(database, crashed).record_result(
-        ids[0], "a.wav", Speech(REQUEST, Voice("aria"), b"", USAGE)
+        ids[0], "a.wav", Speech(REQUEST, CastSnapshot(VoiceSnapshot("aria")), b"", USAGE)
     )
 
     crashes = {crashed.server_id: "SIGSEGV", "unknown": "SIGABRT"}
@@ -168,7 +168,7 @@ async def test_a_server_whose_work_was_taken_over_begins_none(database: Database
     await silent.join()
     await heir.join()
     store = JobStore(database, silent)
-    await store.add(REQUEST, Voice("aria"), "pending")
+    await store.add(REQUEST, CastSnapshot(VoiceSnapshot("aria")), "pending")
     await heir.bury()
 
     for begin in (lambda: store.claim(1), lambda: running(store)):

@@ -28,9 +28,9 @@ async def test_a_whole_file_comes_at_its_end(audio_format: AudioFormat, speed: f
 @pytest.mark.parametrize("speed", [1.0, 0.5])
 async def test_the_gain_is_the_same_however_the_samples_are_cut(*, speed: float, whole: bool) -> None:
     samples = tone(1)
-    file = EncoderThreads().open("wav", speed, gain_db=12.0, whole=whole)
+    file = EncoderThreads().open("wav", speed, whole=whole)
 
-    parts = [await file.push(part) for part in np.split(samples, [7, 9000, 30_000])]
+    parts = [await file.push(part, 12.0) for part in np.split(samples, [7, 9000, 30_000])]
     pcm = b"".join([*parts, await file.finish()])[wav.HEADER_LENGTH :]
 
     assert pcm == wav.pcm16(amplify(change_tempo(samples, SAMPLE_RATE, speed), 12.0))
@@ -61,3 +61,18 @@ async def test_a_file_is_opened_by_the_thread_that_encodes_it() -> None:
 
     with pytest.raises(KeyError, match="vorbis"):
         await file.push(tone(0.1))
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("cuts", [[22_050], [100, 22_050, 22_051]])
+async def test_each_part_of_a_file_has_its_own_gain(speed: float, cuts: list[int]) -> None:
+    samples = np.concatenate([tone(0.5), np.zeros(22_050, np.float32), tone(0.5)])
+    file = EncoderThreads().open("wav", speed)
+    changed = change_tempo(samples, SAMPLE_RATE, speed)
+    middle = len(changed) // 2
+
+    parts = [await file.push(part, -6.0) for part in np.split(samples[:33_075], cuts)]
+    parts += [await file.push(part, None) for part in np.split(samples[33_075:], cuts)]
+    pcm = b"".join([*parts, await file.finish()])[wav.HEADER_LENGTH :]
+
+    assert pcm == wav.pcm16(np.concatenate([amplify(changed[:middle], -6.0), changed[middle:]]))

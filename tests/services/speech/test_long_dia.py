@@ -138,7 +138,8 @@ class Studio:
         await self.database.close()
 
     async def recording(self, voice_id: str) -> Samples:
-        prompt = await self.voice_prompts.load({"S1": self.voices.resolve(voice_id)})
+        prompts = await self.voice_prompts.load({"S1": self.voices.resolve(voice_id)})
+        prompt = prompts.prompt({"S1": "S1"})
         assert prompt is not None
         return recording_of(prompt)
 

@@ -47,7 +47,7 @@ def segments(
 ) -> Plan:
     return Plan(
         tuple(
-            PlannedUtterance(f"[S1] {n}", ".", pause_s, gap_s, estimated_s=1.0, max_tokens=300)
+            PlannedUtterance(f"[S1] {n}", ".", pause_s, gap_s, 1.0, 300, {"S1": "S1"})
             for n in range(1, count + 1)
         ),
         pause_after_s,
@@ -507,7 +507,7 @@ async def test_an_empty_plan_gives_a_moment_of_silence() -> None:
 
 
 async def test_a_text_of_no_estimated_length_can_be_spoken() -> None:
-    one = PlannedUtterance("[S1] 1", "", 0.0, 0.0, estimated_s=0.0, max_tokens=300)
+    one = PlannedUtterance("[S1] 1", "", 0.0, 0.0, 0.0, 300, {"S1": "S1"})
     async with rig() as rigged:
         assert (await rigged.tell(Plan((one,), 0.0)))[-1].progress == 1
 

@@ -111,8 +111,8 @@ def test_nothing_of_a_cleaned_text_is_lost_in_its_plan(examples: int) -> None:
         said = tag(clean(text), "S1")
         segments = plan(said).utterances
         spoken = "".join(segment.text for segment in segments)
-        assert letters(re.sub(r"\[S[12]\]", "", spoken)) == letters(
-            re.sub(r"\[S[12]\]|\[pause:\s?[\d.]+\s?m?s\]", "", said, flags=re.IGNORECASE)
+        assert letters(re.sub(r"\[S[1-9]\]", "", spoken)) == letters(
+            re.sub(r"\[S[1-9]\]|\[pause:\s?[\d.]+\s?m?s\]", "", said, flags=re.IGNORECASE)
         )
 
     run(examples, holds, MARKUP_LIKE)

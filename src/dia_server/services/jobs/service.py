@@ -85,7 +85,7 @@ class JobService:
             require_loadable(self._engine)
         prepared = await self._speech.prepare(request, reference=reference, make_anchors=make_anchors)
         async with self._references.keep(reference):
-            return await self._store.add(prepared.request, prepared.voice, status), prepared
+            return await self._store.add(prepared.request, prepared.voices, status), prepared
 
     async def get(self, job_id: str) -> Job:
         """Return a job with its current progress; raises NotFound."""

@@ -33,7 +33,7 @@ from dia_server.services.peers import Membership
 from dia_server.services.speech.request import AudioFormat, Speech, SpeechRequest
 from dia_server.services.speech.timestamps import Timestamp
 from dia_server.services.speech.usage import Usage
-from dia_server.services.voices.service import Voice, VoiceSnapshot
+from dia_server.services.voices.service import CastSnapshot, VoiceSnapshot
 
 PREVIEW = 100
 """Maximum characters of a job's text shown in lists."""
@@ -60,8 +60,8 @@ class Job:
     status: JobStatus
     request: SpeechRequest | None
     """The request with its seed, so that a retry generates the same audio; None if it cannot be read."""
-    voice: VoiceSnapshot | None
-    """The voice as it was when the job was accepted; None if it cannot be read."""
+    voices: CastSnapshot | None
+    """The voices as they were when the job was accepted; None if they cannot be read."""
     progress: float
     """Share of the audio that is generated, 0 to 1."""
     error: str | None
@@ -79,10 +79,22 @@ class Job:
     """Whether an earlier attempt was interrupted; if so, no other queued job may run at the same time."""
 
 
+class FormerPartner(Struct, frozen=True):
+    """The field of a row without a CastSnapshot that has the partner; its other fields are the voice."""
+
+    second: VoiceSnapshot | None = None
+
+
 class ReferenceOfVoice(Struct, frozen=True):
     """The field of a VoiceSnapshot that names a file in the folder of references."""
 
     reference: str | None = None
+
+
+class ReferenceOfCast(ReferenceOfVoice, frozen=True):
+    """The same of a CastSnapshot, or of a row that has a VoiceSnapshot in its place."""
+
+    voice: ReferenceOfVoice = ReferenceOfVoice()
 
 
 class RequestSummary(Struct, frozen=True):
@@ -125,12 +137,12 @@ def format_of(file: str) -> AudioFormat:
     return cast(AudioFormat, file.rpartition(".")[2])
 
 
-def new_job(request: SpeechRequest, voice: Voice, status: JobStatus, owner: str) -> Row:
+def new_job(request: SpeechRequest, voices: CastSnapshot, status: JobStatus, owner: str) -> Row:
     return Row(
         job_id=str(uuid4()),
         status=status,
         request=msgspec.json.encode(request).decode(),
-        voice=msgspec.json.encode(voice).decode(),
+        voice=msgspec.json.encode(voices).decode(),
         text_preview=request.text[:PREVIEW],
         owner=None if status == "pending" else owner,
         attempts=int(status != "pending"),
@@ -149,9 +161,9 @@ class JobStore:
         self._sessions = database.sessions
         self._reads = database.reads
 
-    async def add(self, request: SpeechRequest, voice: Voice, status: JobStatus) -> Job:
+    async def add(self, request: SpeechRequest, voices: CastSnapshot, status: JobStatus) -> Job:
         """Insert and return a job; its `status` is `pending`, or `processing` if the caller starts it."""
-        row = new_job(request, voice, status, self.membership.server_id)
+        row = new_job(request, voices, status, self.membership.server_id)
         async with self._sessions.begin() as session:
             if status == "processing":
                 await self.membership.require_row(session)
@@ -207,7 +219,7 @@ class JobStore:
                     row.status, row.started_at, row.attempts = "processing", now(), row.attempts + 1
                     row.owner = self.membership.server_id
                     job = _job(row)
-                    if job.request is not None and job.voice is not None:
+                    if job.request is not None and job.voices is not None:
                         claimed.append(job)
                     else:
                         await _fail(session, Row.job_id == job.job_id, UNREADABLE)
@@ -219,8 +231,8 @@ class JobStore:
         """Return the digests of the references that unfinished jobs need."""
         query = select(Row.voice).where(Row.status.in_(UNFINISHED), Row.voice.contains('"reference":"'))
         async with self._reads() as session:
-            voices = [_read(text, ReferenceOfVoice) for text in await session.scalars(query)]
-        return {voice.reference for voice in voices if voice and voice.reference}
+            casts = [_read(text, ReferenceOfCast) for text in await session.scalars(query)]
+        return {name for cast in casts if cast and (name := cast.reference or cast.voice.reference)}
 
     async def requeue(self, job_id: str) -> None:
         """Set a job that could not be started back to pending, without counting an attempt."""
@@ -302,7 +314,7 @@ class JobStore:
     async def add_completed(self, job_id: str, speech: Speech, file: str) -> None:
         """Insert a completed job for a synchronous request, and count it."""
         usage = speech.usage
-        row = new_job(speech.request, speech.voice, "completed", self.membership.server_id)
+        row = new_job(speech.request, speech.voices, "completed", self.membership.server_id)
         row.job_id, row.file, row.progress, row.finished_at = job_id, file, 1.0, now()
         row.audio_s, row.generation_s, row.tokens = usage.audio_s, usage.generation_s, usage.tokens
         row.retries, row.faults = usage.retries, usage.faults
@@ -475,12 +487,20 @@ def _read(text: str, kind: type[T]) -> T | None:
         return None
 
 
+def _read_voices(text: str) -> CastSnapshot | None:
+    """Return the voices of a job; rows of former versions have the voice, and in it the partner."""
+    if (voices := _read(text, CastSnapshot)) is not None:
+        return voices
+    voice, partner = _read(text, VoiceSnapshot), _read(text, FormerPartner)
+    return None if voice is None or partner is None else CastSnapshot(voice, partner.second)
+
+
 def _job(row: Row) -> Job:
     return Job(
         job_id=row.job_id,
         status=row.status,
         request=_read(row.request, SpeechRequest),
-        voice=_read(row.voice, VoiceSnapshot),
+        voices=_read_voices(row.voice),
         progress=row.progress,
         error=row.error,
         file=row.file,

@@ -156,7 +156,7 @@ class JobWorker:
 
         async def generate() -> Speech:
             assert job.request is not None
-            request = prepared or await self._speech.prepare(job.request, job.voice)
+            request = prepared or await self._speech.prepare(job.request, job.voices)
             return await self._speech.render(request, delivery, keep_progress)
 
         generation = asyncio.create_task(generate())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dia_server.errors import Invalid, TextTooLong
 from dia_server.services.speech.anchor_maker import SCRIPT
 from dia_server.text.plan import plan
-from dia_server.text.speakers import TAG, clean_transcript, is_pronounceable
+from dia_server.text.speakers import CAST_TAG, clean_transcript, is_pronounceable
 
 MAX_COUNT = 8
 """Maximum candidates of a voice."""
@@ -32,7 +32,7 @@ def check_text(text: str) -> str:
             limit=MAX_TEXT,
         )
     text = clean_transcript(text)
-    planned = plan(f"[S1] {text}") if is_pronounceable(text) and not TAG.search(text) else None
+    planned = plan(f"[S1] {text}") if is_pronounceable(text) and not CAST_TAG.search(text) else None
     if planned is None or len(planned.utterances) != 1 or planned.pauses_s:
         raise Invalid(
             "text must be one or a few sentences of one speaker, without speaker tags and pauses",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from dia_server.audio.join import Join
 from dia_server.engine.types import Chunk, Flow, GeneratedAudio, Samples, Utterance, VoicePrompt
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narrator import EMPTY, Narrator
+from dia_server.services.speech.request import SegmentVoices
 from dia_server.services.speech.segment import Segment
 from dia_server.services.speech.timestamps import Timestamp, Timing
 from dia_server.services.speech.usage import UsageMeter
@@ -37,6 +38,8 @@ class Narrated:
     """Share of the recording that is generated, 0 to 1; never decreases."""
     timestamps: Sequence[Timestamp] = ()
     """Timestamps of the segment that ends here."""
+    gain_db: float | None = None
+    """Gain of the samples, which is not applied yet (see `SegmentVoices`)."""
 
 
 class Narration:
@@ -66,8 +69,11 @@ class Narration:
         *,
         speed: float = 1.0,
         timing: Timing | None = None,
+        voices: Callable[[PlannedUtterance], SegmentVoices] | None = None,
     ) -> None:
-        """`base` has the voice and the sampling parameters of all segments. `timing` asks for timestamps.
+        """`base` has the sampling parameters of all segments, and their voice unless `voices` returns that.
+
+        `timing` asks for timestamps.
 
         The encoder applies `speed` later, also to pauses. So the pauses that the text's markup sets are
         multiplied by `speed` here: after encoding, they last as long as the markup says.
@@ -79,6 +85,10 @@ class Narration:
         self._meter = meter
         self._speed = speed
         self._timing = timing
+        self._voices = voices
+        self._anchor: VoicePrompt | None = None
+        self._gain_db: float | None = None
+        """Gain of the segment that is being put out."""
         self._planned = deque(plan.utterances)
         self._running: deque[Segment] = deque()
         self._needs_anchor = narrator.clones and plan.anchored
@@ -99,18 +109,17 @@ class Narration:
                 silence_s = segment.planned.pause_s * self._speed + segment.planned.gap_s
                 self._lead = self._join.begin(silence_s)
                 while (chunk := await segment.next()) is not None:
-                    samples = self._append(segment, chunk)
-                    for part in np.split(samples, range(MAX_CHUNK, len(samples), MAX_CHUNK)):
-                        yield Narrated(part, self._progress)
+                    for part in self._append(segment, chunk):
+                        yield part
                     self._start_segments()
                 if timestamps := self._timestamps(segment):
                     yield Narrated(EMPTY, self._progress, timestamps)
                 self._done_s += silence_s + segment.planned.estimated_s
                 if self._needs_anchor and _can_anchor(segment):
-                    self._anchor(segment)
+                    self._set_anchor(segment)
                 self._running.popleft()
                 self._start_segments()
-            yield Narrated(self._finish(), 1.0)
+            yield Narrated(self._finish(), 1.0, gain_db=self._gain_db)
         finally:
             await self._cancel()
 
@@ -119,13 +128,25 @@ class Narration:
         while self._planned and self._may_start(self._planned[0], free):
             planned = self._planned.popleft()
             first = planned is self._plan.utterances[0]
+            voices = self._voices_of(planned)
+            base = replace(self._base, voice=voices.voice, prompt=self._anchor or voices.prompt)
             has_parts = self._timing is not None and self._timing.granularity != "segment"
             segment = self._narrator.segment(
-                planned, self._base, self._delivery, first=first, timing=self._timing if has_parts else None
+                planned,
+                base,
+                self._delivery,
+                first=first,
+                timing=self._timing if has_parts else None,
             )
+            segment.gain_db = voices.gain_db
             segment.start(self._narrator.generate(segment, self._meter))
             self._running.append(segment)
             free -= 1
+
+    def _voices_of(self, planned: PlannedUtterance) -> SegmentVoices:
+        if self._voices is not None:
+            return self._voices(planned)
+        return SegmentVoices(self._base.voice, self._base.prompt, gain_db=None)
 
     def _may_start(self, planned: PlannedUtterance, free: int) -> bool:
         """Return whether `planned` may start now, given the anchor, the speech ahead and the `free` slots."""
@@ -138,33 +159,37 @@ class Narration:
             return False
         return len(self._running) < MIN_RUNNING or free > 0
 
-    def _append(self, segment: Segment, chunk: Chunk) -> Samples:
-        """Append `chunk` to the recording; return the samples to put out now: `Join` holds some back."""
+    def _append(self, segment: Segment, chunk: Chunk) -> Iterator[Narrated]:
+        """Append `chunk` to the recording; yield what is to be put out now: `Join` holds some back."""
         share = (self._done_s + chunk.progress * segment.planned.estimated_s) / self._total_s
         self._progress = max(self._progress, min(1.0, share))
-        samples = np.concatenate([self._lead, self._join.push(chunk.samples)])
-        self._lead = EMPTY
+        samples = self._join.push(chunk.samples)
+        parts = [(self._lead, self._gain_db), (samples, segment.gain_db)]
+        if segment.gain_db == self._gain_db:
+            parts = [(np.concatenate([self._lead, samples]), self._gain_db)]
+        self._lead, self._gain_db = EMPTY, segment.gain_db
         self._meter.tokens += chunk.tokens
-        self._meter.samples += len(samples)
-        return samples
+        for samples, gain_db in parts:
+            self._meter.samples += len(samples)
+            for part in np.split(samples, range(MAX_CHUNK, len(samples), MAX_CHUNK)):
+                yield Narrated(part, self._progress, gain_db=gain_db)
 
     def _timestamps(self, segment: Segment) -> Sequence[Timestamp]:
         """Return the timestamps of `segment`, whose audio is complete; none if it has no sound."""
         if self._timing is None or (sound := self._join.sound) is None:
             return ()
         if segment.timing is None:
-            return [self._timing.of_segment(segment.planned.text, sound)]
-        return self._timing.of_words(segment.placed, self._join.origin, sound)
+            return [self._timing.of_segment(segment.planned.text, segment.planned.speakers, sound)]
+        return self._timing.of_words(segment.placed, segment.planned.speakers, self._join.origin, sound)
 
-    def _anchor(self, segment: Segment) -> None:
+    def _set_anchor(self, segment: Segment) -> None:
         """Append the text and the frames of `segment` to the audio prompt of the segments not yet started."""
         assert segment.frames is not None
-        prompt, text = self._base.prompt, segment.planned.text
+        prompt, text = segment.utterance.prompt, segment.planned.text
         if prompt is None:
-            prompt = VoicePrompt((GeneratedAudio(segment.frames),), text)
+            self._anchor = VoicePrompt((GeneratedAudio(segment.frames),), text)
         else:
-            prompt = prompt.followed_by(segment.frames, text)
-        self._base = replace(self._base, prompt=prompt)
+            self._anchor = prompt.followed_by(segment.frames, text)
         self._needs_anchor = False
 
     def _finish(self) -> Samples:

@@ -1,6 +1,6 @@
 """A request for speech, and its result."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,9 +9,9 @@ from dia_server.audio.encode import AudioFormat as AudioFormat
 from dia_server.engine.types import Utterance, VoicePrompt
 from dia_server.services.speech.timestamps import Granularity, Timestamp, Timing
 from dia_server.services.speech.usage import Usage, UsageMeter
-from dia_server.services.voices.service import Voice, VoiceSnapshot
-from dia_server.services.voices.voice_prompts import Cast
-from dia_server.text.plan import Plan
+from dia_server.services.voices.service import CastSnapshot
+from dia_server.services.voices.voice_prompts import Cast, CastPrompts
+from dia_server.text.plan import Plan, PlannedUtterance
 
 Role = Literal["user", "assistant", "system"]
 
@@ -40,12 +40,16 @@ class SpeechRequest:
     """Whether the speech gets the loudness of all other voices; None for the server's setting."""
     timestamps: Granularity | None = None
     """What has a timestamp each; None for no timestamps."""
+    voices: Mapping[str, str] | None = None
+    """Voice ids of speakers, from "S1" to "S9"."""
+    cast: Mapping[str, str] | None = None
+    """Voice ids by the names that begin the lines of a script, as in "Anna: Hello"."""
 
     @property
     def media_type(self) -> str:
         return MEDIA_TYPES[self.response_format]
 
-    def utterance(self, text: str, cast: Cast, prompt: VoicePrompt | None) -> Utterance:
+    def utterance(self, text: str, cast: Cast) -> Utterance:
         """Return one utterance of the whole `text`, with the resolved seed and the sampling parameters."""
         sampling: dict[str, Any] = {
             "temperature": self.temperature,
@@ -59,7 +63,6 @@ class SpeechRequest:
             text,
             "+".join(voice.voice_id for voice in cast.values()),
             seed=self.seed,
-            prompt=prompt,
             **{name: value for name, value in sampling.items() if value is not None},
         )
 
@@ -68,7 +71,7 @@ class SpeechRequest:
 class Speech:
     request: SpeechRequest
     """The request with its voice ids and seed resolved."""
-    voice: Voice
+    voices: CastSnapshot
     audio: bytes
     """Content of the audio file; empty if it was streamed and `save_outputs` is off."""
     usage: Usage
@@ -82,27 +85,53 @@ class Speech:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentVoices:
+    """The one or two voices of a segment."""
+
+    voice: str
+    """Their ids, joined by "+"."""
+    prompt: VoicePrompt | None
+    gain_db: float | None
+    """Decibels by which the speech is amplified, before it is limited and encoded; None if it is neither
+    amplified nor limited."""
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A resolved request with its voice, its plan and its utterance."""
+    """A resolved request with its voices, its plan and its utterance."""
 
     request: SpeechRequest
-    voice: VoiceSnapshot
+    voices: CastSnapshot
     text: str
     """Text as it is said, that is, cleaned unless the request says otherwise."""
     plan: Plan
     utterance: Utterance
-    """Utterance of the whole text; the segments take its voice and sampling parameters."""
-    gain_db: float | None
-    """Decibels by which the speech is amplified, before it is limited and encoded; None if it is neither
-    amplified nor limited."""
+    """Utterance of the whole text; the segments take its sampling parameters."""
+    prompts: CastPrompts
+    amplified: bool
+    """Whether all voices get the same loudness."""
     ready: bool = True
     """Whether it can be rendered; False if a voice has no anchor yet."""
     timing: Timing | None = None
 
+    def voice_ids(self, planned: PlannedUtterance) -> dict[str, str]:
+        """Return the voice that each tag of a segment stands for."""
+        cast = self.prompts.cast
+        return {
+            tag: cast[speaker].voice_id
+            for tag, speaker in planned.speakers.items()
+            if speaker in cast and f"[{tag}]" in planned.text
+        }
+
+    def segment_voices(self, planned: PlannedUtterance) -> SegmentVoices:
+        prompt = self.prompts.prompt(planned.speakers)
+        gain_db = prompt.gain_db if prompt is not None and self.amplified else None
+        return SegmentVoices(self.prompts.voice(planned.speakers), prompt, gain_db)
+
     def speech(
         self, audio: bytes, meter: UsageMeter, timestamps: Sequence[Timestamp] | None = None
     ) -> Speech:
-        return Speech(self.request, self.voice, audio, meter.total(self.request.speed), timestamps)
+        return Speech(self.request, self.voices, audio, meter.total(self.request.speed), timestamps)
 
 
 @dataclass(frozen=True, slots=True)

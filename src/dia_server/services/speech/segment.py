@@ -39,6 +39,8 @@ class Segment:
         """Timestamps to find in its audio; None if there are none, or only the segment's own."""
         self.placed: Sequence[PlacedWord] = ()
         """Words of its audio, if `timing` is set; complete when `next` has returned None."""
+        self.gain_db: float | None = None
+        """Gain of its voices, which is applied later (see `SegmentVoices`)."""
         self.accepted = False
         """Whether the engine has accepted any attempt at it."""
         self.retries = 0

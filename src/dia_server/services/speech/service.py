@@ -8,10 +8,10 @@ from functools import partial
 
 import structlog
 
-from dia_server.engine.types import VoicePrompt
 from dia_server.errors import Invalid, InvalidVoiceId, PromptNotUsable, ServerError, StorageUnavailable
 from dia_server.services.config import ConfigService
 from dia_server.services.speech.anchor_maker import AnchorMaker
+from dia_server.services.speech.casting import Casting, call, cast_of
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.encoding import EncoderThreads, SpeechFile
 from dia_server.services.speech.narration import Narration
@@ -21,11 +21,11 @@ from dia_server.services.speech.request_texts import LONG, RequestTexts
 from dia_server.services.speech.timestamps import Timestamp, Timing
 from dia_server.services.speech.usage import UsageMeter
 from dia_server.services.voices.references import Reference
-from dia_server.services.voices.service import Voice, VoiceService, VoiceSnapshot
-from dia_server.services.voices.voice_prompts import Cast, VoicePrompts
+from dia_server.services.voices.service import CastSnapshot, Voice, VoiceService
+from dia_server.services.voices.voice_prompts import CastPrompts, VoicePrompts
 from dia_server.text.budget import encoded_length, leaves_room
-from dia_server.text.plan import Plan, plan
-from dia_server.text.speakers import Speaker, is_pronounceable, tag, turns
+from dia_server.text.plan import NO_PROMPT, Plan, PromptSize, Speakers, plan, recast
+from dia_server.text.speakers import CAST_TAG, Speaker, is_pronounceable, tag
 
 log = structlog.get_logger()
 
@@ -110,40 +110,42 @@ class SpeechService:
     async def prepare(
         self,
         request: SpeechRequest,
-        voice: VoiceSnapshot | None = None,
+        voices: CastSnapshot | None = None,
         reference: Reference | None = None,
         *,
         make_anchors: bool = True,
     ) -> PreparedRequest:
         """Resolve `request`, load the prompts of its voices and plan its text.
 
-        `reference` replaces the prompt of the first voice. If `voice` is given, `request` has been resolved
-        before, and `voice` is its snapshot from then. Waits for the anchors that the voices lack, unless
+        `reference` replaces the prompt of the first voice. If `voices` is given, `request` has been resolved
+        before, and `voices` is its snapshot from then. Waits for the anchors that the voices lack, unless
         `make_anchors` is False: the result is then not `ready`, and its plan is an estimate. Raises
         InvalidVoiceId, TextTooLong, Invalid, PromptNotUsable, and what making an anchor raises (see
         `AnchorMaker.ensure`).
         """
         try:
-            return await self._prepare(request, voice, reference, make_anchors)
+            return await self._prepare(request, voices, reference, make_anchors)
         except (InvalidVoiceId, PromptNotUsable):
             if self._refresh is None:
                 raise
             with suppress(StorageUnavailable):  # what is in memory stays in use
                 await self._refresh()
-            return await self._prepare(request, voice, reference, make_anchors)
+            return await self._prepare(request, voices, reference, make_anchors)
 
     async def _prepare(
         self,
         request: SpeechRequest,
-        voice: VoiceSnapshot | None,
+        voices: CastSnapshot | None,
         reference: Reference | None,
         make_anchors: bool,
     ) -> PreparedRequest:
-        if voice is None:
-            request, voice = self._resolve(request, reference)
+        if voices is None:
+            request, voices = self._resolve(request, reference)
         said = await self._texts.said(request, fold_case=not self._narrator.clones)
-        text = self._tag(said, request, voice)
-        cast = cast_of(request, voice, text)
+        text = self._tag(said, request, voices.voice)
+        voices = call(request, voices, text, lambda name: self._prompts.snapshot(self._voices.resolve(name)))
+        casting = self._cast(request, voices, text)
+        cast, amplified = casting.cast, self._narrator.clones and self._normalizes_loudness(request)
         timing = None
         if request.timestamps is not None:
             timing = Timing(
@@ -154,17 +156,15 @@ class SpeechService:
             await self._narrator.require_timing(timing)
         missing = self._anchors.missing(cast.values()) if is_pronounceable(text) else []
         if missing and not make_anchors:
-            await self._prompts.load(cast)  # raises what can be known before
-            utterance = request.utterance(text, cast, None)
-            planned = await self._plan(text, None)
-            return PreparedRequest(request, voice, said, planned, utterance, None, ready=False)
+            prompts = await self._prompts.load(cast)  # raises what can be known before
+            planned = await self._plan(text, casting, None)
+            utterance = request.utterance(text, cast)
+            return PreparedRequest(request, voices, said, planned, utterance, prompts, amplified, ready=False)
         await self._anchors.ensure(missing)
-        prompt = await self._load(request, voice, cast)
-        planned = await self._plan(text, prompt if self._narrator.clones else None)
-        utterance = request.utterance(text, cast, prompt)
-        return PreparedRequest(
-            request, voice, said, planned, utterance, self._gain_db(request, prompt), timing=timing
-        )
+        prompts = await self._load(request, voices, casting)
+        planned = await self._plan(text, casting, prompts if self._narrator.clones else None)
+        utterance = request.utterance(text, cast)
+        return PreparedRequest(request, voices, said, planned, utterance, prompts, amplified, timing=timing)
 
     async def render(
         self, prepared: PreparedRequest, delivery: Delivery, on_progress: OnProgress | None = None
@@ -187,7 +187,7 @@ class SpeechService:
 
     def _resolve(
         self, request: SpeechRequest, reference: Reference | None
-    ) -> tuple[SpeechRequest, VoiceSnapshot]:
+    ) -> tuple[SpeechRequest, CastSnapshot]:
         """Resolve what `request` leaves open, so that it produces the same audio whenever it is run."""
         first = self._voices.resolve(request.voice_id)
         second = None if request.voice_id_2 is None else self._voices.resolve(request.voice_id_2)
@@ -202,30 +202,54 @@ class SpeechService:
             normalize=self._texts.normalizes(request),
             normalize_loudness=self._normalizes_loudness(request),
         )
-        return resolved, voice if other is None else replace(voice, second=self._prompts.snapshot(other))
+        return resolved, CastSnapshot(voice, None if other is None else self._prompts.snapshot(other))
 
-    async def _load(self, request: SpeechRequest, voice: VoiceSnapshot, cast: Cast) -> VoicePrompt | None:
-        """Return the prompt of `cast`.
+    def _cast(self, request: SpeechRequest, voices: CastSnapshot, text: str) -> Casting:
+        """Return who speaks in tagged `text`.
 
-        If it leaves no room for speech because of a partner that the client has not chosen, return the prompt
-        of `voice` alone.
+        Raises Invalid, also if a recording with two speakers is to speak beside other voices.
         """
-        prompt = await self._prompts.load(cast)
-        if prompt is None or len(cast) == 1 or request.voice_id_2 is not None:
-            return prompt
+        casting = cast_of(request, voices, text)
+        if casting.names and len(casting.cast) > 1:
+            for voice in casting.cast.values():
+                if self._prompts.is_dialogue(voice):
+                    raise Invalid(
+                        f"Voice {voice.voice_id!r} cannot speak beside other voices, because its recording "
+                        "has two speakers",
+                        param="voice_id",
+                    )
+        return casting
+
+    async def _load(self, request: SpeechRequest, voices: CastSnapshot, casting: Casting) -> CastPrompts:
+        """Return the prompts of the voices.
+
+        In a text of two voices, leaves out the prompt of a partner that the client has not chosen, if the two
+        leave no room for speech. Raises PromptNotUsable if one of more than two voices has no prompt for Dia.
+        """
+        prompts = await self._prompts.load(casting.cast)
+        if (speakers := recast(casting.cast)) is None:
+            self._require_prompts(prompts)
+            return prompts
+        prompt = prompts.prompt(speakers)
+        if prompt is None or casting.names or len(casting.cast) == 1 or request.voice_id_2 is not None:
+            return prompts
         if leaves_room(encoded_length(prompt.transcript), prompt.frame_count):
-            return prompt
-        return await self._prompts.load({voice.primary_speaker: voice})
+            return prompts
+        (partner,) = casting.cast.keys() - {voices.voice.primary_speaker}
+        return prompts.without_prompt(partner)
+
+    def _require_prompts(self, prompts: CastPrompts) -> None:
+        for speaker, voice in prompts.cast.items():
+            if self._narrator.clones and speaker not in prompts.prompts:
+                raise PromptNotUsable(
+                    f"Voice {voice.voice_id!r} has no anchor, which each of more than two voices needs; the "
+                    "setting `voice_anchors` is off",
+                    param="voice_id",
+                )
 
     def _normalizes_loudness(self, request: SpeechRequest) -> bool:
         wanted = request.normalize_loudness
         return self._normalize_loudness if wanted is None else wanted
-
-    def _gain_db(self, request: SpeechRequest, prompt: VoicePrompt | None) -> float | None:
-        """Return the gain of the request's voice; None if its loudness is unknown or to be left as it is."""
-        if prompt is None or not self._narrator.clones or not self._normalizes_loudness(request):
-            return None
-        return prompt.gain_db
 
     def _tag(self, said: str, request: SpeechRequest, voice: Voice) -> str:
         """Return the text `said` with speaker tags; raises Invalid."""
@@ -234,18 +258,21 @@ class SpeechService:
             speaker = "S1"
         elif request.role is not None and not voice.has_recording:
             speaker = SPEAKERS[request.role]
-        if not (text := tag(said, speaker)):
+        if not (text := tag(said, speaker, CAST_TAG)):
             raise Invalid("The text holds nothing to say", param="text")
         return text
 
-    async def _plan(self, text: str, prompt: VoicePrompt | None) -> Plan:
-        """Cut `text` into segments that follow `prompt`.
+    async def _plan(self, text: str, casting: Casting, prompts: CastPrompts | None) -> Plan:
+        """Cut `text` into segments that follow `prompts`.
 
-        Raises Invalid if the prompt leaves no room for speech, or the pauses exceed MAX_PAUSES_S.
+        Raises Invalid if a prompt leaves no room for speech, or the pauses exceed MAX_PAUSES_S.
         """
-        cut = partial(plan, text)
-        if prompt is not None:
-            cut = partial(plan, text, transcript=prompt.transcript, prompt_frames=prompt.frame_count)
+
+        def size(speakers: Speakers) -> PromptSize:
+            prompt = None if prompts is None else prompts.prompt(speakers)
+            return NO_PROMPT if prompt is None else PromptSize(prompt.transcript, prompt.frame_count)
+
+        cut = partial(plan, text, size, casting.names)
         planned = await asyncio.to_thread(cut) if len(text) > LONG else cut()
         if self._narrator.clones and not is_pronounceable(text):
             planned = replace(planned, utterances=())  # Dia would babble
@@ -301,16 +328,24 @@ class SpeechService:
         if self._config.current.show_prompts:
             log.info("speaking", text=utterance.text, voice=utterance.voice)
         narration = Narration(
-            self._narrator, prepared.plan, utterance, delivery, meter, speed=speed, timing=prepared.timing
+            self._narrator,
+            prepared.plan,
+            utterance,
+            delivery,
+            meter,
+            speed=speed,
+            timing=prepared.timing,
+            voices=prepared.segment_voices,
         )
         async with aclosing(narration.play()) as playing:
             async for narrated in playing:
                 is_audio = len(narrated.samples) > 0
                 # no header before the first audio: until a byte is sent, a failure can still set the status
-                audio = await streamed.push(narrated.samples) if streamed and is_audio else b""
+                gain_db = narrated.gain_db
+                audio = await streamed.push(narrated.samples, gain_db) if streamed and is_audio else b""
                 yield audio, narrated.progress, narrated.timestamps
                 if whole and is_audio:
-                    await whole.push(narrated.samples)
+                    await whole.push(narrated.samples, gain_db)
         if streamed:
             yield await streamed.finish(), 1.0, ()
 
@@ -326,20 +361,4 @@ class SpeechService:
 
     def _open(self, prepared: PreparedRequest, *, whole: bool = False) -> SpeechFile:
         request = prepared.request
-        return self._encoders.open(
-            request.response_format, request.speed, gain_db=prepared.gain_db, whole=whole
-        )
-
-
-def cast_of(request: SpeechRequest, voice: VoiceSnapshot, text: str) -> Cast:
-    """Return the voice of each speaker in tagged `text`, the speaker [S1] first.
-
-    With a second voice chosen by the client, `voice` is [S1]. Otherwise `voice` speaks alone as whichever
-    speaker the text has; in a text with two, it is its primary speaker, and its partner is the other one.
-    """
-    speakers = sorted({turn.speaker for turn in turns(text, "S1")})
-    chosen = request.voice_id_2 is not None
-    primary: Speaker = "S1" if chosen else voice.primary_speaker
-    if voice.second is None or not (chosen or len(speakers) > 1):
-        return {speakers[0] if len(speakers) == 1 else primary: voice}
-    return {speaker: voice if speaker == primary else voice.second for speaker in speakers}
+        return self._encoders.open(request.response_format, request.speed, whole=whole)

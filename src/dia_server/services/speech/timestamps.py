@@ -7,8 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from dia_server.text.plan import Speakers
 from dia_server.text.said_words import SaidWord
-from dia_server.text.speakers import turns
+from dia_server.text.speakers import TAG, turns
 from dia_server.units import SAMPLE_RATE
 
 Granularity = Literal["segment", "turn", "sentence", "word"]
@@ -24,7 +25,7 @@ class Timestamp(msgspec.Struct, frozen=True, kw_only=True):
     end: float
     text: str
     speaker: str | None
-    """Speaker tag, such as "S1"; None if several speakers say it."""
+    """Speaker of the text, such as "S1"; None if several speakers say it."""
     voice: str | None
     """Voice id of the speaker; None if several speakers say it."""
     estimated: bool
@@ -50,17 +51,23 @@ class Timing:
     """Voice id of each speaker."""
     speed: float
 
-    def of_segment(self, text: str, sound: tuple[int, int]) -> Timestamp:
-        """Return the timestamp of a whole segment; `sound` are its first and last sample (exclusive)."""
+    def of_segment(self, text: str, speakers: Speakers, sound: tuple[int, int]) -> Timestamp:
+        """Return the timestamp of a whole segment; `sound` are its first and last sample (exclusive).
+
+        `speakers` maps the tags of the segment to the speakers of the recording.
+        """
         said = turns(text, "S1")
         if len({turn.speaker for turn in said}) == 1:
-            return self._timestamp(" ".join(turn.text for turn in said), said[0].speaker, *sound)
-        return self._timestamp(text, None, *sound)
+            speaker = speakers[said[0].speaker]
+            return self._timestamp(" ".join(turn.text for turn in said), speaker, *sound)
+        return self._timestamp(TAG.sub(lambda tag: f"[{speakers[tag[1]]}]", text), None, *sound)
 
-    def of_words(self, placed: Sequence[PlacedWord], origin: int, sound: tuple[int, int]) -> list[Timestamp]:
+    def of_words(
+        self, placed: Sequence[PlacedWord], speakers: Speakers, origin: int, sound: tuple[int, int]
+    ) -> list[Timestamp]:
         """Return the timestamps of a segment's turns, sentences or words.
 
-        `origin` is the index in the recording of the segment's first sample, `sound` as in `of_segment`.
+        `origin` is the index in the recording of the segment's first sample, the others as in `of_segment`.
         """
         found: list[Timestamp] = []
         for _, grouped in groupby(enumerate(placed), lambda item: self._number(item[0], item[1].word)):
@@ -73,7 +80,7 @@ class Timing:
                 found.append(
                     self._timestamp(
                         " ".join(one.word.text for one in group),
-                        group[0].word.speaker,
+                        speakers[group[0].word.speaker],
                         start,
                         end,
                         estimated=group[0].estimated or group[-1].estimated,

@@ -65,5 +65,6 @@ class VoicePreviews:
 
 def _key(prepared: PreparedRequest) -> _Key:
     one = prepared.utterance
-    prompt = None if one.prompt is None else (one.prompt.key, one.prompt.transcript)
-    return _Key(one.voice, one.text, one.seed, prompt)
+    (planned,) = prepared.plan.utterances
+    prompt = prepared.segment_voices(planned).prompt
+    return _Key(one.voice, one.text, one.seed, None if prompt is None else (prompt.key, prompt.transcript))

@@ -6,7 +6,7 @@ import unicodedata
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -76,12 +76,22 @@ class VoiceSnapshot(Voice):
     """SHA-256 of the WAV file that the request carried, which replaces the audio prompt; None if none did."""
     reference_transcript: str | None = None
     """Words of the reference; None without one."""
-    second: "VoiceSnapshot | None" = None
-    """Voice of the speaker that is not this voice's primary one; None if this voice speaks alone."""
 
     @property
     def has_recording(self) -> bool:
         return self.audio_prompt is not None or self.reference is not None
+
+
+@dataclass(frozen=True, slots=True)
+class CastSnapshot:
+    """The voices of a request as they were when it was accepted."""
+
+    voice: VoiceSnapshot
+    """The request's own voice, which speaks as S1 or S2."""
+    partner: VoiceSnapshot | None = None
+    """Voice of the other one of S1 and S2; None if the request's voice speaks for both."""
+    called: Mapping[str, VoiceSnapshot] = field(default_factory=dict)
+    """Voices by what the tags of the text call: "S3", or "voice:luna"."""
 
 
 BUILT_IN = MappingProxyType(

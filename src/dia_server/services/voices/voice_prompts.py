@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from dia_server.services.voices.prompts import PromptService
 from dia_server.services.voices.recordings import Recordings
 from dia_server.services.voices.references import Reference, References
 from dia_server.services.voices.service import Voice, VoiceSnapshot
-from dia_server.text.speakers import TAG, Speaker, tag, turns
+from dia_server.text.speakers import TAG, tag, turns
 from dia_server.units import MIB, SAMPLE_RATE
 
 CACHE_SIZE = 128 * MIB
@@ -25,8 +25,40 @@ PAUSE = Recording(np.zeros(SAMPLE_RATE // 4, np.float32), digest="pause")
 """Silence between two combined prompts: 0.25 s of samples."""
 
 
-Cast = Mapping[Speaker, Voice]
-"""The voice of each speaker of a text, the speaker [S1] first."""
+Cast = Mapping[str, Voice]
+"""The voice of each speaker of a text, in the order of the speakers."""
+
+
+@dataclass(frozen=True, slots=True)
+class CastPrompts:
+    """The voices of a text, and their prompts."""
+
+    cast: Cast
+    prompts: Mapping[str, VoicePrompt]
+    """Prompts by speaker; voices that have none are missing."""
+    dialogues: frozenset[str]
+    """Speakers whose prompt has two speakers."""
+
+    def voice(self, tags: Mapping[str, str]) -> str:
+        """Return the ids of the voices for which `tags` stand: "aria+luna"."""
+        return "+".join(self.cast[speaker].voice_id for speaker in tags.values() if speaker in self.cast)
+
+    def prompt(self, tags: Mapping[str, str]) -> VoicePrompt | None:
+        """Return the prompts of the speakers for whom `tags` stand, combined; None if none of them has one.
+
+        A prompt that has one speaker gets the tag of that speaker.
+        """
+        prompts = [
+            prompt if speaker in self.dialogues else retag(tag, prompt)
+            for tag, speaker in tags.items()
+            if (prompt := self.prompts.get(speaker)) is not None
+        ]
+        return combine(prompts)
+
+    def without_prompt(self, speaker: str) -> "CastPrompts":
+        """Return the same voices without the prompt of `speaker`."""
+        others = {name: prompt for name, prompt in self.prompts.items() if name != speaker}
+        return replace(self, prompts=others)
 
 
 class VoicePrompts:
@@ -74,18 +106,18 @@ class VoicePrompts:
             transcript = voice.reference_transcript or ""
         return len({turn.speaker for turn in turns(transcript, voice.primary_speaker)}) > 1
 
-    async def load(self, cast: Cast) -> VoicePrompt | None:
-        """Return the prompt of the voices in `cast`, combined; None if none of them has a prompt.
+    async def load(self, cast: Cast) -> CastPrompts:
+        """Return the prompts of the voices in `cast`: a voice's recording, else its anchor.
 
-        A voice's recording is used, else its anchor. A prompt that has one speaker gets the tag by which the
-        text calls the voice. Raises as `_load`.
+        Raises as `_load`.
         """
-        prompts = [
-            prompt if self.is_dialogue(voice) else retag(speaker, prompt)
+        prompts = {
+            speaker: prompt
             for speaker, voice in cast.items()
             if (prompt := await self._load(voice)) is not None
-        ]
-        return combine(prompts)
+        }
+        dialogues = frozenset(speaker for speaker in prompts if self.is_dialogue(cast[speaker]))
+        return CastPrompts(cast, prompts, dialogues)
 
     async def _load(self, voice: Voice) -> VoicePrompt | None:
         """Return the recording or the anchor of `voice`, or None if it has neither.
@@ -187,7 +219,7 @@ def combine(prompts: Sequence[VoicePrompt]) -> VoicePrompt | None:
     return VoicePrompt(tuple(parts), " ".join(prompt.transcript for prompt in prompts), gain_db)
 
 
-def retag(speaker: Speaker, prompt: VoicePrompt) -> VoicePrompt:
+def retag(speaker: str, prompt: VoicePrompt) -> VoicePrompt:
     """Return `prompt` with all its text given to `speaker`."""
     text = " ".join(TAG.sub(" ", prompt.transcript).split())
     return replace(prompt, transcript=f"[{speaker}] {text}")

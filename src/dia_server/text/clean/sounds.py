@@ -6,9 +6,10 @@ import re
 
 from dia_server.text.clean.markers import Markers
 from dia_server.text.pauses import PAUSE
+from dia_server.text.speakers import VOICE_CHARACTERS
 from dia_server.vocabulary import SOUND, SOUND_WORDS, sound_name
 
-_TAG = re.compile(r"\[(?:S\d|voice:[\w.\-]{1,64})\]", re.IGNORECASE)
+_TAG = re.compile(rf"\[(?:S\d|voice:{VOICE_CHARACTERS})\]", re.IGNORECASE)
 """Tag of a speaker or a voice."""
 _BARE_PAUSE = re.compile(r"\[pause:\s?([0-9]{1,6}(?:\.[0-9]{1,6})?)\]", re.IGNORECASE)
 """Pause without a unit, which is seconds."""

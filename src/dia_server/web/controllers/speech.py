@@ -145,7 +145,12 @@ class SpeechController(Controller):
             prepared.text,
             prepared.text != data.text,
             [
-                PlannedUtterance(one.text, one.pause_s + one.gap_s / data.speed, one.estimated_s / data.speed)
+                PlannedUtterance(
+                    one.text,
+                    one.pause_s + one.gap_s / data.speed,
+                    one.estimated_s / data.speed,
+                    prepared.voice_ids(one),
+                )
                 for one in planned.utterances
             ],
             planned.duration_s(data.speed),

@@ -1,0 +1,174 @@
+"""Texts with any number of voices: who speaks, which prompt each turn follows, and what is refused."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from dia_server.settings import Settings
+from tests.cloning import CloningModel
+from tests.job_client import Client, serving
+from tests.recordings import wav_file
+
+VOICES = {"anna": 150.0, "ben": 100.0, "cleo": 200.0, "dan": 120.0, "eve": 240.0}
+"""Voices with recordings, and the pitches of these in Hz."""
+TAG = re.compile(r"\[(S[12])\] ")
+
+
+class Stage:
+    """A server with the voices VOICES, whose model records what it is to say."""
+
+    def __init__(self, client: Client, model: CloningModel, digests: dict[str, str]) -> None:
+        self.client = client
+        self.model = model
+        self.digests = digests
+        """Digests of the recordings, by voice."""
+
+    async def plan(self, text: str, **fields: Any) -> list[tuple[str, dict[str, str]]]:
+        """Return text and voices of the segments."""
+        answer = await self.client.post("/plan", json={"text": text} | fields)
+        assert answer.status_code == 200, answer.text
+        return [(one["text"], one["voices"]) for one in answer.json()["utterances"]]
+
+    async def said(self, text: str, **fields: Any) -> list[tuple[str, str]]:
+        """Generate `text`; return the voice and the words of each turn, each voice by its recording."""
+        self.model.seen.clear()
+        answer = await self.client.post("/generate", json={"text": text} | fields)
+        assert answer.status_code == 200, answer.text
+        return self.turns()
+
+    def turns(self) -> list[tuple[str, str]]:
+        """Return the voice and the words of each turn that the model has said, each voice by its recording.
+
+        A segment has the prompts of its own voices only, and each has the tag of its voice.
+        """
+        voices = {digest: voice for voice, digest in self.digests.items()}
+        found: list[tuple[str, str]] = []
+        for utterance in self.model.seen:
+            assert utterance.prompt is not None
+            tags = TAG.findall(utterance.prompt.transcript)
+            recordings = [part.digest for part in utterance.prompt.parts if part.digest in voices]
+            cast = {tag: voices[digest] for tag, digest in zip(tags, recordings, strict=True)}
+            assert utterance.voice == "+".join(cast.values())
+            _, *parts = TAG.split(utterance.text)
+            for tag, words in zip(parts[::2], parts[1::2], strict=True):
+                found.append((cast[tag], words.removesuffix(f" [{'S1' if tag == 'S2' else 'S2'}]").strip()))
+        return found
+
+    async def refusal(self, text: str, **fields: Any) -> tuple[int, str, str, str]:
+        answer = await self.client.post("/generate", json={"text": text} | fields)
+        body = answer.json()
+        assert not self.model.seen
+        return answer.status_code, body["error_code"], body["param"], body["detail"]
+
+
+@pytest.fixture
+async def stage(settings: Settings) -> AsyncIterator[Stage]:
+    settings = msgspec.structs.replace(settings, voice_anchors="off", guard_retries=0)
+    model = CloningModel()
+    async with serving(settings, model, engine="dia") as client:
+        for voice, pitch in VOICES.items():
+            answer = await client.post(
+                "/audio_prompts/upload",
+                data={"prompt_id": voice, "transcript": f"I am {voice}."},
+                files={"audio_file": ("sample.wav", wav_file(1.0, pitch=pitch))},
+            )
+            assert answer.status_code == 200, answer.text
+            body = {"voice_id": voice, "audio_prompt": voice}
+            assert (await client.post("/voice_mappings", json=body)).status_code == 200
+        metadata = (await client.get("/audio_prompts/metadata")).json()
+        digests = {}
+        for voice in VOICES:
+            await client.post("/generate", json={"text": "Hello.", "voice_id": voice})
+            prompt = model.seen[-1].prompt
+            assert prompt is not None
+            digests[voice] = prompt.key
+        assert len(set(digests.values())) == len(VOICES), metadata
+        model.seen.clear()
+        yield Stage(client, model, digests)
+
+
+async def test_each_turn_is_said_by_the_voice_that_its_tag_names(stage: Stage) -> None:
+    text = "[voice:anna] One. [voice:Ben] Two. [voice: cleo ] Three. [VOICE:anna] Four. [voice:dan] Five."
+
+    assert await stage.said(text) == [
+        ("anna", "One."),
+        ("ben", "Two."),
+        ("cleo", "Three."),
+        ("anna", "Four."),
+        ("dan", "Five."),
+    ]
+
+
+async def test_plain_tags_and_untagged_text_are_the_request_s_voices(stage: Stage) -> None:
+    text = "Zero. [voice:cleo] One. [S2] Two. [S1] Three."
+
+    assert await stage.said(text, voice_id="anna", voice_id_2="ben") == [
+        ("anna", "Zero."),
+        ("cleo", "One."),
+        ("ben", "Two."),
+        ("anna", "Three."),
+    ]
+
+
+async def test_a_voice_is_one_speaker_whatever_calls_it(stage: Stage) -> None:
+    planned = await stage.plan("[S1] One. [voice:anna] Two. [voice:ben] Three.", voice_id="anna")
+
+    assert planned == [("[S1] One. Two. [S2] Three.", {"S1": "anna", "S2": "ben"})]
+
+
+async def test_two_named_voices_are_like_the_two_voices_of_a_request(stage: Stage) -> None:
+    named = await stage.client.post(
+        "/generate", json={"text": "[voice:anna] One. [voice:ben] Two.", "seed": 1}
+    )
+    plain = await stage.client.post(
+        "/generate", json={"text": "[S1] One. [S2] Two.", "voice_id": "anna", "voice_id_2": "ben", "seed": 1}
+    )
+
+    assert named.content == plain.content
+
+
+async def test_cleaning_keeps_the_voices(stage: Stage) -> None:
+    planned = await stage.plan("**[voice:anna]** It costs *$5*.\n\n- [voice:ben] No!")
+
+    assert [voices for _, voices in planned] == [{"S1": "anna", "S2": "ben"}]
+    assert planned[0][0] == "[S1] It costs five dollars. [S2] No!"
+
+
+async def test_an_unknown_voice_is_refused_before_anything_is_made(stage: Stage) -> None:
+    status, code, param, detail = await stage.refusal("[voice:anna] One. [voice:nobody] Two.")
+
+    assert (status, code, param) == (404, "INVALID_VOICE_ID", "text")
+    assert detail.startswith("[voice:nobody]: Voice 'nobody' does not exist")
+
+
+async def test_more_than_16_voices_are_refused(stage: Stage) -> None:
+    for number in range(17):
+        await stage.client.post("/voice_mappings", json={"voice_id": f"v{number}", "audio_prompt": "anna"})
+    text = " ".join(f"[voice:v{number}] I am number {number}." for number in range(17))
+
+    status, code, param, detail = await stage.refusal(text)
+
+    assert (status, code, param) == (422, "VALIDATION_ERROR", "text")
+    assert detail == "The text has 17 voices; the limit is 16"
+    assert len(await stage.plan(text.partition("[voice:v16]")[0])) == 8
+
+
+async def test_a_voice_without_a_prompt_is_refused_among_more_than_two(stage: Stage) -> None:
+    status, code, _, detail = await stage.refusal("[voice:anna] One. [voice:ben] Two. [voice:luna] Three.")
+
+    assert (status, code) == (422, "AUDIO_PROMPT_NOT_USABLE")
+    assert "'luna' has no anchor" in detail
+
+
+async def test_a_recording_of_two_speakers_is_refused_beside_other_voices(stage: Stage) -> None:
+    transcript = {"transcript": "[S1] I am one. [S2] And I another."}
+    await stage.client.put("/audio_prompts/eve/transcript", json=transcript)
+
+    status, _, param, detail = await stage.refusal("[voice:anna] One. [voice:eve] Two.")
+
+    assert (status, param) == (422, "voice_id")
+    assert "'eve' cannot speak beside other voices" in detail
+    assert await stage.plan("[voice:eve] Two.") == [("[S1] Two.", {"S1": "eve"})]
