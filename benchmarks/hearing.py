@@ -15,6 +15,7 @@ import numpy as np
 
 from dia_server.engine.preview import VOICES, Preview
 from dia_server.text.clean import clean
+from dia_server.text.clean.case import fold_mixed_case
 from tests.heard_texts import HEARD
 from tests.hearing import SENTENCES, Listener, median_pitch, say, words_per_minute
 
@@ -43,7 +44,7 @@ def texts_row(preview: Preview, listener: Listener, voices: list[str], category:
     """Return the line of the table for one category of texts, the mean of all `voices`."""
     written, words = zip(*HEARD[category], strict=True)
     rates = []
-    for texts in (written, [clean(text, fold_case=True) for text in written]):
+    for texts in (written, [fold_mixed_case(clean(text)) for text in written]):
         heard = [
             listener.error_rate(words, [say(preview, " ".join(text.split()), voice) for text in texts])
             for voice in voices

@@ -23,6 +23,7 @@ from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.library_manifest import MANIFEST
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.services.voices.service import Voice, VoiceService
 from dia_server.settings import Settings
 from tests.recordings import sound, wav_file
@@ -45,7 +46,8 @@ class Home:
         self.files = in_storage(conf, make, store) if store else in_folders(conf, make, shared=False)
         recordings = self.files.recordings if store else self.folder
         self.anchors = AnchorStore(self.database.sessions, self.files.anchors)
-        self.voices = VoiceService(self.database.sessions, self.anchors)
+        self.pronunciations = PronunciationStore(self.database.sessions)
+        self.voices = VoiceService(self.database.sessions, self.anchors, self.pronunciations)
         self.prompts = PromptService(self.database.sessions, recordings, self.voices)
         self.library = VoiceLibrary(
             self.database.sessions, recordings, self.prompts, self.voices, self.anchors

@@ -20,6 +20,7 @@ from dia_server.web.controllers.jobs import JobController
 from dia_server.web.controllers.library import LibraryController
 from dia_server.web.controllers.monitoring import MonitoringController
 from dia_server.web.controllers.openai import OpenAIController
+from dia_server.web.controllers.pronunciations import PronunciationController
 from dia_server.web.controllers.server import ServerController
 from dia_server.web.controllers.speech import SpeechController
 from dia_server.web.controllers.voices import VoiceController
@@ -51,6 +52,7 @@ CONTROLLERS = [
     JobController,
     VoiceController,
     LibraryController,
+    PronunciationController,
     DesignController,
     PromptController,
     WhisperController,
@@ -131,6 +133,7 @@ def build_dependencies(
         "anchor_store": _provide(services.anchors),
         "anchor_maker": _provide(services.anchor_maker),
         "voice_library": _provide(services.library),
+        "pronunciation_store": _provide(services.pronunciations),
         "candidate_maker": _provide(services.candidate_maker),
         "spool": _provide(services.files.recordings),
         "prompt_service": _provide(services.prompts),

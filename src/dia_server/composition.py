@@ -49,6 +49,7 @@ from dia_server.services.voices.custom_voices import CustomVoices
 from dia_server.services.voices.library import VoiceLibrary
 from dia_server.services.voices.prompt_decoder import PromptDecoder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.services.voices.references import References
 from dia_server.services.voices.service import VoiceService
 from dia_server.services.voices.transcripts import TranscriptService
@@ -92,7 +93,8 @@ class Services:
         self.files = files.choose(conf, self.prompt_decoder.make, self.database)
         self.anchors = AnchorStore(self.database.sessions, self.files.anchors)
         self.candidates = CandidateStore(self.database, self.files.candidates, self.membership)
-        self.voices = VoiceService(self.database.sessions, self.anchors)
+        self.pronunciations = PronunciationStore(self.database.sessions)
+        self.voices = VoiceService(self.database.sessions, self.anchors, self.pronunciations)
         self.prompts = PromptService(self.database.sessions, self.files.recordings, self.voices)
         self.custom_voices = CustomVoices(self.prompts, self.voices)
         self.library = VoiceLibrary(
@@ -145,7 +147,10 @@ class Services:
             self.config,
             self.recorder.record,
             texts=RequestTexts(
-                max_characters=conf.max_characters, normalize=conf.normalize, code_blocks=conf.code_blocks
+                self.pronunciations,
+                max_characters=conf.max_characters,
+                normalize=conf.normalize,
+                code_blocks=conf.code_blocks,
             ),
             normalize_loudness=conf.normalize_loudness,
             refresh=self._load_voices if self.database.shared else None,
@@ -204,6 +209,7 @@ class Services:
                 "audio_prompts": self.prompts.load,  # before the voices that use them
                 "voice_anchors": self.anchors.load,
                 "voice_mappings": self.voices.load,
+                "pronunciations": self.pronunciations.load,
                 "config": self.config.reload,
                 "jobs": self._wake_worker,
             }
@@ -221,6 +227,7 @@ class Services:
         await self.prompts.load()
         await self.anchors.load()
         await self.voices.load()
+        await self.pronunciations.load()
 
     async def _wake_worker(self) -> None:
         self.job_worker.wake()

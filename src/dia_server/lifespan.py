@@ -50,6 +50,7 @@ async def open_data(services: Services, stack: AsyncExitStack) -> None:
     await services.library.recover()
     await services.anchors.load()
     await services.voices.load()
+    await services.pronunciations.load()
     await services.prompts.load()
     try:
         for part in (services.anchors, services.candidates, services.prompts):

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.browser.chromium import CHROMIUM, FLAGS, TAP
-from tests.browser.content import add_voice
+from tests.browser.content import add_pronunciation, add_voice
 from tests.browser.studio import PATIENCE_MS, OpenStudio, Studio
 from tests.live.server import Server
 
@@ -61,9 +61,10 @@ def steady_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="package")
 def furnished(server: Server) -> Server:
-    """The shared server with a recording, a voice and jobs, so that no view is empty."""
+    """The shared server with a recording, a voice, a pronunciation and jobs, so that no view is empty."""
     with httpx.Client(base_url=server.url, timeout=60) as client:
         add_voice(client)
+        add_pronunciation(client)
         for text in ("[S1] Chapter one. [S2] Already?", "The second chapter."):
             client.post("/generate?async_mode=true", json={"text": text}).raise_for_status()
     return server

@@ -15,3 +15,8 @@ def add_voice(client: httpx.Client) -> None:
     client.post(
         "/voice_mappings", json={"voice_id": "grandmother", "audio_prompt": "grandmother"}
     ).raise_for_status()
+
+
+def add_pronunciation(client: httpx.Client) -> None:
+    """Make all voices say "Nguyen" as "win"."""
+    client.put("/pronunciations", json={"word": "nguyen", "respelling": "win"}).raise_for_status()

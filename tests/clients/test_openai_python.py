@@ -43,6 +43,18 @@ def test_every_format_of_openai_is_supported(
     assert 0.2 < seconds(file.read_bytes(), audio_format) < 2
 
 
+def test_a_pronunciation_is_what_is_said(client: OpenAI, server: Server) -> None:
+    def said(text: str) -> bytes:
+        speech = client.audio.speech.create(model="dia", voice="aria", input=text)
+        return speech.content
+
+    server.put("/pronunciations", json={"word": "ngx", "respelling": "engine ex"}).raise_for_status()
+    respelled = said("Restart NGX now.")
+    server.delete("/pronunciations", params={"word": "ngx"}).raise_for_status()
+
+    assert respelled == said("Restart Engine ex now.") != said("Restart NGX now.")
+
+
 def test_models_are_listed_and_found(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["dia"]
     assert client.models.retrieve("dia").owned_by == "nari-labs"

@@ -71,12 +71,16 @@ def test_what_one_server_stores_holds_on_the_other(peers: Peers, tmp_path: Path)
     wait_until(lambda: "anchor" in voices(first).get("made", {}))
     first.put("/config", json={"save_outputs": True})
     wait_until(lambda: second.get("/config").json()["save_outputs"])
+    word = {"word": "SQL", "respelling": "sequel", "voice_id": "clara"}
+    first.put("/pronunciations", json=word)
+    wait_until(lambda: second.get("/pronunciations").json()["pronunciations"] == [word])
 
     first.delete("/voice_mappings/clara")
     first.delete("/audio_prompts/dora")
     second.delete("/config/save_outputs")
 
     wait_until(lambda: "clara" not in voices(second))
+    wait_until(lambda: second.get("/pronunciations").json()["pronunciations"] == [])
     wait_until(lambda: second.get("/audio_prompts/metadata/dora").status_code == 404)
     wait_until(lambda: not first.get("/config").json()["save_outputs"])
 

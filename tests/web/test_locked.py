@@ -48,12 +48,13 @@ def upload(client: Client, prompt_id: str) -> Any:
 CHANGES = [
     ("POST", "/voice_mappings", {"voice_id": "another"}),
     ("DELETE", "/voice_mappings/mine", None),
+    ("PUT", "/pronunciations", {"word": "old", "respelling": "owld"}),
     ("PUT", "/audio_prompts/old/transcript", {"transcript": "Other words."}),
     ("DELETE", "/audio_prompts/old", None),
     ("PUT", "/config", {"save_outputs": True}),
     ("POST", "/generate?async_mode=true", {"text": "Hello!"}),
 ]
-PAGES = ("/voice_mappings", "/audio_prompts/metadata", "/config", "/jobs", "/voices")
+PAGES = ("/voice_mappings", "/pronunciations", "/audio_prompts/metadata", "/config", "/jobs", "/voices")
 
 
 def test_changes_are_refused_until_the_database_is_unlocked(

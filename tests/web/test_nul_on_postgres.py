@@ -20,6 +20,8 @@ VALID: dict[str, Any] = {
     "text": "Hi",
     "input": "Hi",
     "voice_id": "mine",
+    "word": "mine",
+    "respelling": "mine",
     "name": "mine",
     "prompt_id": "mine",
     "transcript": "Hi.",

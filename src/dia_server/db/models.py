@@ -122,6 +122,17 @@ class VoiceAnchor(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class Pronunciation(Base):
+    """A word that is said in another spelling."""
+
+    __tablename__ = "pronunciations"
+
+    voice_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Voice that says it so; empty for all voices."""
+    word: Mapped[str] = mapped_column(String(64), primary_key=True)
+    respelling: Mapped[str] = mapped_column(String(64))
+
+
 class Server(Base):
     """A running server on this PostgreSQL database, or one that has ended without a goodbye."""
 

@@ -13,6 +13,7 @@ from dia_server.services.speech.request import AudioFormat, Role
 from dia_server.services.speech.timestamps import Granularity, Timestamp
 from dia_server.services.voices.candidates import CandidateStatus
 from dia_server.services.voices.ids import ID
+from dia_server.services.voices.pronunciations import MAX_LENGTH
 from dia_server.services.voices.service import MAX_NAME, Speaker
 from dia_server.services.voices.whisper import SIZES
 
@@ -168,11 +169,19 @@ class PlannedUtterance(Struct):
     voices: Annotated[dict[str, str], Meta(description="Voice that each tag of the segment stands for")]
 
 
+class AppliedPronunciation(Struct):
+    word: Annotated[str, Meta(description="Word as the text has it")]
+    respelling: Annotated[str, Meta(description="What is said in its place")]
+
+
 class SpeechPlan(Struct):
     text: Annotated[str, Meta(description="The whole text as it will be said")]
     changed: Annotated[bool, Meta(description="Whether it differs from the text of the request")]
     utterances: Annotated[list[PlannedUtterance], Meta(description="Segments in order")]
     estimated_s: Annotated[float, Meta(description="Total seconds, including pauses")]
+    pronunciations: Annotated[
+        list[AppliedPronunciation], Meta(description="Words that are said in another spelling, each once")
+    ]
 
 
 PreviewUrl = Annotated[str, Meta(description="Path of a sample of the voice, a WAV file")]
@@ -381,6 +390,58 @@ class VoicesImported(Struct, kw_only=True):
     audio_prompts: Annotated[list[str], Meta(description="Ids of the recordings")]
     anchors: Annotated[list[str], Meta(description="Ids of the voices whose anchors were in the archive")]
     licence: Annotated[str | None, Meta(description="Licence note of the archive")]
+
+
+Respelling = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_LENGTH,
+        description="What is said in its place: words of letters and digits, with ' and - inside",
+    ),
+]
+
+
+class PronunciationRequest(Struct, kw_only=True):
+    """A word to say in another spelling."""
+
+    word: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_LENGTH,
+            description="One word of letters and digits, with ' and - inside. In lower case it stands for "
+            "the word in any case, with capitals only for itself",
+        ),
+    ]
+    respelling: Respelling
+    voice_id: Annotated[str | None, Meta(description="Voice that says it so; null for all voices")] = None
+
+
+class Pronunciation(Struct, kw_only=True):
+    word: str
+    respelling: str
+    voice_id: Annotated[str | None, Meta(description="Voice that says it so; null for all voices")]
+
+
+class Pronunciations(Struct):
+    pronunciations: list[Pronunciation]
+
+
+class PronunciationSaved(Pronunciation, kw_only=True):
+    message: str
+
+
+class PronunciationDeleted(Struct):
+    message: str
+    word: str
+    voice_id: str | None
+
+
+class PronunciationsImported(Struct, kw_only=True):
+    message: str
+    imported: Annotated[int, Meta(description="Number of pronunciations in the file")]
+    total: Annotated[int, Meta(description="Number of pronunciations that there are now")]
 
 
 class Model(Struct, kw_only=True):

@@ -7,7 +7,7 @@ from sqlalchemy import delete, text, update
 
 from dia_server.db.engine import Database
 from dia_server.db.listener import LEAD, Listener
-from dia_server.db.models import AudioPrompt, ConfigValue, Server, VoiceAnchor, VoiceMapping
+from dia_server.db.models import AudioPrompt, ConfigValue, Pronunciation, Server, VoiceAnchor, VoiceMapping
 from dia_server.errors import StorageUnavailable
 from dia_server.services.jobs.store import JobStore
 from dia_server.services.peers import Membership
@@ -63,6 +63,7 @@ async def test_every_change_of_what_servers_keep_in_memory_is_heard(
         "voice_anchors": delete(VoiceAnchor),
         "audio_prompts": delete(AudioPrompt),
         "config": delete(ConfigValue),
+        "pronunciations": delete(Pronunciation),
     }
     for statement in changes.values():
         async with database.sessions.begin() as session:

@@ -34,6 +34,7 @@ from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import References
 from dia_server.services.voices.service import Voice, VoiceService
@@ -99,7 +100,8 @@ class Studio:
         self.engine = Engine("dia", lambda _: self.model, max_waiting=64)
         self.database = Database(conf.sqlalchemy_url)
         self.anchors = AnchorStore(self.database.sessions, AnchorFolder(conf.anchors))
-        self.voices = VoiceService(self.database.sessions, self.anchors)
+        pronunciations = PronunciationStore(self.database.sessions)
+        self.voices = VoiceService(self.database.sessions, self.anchors, pronunciations)
         prompt_folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = PromptService(self.database.sessions, prompt_folder, self.voices)
         reference_folder = ReferenceFolder(conf.references)
@@ -113,7 +115,7 @@ class Studio:
             AnchorMaker(narrator, self.anchors, mode=anchors, on_gpu=False, rounds=1, model=lambda: "tiny"),
             ConfigService(self.database.sessions, default_config(conf)),
             lambda *_: None,
-            texts=RequestTexts(max_characters=4096, normalize=False),
+            texts=RequestTexts(pronunciations, max_characters=4096, normalize=False),
             normalize_loudness=False,
         )
 

@@ -23,6 +23,7 @@ from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.services.voices.service import Voice, VoiceService
 from tests.recordings import RATE, sound, wav_file
 from tests.rows import execute, refuse_changes
@@ -36,7 +37,8 @@ class Shelf:
         self.database_url = database_url
         self.database = Database(database_url)
         anchors = AnchorStore(self.database.sessions, AnchorFolder(data / "anchors"))
-        self.voices = VoiceService(self.database.sessions, anchors)
+        pronunciations = PronunciationStore(self.database.sessions)
+        self.voices = VoiceService(self.database.sessions, anchors, pronunciations)
         self.prompts = self.service()
 
     def service(self) -> PromptService:

@@ -16,6 +16,7 @@ from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.services.voices.reference_files import ReferenceFolder
 from dia_server.services.voices.references import Reference, References
 from dia_server.services.voices.service import VoiceService
@@ -35,7 +36,9 @@ class Desk:
         self.gate = threading.Event()
         self.gate.set()
         voices = VoiceService(
-            database.sessions, AnchorStore(database.sessions, AnchorFolder(data / "anchors"))
+            database.sessions,
+            AnchorStore(database.sessions, AnchorFolder(data / "anchors")),
+            PronunciationStore(database.sessions),
         )
         prompts = PromptService(database.sessions, PromptFolder(data / "audio_prompts", self._make), voices)
         folder = ReferenceFolder(data / "references")

@@ -12,6 +12,7 @@ from dia_server.services.voices.anchors import AnchorStore
 from dia_server.services.voices.audio_prompt import Prompt
 from dia_server.services.voices.prompt_folder import PromptFolder
 from dia_server.services.voices.prompts import PromptService
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.services.voices.service import VoiceService
 from dia_server.services.voices.transcription import Transcription
 from dia_server.services.voices.transcripts import TranscriptService
@@ -44,7 +45,8 @@ class World:
     def __init__(self, folder: Path, database_url: str) -> None:
         self.database = Database(database_url)
         anchors = AnchorStore(self.database.sessions, AnchorFolder(folder / "anchors"))
-        self.voices = VoiceService(self.database.sessions, anchors)
+        pronunciations = PronunciationStore(self.database.sessions)
+        self.voices = VoiceService(self.database.sessions, anchors, pronunciations)
         self.folder = PromptFolder(folder / "audio_prompts", make)
         self.prompts = self.service()
         self.whisper = HeldWhisper()

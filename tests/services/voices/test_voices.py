@@ -8,11 +8,13 @@ from dia_server.db.engine import Database
 from dia_server.errors import InvalidVoiceId
 from dia_server.services.voices.anchor_folder import AnchorFolder
 from dia_server.services.voices.anchors import AnchorStore
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.services.voices.service import ALIASES, BUILT_IN, Voice, VoiceService
 
 
 async def loaded(database: Database) -> VoiceService:
-    voices = VoiceService(database.sessions, AnchorStore(database.sessions, AnchorFolder(Path("anchors"))))
+    anchors = AnchorStore(database.sessions, AnchorFolder(Path("anchors")))
+    voices = VoiceService(database.sessions, anchors, PronunciationStore(database.sessions))
     await voices.load()
     return voices
 

@@ -3,6 +3,7 @@
 import pytest
 
 from dia_server.text.clean import clean
+from dia_server.text.clean.case import fold_mixed_case
 from tests.text.clean.pairs import FOLDED, PAIRS
 
 EACH = [
@@ -20,7 +21,7 @@ def test_text_is_said_as_people_read_it(text: str, said: str) -> None:
 
 @pytest.mark.parametrize(("text", "said"), FOLDED)
 def test_mixed_case_is_folded_on_request(text: str, said: str) -> None:
-    assert clean(text, fold_case=True) == said
+    assert fold_mixed_case(clean(text)) == said
 
 
 def test_a_code_block_can_be_announced() -> None:

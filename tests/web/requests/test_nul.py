@@ -21,6 +21,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("POST", "/v1/audio/speech", {"input": "a", "voice": {"id": "aria\0"}}, "voice.id"),
     ("POST", "/voice_mappings", MAPPING | {"style": "a\0b"}, "style"),
     ("POST", "/voice_mappings", MAPPING | {"audio_prompt_transcript": "\0"}, "audio_prompt_transcript"),
+    ("PUT", "/pronunciations", {"word": "a\0b", "respelling": "b"}, "word"),
     ("PUT", "/audio_prompts/one/transcript", {"transcript": "a\0b"}, "transcript"),
 ]
 

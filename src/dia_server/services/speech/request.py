@@ -12,6 +12,7 @@ from dia_server.services.speech.usage import Usage, UsageMeter
 from dia_server.services.voices.service import CastSnapshot
 from dia_server.services.voices.voice_prompts import Cast, CastPrompts
 from dia_server.text.plan import Plan, PlannedUtterance
+from dia_server.text.pronunciation import Respelled
 
 Role = Literal["user", "assistant", "system"]
 
@@ -102,8 +103,8 @@ class PreparedRequest:
 
     request: SpeechRequest
     voices: CastSnapshot
-    text: str
-    """Text as it is said, that is, cleaned unless the request says otherwise."""
+    said: Respelled
+    """Text as it is said: cleaned, unless the request says otherwise, and with its words respelled."""
     plan: Plan
     utterance: Utterance
     """Utterance of the whole text; the segments take its sampling parameters."""

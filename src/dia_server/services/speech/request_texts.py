@@ -1,13 +1,20 @@
-"""Takes the texts of requests in: checks their length, and cleans them unless the request says otherwise."""
+"""Takes the texts of requests in: checks their length, cleans them, and respells words.
+
+A request can turn the clean-up off, but not the pronunciations, which the operator wants for these words.
+"""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Literal
 
 from dia_server.errors import TextTooLong
 from dia_server.services.speech.request import SpeechRequest
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.text.clean import clean
+from dia_server.text.clean.case import fold_mixed_case
+from dia_server.text.pronunciation import Respelled, respell
 
 CodeBlocks = Literal["skip", "announce"]
 ANNOUNCEMENT = "Code block."
@@ -16,8 +23,10 @@ LONG = 1000
 """Characters above which a text is cleaned and planned on a thread: 4,096 characters may take 50 ms each."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RequestTexts:
+    pronunciations: PronunciationStore
+    _: KW_ONLY
     max_characters: int
     """Maximum characters of a text as the client sends it."""
     normalize: bool = True
@@ -28,11 +37,8 @@ class RequestTexts:
         """Return whether the text of `request` is cleaned."""
         return self.normalize if request.normalize is None else request.normalize
 
-    async def said(self, request: SpeechRequest, *, fold_case: bool) -> str:
-        """Return the text of `request` as it will be said; raises TextTooLong.
-
-        `fold_case` folds mixed case, which espeak-ng spells letter by letter.
-        """
+    async def cleaned(self, request: SpeechRequest) -> str:
+        """Return the text of `request`, cleaned unless it says otherwise; raises TextTooLong."""
         text = request.text
         if len(text) > self.max_characters:
             raise TextTooLong(
@@ -43,5 +49,21 @@ class RequestTexts:
         if not self.normalizes(request):
             return text
         code = ANNOUNCEMENT if self.code_blocks == "announce" else ""
-        cleaned = partial(clean, text, code=code, fold_case=fold_case)
+        cleaned = partial(clean, text, code=code)
         return await asyncio.to_thread(cleaned) if len(text) > LONG else cleaned()
+
+    async def respelled(
+        self, cleaned: str, voices: Mapping[str, str], first: str, *, fold_case: bool
+    ) -> Respelled:
+        """Return a text as it will be said, with the pronunciations of its voices.
+
+        `voices` maps what the tags call to voice ids; `first` says the text before the first tag. `fold_case`
+        then folds mixed case, which espeak-ng spells letter by letter.
+        """
+        tables = {one: self.pronunciations.tables(voice_id) for one, voice_id in voices.items()}
+
+        def work() -> Respelled:
+            found = respell(cleaned, tables, first) if any(tables.values()) else Respelled(cleaned)
+            return replace(found, text=fold_mixed_case(found.text)) if fold_case else found
+
+        return await asyncio.to_thread(work) if len(cleaned) > LONG else work()

@@ -25,7 +25,8 @@ from dia_server.services.voices.service import CastSnapshot, Voice, VoiceService
 from dia_server.services.voices.voice_prompts import CastPrompts, VoicePrompts
 from dia_server.text.budget import encoded_length, leaves_room
 from dia_server.text.plan import NO_PROMPT, Plan, PromptSize, Speakers, plan, recast
-from dia_server.text.speakers import CAST_TAG, Speaker, is_pronounceable, tag
+from dia_server.text.pronunciation import Respelled
+from dia_server.text.speakers import CAST_TAG, Speaker, called, is_pronounceable, tag
 
 log = structlog.get_logger()
 
@@ -141,10 +142,12 @@ class SpeechService:
     ) -> PreparedRequest:
         if voices is None:
             request, voices = self._resolve(request, reference)
-        said = await self._texts.said(request, fold_case=not self._narrator.clones)
-        text = self._tag(said, request, voices.voice)
+        cleaned = await self._texts.cleaned(request)
+        text = self._tag(cleaned, request, voices.voice)
         voices = call(request, voices, text, lambda name: self._prompts.snapshot(self._voices.resolve(name)))
         casting = self._cast(request, voices, text)
+        said = await self._respell(cleaned, text, request, casting)
+        text = self._tag(said.text, request, voices.voice)
         cast, amplified = casting.cast, self._narrator.clones and self._normalizes_loudness(request)
         timing = None
         if request.timestamps is not None:
@@ -250,6 +253,16 @@ class SpeechService:
     def _normalizes_loudness(self, request: SpeechRequest) -> bool:
         wanted = request.normalize_loudness
         return self._normalize_loudness if wanted is None else wanted
+
+    async def _respell(
+        self, cleaned: str, tagged: str, request: SpeechRequest, casting: Casting
+    ) -> Respelled:
+        """Return `cleaned` as its voices say it; `tagged` is the same text with a tag at its beginning."""
+        alone = next(iter(casting.cast.values()))  # a recording of two people speaks as both
+        tags = called(tagged)
+        voices = {one: casting.cast.get(casting.names.get(one, one), alone).voice_id for one in tags}
+        fold_case = not self._narrator.clones and self._texts.normalizes(request)
+        return await self._texts.respelled(cleaned, voices, tags[0], fold_case=fold_case)
 
     def _tag(self, said: str, request: SpeechRequest, voice: Voice) -> str:
         """Return the text `said` with speaker tags; raises Invalid."""

@@ -14,11 +14,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from dia_server.db.models import VoiceAnchor, VoiceCandidate, VoiceMapping
+from dia_server.db.models import Pronunciation, VoiceAnchor, VoiceCandidate, VoiceMapping
 from dia_server.db.upsert import is_duplicate, upsert
 from dia_server.errors import Conflict, Invalid, InvalidVoiceId
 from dia_server.services.voices import ids
 from dia_server.services.voices.anchors import AnchorStore
+from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.text.speakers import Speaker as Speaker
 from dia_server.text.speakers import has_visible_text
 
@@ -134,9 +135,15 @@ because a built-in voice has that id."""
 class VoiceService:
     """Reads voices from memory, so that speech does not wait. Changes go to the database, then to memory."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], anchors: AnchorStore) -> None:
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        anchors: AnchorStore,
+        pronunciations: PronunciationStore,
+    ) -> None:
         self._sessions = sessions
         self._anchors = anchors
+        self._pronunciations = pronunciations
         self._voices: dict[str, Voice] = {}
         self._lock = asyncio.Lock()
         """Held while voices change: a voice must not be deleted while another one makes it its partner."""
@@ -187,8 +194,8 @@ class VoiceService:
     async def delete(self, voice_id: str) -> bool:
         """Delete a voice and return True; reset a built-in voice to its original settings and return False.
 
-        Its anchor is deleted too. The deleted voice is no longer the partner of any other. Raises
-        InvalidVoiceId.
+        Its anchor is deleted too, and with a deleted voice its pronunciations. The deleted voice is no longer
+        the partner of any other. Raises InvalidVoiceId.
         """
         async with self._lock:
             if voice_id not in self._voices:
@@ -270,6 +277,7 @@ class VoiceService:
 
     async def _forget(self, voice_id: str) -> None:
         await self._anchors.forget(voice_id)
+        self._pronunciations.forget(voice_id)
         del self._voices[voice_id]
         for other in list(self._voices.values()):
             if other.partner == voice_id:
@@ -314,11 +322,13 @@ def clean_name(name: str, field: str = "display_name") -> str:
 async def _delete_row(session: AsyncSession, voice_id: str) -> None:
     """Delete the voice's rows, and its id where it is another voice's partner.
 
-    The voice's own row comes first: its lock makes the writer of an anchor end before the anchor is deleted.
+    The voice's own row comes first: its lock makes the writer of an anchor or a pronunciation end before
+    these are deleted.
     """
     await session.execute(delete(VoiceMapping).where(VoiceMapping.voice_id == voice_id))
     await session.execute(delete(VoiceCandidate).where(VoiceCandidate.voice_id == voice_id))
     await session.execute(delete(VoiceAnchor).where(VoiceAnchor.voice_id == voice_id))
+    await session.execute(delete(Pronunciation).where(Pronunciation.voice_id == voice_id))
     await session.execute(update(VoiceMapping).where(VoiceMapping.partner == voice_id).values(partner=None))
 
 

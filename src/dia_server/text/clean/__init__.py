@@ -10,7 +10,6 @@ from dia_server.text.clean.addresses import say_addresses
 from dia_server.text.clean.amounts import say_amounts
 from dia_server.text.clean.arithmetic import say_products
 from dia_server.text.clean.calendar import say_dates_and_times
-from dia_server.text.clean.case import fold_mixed_case
 from dia_server.text.clean.hidden import without_hidden
 from dia_server.text.clean.markdown import plain
 from dia_server.text.clean.markers import Markers
@@ -22,17 +21,17 @@ MAX_ROUNDS = 6
 """Maximum passes over a text. Prose takes one; most texts take two, of which the second changes nothing."""
 
 
-def clean(text: str, *, code: str = "", fold_case: bool = False) -> str:
+def clean(text: str, *, code: str = "") -> str:
     """Return `text` as it is said, on one line; `text` itself if only its white space would change.
 
-    Each fenced code block is said as `code`. `fold_case` also writes words in mixed case in lower case. A
-    cleaned text stays as it is when it is cleaned again. Takes time linear in the length of `text`.
+    Each fenced code block is said as `code`. A cleaned text stays as it is when it is cleaned again. Takes
+    time linear in the length of `text`.
     """
     for _ in range(MAX_ROUNDS):
         before, text = text, _cleaned_once(text, code)
         if text == before:
             break
-    return fold_mixed_case(text) if fold_case else text
+    return text
 
 
 def _cleaned_once(text: str, code: str) -> str:

@@ -25,6 +25,7 @@ from dia_server.web.requests.disconnect import cancel_on_disconnect
 from dia_server.web.requests.json_request import MAX_BODY_WITH_REFERENCE
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
+    AppliedPronunciation,
     GenerateRequest,
     JobAccepted,
     PlannedUtterance,
@@ -142,8 +143,8 @@ class SpeechController(Controller):
         prepared = await speech_service.prepare(wanted, reference=reference, make_anchors=False)
         planned = prepared.plan
         return SpeechPlan(
-            prepared.text,
-            prepared.text != data.text,
+            prepared.said.text,
+            prepared.said.text != data.text,
             [
                 PlannedUtterance(
                     one.text,
@@ -154,6 +155,7 @@ class SpeechController(Controller):
                 for one in planned.utterances
             ],
             planned.duration_s(data.speed),
+            [AppliedPronunciation(one.word, one.respelling) for one in prepared.said.applied],
         )
 
 

@@ -190,7 +190,7 @@ export class Design {
   }
 }
 
-const field = (label, input) => h("div", { class: "field" }, h("label", { for: input.id }, label), input);
+export const field = (label, input) => h("div", { class: "field" }, h("label", { for: input.id }, label), input);
 
 /** A candidate. Its elements are created once and updated, so that they keep the focus. */
 class Row {

@@ -5,6 +5,7 @@ import { Design } from "./design.js";
 import { arrange, h, icon, notice, trouble } from "./dom.js";
 import { NewVoice } from "./newvoice.js";
 import { Prompts } from "./prompts.js";
+import { Pronunciations } from "./pronunciations.js";
 import { sampleButton, stopSample } from "./sample.js";
 import { change } from "./state.js";
 import { voicelist } from "./voicelist.js";
@@ -14,6 +15,7 @@ let builtIn;
 let form;
 let design;
 let prompts;
+let pronunciations;
 let error;
 const cards = new Map(); // voice id to {element, seen}
 
@@ -23,6 +25,7 @@ export function start(root) {
   builtIn = h("ul", { class: "voices" });
   error = h("p", { class: "trouble", role: "alert", hidden: true });
   prompts = new Prompts();
+  pronunciations = new Pronunciations();
   form = new NewVoice((id) => {
     prompts.forget(id); // its recording was replaced
     load();
@@ -36,7 +39,8 @@ export function start(root) {
         h("section", {}, h("h2", {}, "Your voices"), own),
         h("section", {}, h("h2", {}, "Voices that come with it"), builtIn),
         design.element,
-        h("section", {}, h("h2", {}, "Recordings"), prompts.element)),
+        h("section", {}, h("h2", {}, "Recordings"), prompts.element),
+        pronunciations.element),
       form.element),
   );
   voicelist.addEventListener("change", draw);
@@ -56,7 +60,7 @@ export function hide() {
 
 async function load() {
   try {
-    await Promise.all([voicelist.load(), prompts.load()]);
+    await Promise.all([voicelist.load(), prompts.load(), pronunciations.load()]);
     trouble(error);
   } catch (failure) {
     trouble(error, failure.message);
