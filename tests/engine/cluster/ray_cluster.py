@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from tests.live.server import free_port
+
 SLOTS = 8
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 CPUS = 4
@@ -24,6 +26,7 @@ def ray_cluster(cpus: int = CPUS, **environment: str) -> Iterator[str]:
 
     os.environ |= ENVIRONMENT | environment
     head = {"num_cpus": 0, "node_ip_address": "127.0.0.2", "include_dashboard": False, **MEMORY}
+    head |= {"gcs_server_port": free_port()}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         cluster.add_node(num_cpus=cpus, node_ip_address="127.0.0.3", **MEMORY)
@@ -73,8 +76,8 @@ def processes(name: bytes) -> list[int]:
 @contextmanager
 def restarted_head(address: str) -> Iterator[None]:
     """Kill Ray's head (its global control service), and start it again as it was, until the block is left."""
-    ports = f"--gcs_server_port={address.rpartition(':')[2]}"
-    (head,) = (one for one in psutil.process_iter(["cmdline"]) if is_head(one.info["cmdline"], ports))
+    port = f"--gcs_server_port={address.rpartition(':')[2]}"
+    (head,) = (one for one in psutil.process_iter(["cmdline"]) if is_head(one.info["cmdline"], port))
     command, environment = head.cmdline(), head.environ()
     head.kill()
     psutil.wait_procs([head], timeout=30)

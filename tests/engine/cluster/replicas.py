@@ -37,6 +37,8 @@ class FakeReplicas:
     slots: int = 2
     version: str = __version__
     away: bool = False
+    replaced: bool = False
+    """Whether there is no replica at the moment."""
     hold: asyncio.Event | None = None
     """If set, every utterance waits for it before its second chunk."""
     faults: list["Fault"] = field(default_factory=list)
@@ -58,6 +60,8 @@ class FakeReplicas:
             raise ModelNotLoaded("The cluster does not answer")
         self.polls += 1
         self.demand = demand
+        if self.replaced:
+            return []
         return [
             ReplicaState(
                 replica_id="one",

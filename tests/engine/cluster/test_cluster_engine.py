@@ -38,7 +38,7 @@ async def cluster(
     )
     engine.start()
     try:
-        if not replicas.away:
+        if not replicas.away and not replicas.replaced:
             await until(lambda: engine.ready or engine.error)
         yield engine
     finally:
@@ -60,6 +60,28 @@ async def test_the_audio_is_that_of_a_replica() -> None:
         anything: AnyEngine = engine
         assert np.array_equal(await heard(anything.submit(utterance(1))), whole(1))
         assert engine.cluster.failovers == 0
+
+
+async def test_utterances_wait_while_all_replicas_are_replaced() -> None:
+    replicas = FakeReplicas()
+    async with cluster(replicas) as engine:
+        replicas.replaced = True
+        await until(lambda: engine.worker_count == 0)
+        generation = engine.submit(utterance(1))
+        polls = replicas.polls
+        await until(lambda: replicas.polls > polls)
+        assert not replicas.begun
+
+        replicas.replaced = False
+        assert np.array_equal(await heard(generation), whole(1))
+
+
+async def test_a_cluster_that_never_had_a_replica_is_not_ready() -> None:
+    replicas = FakeReplicas(replaced=True)
+    async with cluster(replicas) as engine:
+        await until(lambda: replicas.polls)
+        with pytest.raises(ModelNotLoaded):
+            engine.submit(utterance(1))
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -6,6 +6,8 @@ and again. So an utterance is sent only when a slot is known to be free, and Ser
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -30,6 +32,8 @@ ANSWER_S = 10.0
 """Seconds until an utterance that no replica has begun is sent again."""
 SILENCE_S = 5.0
 """Seconds without a sign of life after which a replica counts as lost; it sends one each second."""
+REPLACEMENT_S = 60.0
+"""Seconds for which utterances are taken while there is no replica: an update may replace all at once."""
 ATTEMPTS = 3
 """Replicas that may be lost with an utterance before it fails."""
 
@@ -55,6 +59,8 @@ class ClusterEngine:
         self.error: Exception | None = None
         self._failovers = 0
         self._states: Sequence[ReplicaState] = ()
+        self._seen = -math.inf
+        """Time of the last poll that found a replica."""
         self._replicas = replicas
         self._poll_s = poll_s
         self._answer_s = answer_s
@@ -75,7 +81,8 @@ class ClusterEngine:
 
     @property
     def ready(self) -> bool:
-        return bool(self._states) and not self._stopping
+        replaced = time.monotonic() - self._seen < REPLACEMENT_S
+        return self.error is None and replaced and not self._stopping
 
     @property
     def loaded(self) -> float:
@@ -251,6 +258,8 @@ class ClusterEngine:
                 f"The cluster's engines are {', '.join(sorted(others))}, not {self.name} (DIA_ENGINE)"
             )
         self._states, self.error = states, None
+        if states:
+            self._seen = time.monotonic()
         self._others = max(0, sum(state.busy + state.waiting for state in states) - own)
         self._send_waiting()
 

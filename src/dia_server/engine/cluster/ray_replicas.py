@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import RayServeException
 
 from dia_server.engine.cluster.recordings import without_samples
 from dia_server.engine.cluster.replica import Need
@@ -54,12 +55,14 @@ class RayReplicas:
 
     async def states(self, demand: int) -> Sequence[ReplicaState]:
         """If a replica does not answer, return the last states: Ray Serve is about to replace it."""
-        asked = self._handle.broadcast("state", self._server, demand)
         try:
+            asked = self._handle.broadcast("state", self._server, demand)
             answers = await asked.results_async(timeout_s=STATES_S, return_exceptions=True)
         except TimeoutError:
             return self._states
-        except RayError as error:
+        except RayServeException:  # all replicas are just being replaced
+            answers = []
+        except Exception as error:
             raise ModelNotLoaded(f"The cluster does not answer: {type(error).__name__}") from error
         self._states = [answer for answer in answers if isinstance(answer, ReplicaState)]
         return self._states
