@@ -91,4 +91,4 @@ def restarted_head(address: str) -> Iterator[None]:
 
 
 def is_head(command: list[str] | None, port: str) -> bool:
-    return bool(command) and command[0].endswith("gcs_server") and port in command
+    return command is not None and port in command and command[0].endswith("gcs_server")
