@@ -393,6 +393,16 @@ def test_words_that_are_said_in_place_of_signs_are_marked_in_the_plan(studio: St
     assert studio.page.locator(".steps em.mark:not(.s1)").all_inner_texts() == ["five", "dollars."]
 
 
+def test_a_text_in_another_language_is_pointed_out(studio: Studio) -> None:
+    studio.write("Die Katze sitzt auf dem Dach und schläft.")
+    hint = studio.page.get_by_text("The text seems to be German; only English is spoken.")
+    hint.wait_for()
+    assert studio.accessibility_violations() == []
+
+    studio.write("The cat is on the roof, and sleeps.")
+    hint.wait_for(state="hidden")
+
+
 def test_a_refusal_is_shown_until_the_text_is_changed(studio: Studio) -> None:
     studio.button("Plain text").click()
     studio.page.locator("#script textarea").fill("word " * 1200)

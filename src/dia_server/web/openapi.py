@@ -115,6 +115,10 @@ def _audio() -> Json:
                 "Number of segments generated again; absent on streamed responses", "integer"
             ),
             "X-Faults": _header("Faults that remained after all retries; absent if there are none", "string"),
+            "X-Warnings": _header(
+                "Warnings about the text: each a code, with its meaning in parentheses; absent if none",
+                "string",
+            ),
         },
     }
 

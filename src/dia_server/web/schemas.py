@@ -1,13 +1,15 @@
 """Request and response bodies of the API."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from dia_server.services.config import MAX_RETENTION_HOURS, MAX_WORKERS, GpuMode
 from dia_server.services.jobs import JobStatus as JobState
 from dia_server.services.server import EngineName, State
+from dia_server.services.speech import request
 from dia_server.services.speech.candidate_request import MAX_COUNT, MAX_TEXT
 from dia_server.services.speech.request import AudioFormat, Role
 from dia_server.services.speech.timestamps import Granularity, Timestamp
@@ -169,6 +171,22 @@ class PlannedUtterance(Struct):
     voices: Annotated[dict[str, str], Meta(description="Voice that each tag of the segment stands for")]
 
 
+class TextWarning(Struct):
+    """What the client should know about its text; nothing is refused for it."""
+
+    code: Literal["other_script", "other_language"]
+    message: str
+
+
+Warnings = Annotated[
+    list[TextWarning], Meta(description="Tells that the text is mostly not in English; empty if it is")
+]
+
+
+def text_warnings(found: Iterable[request.TextWarning]) -> list[TextWarning]:
+    return [TextWarning(one.code, one.message) for one in found]
+
+
 class AppliedPronunciation(Struct):
     word: Annotated[str, Meta(description="Word as the text has it")]
     respelling: Annotated[str, Meta(description="What is said in its place")]
@@ -182,6 +200,7 @@ class SpeechPlan(Struct):
     pronunciations: Annotated[
         list[AppliedPronunciation], Meta(description="Words that are said in another spelling, each once")
     ]
+    warnings: Warnings
 
 
 PreviewUrl = Annotated[str, Meta(description="Path of a sample of the voice, a WAV file")]
@@ -624,10 +643,12 @@ class WhisperLoaded(Struct):
     device: str
 
 
-class JobAccepted(Struct):
+class JobAccepted(Struct, omit_defaults=True):
     job_id: str
     status: JobState
     message: str
+    warnings: Warnings = field(default_factory=list)
+    """Left out if there are none."""
 
 
 Retries = Annotated[
@@ -657,6 +678,7 @@ class JobDetails(Struct, kw_only=True):
     seed: Annotated[int | None, Meta(description="Seed of the generation")]
     retries: Retries
     faults: Faults
+    warnings: Warnings
 
 
 class JobSummary(Struct, kw_only=True):

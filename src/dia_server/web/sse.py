@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from dia_server.services.speech.request import Streamed
 from dia_server.services.speech.timestamps import Timestamp
+from dia_server.web.schemas import TextWarning, text_warnings
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -20,6 +21,8 @@ MEDIA_TYPE = "text/event-stream"
 class Delta(Struct, tag_field="type", tag="speech.audio.delta"):
     audio: str
     """Base64 of the next bytes of the audio file."""
+    warnings: list[TextWarning] | UnsetType = UNSET
+    """Only in the first event, and only if there are any; OpenAI's clients ignore them."""
 
 
 class Timestamps(Struct, tag_field="type", tag="speech.audio.timestamps"):
@@ -46,12 +49,14 @@ async def events(streamed: Streamed, characters: int) -> AsyncIterator[bytes]:
 
     The usage counts characters as input tokens and decode steps as output tokens.
     """
+    warnings: list[TextWarning] | UnsetType = text_warnings(streamed.warnings) or UNSET
     async with aclosing(streamed):
         async for part in streamed.parts():
             if not isinstance(part, bytes):
                 yield _event(Timestamps(part))
             elif part:
-                yield _event(Delta(b64encode(part).decode()))
+                yield _event(Delta(b64encode(part).decode(), warnings))
+                warnings = UNSET
     meter = streamed.meter
     usage = Usage(characters, meter.tokens, characters + meter.tokens)
     yield _event(Done(usage, meter.retries, sorted(meter.faults)))

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from dia_server.errors import PayloadTooLarge, ServerError
 from dia_server.services.speech.timestamps import Timestamp
 from dia_server.units import MIB
 from dia_server.web.requests import json_body
-from dia_server.web.schemas import GenerateRequest
+from dia_server.web.schemas import GenerateRequest, TextWarning
 
 MAX_MESSAGE = MIB
 """Maximum bytes of a message, the same as of a JSON body."""
@@ -43,10 +43,11 @@ the `job_id`. The server sends:
 {"type": "error", "message": "Generation failed", "error_code": "GENERATION_FAILED", "job_id": "12345"}
 ```
 
-`stage` is `queued` or `generating_tokens`. `timestamps` has the items of `GET /jobs/{job_id}/timestamps` for
-one segment, after its audio. `audio` announces a binary message: the next `size` bytes of one file. An error
-keeps the socket open, and has the same codes as the routes, with `param` and `limit`. When the client
-disconnects, its generations are cancelled. With API keys, browsers connect to `/ws/generate?api_key=KEY`.
+`stage` is `queued` or `generating_tokens`. The first `progress` has `warnings`, as `POST /plan` has, if there
+are any. `timestamps` has the items of `GET /jobs/{job_id}/timestamps` for one segment, after its audio.
+`audio` announces a binary message: the next `size` bytes of one file. An error keeps the socket open, and has
+the same codes as the routes, with `param` and `limit`. When the client disconnects, its generations are
+cancelled. With API keys, browsers connect to `/ws/generate?api_key=KEY`.
 """
 """Markdown for the description text of /openapi.json, because OpenAPI cannot describe WebSockets."""
 
@@ -79,6 +80,8 @@ class Progress(Struct, tag="progress", kw_only=True, omit_defaults=True):
     progress: int
     """Percent done."""
     stage: Stage
+    warnings: list[TextWarning] = field(default_factory=list)
+    """Only in the first message about a generation, and only if there are any."""
     request_id: str | None = None
 
 

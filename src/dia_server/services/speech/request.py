@@ -11,6 +11,8 @@ from dia_server.services.speech.timestamps import Granularity, Timestamp, Timing
 from dia_server.services.speech.usage import Usage, UsageMeter
 from dia_server.services.voices.service import CastSnapshot
 from dia_server.services.voices.voice_prompts import Cast, CastPrompts
+from dia_server.text.language import TextWarning as TextWarning
+from dia_server.text.language import language_warning
 from dia_server.text.plan import Plan, PlannedUtterance
 from dia_server.text.pronunciation import Respelled
 
@@ -49,6 +51,12 @@ class SpeechRequest:
     @property
     def media_type(self) -> str:
         return MEDIA_TYPES[self.response_format]
+
+    @property
+    def warnings(self) -> tuple[TextWarning, ...]:
+        """What the client should know about its text; nothing is refused for it."""
+        warning = language_warning(self.text)
+        return () if warning is None else (warning,)
 
     def utterance(self, text: str, cast: Cast) -> Utterance:
         """Return one utterance of the whole `text`, with the resolved seed and the sampling parameters."""
@@ -148,6 +156,8 @@ class Streamed:
     media_type: str
     seed: int
     meter: UsageMeter
+    warnings: tuple[TextWarning, ...]
+    """What the client should know about its text."""
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         async for part in self.parts():

@@ -106,7 +106,8 @@ class SpeechService:
         audio = self._stream(prepared, Delivery(client=client, live=True), meter)
         first = await anext(audio)
         assert isinstance(first, bytes)  # a segment's timestamps follow its audio
-        return Streamed(first, audio, prepared.request.media_type, prepared.utterance.seed, meter)
+        resolved, seed = prepared.request, prepared.utterance.seed
+        return Streamed(first, audio, resolved.media_type, seed, meter, resolved.warnings)
 
     async def prepare(
         self,

@@ -8,9 +8,17 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from dia_server.services.jobs import Job, JobListItem, JobService, JobStatus, subtitles
+from dia_server.services.speech.request import SpeechRequest, TextWarning
 from dia_server.web.audio_headers import generation_headers
 from dia_server.web.route_options import route_options
-from dia_server.web.schemas import JobDetails, JobRemoved, Jobs, JobSummary, JobTimestamps
+from dia_server.web.schemas import (
+    JobDetails,
+    JobRemoved,
+    Jobs,
+    JobSummary,
+    JobTimestamps,
+    text_warnings,
+)
 
 MAX_LIMIT = 1000
 
@@ -44,7 +52,7 @@ class JobController(Controller):
             "Content-Length": str(result.size),
             "Content-Disposition": f'inline; filename="{job.file}"',
         }
-        headers |= generation_headers(_seed(job), job.retries, job.faults)
+        headers |= generation_headers(_seed(job), job.retries, job.faults, _warnings(job.request))
         return Stream(result.audio, media_type=result.media_type, headers=headers)
 
     @get("/{job_id:str}/timestamps", opt=route_options(errors=(404, 409, 429, 503)))
@@ -122,7 +130,13 @@ def _details(job: Job) -> JobDetails:
         seed=_seed(job),
         retries=job.retries,
         faults=list(job.faults),
+        warnings=text_warnings(_warnings(job.request)),
     )
+
+
+def _warnings(request: SpeechRequest | None) -> tuple[TextWarning, ...]:
+    """Return the warnings of a job's request, none if this version cannot read the stored request."""
+    return () if request is None else request.warnings
 
 
 def _seed(job: Job) -> int | None:

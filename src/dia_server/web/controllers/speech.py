@@ -20,7 +20,7 @@ from dia_server.services.speech.timestamps import Timestamp
 from dia_server.services.voices.references import Reference, References
 from dia_server.units import MIB
 from dia_server.web import generation, sse
-from dia_server.web.audio_headers import generation_headers
+from dia_server.web.audio_headers import generation_headers, warning_headers
 from dia_server.web.requests.disconnect import cancel_on_disconnect
 from dia_server.web.requests.json_request import MAX_BODY_WITH_REFERENCE
 from dia_server.web.route_options import route_options
@@ -33,6 +33,7 @@ from dia_server.web.schemas import (
     SpeechRequest,
     SpeechWithTimestamps,
     VoiceReference,
+    text_warnings,
 )
 
 AsyncMode = Annotated[
@@ -70,7 +71,11 @@ class SpeechController(Controller):
         wanted = generation.speech_request(data)
         if async_mode:
             job = await job_service.submit(wanted, reference)
-            return Response(JobAccepted(job.job_id, job.status, "Job queued for processing"))
+            return Response(
+                JobAccepted(
+                    job.job_id, job.status, "Job queued for processing", text_warnings(wanted.warnings)
+                )
+            )
         if data.stream and data.timestamps is not None:
             streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client, reference))
             return _stream(streamed, sse.events(streamed, len(data.text)), sse.MEDIA_TYPE)
@@ -156,6 +161,7 @@ class SpeechController(Controller):
             ],
             planned.duration_s(data.speed),
             [AppliedPronunciation(one.word, one.respelling) for one in prepared.said.applied],
+            text_warnings(wanted.warnings),
         )
 
 
@@ -176,7 +182,7 @@ async def _whole(speech: Speech) -> Response[bytes] | Stream:
             await asyncio.to_thread(_with_timestamps, speech, speech.timestamps),
             MediaType.JSON,
         )
-    headers = generation_headers(speech.seed, usage.retries, usage.faults)
+    headers = generation_headers(speech.seed, usage.retries, usage.faults, speech.request.warnings)
     if len(body) <= SLICE:
         return Response(body, media_type=media_type, headers=headers)
     headers["Content-Length"] = str(len(body))
@@ -205,9 +211,14 @@ def _stream(
     streamed: Streamed, content: AsyncIterable[bytes] | None = None, media_type: str | None = None
 ) -> Stream:
     """Return a response with `content` (default: the audio); it closes `streamed`, also on a disconnect."""
+    headers = {
+        "X-Seed": str(streamed.seed),
+        "Cache-Control": "no-cache",
+        **warning_headers(streamed.warnings),
+    }
     return Stream(
         content or streamed,
         media_type=media_type or streamed.media_type,
-        headers={"X-Seed": str(streamed.seed), "Cache-Control": "no-cache"},
+        headers=headers,
         background=BackgroundTask(streamed.aclose),  # on a disconnect Litestar closes no iterator
     )

@@ -27,6 +27,7 @@ from dia_server.web.middleware.client_address import ClientAddress
 from dia_server.web.middleware.rate_limit import RateLimit
 from dia_server.web.requests.concurrency_limit import ConcurrencyLimit
 from dia_server.web.requests.message_size import limit_message_size
+from dia_server.web.schemas import TextWarning, text_warnings
 
 log = structlog.get_logger()
 
@@ -153,7 +154,7 @@ class WebSocketSession:
             try:
                 if self._gone:
                     await self._jobs.abandon(job_id)
-                await sender.begin(job_id)
+                await sender.begin(job_id, text_warnings(request.warnings))
                 job = await self._jobs.wait(running)
             finally:
                 self._running.discard(job_id)
@@ -235,10 +236,10 @@ class ProgressSender:
         self._begun = asyncio.Event()
         self._percent = 0
 
-    async def begin(self, job_id: str) -> None:
+    async def begin(self, job_id: str, warnings: Sequence[TextWarning]) -> None:
         self._job_id = job_id
         self._begun.set()
-        await self._tell(0, "queued")
+        await self._tell(0, "queued", warnings)
 
     async def on_progress(self, audio: bytes, progress: float, timestamps: Sequence[Timestamp]) -> None:
         """Send `progress` (0 to 1) if its whole percent has risen, then `audio` and `timestamps`, if any.
@@ -256,9 +257,9 @@ class ProgressSender:
             timed = messages.Timestamps(job_id=self._job_id, timestamps=timestamps, request_id=self._name)
             await self._send(timed, None)
 
-    async def _tell(self, percent: int, stage: messages.Stage) -> None:
+    async def _tell(self, percent: int, stage: messages.Stage, warnings: Sequence[TextWarning] = ()) -> None:
         progress = messages.Progress(
-            job_id=self._job_id, progress=percent, stage=stage, request_id=self._name
+            job_id=self._job_id, progress=percent, stage=stage, warnings=[*warnings], request_id=self._name
         )
         await self._send(progress, None)
 

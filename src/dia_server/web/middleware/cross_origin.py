@@ -31,6 +31,7 @@ EXPOSED_HEADERS = [
     "X-Seed",
     "X-Retries",
     "X-Faults",
+    "X-Warnings",
 ]
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 PREFLIGHT_AGE_S = 600

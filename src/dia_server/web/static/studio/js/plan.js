@@ -10,6 +10,8 @@ const PATIENCE = 450; // ms after the last keystroke before the server is asked
 export class Plan {
   /** Estimated seconds of audio; null while unknown. */
   seconds = null;
+  /** What the server says about the text: that it is not English. */
+  warning = "";
   #offered = true;
   #asked = "";
   #timer = 0;
@@ -55,7 +57,7 @@ export class Plan {
     this.#tell(null);
   }
 
-  #draw({ utterances, changed, estimated_s: seconds }, written) {
+  #draw({ utterances, changed, estimated_s: seconds, warnings }, written) {
     const own = changed ? new Set(tokens(written)) : null;
     this.steps.replaceChildren(
       h("ol", { class: "steps", tabindex: 0, "aria-label": "Segments of the text" }, ...utterances.map((segment) =>
@@ -67,11 +69,12 @@ export class Plan {
     const count = utterances.length === 1 ? "One segment" : `${utterances.length} segments, made side by side`;
     const note = changed ? " Marked words are said in place of what you wrote." : "";
     this.total.textContent = `${count}, about ${Math.round(seconds)} s.${note}`;
-    this.#tell(seconds);
+    this.#tell(seconds, warnings?.[0]?.message);
   }
 
-  #tell(seconds) {
+  #tell(seconds, warning = "") {
     this.seconds = seconds;
+    this.warning = warning;
     this.ontold();
   }
 }

@@ -189,6 +189,7 @@ function refresh() {
   find("another").disabled = find("queue").disabled = !text;
   find("download").disabled = making || saving;
   if (JSON.stringify(body) !== refused) trouble(find("speak-error"));
+  trouble(find("foreign"), plan.warning && `${plan.warning}.`);
   measure(text);
 }
 
