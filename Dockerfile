@@ -4,15 +4,17 @@
 #   docker build --target cpu -t dia-server:cpu .
 #
 # Both install the PyTorch of constraints.txt. PyPI has its CUDA build; the argument TORCH_INDEX names an
-# index with other builds, such as PyTorch's for CPUs, which saves gigabytes.
+# index with other builds, such as PyTorch's for CPUs, which saves gigabytes. The argument EXTRAS names further extras
+# of pyproject.toml, separated by spaces: EXTRAS=cluster adds Ray.
 
 FROM python:3.11-slim AS build
 ARG TORCH_INDEX=""
+ARG EXTRAS=""
 WORKDIR /build
 RUN python -m venv /opt/dia-server
 # dependencies in their own layer: they take gigabytes and rarely change
 COPY pyproject.toml constraints.txt ./
-RUN python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*p["dependencies"], *e["postgres"], *e["storage"], sep="\n")' > requirements.txt
+RUN python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; e = p["optional-dependencies"]; print(*p["dependencies"], *(line for name in dict.fromkeys(["postgres", "storage", *sys.argv[1:]]) for line in e[name]), sep="\n")' $EXTRAS > requirements.txt
 RUN /opt/dia-server/bin/pip install --no-cache-dir --disable-pip-version-check \
     --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement requirements.txt
 COPY README.md LICENSE ./

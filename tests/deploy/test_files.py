@@ -5,11 +5,13 @@ Tests have no container engine, so only the files' contents are checked; test_im
 
 import configparser
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,7 @@ def test_compose_builds_a_stage_for_each_profile() -> None:
         assert service["build"]["target"] == name
         assert name in stages
         assert service["build"].get("args", {}).keys() <= {"TORCH_INDEX"}
-    assert "ARG TORCH_INDEX" in DOCKERFILE
+    assert {'TORCH_INDEX=""', 'EXTRAS=""'} <= set(instructions("ARG"))
 
 
 def test_only_the_gpu_profile_reserves_gpus() -> None:
@@ -128,18 +130,32 @@ def test_the_proxy_knows_the_addresses_of_the_servers() -> None:
     assert "./deploy/nginx-servers.conf:" in file["services"]["nginx"]["volumes"][0]
 
 
-def test_the_image_has_the_drivers_of_postgresql_and_of_object_storage(tmp_path: Path) -> None:
+def requirements(folder: Path, extras: str) -> list[str]:
+    """Run the image's step that lists the requirements, with the build argument EXTRAS; return them."""
     (step,) = (
-        step for step in instructions("RUN") if "requirements.txt" in step and "import tomllib" in step
+        step for step in instructions("RUN") if "requirements.txt" in step and "import sys, tomllib" in step
     )
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    step = step.replace("python ", f"{sys.executable} ", 1)
+    subprocess.run(["sh", "-c", step], cwd=folder, env=os.environ | {"EXTRAS": extras}, check=True)
+    return (folder / "requirements.txt").read_text().splitlines()
 
-    subprocess.run(["sh", "-c", step.replace("python ", f"{sys.executable} ", 1)], cwd=tmp_path, check=True)
 
-    required = (tmp_path / "requirements.txt").read_text()
-    assert re.search(r"^psycopg\[binary\]", required, re.MULTILINE)
-    assert re.search(r"^obstore", required, re.MULTILINE)
-    assert re.search(r"^litestar", required, re.MULTILINE)
+def test_the_image_has_the_drivers_of_postgresql_and_of_object_storage(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+
+    assert requirements(tmp_path, "") == project["dependencies"] + extras["postgres"] + extras["storage"]
+
+
+def test_an_image_may_have_further_extras(tmp_path: Path) -> None:
+    plain = requirements(tmp_path, "")
+
+    (ray,) = set(requirements(tmp_path, "cluster storage")) - set(plain)
+    assert ray.startswith("ray[serve]")
+    assert len(requirements(tmp_path, "cluster storage")) == len(plain) + 1
+    with pytest.raises(subprocess.CalledProcessError):
+        requirements(tmp_path, "clutser")
 
 
 def test_stop_timeouts_exceed_the_longest_shutdown() -> None:
@@ -153,19 +169,13 @@ def test_stop_timeouts_exceed_the_longest_shutdown() -> None:
 
 
 @pytest.mark.parametrize(
-    "file",
-    [
-        "Dockerfile",
-        "compose.yaml",
-        "compose.servers.yaml",
-        "deploy/dia-server.service",
-        "deploy/nginx.conf",
-        "deploy/nginx-servers.conf",
-        "deploy/Caddyfile",
-    ],
+    "file", ["Dockerfile", "compose*.yaml", "deploy/*.*", "deploy/Caddyfile", "deploy/kubernetes/**/*.*"]
 )
 def test_only_settings_that_exist_are_named(file: str) -> None:
-    assert set(re.findall(r"\bDIA_[A-Z_]+\b", (ROOT / file).read_text())) <= VARIABLES
+    files = list(ROOT.glob(file))
+    assert files
+    for path in files:
+        assert set(re.findall(r"\bDIA_[A-Z_]+\b", path.read_text())) <= VARIABLES, path
 
 
 def test_the_image_copies_existing_files_and_runs_unprivileged() -> None:
