@@ -15,6 +15,7 @@ from dia_server.settings import Settings
 from dia_server.timing import Timing
 from dia_server.web.controllers.audio_prompts import MAX_UPLOADS, MAX_UPLOADS_PER_ADDRESS, PromptController
 from dia_server.web.controllers.design import DesignController
+from dia_server.web.controllers.dialogue import DialogueController
 from dia_server.web.controllers.docs import docs_router
 from dia_server.web.controllers.jobs import JobController
 from dia_server.web.controllers.library import LibraryController
@@ -49,6 +50,7 @@ from dia_server.web.route_options import LimitName
 
 CONTROLLERS = [
     SpeechController,
+    DialogueController,
     JobController,
     VoiceController,
     LibraryController,

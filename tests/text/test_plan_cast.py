@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from dia_server.errors import Invalid
-from dia_server.text.plan import NO_NAMES, PromptSize, Speakers, plan, recast
-from dia_server.text.speakers import CAST_TAG, tag
+from dia_server.text.plan import NO_NAMES, PromptSize, plan
+from dia_server.text.speakers import CAST_TAG, Speakers, recast, tag
 
 
 def sentence(speaker: str, number: int = 0) -> str:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dia_server.text.plan import NO_PROMPT, Plan, PromptSize, Speakers, plan
-from dia_server.text.speakers import CAST_TAG, tag
+from dia_server.text.plan import NO_PROMPT, Plan, PromptSize, plan
+from dia_server.text.speakers import CAST_TAG, Speakers, tag
 
 TAG = re.compile(r"\[(S[12])\]")
 GAP = r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]"

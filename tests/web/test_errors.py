@@ -216,7 +216,7 @@ async def test_an_invalid_choice_is_refused_with_the_choices_on_every_route(clie
 @pytest.mark.parametrize(
     ("message", "choices"),
     [
-        ('{"type": "speak"}', "type: Invalid value 'speak'; it must be one of cancel, generate"),
+        ('{"type": "speak"}', "type: Invalid value 'speak'; it must be one of cancel, dialogue, generate"),
         (
             '{"type": "generate", "data": {"text": "Hi", "role": "me"}}',
             "data.role: .* assistant, system, user",

@@ -7,7 +7,7 @@ A text of one or two speakers has one voice prompt, that of all its speakers, fo
 more speakers, each segment has the prompt of those who speak in it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,13 +15,8 @@ from dia_server.errors import Invalid
 from dia_server.text import budget
 from dia_server.text.budget import Budget
 from dia_server.text.pack import MOST_TURNS, pack
-from dia_server.text.speakers import heard, turns
+from dia_server.text.speakers import Speakers, heard, recast, turns
 from dia_server.text.units import Cut, Unit, fits, units
-
-TAGS = ("S1", "S2")
-"""Speakers that Dia knows."""
-Speakers = Mapping[str, str]
-"""Speaker of the text that each tag of a segment stands for, and each tag of the segment's voice prompt."""
 
 ANCHOR = Budget(max_bytes=384, max_s=10.0, max_columns=budget.columns(15.0))
 """Limits of an anchor: a first segment whose audio is added to the voice prompt of the other segments (see
@@ -137,24 +132,6 @@ def plan(
     return Plan(tuple(utterances), pause_after_s, anchored=cut is not None)
 
 
-def recast(speakers: Iterable[str]) -> Speakers | None:
-    """Return the speaker for each tag that the model knows; None if there are more than two `speakers`.
-
-    S1 and S2 keep their tags; others get what is left, in the order of their numbers.
-    """
-    ordered = sorted(speakers, key=lambda speaker: (len(speaker), speaker))
-    if len(ordered) > 2:
-        return None
-    others = [speaker for speaker in ordered if speaker not in TAGS]
-    cast: dict[str, str] = {}
-    for tag in TAGS:
-        if tag in ordered:
-            cast[tag] = tag
-        elif others:
-            cast[tag] = others.pop(0)
-    return cast
-
-
 def _plan_cast(text: str, prompt: Callable[[Speakers], PromptSize], names: Mapping[str, str]) -> Plan:
     """Cut `text` of more than two speakers."""
     rooms: dict[frozenset[str], Budget | None] = {}
@@ -181,7 +158,8 @@ def _plan_cast(text: str, prompt: Callable[[Speakers], PromptSize], names: Mappi
     utterances = []
     for group, end in zip(groups, _ends(groups), strict=True):
         limits, tags = room(frozenset(_speakers(group)), False), recast(_speakers(group))
-        assert limits is not None and tags is not None  # noqa: PT018 - `pack` has found them
+        assert limits is not None
+        assert tags is not None
         utterances.append(_utterance(group, limits, end, tags))
     return Plan(tuple(utterances), pause_after_s)
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,10 @@ from dia_server.text.pauses import PAUSE
 
 Speaker = Literal["S1", "S2"]
 """Speakers that the model knows."""
+TAGS = ("S1", "S2")
+"""The same, for iteration."""
+Speakers = Mapping[str, str]
+"""Speaker of the text that each tag of a segment stands for, and each tag of the segment's voice prompt."""
 
 TAG = re.compile(r"\[(s[12])\]", re.IGNORECASE)
 """Tag of a speaker that the model knows, as in transcripts and segments."""
@@ -81,6 +85,24 @@ def heard(text: str, names: Mapping[str, str]) -> list[str]:
     """Return the speakers of tagged `text` who say something, each once, in order."""
     passages = PAUSE.sub(" ", text)
     return [*dict.fromkeys(turn.speaker for turn in cast_turns(passages, "S1", names))]
+
+
+def recast(speakers: Iterable[str]) -> Speakers | None:
+    """Return the speaker for each tag that the model knows; None if there are more than two `speakers`.
+
+    S1 and S2 keep their tags; others get what is left, in the order of their numbers.
+    """
+    ordered = sorted(speakers, key=lambda speaker: (len(speaker), speaker))
+    if len(ordered) > 2:
+        return None
+    others = [speaker for speaker in ordered if speaker not in TAGS]
+    cast: dict[str, str] = {}
+    for tag in TAGS:
+        if tag in ordered:
+            cast[tag] = tag
+        elif others:
+            cast[tag] = others.pop(0)
+    return cast
 
 
 def is_pronounceable(text: str) -> bool:

@@ -26,7 +26,7 @@ MAX_TRANSCRIPT = 4096
 Text = Annotated[
     str,
     Meta(
-        description="Text to convert to speech, with [S1] and [S2] before the turns of two speakers",
+        description="Text to convert to speech, with [S1] to [S9] or [voice:luna] before a speaker's turns",
         extra_json_schema={
             "minLength": 1,
             "pattern": r"\S",
@@ -93,31 +93,71 @@ RefText = Annotated[
 ]
 
 
-class GenerateRequest(Struct, kw_only=True):
-    text: Text
-    voice_id: (
-        Annotated[str, Meta(description="Voice identifier", extra_json_schema={"default": "aria"})]
-        | UnsetType
-    ) = UNSET
-    voice: Annotated[str | None, Meta(description="Alias of voice_id; ignored if voice_id is given")] = None
+SpeakerVoices = Annotated[
+    dict[Annotated[str, Meta(pattern="^[Ss][1-9]$")], str],
+    Meta(description='Voice identifiers of speakers: {"S3": "luna"} for text tagged [S3]'),
+]
+CharacterName = Annotated[str, Meta(pattern=r"^\s*[^\s:\[\]][^:\[\]\r\n]{0,63}$")]
+ScriptCast = Annotated[
+    dict[CharacterName, str],
+    Meta(
+        max_length=64,
+        description='Voice identifiers of the names that begin lines: {"Anna": "luna"} for "Anna: Hello"',
+    ),
+]
+
+
+class SpeechParameters(Struct, kw_only=True):
+    """Fields that each body for speech in our own format has."""
+
     response_format: AudioFormat = "wav"
     speed: Speed = 1.0
-    role: Annotated[Role | None, Meta(description="Speaker of text without tags: S1 for user, else S2")] = (
-        None
-    )
     temperature: Temperature | None = None
     cfg_scale: CfgScale | None = None
     top_p: TopP | None = None
     max_tokens: MaxTokens | None = None
     use_torch_compile: Annotated[bool | None, Meta(description="Use the compiled decoder")] = None
     seed: Seed | None = None
-    voice_id_2: Annotated[str | None, Meta(description="Voice identifier for [S2]")] = None
     stream: Annotated[bool, Meta(description="Send the audio while it is generated")] = False
     normalize: Normalize | None = None
     normalize_loudness: NormalizeLoudness | None = None
     timestamps: Timestamps | None = None
     ref_audio: RefAudio | None = None
     ref_text: RefText | None = None
+    voices: SpeakerVoices | None = None
+
+
+class GenerateRequest(SpeechParameters, kw_only=True):
+    text: Text
+    voice_id: (
+        Annotated[str, Meta(description="Voice identifier", extra_json_schema={"default": "aria"})]
+        | UnsetType
+    ) = UNSET
+    voice: Annotated[str | None, Meta(description="Alias of voice_id; ignored if voice_id is given")] = None
+    voice_id_2: Annotated[str | None, Meta(description="Voice identifier for [S2]")] = None
+    role: Annotated[Role | None, Meta(description="Speaker of text without tags: S1 for user, else S2")] = (
+        None
+    )
+    cast: ScriptCast | None = None
+
+
+class DialogueInput(Struct, kw_only=True):
+    """A turn of a dialogue."""
+
+    text: str
+    voice_id: Annotated[str | None, Meta(description="Voice identifier; it or `voice` is required")] = None
+    voice: Annotated[str | None, Meta(description="Alias of voice_id; ignored if voice_id is given")] = None
+
+
+class DialogueRequest(SpeechParameters, kw_only=True):
+    inputs: Annotated[list[DialogueInput], Meta(min_length=1, description="Turns in the order of the audio")]
+    response_format: AudioFormat = "mp3"
+    apply_text_normalization: Annotated[
+        Literal["auto", "on", "off"] | None,
+        Meta(
+            description="Name of ElevenLabs for normalize, which takes precedence; auto: the server's setting"
+        ),
+    ] = None
 
 
 class VoiceReference(Struct):
@@ -147,6 +187,8 @@ class SpeechRequest(Struct, kw_only=True):
     timestamps: Timestamps | None = None
     ref_audio: RefAudio | None = None
     ref_text: RefText | None = None
+    voices: SpeakerVoices | None = None
+    cast: ScriptCast | None = None
 
 
 class SpeechWithTimestamps(Struct, kw_only=True):

@@ -14,7 +14,7 @@ from dia_server.errors import PayloadTooLarge, ServerError
 from dia_server.services.speech.timestamps import Timestamp
 from dia_server.units import MIB
 from dia_server.web.requests import json_body
-from dia_server.web.schemas import GenerateRequest, TextWarning
+from dia_server.web.schemas import DialogueRequest, GenerateRequest, TextWarning
 
 MAX_MESSAGE = MIB
 """Maximum bytes of a message, the same as of a JSON body."""
@@ -27,12 +27,13 @@ The client sends:
 
 ```json
 {"type": "generate", "data": {"text": "Hello, world!", "voice_id": "aria"}, "request_id": "a"}
+{"type": "dialogue", "data": {"inputs": [{"text": "Hello!", "voice_id": "aria"}]}, "request_id": "b"}
 {"type": "cancel", "job_id": "12345"}
 ```
 
-`data` takes every field of `POST /generate`; with `"stream": true` the audio is sent too. `request_id` is
-optional; every message about the generation repeats it, except that the error of a failed `cancel` names only
-the `job_id`. The server sends:
+`data` takes every field of `POST /generate`, or for a dialogue of `POST /v1/text-to-dialogue`; with
+`"stream": true` the audio is sent too. `request_id` is optional; every message about the generation repeats
+it, except that the error of a failed `cancel` names only the `job_id`. The server sends:
 
 ```json
 {"type": "progress", "job_id": "12345", "progress": 45, "stage": "generating_tokens", "request_id": "a"}
@@ -62,6 +63,16 @@ class LiveRequest(GenerateRequest, kw_only=True):
 
 class Generate(Struct, tag="generate", kw_only=True):
     data: LiveRequest
+    request_id: RequestId | None = None
+
+
+class LiveDialogue(DialogueRequest, kw_only=True):
+    stream: bool = False
+    """True to also send the audio while it is generated."""
+
+
+class Dialogue(Struct, tag="dialogue", kw_only=True):
+    data: LiveDialogue
     request_id: RequestId | None = None
 
 
@@ -127,7 +138,7 @@ Outgoing = Progress | Audio | Timestamps | Complete | Cancelled | Error
 encode = msgspec.json.Encoder().encode
 
 
-def decode(text: str) -> Generate | Cancel:
+def decode(text: str) -> Generate | Dialogue | Cancel:
     """Decode a client's message.
 
     Raises BadRequest if it is not JSON, Invalid for a wrong field, and PayloadTooLarge above MAX_MESSAGE.
@@ -136,7 +147,7 @@ def decode(text: str) -> Generate | Cancel:
         raise PayloadTooLarge(
             f"The message is too large: the limit is {MAX_MESSAGE:,} bytes", limit=MAX_MESSAGE
         )
-    message: Generate | Cancel = json_body.decode(text, Generate | Cancel)
+    message: Generate | Dialogue | Cancel = json_body.decode(text, Generate | Dialogue | Cancel)
     return message
 
 

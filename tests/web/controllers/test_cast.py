@@ -9,7 +9,7 @@ import pytest
 
 from dia_server.settings import Settings
 from tests.cloning import CloningModel
-from tests.job_client import Client, serving
+from tests.job_client import Client, serving, wait_until_finished
 from tests.recordings import wav_file
 
 VOICES = {"anna": 150.0, "ben": 100.0, "cleo": 200.0, "dan": 120.0, "eve": 240.0}
@@ -172,3 +172,73 @@ async def test_a_recording_of_two_speakers_is_refused_beside_other_voices(stage:
     assert (status, param) == (422, "voice_id")
     assert "'eve' cannot speak beside other voices" in detail
     assert await stage.plan("[voice:eve] Two.") == [("[S1] Two.", {"S1": "eve"})]
+
+
+async def test_speakers_up_to_s9_are_cast_by_the_request(stage: Stage) -> None:
+    text = "[S1] One. [s3] Two. [S9] Three. [S2] Four. [S3] Five."
+    voices = {"S3": "cleo", "s9": "dan", "S2": "eve"}
+
+    assert await stage.said(text, voice_id="anna", voices=voices) == [
+        ("anna", "One."),
+        ("cleo", "Two."),
+        ("dan", "Three."),
+        ("eve", "Four."),
+        ("cleo", "Five."),
+    ]
+    body = {"input": text, "voice": "anna", "voices": voices, "response_format": "wav"}
+    stage.model.seen.clear()
+    await stage.client.post("/v1/audio/speech", json=body)
+    assert [voice for voice, _ in stage.turns()] == ["anna", "cleo", "dan", "eve", "cleo"]
+
+
+async def test_a_script_is_cast_by_names(stage: Stage) -> None:
+    script = (
+        "It was late.\nANNA: Who is there?\n**Ben:** Only me.\nAnd me, the wind.\nNote: he lies.\nAnna: Oh."
+    )
+
+    assert await stage.said(script, voice_id="dan", cast={"Anna": "anna", "Ben": "ben", "Cleo": "cleo"}) == [
+        ("dan", "It was late."),
+        ("anna", "Who is there?"),
+        ("ben", "Only me. And me, the wind. Note: he lies."),
+        ("anna", "Oh."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "refused"),
+    [
+        ("[S1] One. [S3] Two.", {}, (422, "VALIDATION_ERROR", "voices", "voices: [S3] has no voice; ")),
+        (
+            "[S4] One.",
+            {"voices": {"S3": "anna"}},
+            (422, "VALIDATION_ERROR", "voices", "voices: [S4] has no voice"),
+        ),
+        (
+            "One.",
+            {"voices": {"S3": "nobody"}},
+            (404, "INVALID_VOICE_ID", "voices", "voices.S3: Voice 'nobody'"),
+        ),
+        ("One.", {"voices": {"S0": "anna"}}, (422, "VALIDATION_ERROR", "voices", "voices: ")),
+        ("A: One.", {"cast": {"A": "nobody"}}, (404, "INVALID_VOICE_ID", "cast", "cast.A: Voice 'nobody'")),
+        ("A: One.", {"cast": {"A": "an]na"}}, (404, "INVALID_VOICE_ID", "cast", "cast.A: Voice 'an]na'")),
+        ("One.", {"cast": {" ": "anna"}}, (422, "VALIDATION_ERROR", "cast", "cast: ")),
+        ("One.", {"cast": {"A:": "anna"}}, (422, "VALIDATION_ERROR", "cast", "cast: ")),
+    ],
+)
+async def test_a_wrong_cast_is_refused(
+    stage: Stage, text: str, fields: dict[str, Any], refused: tuple[int, str, str, str]
+) -> None:
+    status, code, param, detail = await stage.refusal(text, **fields)
+
+    assert (status, code, param) == refused[:3]
+    assert detail.startswith(refused[3])
+
+
+async def test_a_waiting_job_keeps_all_its_voices(stage: Stage) -> None:
+    body = {"text": "[voice:anna] One. [S3] Two. Cleo: no.\nCleo: Three.", "voices": {"S3": "ben"}}
+    answer = await stage.client.post("/generate?async_mode=true", json=body | {"cast": {"Cleo": "cleo"}})
+    await stage.client.post("/voice_mappings", json={"voice_id": "ben", "audio_prompt": "dan"})
+    job = await wait_until_finished(stage.client, answer.json()["job_id"])
+
+    assert job["status"] == "completed"
+    assert stage.turns() == [("anna", "One."), ("ben", "Two. Cleo: no."), ("cleo", "Three.")]

@@ -9,7 +9,7 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.vocabulary import SOUND_PATTERN, SOUNDS
 from dia_server.web.controllers.docs import PAGES, STATIC
-from dia_server.web.websocket_messages import Cancel, Generate, Outgoing
+from dia_server.web.websocket_messages import Cancel, Dialogue, Generate, Outgoing
 
 Client = AsyncTestClient[Litestar]
 
@@ -111,7 +111,7 @@ async def test_every_message_of_the_websocket_is_described(client: Client) -> No
     text = (await client.get("/openapi.json")).json()["info"]["description"]
 
     shown = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    kinds = {kind.__struct_config__.tag: kind for kind in (Generate, Cancel, *get_args(Outgoing))}
+    kinds = {kind.__struct_config__.tag: kind for kind in (Generate, Dialogue, Cancel, *get_args(Outgoing))}
     assert {message["type"] for message in shown} == kinds.keys()
     for message in shown:
         msgspec.convert(message, kinds[message["type"]])

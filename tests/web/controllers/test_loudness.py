@@ -1,6 +1,7 @@
 """Voices with recordings of different loudness, spoken by a model that repeats its prompt."""
 
 import json
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -169,6 +170,21 @@ async def test_two_voices_are_spoken_with_one_gain(settings: Settings) -> None:
         ]
         gains = [gain_db(samples_of(recording), SAMPLE_RATE) for recording in recordings]
         np.testing.assert_allclose(ratio_db, np.mean(gains), atol=0.01)
+
+
+async def test_each_segment_of_more_than_two_voices_has_the_gain_of_its_own(settings: Settings) -> None:
+    text = "[voice:loud] One. [pause:2s] [voice:quiet] Two. [pause:2s] [voice:third] Three."
+    async with voices(settings) as client:
+        await client.post("/voice_mappings", json={"voice_id": "third", "audio_prompt": "quiet"})
+        for fields in ({}, {"speed": 0.5}, {"speed": 2.0}):
+            body = {"text": text, "timestamps": "segment"} | fields
+            answer = (await client.post("/generate", json=body)).json()
+            samples = samples_of(b64decode(answer["audio"]))
+
+            assert [one["voice"] for one in answer["timestamps"]] == ["loud", "quiet", "third"]
+            for one in answer["timestamps"]:
+                start, end = (round(one[name] * SAMPLE_RATE) for name in ("start", "end"))
+                assert measure(samples[start:end], SAMPLE_RATE) == pytest.approx(TARGET, abs=1.0)
 
 
 async def test_the_guard_judges_the_audio_before_the_gain(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.text.clean import clean
 from dia_server.text.clean.case import fold_mixed_case
 from dia_server.text.pronunciation import Respelled, respell
+from dia_server.text.script import tag_script
 
 CodeBlocks = Literal["skip", "announce"]
 ANNOUNCEMENT = "Code block."
@@ -38,7 +39,10 @@ class RequestTexts:
         return self.normalize if request.normalize is None else request.normalize
 
     async def cleaned(self, request: SpeechRequest) -> str:
-        """Return the text of `request`, cleaned unless it says otherwise; raises TextTooLong."""
+        """Return the text of `request`, a script with voice tags, cleaned unless it says otherwise.
+
+        Raises TextTooLong.
+        """
         text = request.text
         if len(text) > self.max_characters:
             raise TextTooLong(
@@ -46,6 +50,7 @@ class RequestTexts:
                 param="text",
                 limit=self.max_characters,
             )
+        text = tag_script(text, request.cast or {})
         if not self.normalizes(request):
             return text
         code = ANNOUNCEMENT if self.code_blocks == "announce" else ""

@@ -24,9 +24,9 @@ from dia_server.services.voices.references import Reference
 from dia_server.services.voices.service import CastSnapshot, Voice, VoiceService
 from dia_server.services.voices.voice_prompts import CastPrompts, VoicePrompts
 from dia_server.text.budget import encoded_length, leaves_room
-from dia_server.text.plan import NO_PROMPT, Plan, PromptSize, Speakers, plan, recast
+from dia_server.text.plan import NO_PROMPT, Plan, PromptSize, plan
 from dia_server.text.pronunciation import Respelled
-from dia_server.text.speakers import CAST_TAG, Speaker, called, is_pronounceable, tag
+from dia_server.text.speakers import CAST_TAG, Speaker, Speakers, called, is_pronounceable, recast, tag
 
 log = structlog.get_logger()
 

@@ -7,9 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from dia_server.text.plan import Speakers
 from dia_server.text.said_words import SaidWord
-from dia_server.text.speakers import TAG, turns
+from dia_server.text.speakers import TAG, Speakers, turns
 from dia_server.units import SAMPLE_RATE
 
 Granularity = Literal["segment", "turn", "sentence", "word"]

@@ -3,6 +3,7 @@
 import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -26,6 +27,7 @@ from dia_server.web.requests.json_request import MAX_BODY_WITH_REFERENCE
 from dia_server.web.route_options import route_options
 from dia_server.web.schemas import (
     AppliedPronunciation,
+    DialogueRequest,
     GenerateRequest,
     JobAccepted,
     PlannedUtterance,
@@ -67,24 +69,12 @@ class SpeechController(Controller):
         async_mode: AsyncMode = False,
     ) -> Response[bytes] | Response[JobAccepted] | Stream:
         """Generate speech from text."""
-        reference = await _reference(request, data, references)
+        reference = await reference_of(request, data, references)
         wanted = generation.speech_request(data)
         if async_mode:
-            job = await job_service.submit(wanted, reference)
-            return Response(
-                JobAccepted(
-                    job.job_id, job.status, "Job queued for processing", text_warnings(wanted.warnings)
-                )
-            )
-        if data.stream and data.timestamps is not None:
-            streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client, reference))
-            return _stream(streamed, sse.events(streamed, len(data.text)), sse.MEDIA_TYPE)
-        if data.stream:
-            stream = speech_service.stream(wanted, client, reference)
-            return _stream(await cancel_on_disconnect(request, stream))
-        return await _whole(
-            await cancel_on_disconnect(request, speech_service.speak(wanted, client, reference))
-        )
+            return await accept(job_service, wanted, reference)
+        delivery = Delivery(stream=data.stream, events=data.stream and data.timestamps is not None)
+        return await answer(request, speech_service, wanted, client, reference, delivery)
 
     @post(
         "/v1/audio/speech",
@@ -114,20 +104,15 @@ class SpeechController(Controller):
             normalize=data.normalize,
             normalize_loudness=data.normalize_loudness,
             timestamps=data.timestamps,
+            voices=data.voices,
+            cast=data.cast,
         )
-        reference = await _reference(request, data, references)
+        reference = await reference_of(request, data, references)
         # WAV is not streamed by default: its header has the length, known only at the end
         timed = data.timestamps is not None  # events or JSON carry them, a stream of audio cannot
         streams = audio_format != "wav" and not timed if data.stream is None else data.stream
-        if data.stream_format == "sse" or (streams and timed):
-            streamed = await cancel_on_disconnect(request, speech_service.stream(wanted, client, reference))
-            return _stream(streamed, sse.events(streamed, len(data.input)), sse.MEDIA_TYPE)
-        if streams:
-            stream = speech_service.stream(wanted, client, reference)
-            return _stream(await cancel_on_disconnect(request, stream))
-        return await _whole(
-            await cancel_on_disconnect(request, speech_service.speak(wanted, client, reference))
-        )
+        delivery = Delivery(stream=streams, events=data.stream_format == "sse" or (streams and timed))
+        return await answer(request, speech_service, wanted, client, reference, delivery)
 
     @post(
         "/plan",
@@ -143,7 +128,7 @@ class SpeechController(Controller):
         references: NamedDependency[References],
     ) -> SpeechPlan:
         """Return the segments of a text and their estimated durations, without generating audio."""
-        reference = await _reference(request, data, references)
+        reference = await reference_of(request, data, references)
         wanted = generation.speech_request(data)
         prepared = await speech_service.prepare(wanted, reference=reference, make_anchors=False)
         planned = prepared.plan
@@ -165,8 +150,46 @@ class SpeechController(Controller):
         )
 
 
-async def _reference(
-    request: Request[Any, Any, Any], data: GenerateRequest | SpeechRequest, references: References
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How speech is sent to the client."""
+
+    stream: bool
+    """Whether the audio is sent while it is generated."""
+    events: bool
+    """Whether it is sent so as server-sent events, with its timestamps."""
+
+
+async def answer(
+    request: Request[Any, Any, Any],
+    service: SpeechService,
+    wanted: speech_request.SpeechRequest,
+    client: str,
+    reference: Reference | None,
+    delivery: Delivery,
+) -> Response[bytes] | Stream:
+    """Return the response with the speech; stop if the client disconnects before it begins."""
+    if not (delivery.stream or delivery.events):
+        return await _whole(await cancel_on_disconnect(request, service.speak(wanted, client, reference)))
+    streamed = await cancel_on_disconnect(request, service.stream(wanted, client, reference))
+    if delivery.events:
+        return _stream(streamed, sse.events(streamed, len(wanted.text)), sse.MEDIA_TYPE)
+    return _stream(streamed)
+
+
+async def accept(
+    jobs: JobService, wanted: speech_request.SpeechRequest, reference: Reference | None
+) -> Response[JobAccepted]:
+    """Return the response that names the job of a request."""
+    job = await jobs.submit(wanted, reference)
+    warnings = text_warnings(wanted.warnings)
+    return Response(JobAccepted(job.job_id, job.status, "Job queued for processing", warnings))
+
+
+async def reference_of(
+    request: Request[Any, Any, Any],
+    data: GenerateRequest | DialogueRequest | SpeechRequest,
+    references: References,
 ) -> Reference | None:
     """Return the reference of the request, if it has one; stop if the client disconnects meanwhile."""
     taking = generation.take_reference(data, references, request.scope)

@@ -135,14 +135,15 @@ class WebSocketSession:
             refusing = self._spawn(self._refuse(error, messages.request_id_of(text)))
             refusing.add_done_callback(lambda _: self._refusals.release())
 
-    async def _generate(self, message: messages.Generate) -> None:
-        name = message.request_id
-        request = generation.speech_request(message.data)
+    async def _generate(self, message: messages.Generate | messages.Dialogue) -> None:
+        name, data = message.request_id, message.data
         sender = ProgressSender(self._send, name)
         try:
-            reference = await generation.take_reference(message.data, self._references, self._socket.scope)
-            delivery = Delivery(client=self._client, live=message.data.stream)
-            running = await self._jobs.begin(request, delivery, sender.on_progress, reference)
+            with generation.naming_inputs(data):
+                request = generation.speech_request(data)
+                reference = await generation.take_reference(data, self._references, self._socket.scope)
+                delivery = Delivery(client=self._client, live=data.stream)
+                running = await self._jobs.begin(request, delivery, sender.on_progress, reference)
         except Exception as error:  # noqa: BLE001 - no error closes the socket
             await self._refuse(error, name)
             self._generations -= 1

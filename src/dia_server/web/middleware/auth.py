@@ -60,10 +60,13 @@ class ApiKeys(ASGIMiddleware):
 def authorization(scope: Scope) -> str:
     """Return the Authorization header, "" if there is none.
 
-    For a WebSocket without the header, return `Bearer ` and the query parameter `api_key`, because browsers
-    cannot set headers on WebSockets.
+    Without it, return `Bearer ` and the key in the header `xi-api-key`, which ElevenLabs' clients send. For a
+    WebSocket without both, return the query parameter `api_key`, because browsers cannot set headers there.
     """
-    header = Headers.from_scope(scope).get("authorization", "")
+    headers = Headers.from_scope(scope)
+    header = headers.get("authorization", "")
+    if not header and (key := headers.get("xi-api-key")):
+        return f"Bearer {key}"
     if header or scope["type"] != ScopeType.WEBSOCKET:
         return header
     (key,) = parse_qs(scope["query_string"].decode("latin-1")).get("api_key", [""])[-1:]

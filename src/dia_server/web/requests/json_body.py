@@ -36,6 +36,7 @@ def decode(body: bytes | str, expected: Any) -> Any:
         decoded = _decode(body, expected)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at ")
+        path = path.rpartition(" in ")[2]  # of a wrong key it is "`key` in `$.voices`"
         field = path.strip("`").removeprefix("$").removeprefix(".")
         limit = bound_in(message)
         message += name_choices(expected, field)
