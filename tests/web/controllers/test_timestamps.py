@@ -16,6 +16,7 @@ from dia_server.settings import Settings
 from tests.job_client import loaded
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
+from tests.sounds import onsets
 from tests.waiting import until
 
 Client = AsyncTestClient[Litestar]
@@ -39,15 +40,6 @@ async def whole(client: Client, **body: Any) -> tuple[np.ndarray[Any, Any], list
     answer = (await client.post("/generate", json={"text": TEXT} | body)).json()
     samples = np.frombuffer(base64.b64decode(answer["audio"])[44:], np.int16).astype(np.float32) / 32768
     return samples, answer["timestamps"]
-
-
-def onsets(samples: np.ndarray[Any, Any]) -> list[tuple[float, float]]:
-    """Return the seconds at which each sound begins and ends; sounds are apart by 0.2 s of silence."""
-    window = 210
-    levels = np.sqrt(np.mean(samples[: len(samples) // window * window].reshape(-1, window) ** 2, axis=1))
-    loud = np.flatnonzero(levels > 0.003)
-    parts = np.split(loud, np.flatnonzero(np.diff(loud) > 40) + 1)
-    return [(part[0] * window / 44100, (part[-1] + 1) * window / 44100) for part in parts]
 
 
 MINUTE = pytest.param(2, id="one minute")

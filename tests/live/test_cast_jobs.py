@@ -1,0 +1,33 @@
+"""A job of several voices survives the death of its server."""
+
+from pathlib import Path
+
+from tests.live.jobs import status
+from tests.live.server import Server
+from tests.waiting import wait_until
+
+VOICES = ("aria", "luna", "kai")
+INPUTS = [
+    {"text": f"This is line number {n} of a play that takes its time.", "voice_id": VOICES[n % 3]}
+    for n in range(60)
+]
+
+
+def test_a_job_that_is_killed_is_said_by_the_same_voices(tmp_path: Path) -> None:
+    server = Server(tmp_path, rate_limit_generate=0, rate_limit_jobs=0, max_characters=20_000)
+    server.start()
+    body = {"inputs": INPUTS, "response_format": "wav", "timestamps": "segment"}
+    wanted = server.post("/v1/text-to-dialogue", json=body | {"timestamps": None}).content
+    job_id = server.post("/v1/text-to-dialogue?async_mode=true", json=body).json()["job_id"]
+    wait_until(lambda: server.get(f"/jobs/{job_id}").json()["progress"] > 0)
+    assert status(server, job_id) == "processing"
+    server.kill()
+
+    server.start()
+    wait_until(lambda: status(server, job_id) == "completed")
+    result = server.get(f"/jobs/{job_id}/result").content
+    timestamps = server.get(f"/jobs/{job_id}/timestamps").json()["timestamps"]
+    assert server.stop() == 0
+
+    assert result == wanted
+    assert len(timestamps) > 10
