@@ -1,7 +1,9 @@
 """A job of several voices survives the death of its server."""
 
+import sys
 from pathlib import Path
 
+from tests.live import cloning_server
 from tests.live.jobs import status
 from tests.live.server import Server
 from tests.waiting import wait_until
@@ -9,12 +11,13 @@ from tests.waiting import wait_until
 VOICES = ("aria", "luna", "kai")
 INPUTS = [
     {"text": f"This is line number {n} of a play that takes its time.", "voice_id": VOICES[n % 3]}
-    for n in range(60)
+    for n in range(40)
 ]
 
 
 def test_a_job_that_is_killed_is_said_by_the_same_voices(tmp_path: Path) -> None:
-    server = Server(tmp_path, rate_limit_generate=0, rate_limit_jobs=0, max_characters=20_000)
+    command = (sys.executable, cloning_server.__file__, "serve")  # its tones depend on the voices
+    server = Server(tmp_path, command=command, rate_limit_generate=0, rate_limit_jobs=0)
     server.start()
     body = {"inputs": INPUTS, "response_format": "wav", "timestamps": "segment"}
     wanted = server.post("/v1/text-to-dialogue", json=body | {"timestamps": None}).content
