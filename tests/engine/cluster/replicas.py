@@ -42,6 +42,8 @@ class FakeReplicas:
     hold: asyncio.Event | None = None
     """If set, every utterance waits for it before its second chunk."""
     faults: list["Fault"] = field(default_factory=list)
+    others: int = 0
+    """Utterances of other servers."""
     running: list[Utterance] = field(default_factory=list)
     begun: list[Utterance] = field(default_factory=list)
     most: int = 0
@@ -71,7 +73,7 @@ class FakeReplicas:
                 notes=(),
                 slots=self.slots,
                 busy=len(self.running),
-                waiting=0,
+                others=self.others,
                 work=Work(),
             )
         ]

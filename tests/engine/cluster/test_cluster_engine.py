@@ -191,7 +191,7 @@ async def test_a_cancelled_utterance_frees_its_slot() -> None:
 async def test_slots_that_another_server_uses_are_not_counted() -> None:
     replicas = FakeReplicas(slots=3, hold=asyncio.Event())
     async with cluster(replicas) as engine:
-        replicas.running += [utterance(100)] * 2  # another server's
+        replicas.others = 2
         polls = replicas.polls
         await until(lambda: replicas.polls >= polls + 2)
         for seed in range(3):

@@ -28,7 +28,7 @@ POLL_S = 0.5
 """Seconds between questions for the states of the replicas."""
 RECONNECT_S = 5.0
 """Seconds until a connection that failed is tried again."""
-ANSWER_S = 10.0
+ANSWER_S = 5.0
 """Seconds until an utterance that no replica has begun is sent again."""
 SILENCE_S = 5.0
 """Seconds without a sign of life after which a replica counts as lost; it sends one each second."""
@@ -246,7 +246,6 @@ class ClusterEngine:
                     await self._wake.wait()
 
     async def _update(self) -> None:
-        own = len(self._running)
         states = await self._replicas.states(self.active)
         if versions := {state.version for state in states} - {__version__}:
             raise UnsuitableEngines(
@@ -260,7 +259,7 @@ class ClusterEngine:
         self._states, self.error = states, None
         if states:
             self._seen = time.monotonic()
-        self._others = max(0, sum(state.busy + state.waiting for state in states) - own)
+        self._others = sum(state.others for state in states)
         self._send_waiting()
 
 

@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 
 from dia_server.engine.cluster.recordings import without_samples
-from dia_server.engine.cluster.replica import Need
+from dia_server.engine.cluster.replica import Begun, Need
 from dia_server.engine.cluster.types import ReplicaLost, ReplicaState, Sign
 from dia_server.engine.types import Utterance
 from dia_server.errors import ModelNotLoaded
@@ -42,6 +42,8 @@ class RayReplicas:
         self._handle: Any = None
         self._server = uuid.uuid4().hex
         self._states: Sequence[ReplicaState] = ()
+        self._silent: set[str] = set()
+        """Replicas that were lost with an utterance, and have not answered since."""
 
     async def connect(self) -> None:
         await asyncio.to_thread(self.close)  # what is left of a connection that failed
@@ -65,6 +67,7 @@ class RayReplicas:
         except Exception as error:
             raise ModelNotLoaded(f"The cluster does not answer: {type(error).__name__}") from error
         self._states = [answer for answer in answers if isinstance(answer, ReplicaState)]
+        self._silent -= {state.replica_id for state in self._states}
         return self._states
 
     @asynccontextmanager
@@ -72,14 +75,19 @@ class RayReplicas:
         voice = utterance.prompt.key if utterance.prompt else utterance.voice
         call = self._handle.options(stream=True, session_id=voice, _by_reference=False).speak
         responses: list[Any] = []
+        replica_id = ""
 
         async def signs() -> AsyncIterator[Sign]:
+            nonlocal replica_id
+            options = {"background": background, "server": self._server, "avoid": frozenset(self._silent)}
             for sent in (without_samples(utterance), utterance):
-                responses.append(call.remote(sent, background=background))
+                responses.append(call.remote(sent, **options))
                 try:
                     async for sign in responses[-1]:
                         if sign is Need.RECORDINGS:
                             break
+                        if isinstance(sign, Begun):
+                            replica_id, sign = sign.replica_id, None
                         yield sign
                     else:
                         return
@@ -88,6 +96,9 @@ class RayReplicas:
 
         try:
             yield signs()
+        except ReplicaLost:
+            self._silent.add(replica_id)
+            raise
         finally:
             for response in responses:
                 response.cancel()

@@ -1,7 +1,9 @@
 """A replica of the Ray Serve deployment: one engine, with one model on one GPU."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
 from enum import Enum
 
 from ray import serve, util
@@ -25,6 +27,13 @@ class Need(Enum):
     RECORDINGS = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The replica has taken an utterance."""
+
+    replica_id: str
+
+
 class EngineReplica:
     """Its methods are called by Ray Serve, on an event loop."""
 
@@ -32,22 +41,28 @@ class EngineReplica:
         """Load the model; raises its error, upon which Ray Serve tries again, perhaps elsewhere."""
         self._recordings = Recordings()
         self._demand = Demand()
+        self._running: Counter[str] = Counter()
+        """Number of utterances that run or wait, by server."""
         self._engine = Engine(name, load_model, max_waiting=slots)
         self._engine.start()
         while not self._engine.ready:
             self.check_health()
             await asyncio.sleep(LOADING_POLL_S)
 
-    async def speak(self, utterance: Utterance, *, background: bool) -> AsyncIterator[Sign | Need]:
-        """Generate an utterance; cancelling the call releases its slot.
+    async def speak(
+        self, utterance: Utterance, *, background: bool, server: str, avoid: Collection[str]
+    ) -> AsyncIterator[Sign | Begun | Need]:
+        """Generate an utterance of the server with the id `server`; cancelling the call releases its slot.
 
-        Failures are yielded, because Ray would wrap a raised one. If recordings are missing, it yields
-        Need.RECORDINGS alone.
+        Begun comes first. Failures are yielded, because Ray would wrap a raised one. If recordings are
+        missing, only Need.RECORDINGS is yielded. `avoid` is for the router.
         """
         if (complete := self._recordings.complete(utterance)) is None:
             yield Need.RECORDINGS
             return
+        self._running[server] += 1
         try:
+            yield Begun(_replica_id())
             async with self._engine.submit(complete, background=background) as generation:
                 while True:
                     coming = asyncio.ensure_future(anext(generation))
@@ -59,20 +74,22 @@ class EngineReplica:
                         return
         except ServerError as error:
             yield error
+        finally:
+            self._running[server] -= 1
 
     async def state(self, server: str, demand: int) -> ReplicaState:
         """Return the state; `demand` utterances of the server with the id `server` run or wait."""
         self._demand.put(server, demand)
         engine = self._engine
         return ReplicaState(
-            replica_id=serve.get_replica_context().replica_id.unique_id,
+            replica_id=_replica_id(),
             host=util.get_node_ip_address(),
             version=__version__,
             name=engine.name,
             notes=engine.notes,
             slots=engine.slots,
             busy=engine.busy,
-            waiting=engine.active - engine.busy,
+            others=self._running.total() - self._running[server],
             work=engine.work,
         )
 
@@ -84,3 +101,8 @@ class EngineReplica:
         """Raise the engine's error; Ray Serve then replaces the replica."""
         if self._engine.error is not None:
             raise self._engine.error
+
+
+def _replica_id() -> str:
+    name: str = serve.get_replica_context().replica_id.unique_id
+    return name

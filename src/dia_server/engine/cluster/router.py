@@ -9,7 +9,7 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 
 
 class FreestFirst(RequestRouter):  # type: ignore[misc]
-    """Prefers the replica with the fewest utterances.
+    """Prefers the replica with the fewest utterances, unless the call's `avoid` names it.
 
     Among equals, a voice stays with one by rendezvous hashing, because it may have cached the voice's prompt.
     """
@@ -22,13 +22,14 @@ class FreestFirst(RequestRouter):  # type: ignore[misc]
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         voice = "" if pending_request is None else pending_request.metadata.session_id
+        avoid = () if pending_request is None else pending_request.kwargs.get("avoid", ())
         future = None if pending_request is None else pending_request.future
         unsent = Counter(_destination(one, to) for one, to in self._unsent.items() if one is not future)
 
-        def order(replica: RunningReplica) -> tuple[int, bytes]:
-            sent = self.replica_queue_len_cache.get(replica.replica_id) or 0
-            name = f"{replica.replica_id.unique_id} {voice}".encode()
-            return sent + unsent[replica.replica_id], hashlib.blake2b(name, digest_size=8).digest()
+        def order(replica: RunningReplica) -> tuple[bool, int, bytes]:
+            name = replica.replica_id.unique_id
+            count = (self.replica_queue_len_cache.get(replica.replica_id) or 0) + unsent[replica.replica_id]
+            return name in avoid, count, hashlib.blake2b(f"{name} {voice}".encode(), digest_size=8).digest()
 
         ranked = sorted(candidate_replicas, key=order)
         if future is not None and ranked:

@@ -24,8 +24,8 @@ class ReplicaState:
     slots: int
     busy: int
     """Number of utterances that run."""
-    waiting: int
-    """Number of utterances that wait for a slot."""
+    others: int
+    """Number of utterances of other servers that run or wait."""
     work: Work
 
 
