@@ -132,7 +132,7 @@ def test_the_cluster_has_the_services_and_data_of_several_servers() -> None:
     assert SERVICES.keys() - BASE["services"].keys() == {"ray-head", "ray-engine", "ray-deploy"}
     assert BASE["services"].keys() <= SERVICES.keys()
     assert COMPOSE["networks"]["default"] == BASE["networks"]["default"]
-    assert COMPOSE["volumes"].keys() - BASE["volumes"].keys() == {"engine"}
+    assert COMPOSE["volumes"].keys() - BASE["volumes"].keys() == {"engine", "head"}
     assert BASE["volumes"].keys() <= COMPOSE["volumes"].keys()
 
 
@@ -206,6 +206,13 @@ def test_object_stores_fit_into_shared_memory() -> None:
     for service in OWN.values():
         (size,) = re.findall(r"--object-store-memory=(\d+)", " ".join(service["command"]))
         assert int(size) < int(service["shm_size"].removesuffix("m")) * 1024**2
+
+
+def test_rays_head_keeps_its_state_in_a_volume() -> None:
+    head = SERVICES["ray-head"]
+
+    assert head["volumes"] == ["head:/data"]
+    assert head["environment"]["RAY_gcs_storage_path"].startswith("/data/")
 
 
 def test_a_gpu_is_reserved_for_the_engines_only() -> None:
@@ -384,6 +391,7 @@ def test_services_and_policies_select_pods_and_their_ports() -> None:
         assert selected, policy
         for rule in policy["spec"]["ingress"]:
             assert {port["port"] for port in rule.get("ports", [])} <= port_names(selected)
+            assert all(labelled(peer["podSelector"]["matchLabels"]) for peer in rule.get("from", []))
     ray = {id(template) for template in labelled({"ray-cluster": CLUSTER["metadata"]["name"]})}
     assert ray == {id(one) for one in TEMPLATES if one["spec"]["containers"][0]["image"] == "dia-server"}
     for kind in ("Deployment", "StatefulSet"):
