@@ -28,13 +28,15 @@ from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.cluster.engine import ClusterEngine
 from dia_server.engine.cluster.types import ReplicaCount
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import Utterance
+from dia_server.engine.types import Flow, Utterance, Work
 from tests.engine.cluster import ray_cluster
 from tests.waiting import until
 
 SLOTS = 4
 STEPS = 40
 VOICES = 16
+PER_CLIENT = 10_000
+"""Numbers of utterances of a client."""
 
 
 @dataclass
@@ -49,9 +51,9 @@ class Measured:
 
 
 async def speak(engine: AnyEngine, number: int, steps: int, measured: Measured) -> None:
-    async with engine.submit(
-        Utterance("[S1] x", f"voice {number % VOICES}", number, max_tokens=steps)
-    ) as generation:
+    client = Flow(str(number // PER_CLIENT))  # of one client alone, the last two slots stay free
+    utterance = Utterance("[S1] x", f"voice {number % VOICES}", number, max_tokens=steps, flow=client)
+    async with engine.submit(utterance) as generation:
         gap, last = 0.0, None
         async for chunk in generation:
             now = time.monotonic()
@@ -69,7 +71,7 @@ async def load(engine: AnyEngine, clients: int, seconds: float) -> Measured:
     async def client(number: int) -> None:
         count = 0
         while time.monotonic() < until_s:
-            await speak(engine, number * 10_000 + count, STEPS, measured)
+            await speak(engine, number * PER_CLIENT + count, STEPS, measured)
             count += 1
 
     await asyncio.gather(*map(client, range(clients)))
@@ -81,8 +83,10 @@ async def local() -> AsyncIterator[Engine]:
     engine = Engine("preview", sleeping(SLOTS), max_waiting=4096)
     engine.start()
     await until(lambda: engine.ready)
-    yield engine
-    await asyncio.to_thread(engine.stop)
+    try:
+        yield engine
+    finally:
+        await asyncio.to_thread(engine.stop)
 
 
 @asynccontextmanager
@@ -92,9 +96,11 @@ async def clustered(address: str, replicas: int) -> AsyncIterator[ClusterEngine]
     deploy(address, replicas)
     engine = ClusterEngine("preview", RayReplicas(address), max_waiting=4096)
     engine.start()
-    await until(lambda: engine.worker_count == replicas, timeout_s=180)
-    yield engine
-    await asyncio.to_thread(engine.stop)
+    try:
+        await until(lambda: engine.worker_count == replicas, timeout_s=180)
+        yield engine
+    finally:
+        await asyncio.to_thread(engine.stop)
 
 
 def deploy(address: str, replicas: int) -> None:
@@ -113,26 +119,33 @@ def percentiles(values: Sequence[float]) -> list[float]:
 
 
 async def scaling(address: str, replicas: int, seconds: float) -> None:
-    ideal = replicas * SLOTS / (STEPS * STEP_S)
     async with clustered(address, replicas) as engine:
-        started = time.monotonic()
-        full = await load(engine, replicas * SLOTS, seconds)
-        share = full.done / (time.monotonic() - started) / ideal
-        half = await load(engine, replicas * SLOTS // 2, seconds)
-    show(
-        "scaling",
-        replicas=replicas,
-        share_of_ideal=round(share, 3),
-        hop_ms=percentiles(full.hops_ms),
-        first_audio_at_half_s=percentiles(half.first_s),
-        hop_at_half_ms=percentiles(half.hops_ms),
-    )
+        await compare(engine, replicas, seconds)
 
 
 async def alone(seconds: float) -> None:
     async with local() as engine:
-        half = await load(engine, SLOTS // 2, seconds)
-    show("local", first_audio_at_half_s=percentiles(half.first_s), hop_at_half_ms=percentiles(half.hops_ms))
+        await compare(engine, 0, seconds)
+
+
+async def compare(engine: AnyEngine, replicas: int, seconds: float) -> None:
+    """Measure an engine of `replicas` replicas (0: a local one) with as many clients as slots, then half."""
+    slots = max(1, replicas) * SLOTS
+    started, before = time.monotonic(), engine.work + Work()  # a copy: a local engine counts on
+    full = await load(engine, slots, seconds)
+    elapsed, after = time.monotonic() - started, engine.work + Work()
+    half = await load(engine, slots // 2, seconds)
+    steps = after.steps - before.steps
+    show(
+        "scaling" if replicas else "local",
+        replicas=replicas,
+        share_of_ideal=round(full.done * STEPS * STEP_S / elapsed / slots, 3),
+        slots_busy=round((after.slot_steps - before.slot_steps) / steps / SLOTS, 3),
+        hop_ms=percentiles(full.hops_ms),
+        first_audio_s=percentiles(full.first_s),
+        hop_at_half_ms=percentiles(half.hops_ms),
+        first_audio_at_half_s=percentiles(half.first_s),
+    )
 
 
 def has_begun(measured: Measured) -> bool:
@@ -145,7 +158,7 @@ async def gaps(address: str, fault: signal.Signals, rounds: int) -> None:
     async with clustered(address, 2) as engine:
         for _ in range(rounds):
             measured = Measured()
-            speaking = [asyncio.create_task(speak(engine, n, 200, measured)) for n in range(4)]
+            speaking = [asyncio.create_task(speak(engine, n * PER_CLIENT, 200, measured)) for n in range(4)]
             await until(partial(has_begun, measured))
             victim = ray_cluster.replicas()[0]
             os.kill(victim, fault)
@@ -183,7 +196,7 @@ async def hold(address: str) -> None:
     engine = ClusterEngine("preview", RayReplicas(address), max_waiting=64)
     engine.start()
     await until(lambda: engine.ready)
-    await asyncio.gather(*(speak(engine, n, 100_000, Measured()) for n in range(6)))
+    await asyncio.gather(*(speak(engine, n * PER_CLIENT, 100_000, Measured()) for n in range(6)))
 
 
 async def measure(options: argparse.Namespace, address: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -15,12 +15,14 @@ from ray.serve.exceptions import RayServeException
 from dia_server.engine.cluster.recordings import without_samples
 from dia_server.engine.cluster.replica import Begun, Need
 from dia_server.engine.cluster.types import ReplicaLost, ReplicaState, Sign
-from dia_server.engine.types import Utterance
-from dia_server.errors import ModelNotLoaded
+from dia_server.engine.types import Chunk, Utterance
+from dia_server.errors import ModelNotLoaded, ServerError
 
 APP, DEPLOYMENT = "dia", "engine"
 STATES_S = 5.0
 """Maximum seconds to wait for the states of the replicas."""
+END_S = 1.0
+"""Maximum seconds from the last chunk of an utterance to the end of its response."""
 
 
 def connect(address: str) -> None:
@@ -75,27 +77,32 @@ class RayReplicas:
         voice = utterance.prompt.key if utterance.prompt else utterance.voice
         call = self._handle.options(stream=True, session_id=voice, _by_reference=False).speak
         responses: list[Any] = []
-        replica_id = ""
+        replica_id, ended = "", False
 
         async def signs() -> AsyncIterator[Sign]:
-            nonlocal replica_id
+            nonlocal replica_id, ended
             options = {"background": background, "server": self._server, "avoid": frozenset(self._silent)}
             for sent in (without_samples(utterance), utterance):
                 responses.append(call.remote(sent, **options))
+                complete = True
                 try:
                     async for sign in responses[-1]:
                         if sign is Need.RECORDINGS:
-                            break
+                            complete = False
+                            continue
                         if isinstance(sign, Begun):
                             replica_id, sign = sign.replica_id, None
+                        ended = isinstance(sign, ServerError) or (isinstance(sign, Chunk) and sign.done)
                         yield sign
-                    else:
-                        return
                 except RayActorError as error:
                     raise ReplicaLost(type(error).__name__) from error
+                if complete:
+                    return
 
         try:
             yield signs()
+            if ended:
+                await _drain(responses[-1])
         except ReplicaLost:
             self._silent.add(replica_id)
             raise
@@ -108,6 +115,18 @@ class RayReplicas:
             self._handle.shutdown()
             self._handle = None
         ray.shutdown()
+
+
+async def _drain(response: AsyncIterator[Any]) -> None:
+    """Let a response end by itself.
+
+    The router counts a cancelled one as ended while the replica still counts it, and would then believe for
+    seconds that the replica is full.
+    """
+    with suppress(TimeoutError, RayActorError):
+        async with asyncio.timeout(END_S):
+            async for _ in response:
+                pass
 
 
 def _is_loopback(host: str) -> bool:
