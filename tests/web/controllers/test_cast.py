@@ -7,7 +7,7 @@ import pytest
 
 from dia_server.settings import Settings
 from tests.cloning import CloningModel
-from tests.job_client import wait_until_finished
+from tests.job_client import Client, wait_until_finished
 from tests.stage import Stage, staged
 
 
@@ -88,6 +88,7 @@ async def test_a_voice_without_a_prompt_is_refused_among_more_than_two(stage: St
 
     assert (status, code) == (422, "AUDIO_PROMPT_NOT_USABLE")
     assert "'luna' has no anchor" in detail
+    assert "DIA_VOICE_ANCHORS" in detail
 
 
 async def test_a_recording_of_two_speakers_is_refused_beside_other_voices(stage: Stage) -> None:
@@ -169,3 +170,12 @@ async def test_a_waiting_job_keeps_all_its_voices(stage: Stage) -> None:
 
     assert job["status"] == "completed"
     assert stage.turns() == [("anna", "One."), ("ben", "Two. Cleo: no."), ("cleo", "Three.")]
+
+
+async def test_the_preview_does_not_fold_the_case_of_tags(client: Client) -> None:
+    await client.post("/voice_mappings", json={"voice_id": "aNNa"})
+    plan = (await client.post("/plan", json={"text": "[voice:aNNa] tHaT is all."})).json()
+
+    assert [(one["text"], one["voices"]) for one in plan["utterances"]] == [
+        ("[S1] that is all.", {"S1": "aNNa"})
+    ]

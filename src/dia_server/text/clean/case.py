@@ -2,7 +2,10 @@
 
 import re
 
-_WORD = re.compile(r"(?<![A-Za-z\[])[A-Za-z]{2,40}(?![A-Za-z])")
+from dia_server.text.speakers import CAST_TAG
+
+_WORD = re.compile(rf"(?i:{CAST_TAG.pattern})|(?<![A-Za-z\[])(?P<word>[A-Za-z]{{2,40}})(?![A-Za-z])")
+"""A tag, which stays as it is, or a word."""
 _RISE = re.compile("(?<=[a-z])[A-Z]")
 _ODD = re.compile("[a-z][A-Z][a-z]?|[A-Za-z]?[a-z]+[A-Z]{2,}[a-z]+")
 _BRAND = re.compile("[a-z][A-Z][a-z]{2,}")
@@ -38,7 +41,9 @@ LETTERS_PER_HUMP = 4
 
 def fold_mixed_case(text: str) -> str:
     """Return `text` with words such as "hElLo" in lower case; "JavaScript", "eBay" and "NASA" stay."""
-    return _WORD.sub(lambda match: match[0].lower() if _is_mixed(match[0]) else match[0], text)
+    return _WORD.sub(
+        lambda match: match[0].lower() if match["word"] and _is_mixed(match[0]) else match[0], text
+    )
 
 
 def _is_mixed(word: str) -> bool:
