@@ -37,6 +37,7 @@ from dia_server.services.speech import (
     AnchorMaker,
     CandidateMaker,
     Narrator,
+    RequestPreparer,
     RequestTexts,
     SpeechService,
     VoicePreviews,
@@ -139,13 +140,11 @@ class Services:
             self.config,
             word_errors=partial(self._word_errors, words),
         )
-        self.speech = SpeechService(
+        preparer = RequestPreparer(
             narrator,
             self.voices,
             VoicePrompts(self.prompts, self.files.recordings, self.anchors, self.references),
             self.anchor_maker,
-            self.config,
-            self.recorder.record,
             texts=RequestTexts(
                 self.pronunciations,
                 max_characters=conf.max_characters,
@@ -155,6 +154,7 @@ class Services:
             normalize_loudness=conf.normalize_loudness,
             refresh=self._load_voices if self.database.shared else None,
         )
+        self.speech = SpeechService(narrator, preparer, self.config, self.recorder.record)
         self.voice_previews = VoicePreviews(self.speech)
         self.job_worker = JobWorker(
             self.engine,

@@ -76,6 +76,13 @@ def test_speakers_whose_prompts_leave_no_room_together_speak_apart() -> None:
     assert [speakers for _, speakers in apart] == [{"S1": "S1"}, {"S2": "S2"}, {"S1": "S3"}] * 2
 
 
+def test_two_speakers_whose_prompts_leave_no_room_together_speak_apart() -> None:
+    text = f"{sentence('S1')} {sentence('S2')} {sentence('S1')}"
+
+    assert len(spoken(text, 430)) == 1
+    assert [speakers for _, speakers in spoken(text, 1500)] == [{"S1": "S1"}, {"S2": "S2"}, {"S1": "S1"}]
+
+
 def test_one_prompt_that_leaves_no_room_for_speech_is_refused() -> None:
     with pytest.raises(Invalid, match="leaves no room"):
         spoken("[S1] One. [S2] Two. [S3] Three.", 2900)

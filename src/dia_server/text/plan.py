@@ -4,7 +4,8 @@ Dia knows two speakers, [S1] and [S2], so a segment has two speakers of the text
 segment may begin with [S2], although Dia prefers [S1] first: each tag selects a voice of the prompt.
 
 A text of one or two speakers has one voice prompt, that of all its speakers, for all segments. In a text of
-more speakers, each segment has the prompt of those who speak in it.
+more speakers, or of two whose prompts leave no room together, each segment has the prompt of those who speak
+in it.
 """
 
 from collections.abc import Callable, Mapping
@@ -101,15 +102,16 @@ def plan(
 
     `prompt` returns the size of that prompt. `names` maps what the tags call to speakers (see `cast_turns`).
 
-    In a text of one or two speakers, the first of several segments may become an anchor: its audio, limited
-    by ANCHOR, is added to the prompt of the other segments. Without a prompt it always does, preferably with
-    all speakers of the text. With a prompt it does only if several segments have speakers that the prompt
-    lacks, the anchor includes all of those speakers, and prompt and anchor leave room for the other segments.
+    In a text whose segments share one prompt, the first of several segments may become an anchor: its audio,
+    limited by ANCHOR, is added to the prompt of the other segments. Without a prompt it always does,
+    preferably with all speakers of the text. With a prompt it does only if several segments have speakers
+    that the prompt lacks, the anchor includes all of those speakers, and prompt and anchor leave room for the
+    other segments.
 
     Raises Invalid if a prompt leaves no room for speech. Takes time linear in the length of `text`.
     """
     speakers = recast(heard(text, names))
-    if speakers is None:
+    if speakers is None or _speak_apart(speakers, prompt):
         return _plan_cast(text, prompt, names)
     size = prompt(speakers)
     prompt_bytes = budget.encoded_length(size.transcript)
@@ -132,8 +134,19 @@ def plan(
     return Plan(tuple(utterances), pause_after_s, anchored=cut is not None)
 
 
+def _speak_apart(speakers: Speakers, prompt: Callable[[Speakers], PromptSize]) -> bool:
+    """Return whether two speakers have prompts that leave no room for speech together."""
+    if len(speakers) < 2 or _leaves_room(prompt(speakers)):
+        return False
+    return all(prompt({tag: speaker}).frames for tag, speaker in speakers.items())
+
+
+def _leaves_room(size: PromptSize) -> bool:
+    return budget.leaves_room(budget.encoded_length(size.transcript), size.frames)
+
+
 def _plan_cast(text: str, prompt: Callable[[Speakers], PromptSize], names: Mapping[str, str]) -> Plan:
-    """Cut `text` of more than two speakers."""
+    """Cut `text` into segments that each have the prompt of their own speakers."""
     rooms: dict[frozenset[str], Budget | None] = {}
 
     def room(speakers: frozenset[str], _: bool) -> Budget | None:
@@ -143,10 +156,9 @@ def _plan_cast(text: str, prompt: Callable[[Speakers], PromptSize], names: Mappi
 
     def room_of(tags: Speakers) -> Budget | None:
         size = prompt(tags)
-        prompt_bytes = budget.encoded_length(size.transcript)
-        if len(tags) > 1 and not budget.leaves_room(prompt_bytes, size.frames):
+        if len(tags) > 1 and not _leaves_room(size):
             return None  # each speaks in segments of their own
-        return budget.remaining_budget(prompt_bytes, size.frames)
+        return budget.remaining_budget(budget.encoded_length(size.transcript), size.frames)
 
     def own(speaker: str) -> Budget:
         found = room(frozenset({speaker}), False)

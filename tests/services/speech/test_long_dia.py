@@ -27,6 +27,7 @@ from dia_server.engine.types import Chunk, Frames, Samples, Utterance, VoiceProm
 from dia_server.services.config import ConfigService
 from dia_server.services.speech.anchor_maker import SCRIPT, AnchorMaker, Mode
 from dia_server.services.speech.narrator import Narrator
+from dia_server.services.speech.preparation import RequestPreparer
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.request_texts import RequestTexts
 from dia_server.services.speech.service import SpeechService
@@ -108,16 +109,16 @@ class Studio:
         references = References(self.prompts, reference_folder, Whisper("none", idle_s=0))
         self.voice_prompts = VoicePrompts(self.prompts, prompt_folder, self.anchors, references)
         narrator = Narrator(self.engine, retries=0)
-        self.speech = SpeechService(
+        preparer = RequestPreparer(
             narrator,
             self.voices,
             self.voice_prompts,
             AnchorMaker(narrator, self.anchors, mode=anchors, on_gpu=False, rounds=1, model=lambda: "tiny"),
-            ConfigService(self.database.sessions, default_config(conf)),
-            lambda *_: None,
             texts=RequestTexts(pronunciations, max_characters=4096, normalize=False),
             normalize_loudness=False,
         )
+        config = ConfigService(self.database.sessions, default_config(conf))
+        self.speech = SpeechService(narrator, preparer, config, lambda *_: None)
 
     async def open(self) -> None:
         await self.database.upgrade()

@@ -123,20 +123,16 @@ async def test_a_recording_and_the_anchor_of_its_partner_speak_together(cloning:
     assert (alone.transcript, alone.parts[0].digest) == ("[S2] I speak like this.", together.parts[0].digest)
 
 
-async def test_a_partner_is_left_out_if_both_prompts_leave_no_room(cloning: Settings) -> None:
+async def test_two_voices_whose_prompts_leave_no_room_together_speak_apart(cloning: Settings) -> None:
     model = CloningModel()
     async with served(cloning, model) as client:
         await upload(client, 24.0)
         await client.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "me"})
         await say(client, "[S1] So? [S2] So!", voice_id="me")
-        chosen = await client.post(
-            "/generate", json={"text": "[S1] So? [S2] So!", "voice_id": "me", "voice_id_2": "aria"}
-        )
+        await say(client, "[S1] So? [S2] So!", voice_id="me", voice_id_2="aria")
 
-    (prompt,) = prompts(model)
-    assert prompt.transcript == "[S1] I speak like this."
-    assert chosen.status_code == 422
-    assert "leaves no room" in chosen.json()["detail"]
+    apart = ["[S1] I speak like this.", f"[S2] {SCRIPT}"]
+    assert [prompt.transcript for prompt in prompts(model)] == apart * 2
 
 
 async def status(client: AsyncTestClient[Litestar], job_id: str) -> str:

@@ -4,6 +4,7 @@ from dia_server.services.speech.anchor_maker import AnchorMaker
 from dia_server.services.speech.candidate_maker import CandidateMaker
 from dia_server.services.speech.delivery import Delivery
 from dia_server.services.speech.narrator import Narrator
+from dia_server.services.speech.preparation import RequestPreparer
 from dia_server.services.speech.request import PreparedRequest, Speech, SpeechRequest, Streamed
 from dia_server.services.speech.request_texts import RequestTexts
 from dia_server.services.speech.service import SpeechService
@@ -18,6 +19,7 @@ __all__ = [
     "Delivery",
     "Narrator",
     "PreparedRequest",
+    "RequestPreparer",
     "RequestTexts",
     "Speech",
     "SpeechRequest",

@@ -55,11 +55,6 @@ class CastPrompts:
         ]
         return combine(prompts)
 
-    def without_prompt(self, speaker: str) -> "CastPrompts":
-        """Return the same voices without the prompt of `speaker`."""
-        others = {name: prompt for name, prompt in self.prompts.items() if name != speaker}
-        return replace(self, prompts=others)
-
 
 class VoicePrompts:
     """Caches recently used samples, so that speech rarely waits for the disk."""
