@@ -103,8 +103,6 @@ class Utterance:
     max_tokens: int | None = None
     """Maximum decode steps; None for the model's maximum."""
     prompt: VoicePrompt | None = None
-    compile: bool = True
-    """Whether compiled kernels are used, if the model has them; False for eager kernels."""
     flow: Flow = field(default_factory=Flow)
 
 

@@ -19,8 +19,8 @@ from dia_server.web.schemas import DialogueInput, DialogueRequest, GenerateReque
 from dia_server.web.schemas import SpeechRequest as OpenAISpeechRequest
 
 DEFAULT_VOICE = "aria"
-ELSEWHERE = ("stream", "ref_audio", "ref_text")
-"""Fields that are not part of a SpeechRequest."""
+ELSEWHERE = ("stream", "ref_audio", "ref_text", "use_torch_compile")
+"""Fields that are not part of a SpeechRequest; `use_torch_compile` has no effect."""
 NORMALIZE = {"on": True, "off": False}
 """What `normalize` is for ElevenLabs' `apply_text_normalization`."""
 OUTPUT_FORMAT = re.compile(r"(mp3|opus|wav|pcm)_[0-9]{4,6}(?:_[0-9]{2,3})?")

@@ -116,7 +116,10 @@ class SpeechParameters(Struct, kw_only=True):
     cfg_scale: CfgScale | None = None
     top_p: TopP | None = None
     max_tokens: MaxTokens | None = None
-    use_torch_compile: Annotated[bool | None, Meta(description="Use the compiled decoder")] = None
+    use_torch_compile: Annotated[
+        bool | None,
+        Meta(description="Accepted, without effect: all requests share steps, which the operator configures"),
+    ] = None
     seed: Seed | None = None
     stream: Annotated[bool, Meta(description="Send the audio while it is generated")] = False
     normalize: Normalize | None = None

@@ -4,17 +4,18 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from dia_server.engine.dia import decoder as step_module
 from dia_server.engine.dia import model as model_module
 from dia_server.engine.dia.codec import Codec, Window
 from dia_server.engine.dia.decoder import DEVICE_ATTENTION, PLAIN_ATTENTION
-from dia_server.engine.dia.model import STEPS_PER_POLL, AudioCodec, DiaModel, ModelOptions
+from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.prefill import prefill
-from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.step_runners import NOT_CAPTURED, NOT_FUSED, EagerRunner, Step, capturable_steps
 from dia_server.engine.dia.weights import Weights
@@ -341,36 +342,14 @@ def test_warming_up_leaves_nothing_behind(weights: Weights) -> None:
     assert (audio_of(drive(model, [utterance(0)])[0]) == alone).all()
 
 
-class Recorded(EagerRunner):
-    """Replaces CUDA graphs on a CPU."""
-
-    def __init__(self, weights: Weights, state: State) -> None:
-        super().__init__(weights, state, None)
-        self.batches: list[int] = []
-
-    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
-        self.batches.append(len(slots))
-        super().run(slots, runs, steps)
-
-
-def test_the_batch_runs_eagerly_while_one_utterance_asks_for_it(weights: Weights) -> None:
-    model = DiaModel(weights, CodesAsAudio(), 3)
-    model._graphs = fused = Recorded(weights, model._state)
-    asked = [utterance(1), replace(utterance(2, tokens=20), compile=False), utterance(3)]
-
-    mixed = drive(model, asked)
-
-    assert set(fused.batches) == {2}
-    assert len(fused.batches) * STEPS_PER_POLL <= 20 + STEPS_PER_POLL  # of 40 steps; both ran in 20 of them
-    alone = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
-    for chunks, expected in zip(mixed, alone, strict=True):
-        assert torch.equal(frames_of(chunks), frames_of(expected))
+class Captured(EagerRunner):
+    """Replaces a `CudaGraphRunner` on a CPU."""
 
 
 def test_plain_attention_makes_the_same_tokens(weights: Weights) -> None:
     asked = [utterance(1), utterance(2, prompt=30), utterance(3)]
     model = DiaModel(weights, CodesAsAudio(), 3)
-    model._eager = EagerRunner(weights, model._state, PLAIN_ATTENTION)
+    model._runner = EagerRunner(weights, model._state, PLAIN_ATTENTION)
 
     made = drive(model, asked)
 
@@ -394,26 +373,41 @@ def test_without_kernels_the_cause_and_the_remedy_are_noted_once(
     assert [vars(record)["cause"] for record in caplog.records] == ["RuntimeError: no C compiler"]
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_the_fastest_step_that_can_be_captured_is(
-    weights: Weights, monkeypatch: pytest.MonkeyPatch, failing: int
+    weights: Weights, monkeypatch: pytest.MonkeyPatch, failing: int, fused: bool
 ) -> None:
     tried: list[Step] = []
 
-    def graphs(weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> EagerRunner:
+    def graphs(weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> Captured:
         if step not in tried:
             tried.append(step)
         if len(tried) <= failing:
             raise RuntimeError("failed\nwith details")
-        return EagerRunner(weights, state, None)
+        return Captured(weights, state, None)
 
     monkeypatch.setattr(model_module, "CudaGraphRunner", graphs)
     model = DiaModel(weights, CodesAsAudio(), 1)
-    model._to_capture = capturable_steps(DEVICE_ATTENTION, fused=True)
+    model._to_capture = capturable_steps(DEVICE_ATTENTION, torch.device("cuda"), fused=fused)
     model.reset()
     model.reset()  # does not retry failed captures
 
-    notes = [f"{text} (RuntimeError: failed)" for text in (NOT_FUSED, NOT_CAPTURED)]
+    possible = (NOT_FUSED, NOT_CAPTURED) if fused else (NOT_CAPTURED,)
+    notes = [f"{text} (RuntimeError: failed)" for text in possible]
     assert list(model.notes) == notes[:failing]
-    assert (model._graphs is None) == (failing == 2)
+    assert isinstance(model._runner, Captured) == (failing < len(possible))
     drive(model, [utterance(1)])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("device", "count"), [("cuda", 1), ("cpu", 0), ("mps", 0)])
+def test_only_cuda_has_graphs_and_there_even_uncompiled_steps_have(
+    device: str, count: int, fused: bool
+) -> None:
+    steps = [step for step, _ in capturable_steps(DEVICE_ATTENTION, torch.device(device), fused=fused)]
+
+    assert len(steps) == count * (1 + fused)
+    plain = [step for step in steps if isinstance(step, partial)]
+    assert [step.func for step in plain] == [step_module.step] * count
+    assert steps[len(steps) - count :] == plain  # the compiled step comes first

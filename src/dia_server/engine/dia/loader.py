@@ -44,7 +44,8 @@ def dia_loader(
     `model` and `codec` are each a hub id or a folder. `device` is "auto" or a torch device name; `dtype` is
     "auto", "bfloat16", "float16" or "float32".
     `max_batch` is the maximum number of slots; there are fewer if memory is short. `prompt_bytes` is the
-    maximum size of the prompt cache. `compile` enables compiled steps in CUDA graphs (CUDA and ROCm only).
+    maximum size of the prompt cache. `compile` compiles the steps that are captured as CUDA graphs (CUDA
+    and ROCm only).
     """
 
     def load(report: Callable[[float], None]) -> DiaModel:

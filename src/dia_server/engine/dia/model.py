@@ -51,10 +51,10 @@ class AudioCodec(CodecEncoder, CodecDecoder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Options of a `DiaModel`: CUDA graphs, Triton, steps per poll, and the size of the prompt cache."""
+    """Options of a `DiaModel`: compilation, Triton, steps per poll, and the size of the prompt cache."""
 
     compiled: bool = False
-    """Whether to compile the steps and capture them as CUDA graphs; ignored on other devices."""
+    """Whether to compile the steps that are captured as CUDA graphs; ignored on other devices."""
     kernel_fault: str | None = None
     """Reason why Triton does not work, so that plain PyTorch operations are used; None if it works."""
     steps_per_poll: int = STEPS_PER_POLL
@@ -75,7 +75,7 @@ class DiaModel:
         *,
         report: Callable[[float], None] = lambda share: None,
     ) -> None:
-        """Allocate the state and, on CUDA if `options.compiled`, capture the steps as CUDA graphs.
+        """Allocate the state and, on CUDA, capture the steps as CUDA graphs.
 
         `report` receives the share of graphs captured, 0 to 1.
         """
@@ -87,9 +87,8 @@ class DiaModel:
             self._note(NO_KERNELS, options.kernel_fault)
         attention = PLAIN_ATTENTION if options.kernel_fault else DEVICE_ATTENTION
         self._attention = None if weights.device.type == "cpu" else attention
-        self._to_capture = capturable_steps(attention, fused=not options.kernel_fault)
-        if not (options.compiled and on_cuda):
-            self._to_capture.clear()
+        fused = options.compiled and not options.kernel_fault
+        self._to_capture = capturable_steps(attention, weights.device, fused=fused)
         self._depth = 1 if on_cuda else 0
         self._prompt_cache = PromptCache(codec, weights.device, options.prompt_bytes)
         self._audio_decoder = AudioDecoder(codec, weights.device)
@@ -101,14 +100,10 @@ class DiaModel:
         weights = self._weights
         self._state = new_state(weights.config, self.slots, weights.device, weights.dtype)
         self._admission = Admission(weights, self._state, self._prompt_cache)
-        self._eager: StepRunner = EagerRunner(weights, self._state, self._attention)
-        self._graphs: StepRunner | None = self._capture(report)
+        self._runner = self._capture(report)
 
-    def _capture(self, report: Callable[[float], None]) -> StepRunner | None:
-        """Return a runner of CUDA graphs for the fastest step that can be captured.
-
-        Returns None if no step can be captured or none is wanted: steps then run eagerly.
-        """
+    def _capture(self, report: Callable[[float], None]) -> StepRunner:
+        """Return a runner of CUDA graphs for the fastest step that can be captured, else an eager runner."""
         while self._to_capture:
             step, failure = self._to_capture[0]
             try:
@@ -118,7 +113,7 @@ class DiaModel:
                     raise
                 self._note(failure, cause_of(error))
                 self._to_capture.popleft()
-        return None
+        return EagerRunner(self._weights, self._state, self._attention)
 
     def _note(self, text: str, cause: str) -> None:
         log.warning(text, extra={"cause": cause})
@@ -184,7 +179,7 @@ class DiaModel:
 
     def _free_arenas(self) -> None:
         """Free the state and graphs; collect garbage, as an exception's traceback may refer to them."""
-        for name in ("_graphs", "_eager", "_admission", "_state"):
+        for name in ("_runner", "_admission", "_state"):
             vars(self).pop(name, None)
         gc.collect()
         release_cached()
@@ -213,9 +208,7 @@ class DiaModel:
         state, count = self._state, self._steps_per_poll
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
-        # graphs or eager for all live slots alike: a graph pads its batch with slots that must not be live
-        wanted = self._graphs if all(run.utterance.compile for run in running.values()) else None
-        (wanted or self._eager).run(list(running), list(running.values()), count)
+        self._runner.run(list(running), list(running.values()), count)
         self._polls.append(Poll(state, list(running), list(running.values()), index, before, count))
         return True
 

@@ -90,8 +90,13 @@ class CudaGraphRunner(StepRunner):
             self._graphs[size].replay()
 
 
-def capturable_steps(attention: Attention, *, fused: bool) -> deque[tuple[Step, str]]:
-    """Return the steps to try, fastest first, each with the note for the operator if its capture fails."""
+def capturable_steps(attention: Attention, device: torch.device, *, fused: bool) -> deque[tuple[Step, str]]:
+    """Return the steps to capture on `device`, fastest first; empty on devices without CUDA graphs.
+
+    Each comes with the note for the operator if its capture fails. `fused` adds the compiled step.
+    """
+    if device.type != "cuda":
+        return deque()
     plain = (partial(step, attention=attention), NOT_CAPTURED)
     return deque([(compiled_step(), NOT_FUSED), plain] if fused else [plain])
 

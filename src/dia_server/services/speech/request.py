@@ -35,7 +35,6 @@ class SpeechRequest:
     cfg_scale: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
-    use_torch_compile: bool | None = None
     seed: int | None = None
     normalize: bool | None = None
     """Whether the text is cleaned (see `text.clean`); None for the server's setting."""
@@ -65,7 +64,6 @@ class SpeechRequest:
             "cfg_scale": self.cfg_scale,
             "top_p": self.top_p,
             "max_tokens": self.max_tokens,
-            "compile": self.use_torch_compile,
         }
         assert self.seed is not None
         return Utterance(
