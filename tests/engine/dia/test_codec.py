@@ -61,6 +61,19 @@ def test_decoding_equals_transformers() -> None:
     assert decibels(expected, decoded) > 100
 
 
+def test_the_code_table_is_computed_on_the_cpu_before_the_codec_moves() -> None:
+    seen: list[str] = []
+    dac = tiny_dac()
+    for quantizer in dac.quantizer.quantizers:
+        quantizer.out_proj.register_forward_pre_hook(lambda _, given: seen.append(given[0].device.type))
+
+    codec = Codec(dac, "meta")
+
+    assert seen == ["cpu"] * 9
+    assert {codec.device.type, codec._table.device.type, codec._offsets.device.type} == {"meta"}
+    assert {tensor.device.type for tensor in dac.state_dict().values()} == {"meta"}
+
+
 @pytest.mark.parametrize("length", [1, 511, 512, 513, 30_000])
 def test_encoding_equals_transformers(length: int) -> None:
     samples = np.random.default_rng(length).normal(0, 0.3, length).astype(np.float32)

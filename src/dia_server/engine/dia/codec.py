@@ -82,16 +82,23 @@ def plan_chunk(emitted: int, complete: int, ended: bool) -> Span | None:
 class Codec:
     """Encodes and decodes with a transformers `DacModel`."""
 
-    def __init__(self, dac: DacModel, *, kernels: bool = True) -> None:
-        """Replace the activations of `dac` in place by `Snake`; `kernels` says whether Triton works."""
+    def __init__(self, dac: DacModel, device: torch.device | str = "cpu", *, kernels: bool = True) -> None:
+        """Replace the activations of `dac` by `Snake` and move it to `device`, both in place.
+
+        `dac` must be on the CPU. `kernels` says whether Triton works.
+        """
         assert dac.dtype in (torch.float32, torch.float64)
-        self.device = dac.device
+        assert dac.device.type == "cpu"
         self._dac = dac.train(False).requires_grad_(False)
         _replace_snakes(self._dac, fused=kernels)
         quantizers = self._dac.quantizer.quantizers
         self._size = dac.config.codebook_size
-        self._table = torch.cat([q.out_proj(q.codebook.weight.T[None])[0].T for q in quantizers])
+        # on the CPU, in full precision: a GPU would compute it with TF32 convolutions
+        table = torch.cat([q.out_proj(q.codebook.weight.T[None])[0].T for q in quantizers])
+        self._table = table.to(device)
         """[9 * 1024, hidden]: each code's embedding, already projected to the decoder's input."""
+        dac.to(device)  # type: ignore[arg-type]
+        self.device = dac.device
         self._offsets = torch.arange(CODEBOOKS, device=self.device) * self._size
 
     @property
@@ -177,8 +184,7 @@ def load_codec(source: Path, device: torch.device | str, *, kernels: bool = True
         raise ModelNotLoaded(
             f"The codec {str(source)!r} has (rate, hop, codebooks) {shape}; Dia needs {needed}"
         )
-    dac.to(device)  # type: ignore[arg-type]
-    return Codec(dac, kernels=kernels)
+    return Codec(dac, device, kernels=kernels)
 
 
 def _replace_snakes(module: nn.Module, *, fused: bool) -> None:

@@ -37,7 +37,8 @@ class Poll:
         if values.is_cuda:
             pinned = torch.empty_like(values, device="cpu", pin_memory=True)
             values = pinned.copy_(values, non_blocking=True)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            # blocking: the host sleeps while it waits, instead of keeping a core busy
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._arrived.record()
         self._values = values
 
