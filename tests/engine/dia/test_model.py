@@ -217,6 +217,56 @@ def test_prefill_shrinks_to_the_memory_there_is(
             drive(model, [utterance(0, prompt=150)])
 
 
+class Narrow(CodesAsAudio):
+    """A codec with memory for `most` windows at a time, and for none with a frame of `forbidden`."""
+
+    def __init__(self, most: int, forbidden: torch.Tensor | None = None) -> None:
+        self.most, self.forbidden = most, forbidden
+        self.calls: list[int] = []
+
+    def decode(self, windows: Sequence[Window]) -> list[Samples]:
+        self.calls.append(len(windows))
+        frames = torch.cat([window.frames for window in windows])
+        known = self.forbidden is not None and (frames[:, None] == self.forbidden).all(-1).any()
+        if len(windows) > self.most or known:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().decode(windows)
+
+
+def test_a_codec_short_of_memory_decodes_fewer_windows_at_a_time(weights: Weights) -> None:
+    asked = [utterance(seed) for seed in range(5)]
+    alone = drive(DiaModel(weights, CodesAsAudio(), 5), asked)
+    codec = Narrow(most=2)
+
+    made = drive(DiaModel(weights, codec, 5), asked)
+
+    for chunks, expected in zip(made, alone, strict=True):
+        assert torch.equal(frames_of(chunks), frames_of(expected))
+    assert codec.calls[:4] == [5, 2, 2, 1]
+    assert max(codec.calls[4:]) == 2  # later batches begin with what has fitted
+
+
+def test_memory_that_runs_out_in_the_codec_fails_that_request_alone(weights: Weights) -> None:
+    asked = [utterance(seed) for seed in range(4)]
+    alone = [frames_of(chunks) for chunks in drive(DiaModel(weights, CodesAsAudio(), 4), asked)]
+    model = DiaModel(weights, Narrow(most=4, forbidden=alone[2]), 4)
+    for slot, one in enumerate(asked):
+        model.admit(slot, one)
+    made: dict[int, list[Chunk]] = {slot: [] for slot in range(4)}
+    failures: list[tuple[int, Exception]] = []
+    while any(not chunks or not chunks[-1].done for slot, chunks in made.items() if slot != 2):
+        for slot, outcome in model.step().items():
+            if isinstance(outcome, Chunk):
+                made[slot].append(outcome)
+            else:
+                failures.append((slot, outcome))
+            if isinstance(outcome, Exception) or outcome.done:
+                model.release(slot)
+
+    assert [(slot, type(failure)) for slot, failure in failures] == [(2, GpuOutOfMemory)]
+    assert all(torch.equal(frames_of(made[slot]), alone[slot]) for slot in (0, 1, 3))
+
+
 @pytest.mark.parametrize("failure", [RuntimeError("device-side assert"), torch.OutOfMemoryError("full")])
 def test_the_model_serves_on_after_a_step_that_failed(weights: Weights, failure: Exception) -> None:
     class Failing(CodesAsAudio):

@@ -28,7 +28,7 @@ from dia_server.engine.dia.state import new_state
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner, capturable_steps
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Chunk, Recording, Utterance, VoicePrompt
-from dia_server.errors import ServerError
+from dia_server.errors import GpuOutOfMemory, ServerError
 from dia_server.units import MIB, SAMPLE_RATE
 
 log = logging.getLogger(__name__)
@@ -226,8 +226,12 @@ class DiaModel:
             self._emit(self._audio_decoder.start(tasks), outcomes)
 
     def _emit(
-        self, chunks: Sequence[tuple[DecodeTask, Chunk]], outcomes: dict[int, Chunk | Exception]
+        self,
+        decoded: Sequence[tuple[DecodeTask, Chunk | GpuOutOfMemory]],
+        outcomes: dict[int, Chunk | Exception],
     ) -> None:
-        for task, chunk in chunks:
+        if any(isinstance(outcome, GpuOutOfMemory) for _, outcome in decoded):
+            self._prompt_cache.clear()
+        for task, outcome in decoded:
             if self._runs.get(task.slot) is task.run:  # the slot may have been released while it was decoded
-                outcomes.setdefault(task.slot, chunk)
+                outcomes.setdefault(task.slot, outcome)
