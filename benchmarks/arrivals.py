@@ -35,15 +35,14 @@ class Hum:
 
 def random_codec(device: str) -> Codec:
     """Return a codec with random weights and the real size, 76.6 M parameters."""
-    with torch.device(device):
-        return Codec(DacModel(DacConfig(sampling_rate=SAMPLE_RATE)))
+    return Codec(DacModel(DacConfig(sampling_rate=SAMPLE_RATE)), device)
 
 
 def random_loader(size: str, device: str, slots: int, *, codec: bool) -> LoadModel:
     """Return a loader of a random Dia in the dtype that the server would choose for `device`."""
 
     def load(report: Callable[[float], None]) -> DiaModel:
-        dtype = pick_dtype("auto", torch.device(device))
+        dtype = pick_dtype("auto", torch.device(device), slots)
         if device.startswith("cuda"):
             use_device(torch.device(device))
         dia = random_dia(size, device, dtype)

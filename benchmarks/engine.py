@@ -3,6 +3,7 @@
     python -m benchmarks.engine                              one CPU thread, 115 M parameters
     python -m benchmarks.engine --device cuda --size 1.6B --batches 1 8 32 64 --prompt 860
     python -m benchmarks.engine --original ../dia            with the original package as a peer
+    python -m benchmarks.engine --formats bfloat16 float16 --caches     two dtypes of this engine
 
 Parity is checked first: unless greedy tokens in fp32 equal transformers', nothing is measured. Then, for each
 batch size, the implementations run in turn for several rounds. A time covers a whole call, from text to last
@@ -10,7 +11,8 @@ token, without warm-up (compilation, graph capture). Reported are medians and th
 CPU it is process time, which is meaningful for one thread only.
 
 `--dtype` is the model's dtype. On a CPU without bf16 arithmetic transformers is very slow in bf16, while this
-engine stores fp16 and computes in fp32 by default; transformers is then measured in fp32 too.
+engine stores fp16 and computes in fp32 by default; transformers is then measured in fp32 too. `--formats`
+names the dtypes of this engine; the others are compared with the first.
 """
 
 import argparse
@@ -58,10 +60,11 @@ def main() -> None:
     dia = random_dia(options.size, options.device, dtype)
     on_cuda = options.device.startswith("cuda")
     slots = max([*options.batches, *options.prompted, options.arrivals])
-    own = pick_dtype("auto", dia.device) if dtype == torch.bfloat16 else dtype
+    own, *others = own_formats(options, dia.device, dtype)
     ours = Ours(dia, slots, own, compiled=on_cuda)
-    peers: list[Implementation] = [Transformers(dia, cache) for cache in options.caches]
-    if own != dtype:
+    peers: list[Implementation] = [Ours(dia, slots, other, compiled=on_cuda) for other in others]
+    peers += [Transformers(dia, cache) for cache in options.caches]
+    if own != dtype and options.caches:
         wide = random_dia(options.size, options.device, compute_dtype(own, dia.device))
         peers += [Transformers(wide, cache) for cache in options.caches]
     if options.original:
@@ -102,6 +105,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--formats", nargs="*", help="dtypes of this engine; default: what it chooses")
     parser.add_argument("--size", choices=SIZES, default="115M")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--prompt", type=int, default=1000, help="frames of the voice prompt")
@@ -114,6 +118,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--original", help="folder of the original package")
     parser.add_argument("--json", type=Path, help="file for the results")
     return parser.parse_args()
+
+
+def own_formats(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> list[torch.dtype]:
+    """Return the dtypes in which this engine is measured."""
+    if options.formats:
+        return [getattr(torch, name) for name in options.formats]
+    return [pick_dtype("auto", device, max(options.batches or [1])) if dtype == torch.bfloat16 else dtype]
 
 
 def check_parity(device: str) -> None:

@@ -157,4 +157,25 @@ def test_an_unusable_device_or_dtype_is_named() -> None:
     with pytest.raises(ModelNotLoaded, match="'abacus' cannot be used"):
         pick_device("abacus")
     with pytest.raises(ModelNotLoaded, match="'int3' is none of auto, bfloat16"):
-        pick_dtype("int3", torch.device("cpu"))
+        pick_dtype("int3", torch.device("cpu"), 1)
+
+
+@pytest.mark.parametrize(
+    ("bf16", "tiles", "fbgemm", "chosen"),
+    [
+        (True, True, True, {1: torch.bfloat16, 2: torch.bfloat16, 3: torch.bfloat16}),
+        (True, False, True, {1: torch.float16, 2: torch.float16, 3: torch.bfloat16, 64: torch.bfloat16}),
+        (True, False, False, {1: torch.bfloat16, 64: torch.bfloat16}),
+        (False, False, True, {1: torch.float16, 64: torch.float16}),
+        (False, False, False, {1: torch.float32, 64: torch.float32}),
+    ],
+)
+def test_auto_takes_the_fastest_dtype_of_a_cpu_for_its_slots(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, tiles: bool, fbgemm: bool, chosen: dict[int, torch.dtype]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr("dia_server.engine.dia.loader.FBGEMM", fbgemm)
+
+    assert {slots: pick_dtype("auto", torch.device("cpu"), slots) for slots in chosen} == chosen
+    assert pick_dtype("float32", torch.device("cpu"), 1) == torch.float32

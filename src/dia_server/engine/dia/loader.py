@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 FOUND, READ, READY = 0.4, 0.9, 1.0
 """Loading progress (0 to 1) when the files are located, when the weights are read, and at the end."""
+FEW_SLOTS = 2
+"""Maximum slots for which FBGEMM's fp16 is faster than oneDNN's bf16 on CPUs with AVX-512 but without AMX."""
 
 
 def dia_loader(
@@ -50,7 +52,7 @@ def dia_loader(
 
     def load(report: Callable[[float], None]) -> DiaModel:
         where = pick_device(device)
-        kind = pick_dtype(dtype, where)
+        kind = pick_dtype(dtype, where, max_batch)
         if where.type == "cuda":
             use_device(where)
         try:
@@ -104,11 +106,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str, device: torch.device, max_batch: int) -> torch.dtype:
     """Return the dtype `name`, or the best one for "auto"; raises ModelNotLoaded for an unknown name.
 
-    "auto" means bf16 on CUDA devices and CPUs that compute in bf16, and fp16 on all others. The exception is
-    fp32 on CPUs that lack both bf16 and FBGEMM.
+    "auto" means bf16 on CUDA devices that compute in bf16, and fp16 on other GPUs. On CPUs it is the fastest
+    for `max_batch` slots: see `_cpu_dtype`.
     """
     if name != "auto":
         dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -117,11 +119,20 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         return dtypes[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu":
-        if torch.cpu._is_avx512_bf16_supported():
-            return torch.bfloat16
-        return torch.float16 if FBGEMM else torch.float32
-    return torch.float16
+    return _cpu_dtype(max_batch) if device.type == "cpu" else torch.float16
+
+
+def _cpu_dtype(max_batch: int) -> torch.dtype:
+    """Return bf16 where the CPU computes in bf16, else fp16, or fp32 without FBGEMM.
+
+    With few slots a step waits for the weights, and FBGEMM reads fp16 faster than oneDNN reads bf16, unless
+    the CPU has matrix tiles (AMX); docs/benchmarks.md has the numbers.
+    """
+    half = torch.float16 if FBGEMM else torch.float32
+    if not torch.cpu._is_avx512_bf16_supported():
+        return half
+    few = max_batch <= FEW_SLOTS and FBGEMM and not torch.cpu._is_amx_tile_supported()
+    return half if few else torch.bfloat16
 
 
 def count_slots(
