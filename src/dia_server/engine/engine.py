@@ -8,19 +8,18 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from itertools import count
 
+from dia_server.engine.batch import Batch, Progress, without_traceback
 from dia_server.engine.generation import Generation
 from dia_server.engine.readiness import LOADING_RETRY_S, require_ready
-from dia_server.engine.types import Chunk, EngineName, LoadModel, Model, Utterance, Work
+from dia_server.engine.types import Chunk, EngineName, LoadModel, Utterance, Work
 from dia_server.engine.waiting_room import WaitingRoom
 from dia_server.errors import ModelNotLoaded, ServerError
 
 log = logging.getLogger(__name__)
 
-Event = tuple[Generation, Chunk | Exception]
-
-ADMITTED_AT_ONCE = 4
-"""Maximum admissions between two steps; one admission delays running utterances by a few ms on a GPU."""
+Delivery = tuple[Generation, Chunk | Exception]
 
 
 class Engine:
@@ -58,6 +57,8 @@ class Engine:
         self._idle_unload_s = idle_unload_s
         self._waiting = WaitingRoom(max_waiting)
         self._busy: dict[int, Generation] = {}
+        """Generations in the batch, by ticket."""
+        self._tickets = count()
         self._stopping = False
         self._wake = threading.Condition()
         """Condition that guards `_waiting` and `_stopping` and wakes the thread; not held during a step."""
@@ -120,7 +121,7 @@ class Engine:
         return generation
 
     def _cancel(self, generation: Generation) -> None:
-        """Remove `generation` if it is queued; if it runs, `_admit` frees its slot before the next step."""
+        """Remove `generation` if it is queued; if it runs, `_admit` takes it out of the batch."""
         with self._wake:
             self._waiting.discard(generation)
 
@@ -142,28 +143,28 @@ class Engine:
         At the end, all running and queued utterances fail and the model is closed.
         """
         try:
-            model: Model | None = self._load()
+            batch: Batch | None = self._load()
         except Exception as error:
             if not self._stopping:
                 told = isinstance(error, ServerError)  # expected: no traceback is needed
                 context = {"engine": self.name, "cause": str(error), "retry": "POST /model/load"}
                 log.error("model not loaded", extra=context, exc_info=None if told else error)
-            self.error = _without_traceback(error)  # reported by /health and by every submit
+            self.error = without_traceback(error)  # reported by /health and by every submit
             return
         self.ready = True
         failure: Exception | None = None
         try:
-            while model is not None:
-                while self._admit(model):
-                    self._step(model)
+            while batch is not None:
+                while self._admit(batch):
+                    batch.advance()
                 if self._stopping:
                     break
-                self._unload(model)
-                model = None  # drops the last reference: frees memory before `_reload`
-                model = self._reload()
+                self._unload(batch)
+                batch = None  # drops the last reference: frees memory before `_reload`
+                batch = self._reload()
         except Exception as error:
             log.error("engine stopped", extra={"engine": self.name}, exc_info=error)
-            self.error = failure = _without_traceback(error)
+            self.error = failure = without_traceback(error)
         finally:
             with self._wake:
                 self.ready = False
@@ -172,21 +173,21 @@ class Engine:
             gone = ModelNotLoaded(str(failure or "The server is shutting down"))
             self._deliver([(generation, gone) for generation in orphans])
             self._fail_waiting(gone)
-            if model is not None:
-                model.close()
+            if batch is not None:
+                batch.close()
 
-    def _load(self) -> Model:
-        model = self._load_model(self._report_loaded)
-        self.slots, self.notes, self.loaded = model.slots, model.notes, 1.0
-        log.info("model loaded", extra={"engine": self.name, "slots": model.slots})
-        return model
+    def _load(self) -> Batch:
+        batch = Batch(self._load_model(self._report_loaded), self._receive)
+        self.slots, self.notes, self.loaded = batch.slots, batch.notes, 1.0
+        log.info("model loaded", extra={"engine": self.name, "slots": batch.slots})
+        return batch
 
-    def _unload(self, model: Model) -> None:
-        model.close()
+    def _unload(self, batch: Batch) -> None:
+        batch.close()
         self.loaded = 0.0
         log.info("model unloaded", extra={"engine": self.name, "idle_s": self._idle_unload_s})
 
-    def _reload(self) -> Model | None:
+    def _reload(self) -> Batch | None:
         """Sleep until an utterance is queued, then load the model; returns None on `stop`.
 
         If loading fails, the queued utterances fail with that error. The next submission starts another load,
@@ -224,88 +225,51 @@ class Engine:
             log.info("loading", extra={"engine": self.name, "percent": round(100 * share)})
         self.loaded = share
 
-    def _admit(self, model: Model) -> bool:
-        """Release the slots of cancelled utterances, then admit at most ADMITTED_AT_ONCE queued ones.
+    def _admit(self, batch: Batch) -> bool:
+        """Remove cancelled utterances from the batch, then admit queued ones while there are free slots.
 
-        Blocks while no utterance is queued or running. Returns False after `stop`, or after `idle_unload_s`
-        seconds of blocking; else True.
+        Blocks while no utterance is queued or in the batch. Returns False after `stop`, or after
+        `idle_unload_s` seconds of blocking; else True.
         """
-        for slot in [slot for slot, generation in self._busy.items() if generation.cancelled]:
-            self._release(model, slot)
-        for _ in range(min(ADMITTED_AT_ONCE, model.slots - len(self._busy))):
+        for ticket in [ticket for ticket, generation in self._busy.items() if generation.cancelled]:
+            del self._busy[ticket]
+            batch.cancel(ticket)
+        while len(self._busy) < batch.slots:
             with self._wake:
                 while not (self._stopping or self._waiting or self._busy):
                     if not self._wake.wait(self._idle_unload_s):
                         return False
                 if self._stopping:
                     break
-                if (generation := self._waiting.take(self._busy.values(), model.slots)) is None:
+                if (generation := self._waiting.take(self._busy.values(), batch.slots)) is None:
                     break
-                slot = next(slot for slot in range(model.slots) if slot not in self._busy)
-                self._busy[slot] = generation
-            try:
-                model.admit(slot, generation.utterance)
-            except Exception as error:  # noqa: BLE001 - fails this utterance only, not the batch
-                self._release(model, slot)
-                self._deliver([(generation, _as_server_error(error))])
+                ticket = next(self._tickets)
+                self._busy[ticket] = generation
+            batch.admit(ticket, generation.utterance)
         return not self._stopping
 
-    def _step(self, model: Model) -> None:
-        if not self._busy:
-            return
-        events: list[Event] = []
-        failed = False
-        try:
-            outcomes = model.step()
-            self.work.steps += 1
-            self.work.slot_steps += len(self._busy)
-            for slot, outcome in outcomes.items():
-                generation = self._busy[slot]
-                if isinstance(outcome, Chunk):
-                    self.work.tokens += outcome.tokens
-                    self.work.samples += len(outcome.samples)
-                    events.append((generation, outcome))
-                    ended = outcome.done
-                else:
-                    events.append((generation, _as_server_error(outcome)))
-                    ended = True
-                if ended:
-                    self._release(model, slot)
-        except Exception as error:  # such as out of memory: fails all running utterances; the engine goes on
-            log.error("step failed", extra={"engine": self.name, "running": len(self._busy)}, exc_info=error)
-            events += [(generation, _as_server_error(error)) for generation in self._busy.values()]
-            self._busy.clear()
-            failed = True
-        self._deliver(events)  # before `reset`, which may raise
-        if failed:  # outside `except`, where the traceback would keep tensors alive
-            model.reset()
+    def _receive(self, progress: Progress) -> None:
+        """Count the work of `progress` and deliver its events, except those of cancelled utterances."""
+        self.work.steps += progress.steps
+        self.work.slot_steps += progress.slot_steps
+        deliveries: list[Delivery] = []
+        for ticket, event in progress.events:
+            if isinstance(event, Chunk):
+                self.work.tokens += event.tokens
+                self.work.samples += len(event.samples)
+            if (generation := self._busy.get(ticket)) is not None:
+                deliveries.append((generation, event))
+                if isinstance(event, Exception) or event.done:
+                    del self._busy[ticket]
+        self._deliver(deliveries)
 
-    def _release(self, model: Model, slot: int) -> None:
-        del self._busy[slot]
-        model.release(slot)
-
-    def _deliver(self, events: list[Event]) -> None:
-        """Pass all `events` to the event loop in a single callback."""
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        """Pass all `deliveries` to the event loop in a single callback."""
         assert self._loop is not None
-        if events:
-            self._loop.call_soon_threadsafe(_put_all, events)
+        if deliveries:
+            self._loop.call_soon_threadsafe(_put_all, deliveries)
 
 
-def _as_server_error(error: Exception) -> Exception:
-    """Return a ServerError without its traceback; for any other error, "Generation failed: ..."."""
-    return (
-        _without_traceback(error)
-        if isinstance(error, ServerError)
-        else ServerError(f"Generation failed: {error}")
-    )
-
-
-def _without_traceback(error: Exception) -> Exception:
-    """Clear the traceback and causes of `error`: their frames would keep tensors alive. Returns `error`."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
-
-
-def _put_all(events: list[Event]) -> None:
-    for generation, event in events:
+def _put_all(deliveries: list[Delivery]) -> None:
+    for generation, event in deliveries:
         generation.put(event)
