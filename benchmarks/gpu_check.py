@@ -23,13 +23,13 @@ from benchmarks.implementations import Implementation, Original, Ours
 from benchmarks.latency import summary
 from benchmarks.limits import describe_machine, read_bandwidth, step_bytes, synchronize
 from benchmarks.models import SIZES, Workload, random_dia, workload
+from dia_server.engine.batch import BEGUN_AT_ONCE
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.attention import fused_attention, plain_attention
 from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.codec import Window, plan_chunk
 from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
-from dia_server.engine.engine import ADMITTED_AT_ONCE
 from dia_server.engine.types import Recording, Utterance, VoicePrompt
 from dia_server.units import FRAME_RATE, GIB, HOP, SAMPLE_RATE
 
@@ -165,7 +165,7 @@ def check_stall(device: str, size: str, dtype: torch.dtype) -> Result:
     for slot, utterance in enumerate(utterances(28, (30.0, 30.0))):
         model.admit(slot, utterance)
     usual = statistics.median(_time_polls(model, 60)[20:])
-    longest, joining = 0.0, range(28, 28 + ADMITTED_AT_ONCE)
+    longest, joining = 0.0, range(28, 28 + BEGUN_AT_ONCE)
     for round in range(3):
         start = time.perf_counter()
         for slot in joining:

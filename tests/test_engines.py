@@ -10,7 +10,7 @@ from litestar.testing import AsyncTestClient
 from dia_server import composition, engines
 from dia_server.app import create_app
 from dia_server.engine.devices import Device
-from dia_server.engine.types import LoadModel, Model
+from dia_server.engine.types import Model
 from dia_server.settings import Settings
 from tests.tones import ToneModel
 
@@ -27,13 +27,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
         devices.append(device)
         return ToneModel()
 
-    def here(load: LoadModel) -> LoadModel:
-        return load
+    def never(device: str, count: int) -> bool:
+        return False
 
     gpus = [Device(f"cuda:{i}", "GPU", 2**34) for i in range(2)]
     monkeypatch.setattr(composition, "accelerators", lambda: gpus)
     monkeypatch.setattr(engines, "load_dia", load)
-    monkeypatch.setattr(engines, "in_worker", here)
+    monkeypatch.setattr(engines, "_needs_own_process", never)
     return devices
 
 

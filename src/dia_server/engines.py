@@ -16,7 +16,6 @@ from dia_server.engine.dia import load_dia
 from dia_server.engine.engine import Engine
 from dia_server.engine.pool import EnginePool
 from dia_server.engine.types import EngineName, LoadModel
-from dia_server.engine.workers import in_worker
 from dia_server.services.config import Config
 from dia_server.settings import Settings
 
@@ -84,9 +83,10 @@ def _dia_engines(conf: Settings, gpus: Sequence[Device], config: Config) -> list
     return [
         Engine(
             "dia",
-            in_worker(loader) if _needs_own_process(device, len(devices)) else loader,
+            loader,
             max_waiting=-(-conf.max_waiting // len(loaders)),
             idle_unload_s=conf.idle_unload or None,
+            own_process=_needs_own_process(device, len(devices)),
         )
         for device, loader in zip(devices, loaders, strict=True)
     ]

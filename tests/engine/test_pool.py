@@ -8,7 +8,6 @@ import pytest
 from dia_server.engine.engine import Engine
 from dia_server.engine.pool import EnginePool
 from dia_server.engine.types import Recording, Utterance, VoicePrompt
-from dia_server.engine.workers import in_worker
 from dia_server.errors import ModelNotLoaded
 from tests.engine.talker import load_nothing, load_talker
 
@@ -21,8 +20,8 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def pool() -> AsyncIterator[EnginePool]:
     """Two engines of two slots, each in its own process."""
-    load = in_worker(partial(load_talker, slots=2))
-    pool = EnginePool("dia", lambda: [Engine("dia", load, max_waiting=8) for _ in range(2)])
+    load = partial(load_talker, slots=2)
+    pool = EnginePool("dia", lambda: [Engine("dia", load, max_waiting=8, own_process=True) for _ in range(2)])
     pool.start()
     while pool.loaded < 1:
         await asyncio.sleep(0.01)
@@ -87,8 +86,8 @@ async def test_an_engine_that_cannot_load_leaves_the_others_at_work() -> None:
 
 
 async def test_an_unloaded_engine_is_woken_when_the_others_are_full() -> None:
-    loads = [in_worker(partial(load_talker, slots=1)) for _ in range(2)]
-    engines = [Engine("dia", load, max_waiting=8, idle_unload_s=0.2) for load in loads]
+    load = partial(load_talker, slots=1)
+    engines = [Engine("dia", load, max_waiting=8, idle_unload_s=0.2, own_process=True) for _ in range(2)]
     pool = EnginePool("dia", lambda: engines)
     pool.start()
     while pool.loaded > 0 or not pool.ready:

@@ -1,15 +1,28 @@
+"""Worker processes: what they make of messages, how they die, and that they wait for nothing."""
+
 import asyncio
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
+from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
+from dia_server.engine.batch import Progress
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Chunk, Utterance
-from dia_server.engine.workers import WorkerDied, WorkerModel, in_worker
+from dia_server.engine.workers import WorkerBatch, WorkerDied
 from dia_server.errors import ServerError, TextTooLong
+from tests.engine.stopped_parent import CHUNKS, SAMPLES, UTTERANCES
 from tests.engine.talker import load_nothing, load_talker
+
+ENDLESS = "word " * 200_000
 
 
 @pytest.fixture
@@ -17,102 +30,231 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def reports() -> list[float]:
-    return []
+class Talk:
+    """A batch of two slots in a worker, and what came of it."""
+
+    def __init__(self) -> None:
+        self.reports: list[float] = []
+        self.progress: list[Progress] = []
+        self.batch = WorkerBatch(load_talker, self.reports.append, self.progress.append)
+
+    @property
+    def events(self) -> dict[int, list[Chunk | Exception]]:
+        events = defaultdict(list)
+        for progress in self.progress:
+            for ticket, event in progress.events:
+                events[ticket].append(event)
+        return events
+
+    def say(self, ticket: int, text: str) -> None:
+        self.batch.admit(ticket, say(text))
+
+    def first(self, ticket: int) -> Chunk | Exception:
+        """Advance until there is an event of `ticket`; return it."""
+        while not self.events[ticket]:
+            self.batch.advance()
+        return self.events[ticket][0]
 
 
 @pytest.fixture
-def model(reports: list[float]) -> Iterator[WorkerModel]:
-    model = WorkerModel(load_talker, reports.append)
-    yield model
-    model.close()
+def talk() -> Iterator[Talk]:
+    talk = Talk()
+    yield talk
+    talk.batch.close()
 
 
 def say(text: str) -> Utterance:
     return Utterance(text, voice="a", seed=0)
 
 
-def test_a_worker_does_what_its_model_does(model: WorkerModel, reports: list[float]) -> None:
-    model.admit(0, say("one two"))
-    model.admit(1, say("one"))
-
-    first, second = model.step(), model.step
-
-    assert model.slots == 2
-    assert model.notes == ("talks only",)
-    assert reports == [0.5]
-    assert {slot: chunk.done for slot, chunk in first.items() if isinstance(chunk, Chunk)} == {
-        0: False,
-        1: True,
-    }
-    model.release(1)
-    assert list(second()) == [0]
+def worker() -> psutil.Process:
+    (process,) = [child for child in multiprocessing.active_children() if child.name == "dia-worker"]
+    return psutil.Process(process.pid)
 
 
-def test_log_records_of_a_worker_reach_the_parent(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        WorkerModel(load_talker, lambda share: None).close()
-    with caplog.at_level("WARNING"):
-        WorkerModel(load_talker, lambda share: None).close()
-
-    assert [(record.message, vars(record)["slots"]) for record in caplog.records] == [("slots", 2)]
-
-
-def test_named_errors_keep_their_name_and_others_their_text(model: WorkerModel) -> None:
-    with pytest.raises(TextTooLong, match="1025") as refused:
-        model.admit(0, say("too long"))
-    assert refused.value.param == "text"
-
-    model.admit(0, say("fail"))
-    assert isinstance(model.step()[0], TextTooLong)
-    model.release(0)
-
-    model.admit(0, say("crash"))
-    with pytest.raises(RuntimeError, match="ArithmeticError: the step failed"):
-        model.step()
-
-
-def test_a_worker_that_died_is_started_again(model: WorkerModel, reports: list[float]) -> None:
-    model.admit(0, say("die"))
-    with pytest.raises(WorkerDied, match="exit code 7"):
-        model.step()
-    model.release(0)
-
-    model.reset()
-
-    model.admit(0, say("one"))
-    assert list(model.step()) == [0]
-    assert reports == [0.5, 0.0, 0.5, 1.0]
-
-
-def test_a_worker_that_died_while_idle_is_started_for_the_next_utterance(model: WorkerModel) -> None:
-    (worker,) = [child for child in multiprocessing.active_children() if child.name == "dia-worker"]
-    worker.kill()
-    worker.join()
-
-    model.admit(0, say("one"))
-
-    assert list(model.step()) == [0]
-
-
-def test_an_utterance_that_kills_its_worker_twice_fails(model: WorkerModel) -> None:
-    with pytest.raises(WorkerDied, match="exit code 3"):
-        model.admit(0, say("die at once"))
-
-
-def test_an_error_of_loading_is_raised_in_the_parent() -> None:
-    with pytest.raises(RuntimeError, match="OSError: no weights"):
-        WorkerModel(load_nothing, lambda share: None)
-
-
-async def test_an_engine_outlives_its_worker() -> None:
-    engine = Engine("dia", in_worker(partial(load_talker, slots=2)), max_waiting=8)
+async def start(engine: Engine) -> None:
     engine.start()
     while not engine.ready:
         await asyncio.sleep(0.01)
 
-    bystander = engine.submit(say("word " * 5000))
+
+def test_a_worker_does_what_its_model_does(talk: Talk) -> None:
+    talk.say(7, "one two")
+    talk.first(7)
+    talk.say(8, "one")
+    talk.first(8)
+    while len(talk.events[7]) < 2:
+        talk.batch.advance()
+
+    assert talk.batch.slots == 2
+    assert talk.batch.notes == ("talks only",)
+    assert talk.reports == [0.5]
+    done = {
+        ticket: [e.done for e in events if isinstance(e, Chunk)] for ticket, events in talk.events.items()
+    }
+    assert done == {7: [False, True], 8: [True]}
+    assert sum(progress.slot_steps for progress in talk.progress) == 3
+
+
+def test_log_records_of_a_worker_reach_the_parent(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        Talk().batch.close()
+    with caplog.at_level("WARNING"):
+        Talk().batch.close()
+
+    assert [(record.message, vars(record)["slots"]) for record in caplog.records] == [("slots", 2)]
+
+
+def test_named_errors_keep_their_name_and_others_their_text(talk: Talk) -> None:
+    talk.say(0, "too long")
+    refused = talk.first(0)
+    talk.say(1, "fail")
+    failed = talk.first(1)
+    talk.say(2, "crash")
+
+    assert isinstance(refused, TextTooLong)
+    assert (str(refused), refused.param) == ("1025 bytes", "text")
+    assert isinstance(failed, TextTooLong)
+    assert str(talk.first(2)) == "Generation failed: the step failed"
+
+
+def test_a_failed_step_fails_what_runs_and_the_worker_goes_on(talk: Talk) -> None:
+    talk.say(0, ENDLESS)
+    talk.first(0)
+    before = worker().pid
+    talk.say(1, "crash")
+    failure = talk.first(1)
+    talk.say(2, "one")
+
+    assert [str(event) for event in (talk.events[0][-1], failure)] == [
+        "Generation failed: the step failed"
+    ] * 2
+    assert isinstance(talk.first(2), Chunk)
+    assert worker().pid == before
+
+
+def test_a_cancellation_frees_the_slot(talk: Talk) -> None:
+    for ticket in range(6):
+        talk.say(ticket, ENDLESS)
+        assert isinstance(talk.first(ticket), Chunk)
+        talk.batch.cancel(ticket)
+
+
+def test_waking_ends_the_wait_for_events(talk: Talk) -> None:
+    talk.batch.wake()
+    talk.batch.advance()
+
+    assert not talk.progress
+
+
+def test_closing_ends_a_worker_that_is_generating(talk: Talk) -> None:
+    talk.say(0, ENDLESS)
+    talk.first(0)
+    (process,) = [child for child in multiprocessing.active_children() if child.name == "dia-worker"]
+
+    talk.batch.close()
+
+    assert process.exitcode == 0
+
+
+def test_a_worker_that_died_is_started_again(talk: Talk) -> None:
+    talk.say(0, "die")
+    death = talk.first(0)
+    talk.say(1, "one")
+
+    assert isinstance(death, WorkerDied)
+    assert "exit code 7" in str(death)
+    assert isinstance(talk.first(1), Chunk)
+    assert talk.reports == [0.5, 0.0, 0.5, 1.0]
+
+
+def test_a_worker_that_died_while_idle_is_started_for_the_next_utterance(talk: Talk) -> None:
+    (process,) = [child for child in multiprocessing.active_children() if child.name == "dia-worker"]
+    process.kill()
+    process.join()
+
+    talk.say(0, "one")
+
+    assert isinstance(talk.first(0), Chunk)
+
+
+def test_an_utterance_that_kills_its_worker_at_once_fails(talk: Talk) -> None:
+    talk.say(0, "die at once")
+
+    assert "exit code 3" in str(talk.first(0))
+
+
+def test_an_error_of_loading_is_raised_in_the_parent() -> None:
+    with pytest.raises(RuntimeError, match="OSError: no weights"):
+        WorkerBatch(load_nothing, lambda share: None, lambda progress: None)
+
+
+def test_a_worker_finishes_what_it_holds_while_its_parent_is_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.engine.stopped_parent", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "running\n"
+        parent.send_signal(signal.SIGSTOP)
+        os.waitpid(parent.pid, os.WUNTRACED)
+        try:
+            (tmp_path / "go").touch()
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "finished").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert psutil.Process(parent.pid).status() == psutil.STATUS_STOPPED
+        finally:
+            parent.send_signal(signal.SIGCONT)
+        assert parent.stdout.read().split() == [str(CHUNKS * SAMPLES)] * UTTERANCES
+    assert parent.returncode == 0
+
+
+async def test_an_engine_counts_the_work_of_its_worker() -> None:
+    engine = Engine("dia", load_talker, max_waiting=8, own_process=True)
+    await start(engine)
+    generations = [engine.submit(say("word " * count)) for count in (5, 30, 20)]
+    for generation in generations:
+        async for _ in generation:
+            pass
+
+    assert engine.work.tokens == engine.work.samples == engine.work.slot_steps == 55
+    assert 28 <= engine.work.steps <= 55
+    assert engine.active == 0
+    await asyncio.to_thread(engine.stop)
+
+
+async def test_leaving_early_frees_the_slots_of_a_worker() -> None:
+    engine = Engine("dia", load_talker, max_waiting=8, own_process=True)
+    await start(engine)
+    for _ in range(6):
+        async with engine.submit(say(ENDLESS)) as generation:
+            await anext(generation)
+
+    assert len([chunk async for chunk in engine.submit(say("one two"))]) == 2
+    await asyncio.to_thread(engine.stop)
+
+
+async def test_the_utterances_of_a_killed_worker_fail() -> None:
+    engine = Engine("dia", load_talker, max_waiting=8, own_process=True)
+    await start(engine)
+    generations = [engine.submit(say(ENDLESS)) for _ in range(2)]
+    for generation in generations:
+        await anext(generation)
+    worker().kill()
+
+    for generation in generations:
+        with pytest.raises(WorkerDied, match="exit code -9"):
+            async for _ in generation:
+                pass
+    assert len([chunk async for chunk in engine.submit(say("one two"))]) == 2
+    await asyncio.to_thread(engine.stop)
+
+
+async def test_an_engine_outlives_its_worker() -> None:
+    engine = Engine("dia", load_talker, max_waiting=8, own_process=True)
+    await start(engine)
+
+    bystander = engine.submit(say(ENDLESS))
     doomed = engine.submit(say("one die"))
     for generation in (doomed, bystander):
         with pytest.raises(ServerError, match="exit code 7"):
@@ -125,12 +267,10 @@ async def test_an_engine_outlives_its_worker() -> None:
 
 async def test_an_engine_outlives_a_fault_of_its_gpu() -> None:
     """After a CUDA fault every call fails, including `release`."""
-    engine = Engine("dia", in_worker(load_talker), max_waiting=8)
-    engine.start()
-    while not engine.ready:
-        await asyncio.sleep(0.01)
+    engine = Engine("dia", load_talker, max_waiting=8, own_process=True)
+    await start(engine)
 
-    for generation in [engine.submit(say("word " * 5000)), engine.submit(say("one two break"))]:
+    for generation in [engine.submit(say(ENDLESS)), engine.submit(say("one two break"))]:
         with pytest.raises(ServerError, match="the GPU has a fault"):
             async for _ in generation:
                 pass

@@ -6,6 +6,7 @@ A `Batch` is advanced by the thread that owns the model: the engine's, or the ma
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from dia_server.engine.types import Chunk, Model, Utterance
 from dia_server.errors import ServerError
@@ -30,12 +31,37 @@ class Progress:
     """Whether a step failed, after which the model is reset; all utterances that ran are among `events`."""
 
 
-class Batch:
-    """Puts utterances into the slots of a model, steps it, and passes on what it makes.
+class Runner(Protocol):
+    """A batch, in this process or in another; only the engine's thread calls it, except for `wake`.
 
     An utterance is known by its ticket, a number that is used once. It has ended after an event that is an
-    exception or a chunk that is `done`; its slot is then free.
+    exception or a chunk that is `done`; its slot is then free. The events are passed to a callback.
     """
+
+    slots: int
+    notes: tuple[str, ...]
+
+    def admit(self, ticket: int, utterance: Utterance) -> None:
+        """Add `utterance`; at most `slots` utterances may be admitted and not ended or cancelled."""
+
+    def cancel(self, ticket: int) -> None:
+        """Free the slot of an utterance; events that are already under way may still come."""
+
+    def advance(self) -> None:
+        """Emit the next events; returns without any after one step, or after `wake`.
+
+        Called while there are utterances. Raises an error after which no utterance can run any more.
+        """
+
+    def wake(self) -> None:
+        """Make `advance` return soon; callable from any thread."""
+
+    def close(self) -> None:
+        """Release the model."""
+
+
+class Batch:
+    """A `Runner` that steps a model on the calling thread."""
 
     def __init__(self, model: Model, emit: Callable[[Progress], None]) -> None:
         """`emit` is called by `advance`, at most once in each call, if there are events."""

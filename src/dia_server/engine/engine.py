@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable
 from itertools import count
 
-from dia_server.engine.batch import Batch, Progress, without_traceback
+from dia_server.engine.batch import Batch, Progress, Runner, without_traceback
 from dia_server.engine.generation import Generation
 from dia_server.engine.readiness import LOADING_RETRY_S, require_ready
 from dia_server.engine.types import Chunk, EngineName, LoadModel, Utterance, Work
 from dia_server.engine.waiting_room import WaitingRoom
+from dia_server.engine.workers import WorkerBatch
 from dia_server.errors import ModelNotLoaded, ServerError
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,11 @@ class Engine:
         *,
         max_waiting: int,
         idle_unload_s: float | None = None,
+        own_process: bool = False,
     ) -> None:
         """Prepare an engine with a queue of at most `max_waiting` utterances; `start` loads the model.
 
+        With `own_process` the model runs in a worker process, and `load_model` must be picklable.
         After `idle_unload_s` seconds without queued or running utterances, the model is closed; the next
         utterance loads it again. None keeps it loaded.
         """
@@ -55,6 +58,9 @@ class Engine:
         self._on_end: Callable[[Generation], None] = lambda _: None
         self._load_model = load_model
         self._idle_unload_s = idle_unload_s
+        self._own_process = own_process
+        self._runner: Runner | None = None
+        """Batch of the loaded model, guarded by `_wake`."""
         self._waiting = WaitingRoom(max_waiting)
         self._busy: dict[int, Generation] = {}
         """Generations in the batch, by ticket."""
@@ -93,7 +99,7 @@ class Engine:
         with self._wake:
             if self.error is not None:
                 self.error, self.loaded = None, 0.0
-                self._wake.notify()
+                self._notify()
 
     def stop(self) -> None:
         """End the thread; blocks until it has failed all queued and running utterances and closed the model.
@@ -102,7 +108,7 @@ class Engine:
         """
         with self._wake:
             self._stopping = True
-            self._wake.notify()
+            self._notify()
         self._thread.join()
 
     def submit(self, utterance: Utterance, *, background: bool = False) -> Generation:
@@ -117,13 +123,20 @@ class Engine:
             if self._stopping or not self.ready:
                 raise ModelNotLoaded(str(self.error or "The server is shutting down"))
             self._waiting.add(generation)
-            self._wake.notify()
+            self._notify()
         return generation
 
     def _cancel(self, generation: Generation) -> None:
         """Remove `generation` if it is queued; if it runs, `_admit` takes it out of the batch."""
         with self._wake:
             self._waiting.discard(generation)
+            self._notify()
+
+    def _notify(self) -> None:
+        """Let the thread look at the queue, at cancellations and at `stop`; the caller holds `_wake`."""
+        self._wake.notify()
+        if self._runner is not None:
+            self._runner.wake()
 
     # Everything below runs on the engine thread.
 
@@ -143,7 +156,7 @@ class Engine:
         At the end, all running and queued utterances fail and the model is closed.
         """
         try:
-            batch: Batch | None = self._load()
+            runner: Runner | None = self._load()
         except Exception as error:
             if not self._stopping:
                 told = isinstance(error, ServerError)  # expected: no traceback is needed
@@ -154,40 +167,51 @@ class Engine:
         self.ready = True
         failure: Exception | None = None
         try:
-            while batch is not None:
-                while self._admit(batch):
-                    batch.advance()
+            while runner is not None:
+                while self._admit(runner):
+                    if self._busy:
+                        runner.advance()
                 if self._stopping:
                     break
-                self._unload(batch)
-                batch = None  # drops the last reference: frees memory before `_reload`
-                batch = self._reload()
+                self._unload(runner)
+                runner = None  # drops the last reference: frees memory before `_reload`
+                runner = self._reload()
         except Exception as error:
             log.error("engine stopped", extra={"engine": self.name}, exc_info=error)
             self.error = failure = without_traceback(error)
         finally:
             with self._wake:
                 self.ready = False
+                self._runner = None
                 orphans = list(self._busy.values())
             self._busy.clear()
             gone = ModelNotLoaded(str(failure or "The server is shutting down"))
             self._deliver([(generation, gone) for generation in orphans])
             self._fail_waiting(gone)
-            if batch is not None:
-                batch.close()
+            if runner is not None:
+                runner.close()
 
-    def _load(self) -> Batch:
-        batch = Batch(self._load_model(self._report_loaded), self._receive)
-        self.slots, self.notes, self.loaded = batch.slots, batch.notes, 1.0
-        log.info("model loaded", extra={"engine": self.name, "slots": batch.slots})
-        return batch
+    def _load(self) -> Runner:
+        load_model, report = self._load_model, self._report_loaded
+        runner: Runner = (
+            WorkerBatch(load_model, report, self._receive)
+            if self._own_process
+            else Batch(load_model(report), self._receive)
+        )
+        with self._wake:
+            self._runner = runner
+        self.slots, self.notes, self.loaded = runner.slots, runner.notes, 1.0
+        log.info("model loaded", extra={"engine": self.name, "slots": runner.slots})
+        return runner
 
-    def _unload(self, batch: Batch) -> None:
-        batch.close()
+    def _unload(self, runner: Runner) -> None:
+        with self._wake:
+            self._runner = None
+        runner.close()
         self.loaded = 0.0
         log.info("model unloaded", extra={"engine": self.name, "idle_s": self._idle_unload_s})
 
-    def _reload(self) -> Batch | None:
+    def _reload(self) -> Runner | None:
         """Sleep until an utterance is queued, then load the model; returns None on `stop`.
 
         If loading fails, the queued utterances fail with that error. The next submission starts another load,
@@ -225,7 +249,7 @@ class Engine:
             log.info("loading", extra={"engine": self.name, "percent": round(100 * share)})
         self.loaded = share
 
-    def _admit(self, batch: Batch) -> bool:
+    def _admit(self, runner: Runner) -> bool:
         """Remove cancelled utterances from the batch, then admit queued ones while there are free slots.
 
         Blocks while no utterance is queued or in the batch. Returns False after `stop`, or after
@@ -233,19 +257,19 @@ class Engine:
         """
         for ticket in [ticket for ticket, generation in self._busy.items() if generation.cancelled]:
             del self._busy[ticket]
-            batch.cancel(ticket)
-        while len(self._busy) < batch.slots:
+            runner.cancel(ticket)
+        while len(self._busy) < runner.slots:
             with self._wake:
                 while not (self._stopping or self._waiting or self._busy):
                     if not self._wake.wait(self._idle_unload_s):
                         return False
                 if self._stopping:
                     break
-                if (generation := self._waiting.take(self._busy.values(), batch.slots)) is None:
+                if (generation := self._waiting.take(self._busy.values(), runner.slots)) is None:
                     break
                 ticket = next(self._tickets)
                 self._busy[ticket] = generation
-            batch.admit(ticket, generation.utterance)
+            runner.admit(ticket, generation.utterance)
         return not self._stopping
 
     def _receive(self, progress: Progress) -> None:

@@ -38,7 +38,7 @@ class Generation(AsyncIterator[Chunk]):
         self.background = background
         """Whether the utterance is background work, which yields to requests."""
         self.cancelled = False
-        """Whether `cancel` was called; the engine thread checks this before each step."""
+        """Whether `cancel` was called; the engine thread then takes the utterance out of the batch."""
         self.outcome: Outcome | None = None
         """How the generation ended; None while it is queued or running."""
         self.first_audio_s: float | None = None
@@ -58,7 +58,7 @@ class Generation(AsyncIterator[Chunk]):
         self.cancel()
 
     def cancel(self) -> None:
-        """Leave the queue, or let the engine release the slot before its next step.
+        """Leave the queue, or let the engine release the slot.
 
         Idempotent; an `outcome` that is already set does not change.
         """

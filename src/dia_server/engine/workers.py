@@ -1,11 +1,16 @@
-"""Runs a model in its own process: always on CUDA, and elsewhere if there are several engines.
+"""Runs a batch in its own process: always on CUDA, and elsewhere if there are several engines.
 
 A CUDA fault then ends the worker process, not the server, and no engine contends with another or with the web
-server for Python's interpreter lock. The `Engine` is unchanged, a thread that calls a `Model`; `WorkerModel`
-forwards the calls over a pipe to the child that holds the real model. Utterances, chunks (NumPy arrays),
-errors, log records and load progress cross the pipe, but never tensors, so the parent needs no torch.
+server for Python's interpreter lock. Utterances, chunks (NumPy arrays), errors, log records and load progress
+cross the pipe, but never tensors, so the parent needs no torch.
 
-    engine = Engine("dia", in_worker(partial(load_dia, device="cuda:1")), max_waiting=32)
+    engine = Engine("dia", partial(load_dia, device="cuda:1"), max_waiting=32, own_process=True)
+
+The worker's steps never wait for the parent: admissions and cancellations go in as messages, chunks and
+failures come out as messages, and each direction has its own thread in the worker. While the parent is busy,
+or even stopped, the worker generates all the utterances that it holds. The audio that it then keeps for the
+parent is bounded, because only the parent admits: at most `slots` whole utterances (in Dia, 36 s or 6.4 MB
+each).
 
 Plain pipes instead of multiprocessing's managers or ZeroMQ: there is one child per model, messages stay in
 order, and a crash of the child closes the pipe.
@@ -13,16 +18,20 @@ order, and a crash of the child closes the pipe.
 
 import logging
 import multiprocessing
+import os
+import pickle
 import queue
 import signal
-from collections.abc import Callable, Mapping
+import socket
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from logging.handlers import QueueHandler
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from dia_server.engine.types import Chunk, LoadModel, Model, Utterance
+from dia_server.engine.batch import Batch, Progress, as_server_error
+from dia_server.engine.types import LoadModel, Model, Utterance
 from dia_server.errors import ModelNotLoaded, ServerError
 
 log = logging.getLogger(__name__)
@@ -31,70 +40,95 @@ RESTART_S = 10
 """Retry-After, in seconds, for requests refused while a worker restarts."""
 EXIT_S = 10.0
 """Maximum seconds for a worker to close its model and exit, before it is killed."""
+SENT_AT_ONCE = 32
+"""Maximum messages that a worker sends as one: after a stop of the parent, each is read in one piece."""
+
+Message = tuple[str, Any]
+"""Kind and content of a message from the worker."""
+Call = tuple[str, tuple[Any, ...]]
+"""Method of the batch, and arguments."""
 
 
 class WorkerDied(ServerError):
     """The worker process has ended and will be replaced; the utterances it ran are lost."""
 
 
-def in_worker(load_model: LoadModel) -> LoadModel:
-    """Return a loader that runs `load_model`, a picklable function, in a new process."""
-    return partial(WorkerModel, load_model)
+class WorkerBatch:
+    """A `Runner` whose batch is in a worker process. A dead worker is replaced.
 
+    The process of an idle worker is only looked at by `admit`.
+    """
 
-class WorkerModel:
-    """A `Model` in a worker process. `reset` replaces a dead worker; so does `admit` if no slot is busy."""
+    def __init__(
+        self, load_model: LoadModel, report: Callable[[float], None], emit: Callable[[Progress], None]
+    ) -> None:
+        """Start the worker and wait until `load_model`, a picklable function, has loaded its model there.
 
-    def __init__(self, load_model: LoadModel, report: Callable[[float], None]) -> None:
-        """Start the worker and wait until its model is loaded.
-
-        Raises the error of `load_model`: a ServerError as it is, any other as a RuntimeError. Raises
-        WorkerDied if the process ends without an answer.
+        `emit` is called by `advance` and `admit`. Raises the error of `load_model`: a ServerError as it is,
+        any other as a RuntimeError. Raises WorkerDied if the process ends without an answer.
         """
         self.slots = 0
         self.notes: tuple[str, ...] = ()
-        self._load_model = load_model
-        self._report = report
-        self._busy: set[int] = set()
-        self._start()
-
-    def admit(self, slot: int, utterance: Utterance) -> None:
+        self._load_model, self._report, self._emit = load_model, report, emit
+        self._running: set[int] = set()
+        """Tickets of the utterances that were sent to the worker and have not ended."""
+        self._settled = False
+        """Whether the worker's model is loaded, and not being reset."""
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
         try:
-            self._call("admit", slot, utterance)
-        except WorkerDied:
-            if self._busy:  # the next `step` fails the running utterances
-                raise ModelNotLoaded("The engine is restarting", retry_after=RESTART_S) from None
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def admit(self, ticket: int, utterance: Utterance) -> None:
+        """Send `utterance` to the worker, or to a new one if it died while idle.
+
+        If that fails, or the worker has just died, the failure is emitted.
+        """
+        try:
+            if not self._running and not self._process.is_alive():
+                self._restart()
+            self._send("admit", ticket, utterance)
+            self._running.add(ticket)
+        except Exception as error:  # noqa: BLE001 - fails this utterance only
+            self._emit(Progress([(ticket, as_server_error(error))]))
+
+    def cancel(self, ticket: int) -> None:
+        self._running.discard(ticket)
+        with suppress(ModelNotLoaded):  # a dead worker has no slots to free
+            self._send("cancel", ticket)
+
+    def advance(self) -> None:
+        """Emit what the worker has made; waits until there is something, or until `wake` is called.
+
+        Waits on while the worker resets its model. If the worker has died, its utterances fail and another is
+        started; raises the error if that fails.
+        """
+        ready = wait([self._connection, self._woken])
+        if self._woken in ready:
+            self._woken.recv(4096)
+        if self._connection not in ready:
+            return
+        try:
+            self._receive()
+        except WorkerDied as death:
+            failures = [(ticket, death) for ticket in self._running]
+            self._running.clear()
+            self._emit(Progress(failures))
+            log.warning("worker replaced", extra={"cause": str(death)})
             self._restart()
-            self._call("admit", slot, utterance)
-        self._busy.add(slot)
 
-    def step(self) -> Mapping[int, Chunk | Exception]:
-        outcomes: Mapping[int, Chunk | Exception] = self._call("step")
-        return outcomes
-
-    def release(self, slot: int) -> None:
-        """Free `slot`; errors are only logged, because a dead worker also makes the next call fail."""
-        self._busy.discard(slot)
-        try:
-            self._call("release", slot)
-        except Exception as error:
-            log.warning("slot not released", exc_info=error)
-
-    def reset(self) -> None:
-        """Reset the model; if that fails, as after a CUDA fault, replace the worker process."""
-        self._busy.clear()
-        try:
-            self._call("reset")
-        except Exception as error:
-            log.warning("worker replaced", exc_info=error)
-            self._restart()
+    def wake(self) -> None:
+        with suppress(BlockingIOError):  # full: `advance` will return anyway
+            self._waker.send(b"\0")
 
     def close(self) -> None:
-        self._connection.close()  # tells the worker to exit
-        self._process.join(EXIT_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._end()
+        self._waker.close()
+        self._woken.close()
 
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
@@ -104,74 +138,61 @@ class WorkerModel:
         )
         self._process.start()
         theirs.close()  # so that `recv` raises EOFError when the worker exits
-        try:
-            self.slots, self.notes = self._answer()
-        except BaseException:
-            self.close()
-            raise
+        self._settled = False
+        self._receive()
+
+    def _end(self) -> None:
+        self._connection.close()  # tells the worker to exit
+        self._process.join(EXIT_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
 
     def _restart(self) -> None:
-        self.close()
+        self._end()
         self._report(0.0)
         self._start()
         self._report(1.0)
 
-    def _call(self, method: str, *args: Any) -> Any:
+    def _send(self, method: str, *args: Any) -> None:
         try:
             self._connection.send((method, args))
         except OSError:
-            raise self._death() from None
-        return self._answer()
+            raise ModelNotLoaded("The engine is restarting", retry_after=RESTART_S) from None
 
-    def _answer(self) -> Any:
-        """Return the worker's next result or raise its error; handle progress and log records until then."""
+    def _receive(self) -> None:
+        """Handle at least one message; go on until the worker is settled. Raises WorkerDied."""
         while True:
             try:
-                kind, value = self._connection.recv()
+                messages: list[Message] = self._connection.recv()
             except (EOFError, OSError):
-                raise self._death() from None
-            if kind == "loaded":
-                self._report(value)
-            elif kind == "logged":
-                _log_here(value)
-            elif kind == "raised":
-                raise value
-            else:
-                return value
+                self._process.join(EXIT_S)
+                code = self._process.exitcode
+                raise WorkerDied(f"The engine's process ended unexpectedly (exit code {code})") from None
+            for kind, content in messages:
+                self._handle(kind, content)
+            if self._settled:
+                return
 
-    def _death(self) -> WorkerDied:
-        self._process.join(EXIT_S)
-        return WorkerDied(f"The engine's process ended unexpectedly (exit code {self._process.exitcode})")
-
-
-def _serve(connection: Connection, load_model: LoadModel) -> None:
-    """Load the model in the worker process, then answer calls until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
-    root = logging.getLogger()
-    root.addHandler(Forward(connection))
-    root.setLevel(logging.INFO)
-    try:
-        model = load_model(lambda share: connection.send(("loaded", share)))
-    except Exception as error:  # noqa: BLE001 - raised again in the parent
-        connection.send(("raised", _portable(error)))
-        return
-    connection.send(("returned", (model.slots, model.notes)))
-    with suppress(EOFError, OSError):  # the parent has closed the pipe or exited
-        while True:
-            method, args = connection.recv()
-            connection.send(_answer_to(model, method, args))
-    model.close()
-
-
-class Forward(QueueHandler):
-    """Sends log records to the parent. The pipe needs no lock: only the thread that uses it writes logs."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(queue.SimpleQueue())
-        self._connection = connection
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        self._connection.send(("logged", record))
+    def _handle(self, kind: str, content: Any) -> None:
+        match kind:
+            case "loaded":
+                self._report(content)
+            case "logged":
+                _log_here(pickle.loads(content))
+            case "failed":
+                raise content
+            case "settled":
+                self.slots, self.notes = content
+                self._settled = True
+            case "made":
+                self._settled = not content.resets
+                self._running -= {
+                    ticket for ticket, event in content.events if isinstance(event, Exception) or event.done
+                }
+                self._emit(content)
+            case _:
+                raise AssertionError(kind)
 
 
 def _log_here(record: logging.LogRecord) -> None:
@@ -180,26 +201,133 @@ def _log_here(record: logging.LogRecord) -> None:
         logger.handle(record)
 
 
-def _answer_to(model: Model, method: str, args: tuple[Any, ...]) -> tuple[str, Any]:
+# Everything below runs in the worker process.
+
+
+class Outbox:
+    """Sends messages to the parent, in order, on its own thread; if the parent is gone, drops them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.broken = False
+        """Whether the parent has closed the pipe or exited."""
+        self._connection = connection
+        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, kind: str, content: Any) -> None:
+        """Queue a message, whose `content` must be picklable."""
+        self._messages.put((kind, content))
+
+    def close(self) -> None:
+        """Wait until all messages are sent."""
+        self._messages.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (message := self._messages.get()) is not None:
+            messages = [message]
+            while len(messages) < SENT_AT_ONCE and not self._messages.empty():
+                if (message := self._messages.get()) is None:
+                    self._messages.put(None)
+                    break
+                messages.append(message)
+            try:
+                self._connection.send(messages)
+            except OSError:
+                self.broken = True
+                return
+
+
+class Inbox:
+    """Receives the parent's calls on its own thread, so that the parent waits for no step."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="inbox", daemon=True).start()
+
+    def take(self, *, block: bool) -> list[Call] | None:
+        """Return all calls that have arrived, or None if the parent has closed the pipe.
+
+        With `block` waits until there is one.
+        """
+        calls: list[Call] = []
+        while block or not self._calls.empty():
+            if (call := self._calls.get()) is None:
+                return None
+            calls.append(call)
+            block = False
+        return calls
+
+    def _run(self) -> None:
+        try:
+            with suppress(EOFError, OSError):
+                while True:
+                    self._calls.put(self._connection.recv())
+        finally:
+            self._calls.put(None)
+
+
+class Forward(QueueHandler):
+    """Sends log records to the parent."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(queue.SimpleQueue())
+        self._outbox = outbox
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._outbox.put("logged", pickle.dumps(record))  # fails here if `extra` cannot be pickled
+
+
+def _serve(connection: Connection, load_model: LoadModel) -> None:
+    """Load the model in the worker process, then run utterances until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+    outbox = Outbox(connection)
+    root = logging.getLogger()
+    root.addHandler(Forward(outbox))
+    root.setLevel(logging.INFO)
+
+    def report(share: float) -> None:
+        if outbox.broken:
+            raise BrokenPipeError("The server has ended")
+        outbox.put("loaded", share)
+
     try:
-        match method:
-            case "step":
-                outcomes = model.step()
-                return "returned", {
-                    slot: _portable(outcome) if isinstance(outcome, Exception) else outcome
-                    for slot, outcome in outcomes.items()
-                }
-            case "admit":
-                model.admit(*args)
-            case "release":
-                model.release(*args)
-            case "reset":
-                model.reset()
-            case _:
-                raise AssertionError(method)
+        model = load_model(report)
     except Exception as error:  # noqa: BLE001 - raised again in the parent
-        return "raised", _portable(error)
-    return "returned", None
+        outbox.put("failed", _portable(error))
+        outbox.close()
+        return
+    outbox.put("settled", (model.slots, model.notes))
+    try:
+        _run(model, Inbox(connection), outbox)
+        model.close()
+    except Exception as error:
+        log.error("worker's model failed", exc_info=error)
+        outbox.close()
+        os._exit(1)  # after a fault of the GPU a normal exit may hang
+    outbox.close()
+
+
+def _run(model: Model, inbox: Inbox, outbox: Outbox) -> None:
+    """Step the model while it has utterances, and follow the parent's calls between two steps."""
+
+    def emit(progress: Progress) -> None:
+        outbox.put("made", progress)
+        if progress.resets:
+            resets.append(progress)
+
+    resets: list[Progress] = []
+    batch = Batch(model, emit)
+    while (calls := inbox.take(block=not batch.busy)) is not None:
+        for method, args in calls:
+            assert method in ("admit", "cancel")
+            getattr(batch, method)(*args)
+        batch.advance()
+        if resets:
+            resets.clear()
+            outbox.put("settled", (model.slots, model.notes))
 
 
 def _portable(error: Exception) -> Exception:

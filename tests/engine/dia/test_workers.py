@@ -12,7 +12,6 @@ from dia_server.engine.dia.loader import dia_loader
 from dia_server.engine.engine import Engine
 from dia_server.engine.pool import EnginePool
 from dia_server.engine.types import Model, Recording, Samples, Utterance, VoicePrompt
-from dia_server.engine.workers import in_worker
 from tests.engine.dia.tiny import save_dac, save_dia, tiny_dia
 
 
@@ -44,7 +43,7 @@ async def test_two_engines_generate_what_one_would(tmp_path: Path) -> None:
         for i in range(6)
     ]
     here = Engine("dia", partial(load, folder=tmp_path), max_waiting=8)
-    there = [Engine("dia", in_worker(partial(load, folder=tmp_path)), max_waiting=8) for _ in range(2)]
+    there = [Engine("dia", partial(load, folder=tmp_path), max_waiting=8, own_process=True) for _ in range(2)]
     pool = EnginePool("dia", lambda: there)
     here.start()
     pool.start()
