@@ -150,6 +150,7 @@ class Services:
                 max_characters=conf.max_characters,
                 normalize=conf.normalize,
                 code_blocks=conf.code_blocks,
+                max_columns=conf.max_columns,
             ),
             normalize_loudness=conf.normalize_loudness,
             refresh=self._load_voices if self.database.shared else None,

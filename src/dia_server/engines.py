@@ -100,6 +100,7 @@ def _dia_loader(conf: Settings, device: str, *, compile: bool) -> LoadModel:
         device=device,
         dtype=conf.dtype,
         max_batch=conf.max_batch,
+        max_columns=conf.max_columns,
         compile=compile,
     )
 

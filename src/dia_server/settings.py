@@ -116,6 +116,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_batch: Annotated[
         int, _doc("Maximum utterances in the batch; fewer if memory is short.", ge=1, le=256)
     ] = 64
+    max_columns: Annotated[
+        int,
+        _doc(
+            "Decoder columns of a slot (86 are a second), for voice prompt and speech together; fewer take "
+            "less memory, and texts are cut into shorter segments.",
+            ge=2048,
+            le=3072,
+        ),
+    ] = 3072
     max_waiting: Annotated[
         int, _doc("Maximum utterances that wait for a slot; more are refused with 503.", ge=1, le=100_000)
     ] = 256

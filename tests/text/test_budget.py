@@ -24,8 +24,19 @@ def test_a_prompt_uses_its_transcript_a_space_and_its_frames() -> None:
 def test_a_prompt_of_30_s_leaves_room_and_one_of_34_s_does_not() -> None:
     remaining_budget(100, columns(30))
 
-    with pytest.raises(Invalid, match=r"lasts 3\d\.\d s"):
+    with pytest.raises(Invalid, match=r"lasts 3\d\.\d of 35\.7 s \(DIA_MAX_COLUMNS\)"):
         remaining_budget(100, columns(34))
+
+
+def test_fewer_columns_leave_less_room() -> None:
+    alone = remaining_budget(0, 0, 2048)
+    beside_two_anchors = remaining_budget(280, 2 * columns(9), 2048)
+
+    assert alone.max_columns == 2048
+    assert columns(alone.max_s) < 2048 * 0.82
+    assert beside_two_anchors.max_s == pytest.approx(4.2, abs=0.1)
+    with pytest.raises(Invalid, match=r"lasts 20\.\d of 23\.8 s \(DIA_MAX_COLUMNS\)"):
+        remaining_budget(100, columns(20), 2048)
 
 
 @pytest.mark.parametrize(

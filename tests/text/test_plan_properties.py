@@ -94,12 +94,15 @@ def encoded(text: str) -> int:
 
 
 def check(
-    text: str, prompt: Callable[[Speakers], PromptSize], names: Mapping[str, str] = MappingProxyType({})
+    text: str,
+    prompt: Callable[[Speakers], PromptSize],
+    names: Mapping[str, str] = MappingProxyType({}),
+    columns: int = 3072,
 ) -> None:
-    made = plan(tag(text, "S1", CAST_TAG), prompt, names)
+    made = plan(tag(text, "S1", CAST_TAG), prompt, names, columns)
     check_words(text, made, names)
     check_tags(made)
-    check_budget(made, prompt)
+    check_budget(made, prompt, columns)
     assert all(0 <= utterance.pause_s <= 10 for utterance in made.utterances)
     assert 0 <= made.pause_after_s <= 10
 
@@ -135,7 +138,7 @@ def check_tags(made: Plan) -> None:
         assert not utterance.ending.endswith(f"[{speakers[-1]}]")
 
 
-def check_budget(made: Plan, prompt: Callable[[Speakers], PromptSize]) -> None:
+def check_budget(made: Plan, prompt: Callable[[Speakers], PromptSize], columns: int) -> None:
     for index, utterance in enumerate(made.utterances):
         size = prompt(utterance.speakers)
         transcript, frames = size.transcript, size.frames
@@ -144,7 +147,7 @@ def check_budget(made: Plan, prompt: Callable[[Speakers], PromptSize]) -> None:
             frames += made.utterances[0].max_tokens - 16
         assert encoded(f"{transcript} {utterance.text}{utterance.ending}".strip()) <= 1024
         assert 0 <= utterance.estimated_s <= 20
-        assert utterance.estimated_s * 86.13 + 16 <= utterance.max_tokens <= 3072 - frames
+        assert utterance.estimated_s * 86.13 + 16 <= utterance.max_tokens <= columns - frames
 
 
 def no_prompt(_: Speakers) -> PromptSize:
@@ -185,6 +188,15 @@ def test_plan_beside_any_voice_prompt(examples: int) -> None:
 
     sizes = st.integers(1, 957) | st.integers(940, 957)
     run(examples, holds, st.integers(0, 2**32), sizes, st.integers(43, 2700))
+
+
+@each_number_of_examples
+def test_plan_for_slots_with_fewer_columns(examples: int) -> None:
+    def holds(seed: int, frames: int) -> None:
+        size = PromptSize("[S1] Hello." if frames else "", frames)
+        check(random_text(seed, 60), lambda _: size, columns=2048)
+
+    run(examples, holds, st.integers(0, 2**32), st.just(0) | st.integers(43, 1680))
 
 
 CAST = ("[S1]", "[S2]", "[S3]", "[s4]", "[S9]", "[voice:luna]", "[VOICE: kai ]", "[voice:anna-2]")

@@ -13,7 +13,8 @@ from dia_server.units import FRAME_RATE
 MAX_BYTES = 1024
 """Maximum bytes of text for Dia's encoder, including the voice prompt's transcript."""
 MAX_COLUMNS = 3072
-"""Maximum columns of Dia's decoder: the frames of the voice prompt, the frames of the speech, and DELAY."""
+"""Maximum columns of Dia's decoder: the frames of the voice prompt, the frames of the speech, and DELAY.
+`DIA_MAX_COLUMNS` may lower it."""
 DELAY = 16
 """Decoder columns beyond the number of frames: one for EOS, and 15 by which Dia delays the last codebook."""
 
@@ -51,30 +52,32 @@ class Budget:
         )
 
 
-def remaining_budget(transcript_bytes: int, frames: int) -> Budget:
+def remaining_budget(transcript_bytes: int, frames: int, max_columns: int = MAX_COLUMNS) -> Budget:
     """Return the limits of a segment that follows a voice prompt of `frames` codec frames.
 
-    `transcript_bytes` is the encoded length of the prompt's transcript. Both arguments are 0 without a
-    prompt. Raises Invalid if the prompt leaves room for less than FEWEST_S of speech or FEWEST_BYTES of text.
+    `transcript_bytes` is the encoded length of the prompt's transcript. Both are 0 without a prompt.
+    `max_columns` is the number of decoder columns of a slot. Raises Invalid if the prompt leaves room for
+    less than FEWEST_S of speech or FEWEST_BYTES of text.
     """
-    left = _left(transcript_bytes, frames)
-    if not leaves_room(transcript_bytes, frames):
+    left = _left(transcript_bytes, frames, max_columns)
+    if not leaves_room(transcript_bytes, frames, max_columns):
         raise Invalid(
-            f"The voice's prompt leaves no room for speech: it lasts {frames / FRAME_RATE:.1f} s and its "
-            f"transcript takes {transcript_bytes} of {MAX_BYTES} bytes; 5 to 10 s are best",
+            f"The voice's prompt leaves no room for speech: it lasts {frames / FRAME_RATE:.1f} of "
+            f"{max_columns / FRAME_RATE:.1f} s (DIA_MAX_COLUMNS) and its transcript takes {transcript_bytes} "
+            f"of {MAX_BYTES} bytes; 5 to 10 s are best",
             param="voice_id",
         )
     return left
 
 
-def leaves_room(transcript_bytes: int, frames: int) -> bool:
+def leaves_room(transcript_bytes: int, frames: int, max_columns: int = MAX_COLUMNS) -> bool:
     """Return whether such a voice prompt leaves room for FEWEST_S of speech and FEWEST_BYTES of text."""
-    left = _left(transcript_bytes, frames)
+    left = _left(transcript_bytes, frames, max_columns)
     return left.max_s >= FEWEST_S and left.max_bytes >= FEWEST_BYTES
 
 
-def _left(transcript_bytes: int, frames: int) -> Budget:
-    columns_left = MAX_COLUMNS - frames
+def _left(transcript_bytes: int, frames: int, max_columns: int) -> Budget:
+    columns_left = max_columns - frames
     return Budget(
         MAX_BYTES - (transcript_bytes + 1 if transcript_bytes else 0),  # the prompt's transcript and a space
         min(LONGEST_S, CONFIDENCE * (columns_left - DELAY) / FRAME_RATE),

@@ -97,10 +97,12 @@ def plan(
     text: str,
     prompt: Callable[[Speakers], PromptSize] = lambda _: NO_PROMPT,
     names: Mapping[str, str] = NO_NAMES,
+    max_columns: int = budget.MAX_COLUMNS,
 ) -> Plan:
     """Cut tagged `text` (see `speakers.tag`) into segments. Each continues the voice prompt of its speakers.
 
     `prompt` returns the size of that prompt. `names` maps what the tags call to speakers (see `cast_turns`).
+    `max_columns` is the number of decoder columns for a prompt and its segment.
 
     In a text whose segments share one prompt, the first of several segments may become an anchor: its audio,
     limited by ANCHOR, is added to the prompt of the other segments. Without a prompt it always does,
@@ -111,11 +113,11 @@ def plan(
     Raises Invalid if a prompt leaves no room for speech. Takes time linear in the length of `text`.
     """
     speakers = recast(heard(text, names))
-    if speakers is None or _speak_apart(speakers, prompt):
-        return _plan_cast(text, prompt, names)
+    if speakers is None or _speak_apart(speakers, prompt, max_columns):
+        return _plan_cast(text, prompt, names, max_columns)
     size = prompt(speakers)
     prompt_bytes = budget.encoded_length(size.transcript)
-    room = budget.remaining_budget(prompt_bytes, size.frames)
+    room = budget.remaining_budget(prompt_bytes, size.frames, max_columns)
     found, pause_after_s = units(text, lambda _: room if size.frames else ANCHOR, names)
     prompted = {speakers.get(turn.speaker, turn.speaker) for turn in turns(size.transcript, "S1")}
     missing = _speakers(found) - prompted
@@ -125,7 +127,7 @@ def plan(
     else:
         groups = [found] if found else []
         needs_anchor = not _is_one_segment(found, room)
-    cut = _anchored(text, names, missing, size) if needs_anchor else None
+    cut = _anchored(text, names, missing, size, max_columns) if needs_anchor else None
     groups, first, others = cut or (groups, room, room)
     utterances = [
         _utterance(group, others if index else first, end, speakers)
@@ -134,18 +136,20 @@ def plan(
     return Plan(tuple(utterances), pause_after_s, anchored=cut is not None)
 
 
-def _speak_apart(speakers: Speakers, prompt: Callable[[Speakers], PromptSize]) -> bool:
+def _speak_apart(speakers: Speakers, prompt: Callable[[Speakers], PromptSize], max_columns: int) -> bool:
     """Return whether two speakers have prompts that leave no room for speech together."""
-    if len(speakers) < 2 or _leaves_room(prompt(speakers)):
+    if len(speakers) < 2 or _leaves_room(prompt(speakers), max_columns):
         return False
     return all(prompt({tag: speaker}).frames for tag, speaker in speakers.items())
 
 
-def _leaves_room(size: PromptSize) -> bool:
-    return budget.leaves_room(budget.encoded_length(size.transcript), size.frames)
+def _leaves_room(size: PromptSize, max_columns: int) -> bool:
+    return budget.leaves_room(budget.encoded_length(size.transcript), size.frames, max_columns)
 
 
-def _plan_cast(text: str, prompt: Callable[[Speakers], PromptSize], names: Mapping[str, str]) -> Plan:
+def _plan_cast(
+    text: str, prompt: Callable[[Speakers], PromptSize], names: Mapping[str, str], max_columns: int
+) -> Plan:
     """Cut `text` into segments that each have the prompt of their own speakers."""
     rooms: dict[frozenset[str], Budget | None] = {}
 
@@ -156,9 +160,9 @@ def _plan_cast(text: str, prompt: Callable[[Speakers], PromptSize], names: Mappi
 
     def room_of(tags: Speakers) -> Budget | None:
         size = prompt(tags)
-        if len(tags) > 1 and not _leaves_room(size):
+        if len(tags) > 1 and not _leaves_room(size, max_columns):
             return None  # each speaks in segments of their own
-        return budget.remaining_budget(budget.encoded_length(size.transcript), size.frames)
+        return budget.remaining_budget(budget.encoded_length(size.transcript), size.frames, max_columns)
 
     def own(speaker: str) -> Budget:
         found = room(frozenset({speaker}), False)
@@ -182,7 +186,7 @@ def _ends(groups: list[list[Unit]]) -> list[Cut]:
 
 
 def _anchored(
-    text: str, names: Mapping[str, str], missing: set[str], size: PromptSize
+    text: str, names: Mapping[str, str], missing: set[str], size: PromptSize, max_columns: int
 ) -> tuple[list[list[Unit]], Budget, Budget] | None:
     """Cut `text` so that the first segment can be the anchor of the others.
 
@@ -191,11 +195,11 @@ def _anchored(
     lacks a speaker of `missing`.
     """
     prompt_bytes = budget.encoded_length(size.transcript)
-    first = budget.remaining_budget(prompt_bytes, size.frames).within(ANCHOR)
+    first = budget.remaining_budget(prompt_bytes, size.frames, max_columns).within(ANCHOR)
     space = 1 if prompt_bytes else 0
     try:
         others = budget.remaining_budget(
-            prompt_bytes + space + ANCHOR.max_bytes, size.frames + ANCHOR.max_columns
+            prompt_bytes + space + ANCHOR.max_bytes, size.frames + ANCHOR.max_columns, max_columns
         )
     except Invalid:
         return None

@@ -173,7 +173,14 @@ async def test_a_cluster_of_dia_makes_the_same_audio(address: str, tmp_path: Pat
 
     def load(report: Any) -> Any:
         return load_dia(
-            report, model=model, codec=codec, device="cpu", dtype="float32", max_batch=4, compile=False
+            report,
+            model=model,
+            codec=codec,
+            device="cpu",
+            dtype="float32",
+            max_batch=4,
+            max_columns=3072,
+            compile=False,
         )
 
     async for engine in connected(address, "dia"):

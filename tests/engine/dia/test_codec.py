@@ -64,8 +64,9 @@ def test_decoding_equals_transformers() -> None:
 def test_the_code_table_is_computed_on_the_cpu_before_the_codec_moves() -> None:
     seen: list[str] = []
     dac = tiny_dac()
-    for quantizer in dac.quantizer.quantizers:
-        quantizer.out_proj.register_forward_pre_hook(lambda _, given: seen.append(given[0].device.type))
+    for name, module in dac.quantizer.named_modules():
+        if name.endswith("out_proj"):
+            module.register_forward_pre_hook(lambda _, given: seen.append(given[0].device.type))
 
     codec = Codec(dac, "meta")
 

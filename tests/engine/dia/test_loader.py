@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.loader import count_slots, dia_loader, pick_device, pick_dtype
+from dia_server.engine.dia.memory import PROMPT_BYTES, DeviceMemory
 from dia_server.engine.dia.model import DiaModel
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.types import Utterance
@@ -120,7 +121,8 @@ def test_a_config_without_its_tokens_is_refused(tmp_path: Path) -> None:
 def test_too_little_memory_is_reported_before_reading(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dia_server.engine.dia.loader.available_bytes", lambda device: 1 << 20)
+    full = DeviceMemory(total=1 << 34, free=PROMPT_BYTES + (1 << 20), on_gpu=False)
+    monkeypatch.setattr("dia_server.engine.dia.loader.device_memory", lambda device: full)
     load = dia_loader(str(folders[0]), str(folders[1]), device="cpu", max_batch=1)
     with pytest.raises(ModelNotLoaded, match=r"Too little memory on cpu: .* 1 MiB are available"):
         load(ignore)
@@ -138,11 +140,11 @@ def test_memory_that_runs_out_while_reading_is_reported(
         load(ignore)
 
 
-def test_slots_are_what_memory_holds_up_to_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slots(available: int) -> int:
-        monkeypatch.setattr("dia_server.engine.dia.loader.available_bytes", lambda device: available)
+def test_slots_are_what_memory_holds_up_to_the_cap() -> None:
+    def slots(free: int) -> int:
         shape = ModelConfig.of(tiny_dia().config)
-        return count_slots(shape, torch.device("cpu"), torch.float32, max_batch=8, prompt_bytes=1000)
+        memory = DeviceMemory(total=20_000, free=free, on_gpu=False)
+        return count_slots(shape, torch.device("cpu"), torch.float32, 8, memory)
 
     cache = 2 * 2 * 2 * 2 * 3072 * 16 * 4
     text = 2 * 2 * 4 * 1024 * 16 * 4
@@ -151,6 +153,23 @@ def test_slots_are_what_memory_holds_up_to_the_cap(monkeypatch: pytest.MonkeyPat
     assert slots(50 * each) == 8
     with pytest.raises(ModelNotLoaded, match="one request takes"):
         slots(each + 999)
+
+
+def test_slots_may_have_fewer_columns(folders: tuple[Path, Path]) -> None:
+    def loaded(columns: int | None) -> DiaModel:
+        load = dia_loader(
+            str(folders[0]), str(folders[1]), device="cpu", dtype="float32", max_batch=1, max_columns=columns
+        )
+        model = load(ignore)
+        assert isinstance(model, DiaModel)
+        model._audio_decoder._codec = CodesAsAudio()
+        return model
+
+    few, all_columns, more = loaded(100), loaded(None), loaded(4000)
+    assert [model._state.columns for model in (few, all_columns, more)] == [100, 3072, 3072]
+    short, long = (Utterance("Hello", "", seed=1, max_tokens=tokens) for tokens in (60, 500))
+    assert (audio_of(drive(few, [short])[0]) == audio_of(drive(all_columns, [short])[0])).all()
+    assert sum(chunk.tokens for chunk in drive(few, [long])[0]) <= 100
 
 
 def test_an_unusable_device_or_dtype_is_named() -> None:

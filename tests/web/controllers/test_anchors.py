@@ -135,6 +135,24 @@ async def test_two_voices_whose_prompts_leave_no_room_together_speak_apart(cloni
     assert [prompt.transcript for prompt in prompts(model)] == apart * 2
 
 
+@pytest.mark.parametrize("columns", [2048, 3072])
+async def test_segments_fit_into_the_columns_of_a_slot(cloning: Settings, columns: int) -> None:
+    model = CloningModel()
+    text = " ".join(f"This is sentence number {number} of a long text." for number in range(60))
+    async with served(msgspec.structs.replace(cloning, max_columns=columns), model) as client:
+        await upload(client, 17.0)
+        await client.post("/voice_mappings", json={"voice_id": "me", "audio_prompt": "me"})
+        await say(client, text, voice_id="me")
+
+    asked = spoken(model)
+    used = [
+        utterance.prompt.frame_count + (utterance.max_tokens or 0) for utterance in asked if utterance.prompt
+    ]
+    assert len(used) == len(asked)
+    assert max(used) <= columns
+    assert (max(used) > 2048) == (columns == 3072)
+
+
 async def status(client: AsyncTestClient[Litestar], job_id: str) -> str:
     job: dict[str, str] = (await client.get(f"/jobs/{job_id}")).json()
     return job["status"]

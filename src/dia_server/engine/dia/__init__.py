@@ -13,6 +13,7 @@ def load_dia(
     device: str,
     dtype: str,
     max_batch: int,
+    max_columns: int,
     compile: bool,
 ) -> Model:
     """Load the model; `loader.dia_loader` describes the arguments, `report` receives the progress, 0 to 1.
@@ -21,5 +22,13 @@ def load_dia(
     """
     from dia_server.engine.dia.loader import dia_loader
 
-    load = dia_loader(model, codec, device=device, dtype=dtype, max_batch=max_batch, compile=compile)
+    load = dia_loader(
+        model,
+        codec,
+        device=device,
+        dtype=dtype,
+        max_batch=max_batch,
+        max_columns=max_columns,
+        compile=compile,
+    )
     return load(report)

@@ -31,7 +31,7 @@ CODEBOOKS = 9
 CONTEXT = 10
 """Context frames on each side of a window's audio; fewer at the start and the end of the sequence."""
 MAX_WINDOWS = 16
-"""Maximum windows decoded as one batch; `memory.LEAST_MARGIN` covers their intermediate results."""
+"""Maximum windows decoded as one batch; `memory.FULL_MARGIN` covers their intermediate results."""
 FIRST_CHUNK, LAST_CHUNK = 4, 43
 """Frames in the first chunk (few, for early audio) and in the longest chunk (half a second)."""
 

@@ -10,12 +10,12 @@ from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.codec import load_codec
 from dia_server.engine.dia.hub import locate
-from dia_server.engine.dia.memory import available_bytes, is_out_of_memory, release_cached
-from dia_server.engine.dia.model import PROMPT_BYTES, DiaModel, ModelOptions
+from dia_server.engine.dia.memory import DeviceMemory, device_memory, is_out_of_memory, release_cached
+from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.dia.state import slot_bytes
-from dia_server.engine.dia.weights import FBGEMM, compute_dtype
+from dia_server.engine.dia.weights import FBGEMM, Weights, compute_dtype
 from dia_server.engine.types import LoadModel
 from dia_server.errors import ModelNotLoaded
 from dia_server.units import MIB
@@ -35,8 +35,8 @@ def dia_loader(
     device: str = "auto",
     dtype: str = "auto",
     max_batch: int,
+    max_columns: int | None = None,
     compile: bool = True,
-    prompt_bytes: int = PROMPT_BYTES,
 ) -> LoadModel:
     """Return a function that loads Dia and its codec.
 
@@ -45,9 +45,9 @@ def dia_loader(
 
     `model` and `codec` are each a hub id or a folder. `device` is "auto" or a torch device name; `dtype` is
     "auto", "bfloat16", "float16" or "float32".
-    `max_batch` is the maximum number of slots; there are fewer if memory is short. `prompt_bytes` is the
-    maximum size of the prompt cache. `compile` compiles the steps that are captured as CUDA graphs (CUDA
-    and ROCm only).
+    `max_batch` is the maximum number of slots; there are fewer if memory is short. `max_columns` is the size
+    of a slot in decoder columns; None for the model's own. `compile` compiles the steps that are captured as
+    CUDA graphs (CUDA and ROCm only).
     """
 
     def load(report: Callable[[float], None]) -> DiaModel:
@@ -57,11 +57,12 @@ def dia_loader(
             use_device(where)
         try:
             checkpoint = Checkpoint(locate(model, "DIA_MODEL", lambda share: report(FOUND * share)))
+            config = checkpoint.config if max_columns is None else checkpoint.config.with_columns(max_columns)
             # both are located before weights are read, which takes minutes
             codec_folder = locate(codec, "DIA_CODEC", lambda _: report(FOUND))
-            _check_memory(checkpoint, where, kind)
+            _check_memory(checkpoint.elements() * kind.itemsize, config, where, kind)
             weights = assemble(
-                checkpoint.config,
+                config,
                 checkpoint.tensor,
                 device=where,
                 dtype=kind,
@@ -69,13 +70,14 @@ def dia_loader(
             )
             fault = kernel_fault(where, weights.dtype) if where.type == "cuda" else None
             audio = load_codec(codec_folder, where, kernels=fault is None)
-            slots = count_slots(checkpoint.config, where, weights.dtype, max_batch, prompt_bytes)
-            _log_memory(weights.bytes, audio.bytes, prompt_bytes, checkpoint.config, kind, where, slots)
+            memory = device_memory(where)
+            slots = count_slots(config, where, weights.dtype, max_batch, memory)
+            _log_memory(weights, audio.bytes, memory, kind, slots)
             loaded = DiaModel(
                 weights,
                 audio,
                 slots,
-                ModelOptions(compiled=compile, kernel_fault=fault, prompt_bytes=prompt_bytes),
+                ModelOptions(compiled=compile, kernel_fault=fault, prompt_bytes=memory.prompt_bytes),
                 report=lambda share: report(READ + (READY - READ) * share),
             )
             if where.type == "cuda":
@@ -136,31 +138,29 @@ def _cpu_dtype(max_batch: int) -> torch.dtype:
 
 
 def count_slots(
-    config: ModelConfig, device: torch.device, dtype: torch.dtype, max_batch: int, prompt_bytes: int
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, max_batch: int, memory: DeviceMemory
 ) -> int:
-    """Return how many slots fit into memory next to a prompt cache of `prompt_bytes`, at most `max_batch`.
+    """Return how many slots fit into `memory`, at most `max_batch`.
 
     `dtype` is the dtype of the KV caches. Raises ModelNotLoaded if no slot fits.
     """
-    available = available_bytes(device) - prompt_bytes
     each = sum(slot_bytes(config, device, dtype).values())
-    if available < each:
+    slots = memory.fitting_slots(each, max_batch)
+    if not slots:
         raise ModelNotLoaded(
             f"Too little memory: one request takes {_mib(each)} MiB, "
-            f"and {_mib(max(0, available))} MiB are available"
+            f"and {_mib(memory.available(1))} MiB are available"
         )
-    return min(max_batch, available // each)
+    return slots
 
 
-def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise ModelNotLoaded if the weights and one slot exceed the available memory.
+def _check_memory(weights: int, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise ModelNotLoaded if `weights` bytes and one slot exceed the available memory.
 
     Called before the weights are read, which takes minutes.
     """
-    needed = checkpoint.elements() * dtype.itemsize + sum(
-        slot_bytes(checkpoint.config, device, compute_dtype(dtype, device)).values()
-    )
-    available = available_bytes(device)
+    needed = weights + sum(slot_bytes(config, device, compute_dtype(dtype, device)).values())
+    available = device_memory(device).available(1)
     if needed > available:
         raise ModelNotLoaded(
             f"Too little memory on {device}: the model and one request take {_mib(needed)} MiB in {dtype}, "
@@ -168,24 +168,18 @@ def _check_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dty
         )
 
 
-def _log_memory(
-    weights: int,
-    codec: int,
-    prompts: int,
-    config: ModelConfig,
-    dtype: torch.dtype,
-    device: torch.device,
-    slots: int,
-) -> None:
-    parts = slot_bytes(config, device, compute_dtype(dtype, device))
+def _log_memory(weights: Weights, codec: int, memory: DeviceMemory, dtype: torch.dtype, slots: int) -> None:
+    """Log the sizes of all parts; `dtype` is that of the stored weights."""
+    parts = slot_bytes(weights.config, weights.device, weights.dtype)
     sizes = {
-        "weights": weights,
+        "weights": weights.bytes,
         "codec": codec,
-        "prompts_at_most": prompts,
+        "prompts_at_most": memory.prompt_bytes,
+        "margin": memory.margin(slots),
         **{f"slot_{part}": size for part, size in parts.items()},
         "all_slots": slots * sum(parts.values()),
     }
-    described = {"device": str(device), "dtype": str(dtype), "slots": slots}
+    described = {"device": str(weights.device), "dtype": str(dtype), "slots": slots}
     log.info("memory", extra=described | {f"{part}_mib": _mib(size) for part, size in sizes.items()})
 
 

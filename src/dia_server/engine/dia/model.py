@@ -19,7 +19,7 @@ import torch
 from dia_server.engine.dia.admission import Admission
 from dia_server.engine.dia.audio_decoder import AudioDecoder, CodecDecoder, DecodeTask
 from dia_server.engine.dia.decoder import DEVICE_ATTENTION, PLAIN_ATTENTION
-from dia_server.engine.dia.memory import is_out_of_memory, release_cached, translate_oom
+from dia_server.engine.dia.memory import PROMPT_BYTES, is_out_of_memory, release_cached, translate_oom
 from dia_server.engine.dia.poll import Poll
 from dia_server.engine.dia.probe import cause_of
 from dia_server.engine.dia.prompt_cache import CodecEncoder, PromptCache
@@ -29,7 +29,7 @@ from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, Ste
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Chunk, Recording, Utterance, VoicePrompt
 from dia_server.errors import GpuOutOfMemory, ServerError
-from dia_server.units import MIB, SAMPLE_RATE
+from dia_server.units import SAMPLE_RATE
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,6 @@ NO_KERNELS = (
     "Triton cannot build or run its kernels, so Dia uses plain PyTorch operations, which are slower: "
     "install a C compiler (gcc) and Python's headers (python3-dev), and restart"
 )
-PROMPT_BYTES = 512 * MIB
-"""Default limit of the prompt cache in bytes, room for about 16 prompts of ten seconds."""
 
 
 class AudioCodec(CodecEncoder, CodecDecoder, Protocol):

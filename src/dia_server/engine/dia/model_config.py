@@ -1,6 +1,6 @@
 """Sizes and special tokens of a Dia model, read from its checkpoint's config."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from transformers import DiaConfig
@@ -83,6 +83,11 @@ class ModelConfig:
             pad=pad,
             bos=bos,
         )
+
+    def with_columns(self, most: int) -> Self:
+        """Return this config with a decoder of at most `most` columns."""
+        positions = min(most, self.decoder.positions)
+        return replace(self, decoder=replace(self.decoder, positions=positions))
 
     @property
     def tail(self) -> int:

@@ -196,7 +196,7 @@ class RequestPreparer:
             prompt = None if prompts is None else prompts.prompt(speakers)
             return NO_PROMPT if prompt is None else PromptSize(prompt.transcript, prompt.frame_count)
 
-        cut = partial(plan, text, size, casting.names)
+        cut = partial(plan, text, size, casting.names, self._texts.max_columns)
         planned = await asyncio.to_thread(cut) if len(text) > LONG else cut()
         if self._narrator.clones and not is_pronounceable(text):
             planned = replace(planned, utterances=())  # Dia would babble

@@ -12,6 +12,7 @@ from typing import Literal
 from dia_server.errors import TextTooLong
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.pronunciations import PronunciationStore
+from dia_server.text.budget import MAX_COLUMNS
 from dia_server.text.clean import clean
 from dia_server.text.clean.case import fold_mixed_case
 from dia_server.text.pronunciation import Respelled, respell
@@ -33,6 +34,8 @@ class RequestTexts:
     normalize: bool = True
     """Whether a text is cleaned if its request does not say."""
     code_blocks: CodeBlocks = "skip"
+    max_columns: int = MAX_COLUMNS
+    """Decoder columns of a slot, into which a voice prompt and a segment have to fit."""
 
     def normalizes(self, request: SpeechRequest) -> bool:
         """Return whether the text of `request` is cleaned."""
