@@ -109,7 +109,9 @@ def _audio() -> Json:
         "content": {media_type.partition(";")[0]: binary for media_type in MEDIA_TYPES.values()},
         "headers": {
             "X-Seed": _header(
-                "Seed of the generation; the same request with this seed gives the same audio", "integer"
+                "Seed of the generation; the same request with this seed gives the same audio (on a GPU, "
+                "within one batch bucket)",
+                "integer",
             ),
             "X-Retries": _header(
                 "Number of segments generated again; absent on streamed responses", "integer"

@@ -51,7 +51,10 @@ MaxTokens = Annotated[
 Seed = Annotated[
     int,
     Meta(
-        ge=0, le=2**32 - 1, description="Seed; the same seed gives the same audio; default: the voice's own"
+        ge=0,
+        le=2**32 - 1,
+        description="Seed; the same seed gives the same audio (on a GPU, within one batch bucket); default: "
+        "the voice's own",
     ),
 ]
 NormalizeLoudness = Annotated[
