@@ -84,6 +84,7 @@ clean:  ## Remove the environment and caches; voices and audio stay
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --upgrade pip # that of older Pythons takes twice as long
 
 define install
 	@echo "Installing; the first time takes a few minutes, most of them for PyTorch."
