@@ -69,9 +69,9 @@ bench: $(VENV)/installed-dev  ## Measure the server's overhead and its behaviour
 	@$(BIN)/python -m benchmarks.load
 
 .PHONY: gpu-check
-gpu-check: $(VENV)/installed-dev  ## Run the tests and measurements that need a GPU
-	@$(BIN)/python -m pytest -m gpu tests/engine
-	@$(BIN)/python -m benchmarks.gpu_check
+gpu-check: $(VENV)/installed-dev  ## Run the measurements and tests that need a GPU; results in gpu-check/
+	@$(BIN)/python -m benchmarks.gpu_check; measured=$$?; \
+		$(BIN)/python -m pytest -m gpu tests/engine && exit $$measured
 
 .PHONY: lock
 lock: $(VENV)/installed-dev  ## Rewrite constraints.txt with the newest versions; KEEP=1 keeps the versions it has

@@ -5,19 +5,21 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import LongTensor
 from transformers import DacConfig, DacModel
 
-from benchmarks.models import TEMPERATURE, random_dia
-from dia_server.engine.dia.assemble import assemble
+from benchmarks.models import TEMPERATURE, random_weights
 from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.codec import CODEBOOKS, Codec, Window
-from dia_server.engine.dia.loader import pick_dtype
+from dia_server.engine.dia.loader import count_slots
+from dia_server.engine.dia.memory import device_memory
 from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
-from dia_server.engine.dia.model_config import ModelConfig
+from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import LoadModel, Samples, Utterance
 from dia_server.units import FRAME_RATE, HOP, SAMPLE_RATE
@@ -33,35 +35,45 @@ class Hum:
         return [np.full(window.n * HOP, 0.1, np.float32) for window in windows]
 
 
-def random_codec(device: str) -> Codec:
-    """Return a codec with random weights and the real size, 76.6 M parameters."""
-    return Codec(DacModel(DacConfig(sampling_rate=SAMPLE_RATE)), device)
+TOY_CODEC: dict[str, Any] = {"encoder_hidden_size": 4, "decoder_hidden_size": 32}
+"""Differences of the codec of size "toy" from the real config."""
+
+
+def random_dac(size: str) -> DacModel:
+    """Return a codec with random weights: 76.6 M parameters, or few for a model of size "toy"."""
+    return DacModel(DacConfig(sampling_rate=SAMPLE_RATE, **(TOY_CODEC if size == "toy" else {})))
 
 
 def random_loader(size: str, device: str, slots: int, *, codec: bool) -> LoadModel:
-    """Return a loader of a random Dia in the dtype that the server would choose for `device`."""
+    """Return a loader, which can be pickled, of a random Dia in the dtype that the server would choose.
 
-    def load(report: Callable[[float], None]) -> DiaModel:
-        dtype = pick_dtype("auto", torch.device(device), slots)
-        if device.startswith("cuda"):
-            use_device(torch.device(device))
-        dia = random_dia(size, device, dtype)
-        audio: AudioCodec = random_codec(device) if codec else Hum()
-        weights = assemble(
-            ModelConfig.of(dia.config),
-            dia.state_dict().__getitem__,
-            device=dia.device,
-            dtype=dtype,
-        )
-        return DiaModel(
-            weights, audio, slots, ModelOptions(compiled=device.startswith("cuda")), report=report
-        )
-
-    return load
+    There are fewer than `slots` slots if memory is short, as in the server. Without `codec`, its place is
+    taken by `Hum`.
+    """
+    return partial(_load_random, size=size, device=device, slots=slots, codec=codec)
 
 
-async def started(load: LoadModel, max_waiting: int) -> Engine:
-    engine = Engine("dia", load, max_waiting=max_waiting)
+def _load_random(
+    report: Callable[[float], None], *, size: str, device: str, slots: int, codec: bool
+) -> DiaModel:
+    where = torch.device(device)
+    on_cuda = where.type == "cuda"
+    if on_cuda:
+        use_device(where)
+    weights = random_weights(size, device, slots)
+    fault = kernel_fault(where, weights.dtype) if on_cuda else None
+    audio: AudioCodec = Codec(random_dac(size), where, kernels=fault is None) if codec else Hum()
+    memory = device_memory(where)
+    slots = count_slots(weights.config, where, weights.dtype, slots, memory)
+    options = ModelOptions(compiled=on_cuda, kernel_fault=fault, prompt_bytes=memory.prompt_bytes)
+    model = DiaModel(weights, audio, slots, options, report=report)
+    if on_cuda:
+        model.warm_up()
+    return model
+
+
+async def started(load: LoadModel, max_waiting: int, *, own_process: bool = False) -> Engine:
+    engine = Engine("dia", load, max_waiting=max_waiting, own_process=own_process)
     engine.start()
     while not engine.ready:
         if engine.error is not None:

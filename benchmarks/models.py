@@ -1,5 +1,6 @@
 """Random Dia models of several sizes, and the workload that every implementation runs."""
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DiaConfig, DiaForConditionalGeneration
+
+from dia_server.engine.dia.assemble import assemble
+from dia_server.engine.dia.loader import pick_dtype
+from dia_server.engine.dia.memory import release_cached
+from dia_server.engine.dia.model_config import ModelConfig
+from dia_server.engine.dia.weights import Weights
 
 EOS = 1024
 
@@ -100,6 +107,19 @@ def random_dia(
     model.logits_dense.weight[EOS] = 0.0
     model.to(dtype)  # type: ignore[arg-type]
     return model
+
+
+def random_weights(size: str, device: str, slots: int) -> Weights:
+    """Return the engine's weights of `random_dia`, in the dtype that the server would choose for `slots`."""
+    dtype = pick_dtype("auto", torch.device(device), slots)
+    dia = random_dia(size, device, dtype)
+    weights = assemble(
+        ModelConfig.of(dia.config), dia.state_dict().__getitem__, device=dia.device, dtype=dtype
+    )
+    del dia
+    gc.collect()
+    release_cached()
+    return weights
 
 
 def workload(

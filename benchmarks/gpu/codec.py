@@ -1,0 +1,103 @@
+"""The codec alone. Its speed counts the audio that is used: 43 frames of a window of 63, without context."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.arrivals import random_dac
+from benchmarks.gpu.report import Report
+from benchmarks.gpu.setup import Setup, elapsed, time_each
+from dia_server.engine.dia.codec import CODEBOOKS, CONTEXT, LAST_CHUNK, Codec, Window, plan_chunk
+from dia_server.engine.types import Samples
+from dia_server.units import FRAME_RATE
+
+FRAMES = LAST_CHUNK + 2 * CONTEXT
+"""Frames of the longest window."""
+TIMES = {1: 50.0, 8: 200.0, 16: 400.0}
+"""Windows in a batch to the minimum times real time: 64 streams need nearly 400."""
+UTTERANCE = 300
+"""Frames of the utterance that is decoded in windows."""
+LEAST_DB = 60.0
+"""Minimum signal-to-noise ratio of audio decoded in windows."""
+CALLS = 4
+
+
+def run(setup: Setup, report: Report) -> None:
+    dac = random_dac(setup.size)
+    codec = Codec(dac, setup.device)
+    decoder: nn.Module = dac.decoder
+    with report.part("windows"), torch.inference_mode():
+        _check_windows(setup, report, codec)
+    hidden = torch.randn(1, dac.config.hidden_size, FRAMES, device=setup.device)
+    with torch.inference_mode(), _tf32(False):
+        exact = decoder(hidden)
+    with report.part("tf32"), torch.inference_mode():
+        _measure(setup, report, decoder, hidden, exact, "tf32" if setup.on_gpu else "fp32")
+    if setup.on_gpu:
+        with report.part("fp32"), torch.inference_mode(), _tf32(False):
+            _measure(setup, report, decoder, hidden, exact, "fp32")
+        with report.part("fp16"), torch.inference_mode():
+            for module in decoder.modules():  # Snake stays in fp32, and computes in it
+                if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                    module.half()
+            _measure(setup, report, decoder, hidden.half(), exact, "fp16")
+
+
+def _check_windows(setup: Setup, report: Report, codec: Codec) -> None:
+    """Compare an utterance decoded in windows with the same one decoded as a whole; time it cold and warm."""
+    frames = torch.randint(0, 1024, (UTTERANCE, CODEBOOKS), generator=torch.Generator().manual_seed(0))
+    (whole,) = codec.decode([Window(frames, 0, UTTERANCE)])  # type: ignore[arg-type]
+    spans, emitted = [], 0
+    while span := plan_chunk(emitted, UTTERANCE, True):
+        spans.append(span)
+        emitted += span.n
+    windows = [Window(frames[span.start : span.stop], span.left, span.n) for span in spans]  # type: ignore[arg-type]
+    cold = elapsed(lambda: codec.decode(windows), setup.device)
+    warm = elapsed(lambda: codec.decode(windows), setup.device)
+    what = f"{UTTERANCE} frames in {len(windows)} windows"
+    report.measured(what, 1000 * warm, "ms", first_time_ms=round(1000 * cold, 2))
+    error = np.concatenate(codec.decode(windows)) - whole
+    report.measured(f"{what}, against the whole at once", _decibels(whole, error), "dB", at_least=LEAST_DB)
+
+
+def _measure(
+    setup: Setup, report: Report, decoder: nn.Module, hidden: Tensor, exact: Tensor, precision: str
+) -> None:
+    """Report error and speed of `decoder` on windows hidden [1, channels, FRAMES], for several batches."""
+    found = decoder(hidden)
+    noise = _decibels(exact.float().cpu().numpy(), (found.float() - exact).cpu().numpy())
+    report.measured(f"codec in {precision}, against fp32", noise, "dB")
+    has_targets = setup.has_targets and precision == "tf32"
+    for batch, times in TIMES.items() if setup.on_gpu else [(1, 0.0)]:
+        windows = hidden.repeat(batch, 1, 1)
+        cold = elapsed(lambda: decoder(windows), setup.device)  # noqa: B023
+        warm = time_each(lambda: decoder(windows), CALLS, setup.device)  # noqa: B023
+        report.measured(
+            f"codec in {precision}, {batch} windows: times real time",
+            batch * LAST_CHUNK / FRAME_RATE / warm,
+            "x",
+            at_least=times if has_targets else None,
+            ms=round(1000 * warm, 3),
+            first_time_ms=round(1000 * cold, 2),
+        )
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Let convolutions use TF32 in the block, or not."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _decibels(signal: Samples, error: Samples) -> float:
+    """Return the signal-to-noise ratio in decibels, 200 at most."""
+    power, noise = (float(np.square(samples, dtype=np.float64).mean()) for samples in (signal, error))
+    return min(200.0, 10 * math.log10(power / max(noise, 1e-30)))

@@ -1,0 +1,73 @@
+"""Greedy tokens in fp32 compared: share that is equal, and the first difference. Differences fail nothing.
+
+Sums in another order give other roundings, so a few tokens may differ on a GPU.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.report import Report
+from benchmarks.gpu.setup import Setup
+from benchmarks.implementations import Ours, Transformers
+from benchmarks.models import Workload, random_dia, workload
+
+BATCH = 4
+PROMPT = 20
+"""Frames of the voice prompts of every second workload."""
+
+
+def run(setup: Setup, report: Report) -> None:
+    # weights of this standard deviation make the tokens depend on the whole input
+    dia = random_dia("tiny" if setup.on_gpu else setup.size, setup.device, torch.float32, std=0.1)
+    plain = Ours(dia, BATCH, dia.dtype)
+    works = [_greedy(BATCH, prompt, 100 if setup.on_gpu else 30) for prompt in (0, PROMPT)]
+    expected = [plain.generate(work) for work in works]
+    with report.part("transformers"):
+        peer = Transformers(dia, "dynamic")
+        _compare(
+            report, "uncompiled steps, against transformers", expected, [peer.generate(w) for w in works]
+        )
+    with report.part("batch sizes"):
+        alone = [[plain.generate(one)[0] for one in _singles(work)] for work in works]
+        _compare(report, "uncompiled steps of one, against a batch", alone, expected)
+    with report.part("compiled"):
+        compiled = Ours(dia, BATCH, dia.dtype, compiled=True)
+        if compiled.model.notes:
+            report.line(notes=compiled.model.notes)
+        found = [compiled.generate(work) for work in works]
+        _compare(report, "compiled steps, against uncompiled ones", found, expected)
+        alone = [[compiled.generate(one)[0] for one in _singles(work)] for work in works]
+        _compare(report, "compiled steps of one, against a batch", alone, found)
+
+
+def _greedy(batch: int, prompt_frames: int, steps: int) -> Workload:
+    work = workload(batch, steps, prompt_frames=prompt_frames, text_bytes=40)
+    return Workload(work.texts, work.prompts, work.steps, sampled=False)
+
+
+def _singles(work: Workload) -> list[Workload]:
+    """Return one workload for each text of `work`."""
+    return [
+        Workload([text], [prompt], work.steps, work.sampled)
+        for text, prompt in zip(work.texts, work.prompts, strict=True)
+    ]
+
+
+def _compare(
+    report: Report, what: str, found: Sequence[Sequence[Tensor]], expected: Sequence[Sequence[Tensor]]
+) -> None:
+    """Report the share of equal tokens and the first different one; both are frames [T, 9] by text."""
+    same = total = 0
+    first: dict[str, int] | None = None
+    for number, (texts, others) in enumerate(zip(found, expected, strict=True)):
+        for text, (one, other) in enumerate(zip(texts, others, strict=True)):
+            length = min(len(one), len(other))
+            equal = one[:length] == other[:length]
+            same, total = same + int(equal.sum()), total + max(one.numel(), other.numel())
+            if first is None and not equal.all():
+                frame, channel = (~equal).nonzero()[0].tolist()
+                tokens = {"found": int(one[frame, channel]), "expected": int(other[frame, channel])}
+                first = {"workload": number, "text": text, "frame": frame, "channel": channel, **tokens}
+    report.measured(what, 100 * same / total, "% of tokens equal", first_difference=first)
