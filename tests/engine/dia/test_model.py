@@ -12,6 +12,7 @@ import torch
 
 from dia_server.engine.dia import decoder as step_module
 from dia_server.engine.dia import model as model_module
+from dia_server.engine.dia.background_stream import BackgroundStream
 from dia_server.engine.dia.codec import Codec, Window
 from dia_server.engine.dia.decoder import DEVICE_ATTENTION, PLAIN_ATTENTION
 from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
@@ -96,6 +97,34 @@ def test_the_first_chunk_comes_after_29_steps(weights: Weights) -> None:
     (chunk,) = steps(model, 1)
     assert isinstance(chunk, Chunk)
     assert (len(chunk.samples), chunk.tokens) == (4 * 9, 29)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_first_windows_do_not_wait_for_the_windows_of_other_streams(
+    weights: Weights, background: bool
+) -> None:
+    class Listed(CodesAsAudio):
+        def __init__(self) -> None:
+            self.calls: list[list[bool]] = []
+            """For each window of each call, whether it is the first of its utterance."""
+
+        def decode(self, windows: Sequence[Window]) -> list[Samples]:
+            self.calls.append([not window.left for window in windows])
+            return super().decode(windows)
+
+    asked = [utterance(seed, tokens=60) for seed in range(4)]
+    alone = [frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
+    model = DiaModel(weights, codec := Listed(), 4)
+    if background:
+        model._audio_decoder._background = BackgroundStream(torch.device("cpu"), "codec")  # as on CUDA
+
+    made = drive(model, asked, range(4))
+
+    assert all(len(set(call)) == 1 for call in codec.calls)
+    assert sum(call[0] * len(call) for call in codec.calls) == 4
+    for chunks, frames in zip(made, alone, strict=True):
+        assert torch.equal(frames_of(chunks), frames)
+    model.close()
 
 
 def test_progress_grows_to_1_and_tokens_add_up(weights: Weights) -> None:

@@ -211,9 +211,19 @@ class DiaModel:
         return True
 
     def _decode(self, outcomes: dict[int, Chunk | Exception]) -> None:
-        """Start decoding the windows that are complete; end utterances that have no frames left to decode."""
+        """Start decoding the windows that are complete; end utterances that have no frames left to decode.
+
+        First windows are decoded by themselves, because they are short: a listener waits for their audio.
+        """
+        first = {slot: run for slot, run in self._runs.items() if not run.emitted}
+        later = {slot: run for slot, run in self._runs.items() if run.emitted}
+        for runs in (first, later):
+            if not self._audio_decoder.busy:
+                self._decode_windows(runs, outcomes)
+
+    def _decode_windows(self, runs: Mapping[int, Run], outcomes: dict[int, Chunk | Exception]) -> None:
         tasks = []
-        for slot, run in self._runs.items():
+        for slot, run in runs.items():
             window = None if run.broken else run.next_window()
             if window is not None:
                 tasks.append(DecodeTask(slot, run, window, run.count_tokens(), run.progress, run.finished))
