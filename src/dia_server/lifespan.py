@@ -1,6 +1,7 @@
 """Start and stop of the services, in order."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from dia_server.composition import Services
+from dia_server.engine.workers import SWITCH_S
 from dia_server.errors import StorageUnavailable
 from dia_server.services.server import Shutdown
 from dia_server.services.voices.service import BUILT_IN
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 async def run_services(services: Services) -> AsyncIterator[None]:
     """Start the services. On exit, or if a start fails, stop those that were started, in reverse order."""
     async with AsyncExitStack() as stack:
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(SWITCH_S)
         await open_data(services, stack)
         await _join_peers(services, stack)
         await _recover_jobs(services)

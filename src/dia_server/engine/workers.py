@@ -40,6 +40,9 @@ RESTART_S = 10
 """Retry-After, in seconds, for requests refused while a worker restarts."""
 EXIT_S = 10.0
 """Maximum seconds for a worker to close its model and exit, before it is killed."""
+SWITCH_S = 0.001
+"""Seconds that a thread of the parent computes in Python before another one gets the interpreter lock. With
+Python's own 5 ms a chunk, which needs the lock several times, is delivered up to 20 ms late."""
 SENT_AT_ONCE = 32
 """Maximum messages that a worker sends as one: after a stop of the parent, each is read in one piece."""
 
