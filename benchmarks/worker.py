@@ -1,6 +1,6 @@
 """Steps per second of a worker process, and the age of its chunks, beside busy Python threads of its parent.
 
-    python -m benchmarks.worker [--streams 1 16 64] [--busy 0 1 2] [--steps 600] [--step-ms 3]
+    python -m benchmarks.worker [--streams 1 16 64] [--busy 0 1 2] [--steps 600] [--step-ms 3] [--switch-ms 1]
 
 The model sleeps in each step, as a GPU would compute. Each stream gets half a second of audio (88 kB) every
 eleven steps, the next one a step after the last. Streams are read on an event loop; "busy" threads compute in
@@ -10,6 +10,7 @@ Python beside it. Both times of a chunk's age are of the machine's monotonic clo
 import argparse
 import asyncio
 import statistics
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +22,7 @@ import numpy as np
 
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Chunk, Utterance
+from dia_server.engine.workers import SWITCH_S
 
 CHUNK = np.zeros(43 * 512, np.float32)
 STEPS_PER_CHUNK = 11
@@ -132,7 +134,11 @@ def main() -> None:
     )
     arguments.add_argument("--steps", type=int, default=600, help="steps of each utterance")
     arguments.add_argument("--step-ms", type=float, default=3.0, help="milliseconds that a step takes")
+    arguments.add_argument(
+        "--switch-ms", type=float, default=1000 * SWITCH_S, help="the interpreter's switch interval"
+    )
     given = arguments.parse_args()
+    sys.setswitchinterval(given.switch_ms / 1000)
     print(
         "| streams | busy threads | steps/s | age of a chunk, median, ms | p95, ms |\n|---|---|---|---|---|"
     )
