@@ -21,7 +21,7 @@ from dia_server.engine.dia.memory import device_memory
 from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import LoadModel, Samples, Utterance
+from dia_server.engine.types import Flow, LoadModel, Samples, Utterance
 from dia_server.units import FRAME_RATE, HOP, SAMPLE_RATE
 
 
@@ -118,14 +118,19 @@ async def listen(engine: Engine, utterance: Utterance) -> StreamTiming:
 
 
 def utterances(count: int, seconds: tuple[float, float], seed: int = 0) -> list[Utterance]:
-    """Return `count` random utterances of `seconds` (from, to), at 15 characters per second of speech."""
+    """Return `count` random utterances of `seconds` (from, to), at 15 characters per second of speech.
+
+    Each has a client of its own: one client is not given the last free slots.
+    """
     rng = random.Random(seed)
     found = []
     for i in range(count):
         length = rng.uniform(*seconds)
         text = "[S1] " + "".join(rng.choices("abcdefghij ", k=int(15 * length)))
         steps = int(length * FRAME_RATE) + 16
-        found.append(Utterance(text, voice="", seed=i, temperature=TEMPERATURE, max_tokens=steps))
+        found.append(
+            Utterance(text, "", seed=i, temperature=TEMPERATURE, max_tokens=steps, flow=Flow(str(i)))
+        )
     return found
 
 
