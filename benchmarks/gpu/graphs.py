@@ -7,7 +7,8 @@ from benchmarks.gpu.report import Report
 from benchmarks.gpu.setup import Setup
 from benchmarks.gpu.steps import filled_state, measure_steps, peak_gib, profile_steps, time_steps
 from benchmarks.models import random_weights
-from dia_server.engine.dia.decoder import DEVICE_ATTENTION, step
+from dia_server.engine.dia.decoder import step
+from dia_server.engine.dia.step_ops import KernelOps
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner
 from dia_server.units import FRAME_RATE
 
@@ -18,7 +19,7 @@ def run(setup: Setup, report: Report) -> None:
     state = filled_state(weights, setup.fit_slots(weights))
     seconds = time.perf_counter() - start
     report.measured("model with random weights", seconds, "s", slots=state.slots, dtype=str(weights.dtype))
-    eager = EagerRunner(weights, state, DEVICE_ATTENTION if setup.on_gpu else None)
+    eager = EagerRunner(weights, state, KernelOps if setup.on_gpu else None)
     each = time_steps(setup, weights, state, eager, 1, min(32, setup.steps))
     report.measured(
         "eager step, batch 1", 1000 * each, "ms", times_real_time_each=round(1 / each / FRAME_RATE, 2)
@@ -26,7 +27,7 @@ def run(setup: Setup, report: Report) -> None:
     runner: StepRunner = eager
     if setup.on_gpu:
         start = time.perf_counter()
-        plain = partial(step, attention=DEVICE_ATTENTION)
+        plain = partial(step, make_ops=KernelOps)
         runner = CudaGraphRunner(weights, state, plain, lambda share: None)
         report.measured("capture of uncompiled steps", time.perf_counter() - start, "s")
     measure_steps(setup, report, weights, state, runner, "uncompiled")

@@ -6,10 +6,11 @@ import torch
 
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.setup import Setup, time_each
-from dia_server.engine.dia.attention import decode_attention, plain_attention
+from dia_server.engine.dia.attention import plain_cross_attention
 from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.dia.snake import Snake
+from dia_server.engine.dia.step_ops import cross_attention
 
 ATTENTIONS = ((2, 16, 4, 3072), (128, 16, 4, 3072), (64, 16, 16, 1024))
 """(rows, heads, K/V heads, columns) of the self-attention of 1 and 64 requests, and of cross-attention."""
@@ -45,12 +46,17 @@ def _check_attention(
     lengths = torch.randint(1, columns + 1, (rows,), **options)
     lengths[0] = 1
     order = torch.randperm(rows, **options)
-    keys, values = arena.chunk(2, 1)
-    expected = plain_attention(q.float(), keys.float(), values.float(), lengths, order)
-    error = (decode_attention(q, keys, values, lengths, order) - expected).abs().max().item()
+    arrivals = torch.zeros(rows * kv_heads, dtype=torch.int32, device=setup.device)
+    expected = plain_cross_attention(q.float(), arena.float(), order, lengths)
+
+    def attend() -> torch.Tensor:
+        attended: torch.Tensor = cross_attention(q, arena, order, lengths, arrivals)
+        return attended
+
+    error = (attend() - expected).abs().max().item()
     what = f"attention of {rows} rows, {heads}/{kv_heads} heads"
     report.measured(f"{what}: error", error, "", at_most=MOST_ERROR, dtype=str(dtype))
-    seconds = time_each(lambda: decode_attention(q, keys, values, lengths, order), CALLS, setup.device)
+    seconds = time_each(attend, CALLS, setup.device)
     read = 2 * int(lengths.sum()) * kv_heads * 128 * dtype.itemsize
     report.measured(what, 1e6 * seconds, "us", gb_per_s=round(read / seconds / 1e9, 1))
 

@@ -14,10 +14,10 @@ from dia_server.engine.dia import decoder as step_module
 from dia_server.engine.dia import model as model_module
 from dia_server.engine.dia.background_stream import BackgroundStream
 from dia_server.engine.dia.codec import Codec, Window
-from dia_server.engine.dia.decoder import DEVICE_ATTENTION, PLAIN_ATTENTION
 from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.prefill import prefill
 from dia_server.engine.dia.state import State
+from dia_server.engine.dia.step_ops import KernelOps, MakeOps, PlainOps
 from dia_server.engine.dia.step_runners import NOT_CAPTURED, NOT_FUSED, EagerRunner, Step, capturable_steps
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Chunk, GeneratedAudio, Samples, Utterance
@@ -413,6 +413,16 @@ def test_the_old_arenas_are_gone_before_new_ones_are_made(
     assert seen == [None]
 
 
+def test_a_released_slot_costs_little_as_padding(weights: Weights) -> None:
+    model = DiaModel(weights, CodesAsAudio(), 2)
+    drive(model, [utterance(0), utterance(1, prompt=30)])
+
+    state = model._state
+    assert state.position.tolist() == [0, 0]
+    assert state.text_length.tolist() == [1, 1]
+    assert not state.live.any()
+
+
 def test_warming_up_leaves_nothing_behind(weights: Weights) -> None:
     model = DiaModel(weights, Codec(tiny_dac()), 1)
     model.warm_up()
@@ -425,10 +435,11 @@ class Captured(EagerRunner):
     """Replaces a `CudaGraphRunner` on a CPU."""
 
 
-def test_plain_attention_makes_the_same_tokens(weights: Weights) -> None:
+@pytest.mark.parametrize("make_ops", [PlainOps, KernelOps])
+def test_each_version_of_the_operations_makes_the_same_tokens(weights: Weights, make_ops: MakeOps) -> None:
     asked = [utterance(1), utterance(2, prompt=30), utterance(3)]
     model = DiaModel(weights, CodesAsAudio(), 3)
-    model._runner = EagerRunner(weights, model._state, PLAIN_ATTENTION)
+    model._runner = EagerRunner(weights, model._state, make_ops)
 
     made = drive(model, asked)
 
@@ -468,7 +479,7 @@ def test_the_fastest_step_that_can_be_captured_is(
 
     monkeypatch.setattr(model_module, "CudaGraphRunner", graphs)
     model = DiaModel(weights, CodesAsAudio(), 1)
-    model._to_capture = capturable_steps(DEVICE_ATTENTION, torch.device("cuda"), fused=fused)
+    model._to_capture = capturable_steps(KernelOps, torch.device("cuda"), fused=fused)
     model.reset()
     model.reset()  # does not retry failed captures
 
@@ -484,7 +495,7 @@ def test_the_fastest_step_that_can_be_captured_is(
 def test_only_cuda_has_graphs_and_there_even_uncompiled_steps_have(
     device: str, count: int, fused: bool
 ) -> None:
-    steps = [step for step, _ in capturable_steps(DEVICE_ATTENTION, torch.device(device), fused=fused)]
+    steps = [step for step, _ in capturable_steps(KernelOps, torch.device(device), fused=fused)]
 
     assert len(steps) == count * (1 + fused)
     plain = [step for step in steps if isinstance(step, partial)]

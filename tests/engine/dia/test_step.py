@@ -149,6 +149,7 @@ def test_a_fused_step_copies_no_arena_and_computes_the_same(monkeypatch: pytest.
     sizes = re.findall(r"empty_strided_cpu\(\(([^)]*)\)", code)
     assert len(sizes) > 10
     assert not [size for size in sizes if str(eager.columns) in size or "1024" in size]
-    assert "torch.ops.dia_server.decode_attention" in code
+    for operation in ("self_attention", "cross_attention", "commit"):
+        assert f"torch.ops.dia_server.{operation}" in code
     assert torch.equal(eager.grid, fused.grid)
     torch.testing.assert_close(eager.cache, fused.cache)

@@ -18,13 +18,13 @@ import torch
 
 from dia_server.engine.dia.admission import Admission
 from dia_server.engine.dia.audio_decoder import AudioDecoder, CodecDecoder, DecodeTask
-from dia_server.engine.dia.decoder import DEVICE_ATTENTION, PLAIN_ATTENTION
 from dia_server.engine.dia.memory import PROMPT_BYTES, is_out_of_memory, release_cached, translate_oom
 from dia_server.engine.dia.poll import Poll
 from dia_server.engine.dia.probe import cause_of
 from dia_server.engine.dia.prompt_cache import CodecEncoder, PromptCache
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import new_state
+from dia_server.engine.dia.step_ops import KernelOps, MakeOps, PlainOps
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner, capturable_steps
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Chunk, Recording, Utterance, VoicePrompt
@@ -83,10 +83,10 @@ class DiaModel:
         on_cuda = weights.device.type == "cuda"
         if options.kernel_fault:
             self._note(NO_KERNELS, options.kernel_fault)
-        attention = PLAIN_ATTENTION if options.kernel_fault else DEVICE_ATTENTION
-        self._attention = None if weights.device.type == "cpu" else attention
+        make_ops: MakeOps = KernelOps if on_cuda and not options.kernel_fault else PlainOps
+        self._make_ops = None if weights.device.type == "cpu" else make_ops
         fused = options.compiled and not options.kernel_fault
-        self._to_capture = capturable_steps(attention, weights.device, fused=fused)
+        self._to_capture = capturable_steps(make_ops, weights.device, fused=fused)
         self._depth = 1 if on_cuda else 0
         self._prompt_cache = PromptCache(codec, weights.device, options.prompt_bytes)
         self._audio_decoder = AudioDecoder(codec, weights.device)
@@ -111,7 +111,7 @@ class DiaModel:
                     raise
                 self._note(failure, cause_of(error))
                 self._to_capture.popleft()
-        return EagerRunner(self._weights, self._state, self._attention)
+        return EagerRunner(self._weights, self._state, self._make_ops)
 
     def _note(self, text: str, cause: str) -> None:
         log.warning(text, extra={"cause": cause})
@@ -136,7 +136,7 @@ class DiaModel:
 
     @torch.inference_mode()
     def release(self, slot: int) -> None:
-        self._state.live[slot].fill_(False)
+        self._state.retire(slot)
         self._admission.cancel(slot)
         run = self._runs.pop(slot, None)
         if run is not None and run.broken:

@@ -42,6 +42,8 @@ class State:
     top_k: Tensor
     seed: Tensor
     text_length: Tensor
+    arrivals: Tensor
+    """Counters of the attention kernel, one for each row and K/V head of a batch; 0 between launches."""
     cache: tuple[Tensor, ...]
     """Self-attention KV cache of each layer: [2 * slots, 2 * kv_heads, columns, head_dim], keys then values.
 
@@ -96,6 +98,15 @@ class State:
 
     def sampling_params(self, slots: Tensor) -> SamplingParams:
         return SamplingParams(*(getattr(self, name)[slots] for name in SamplingParams._fields))
+
+    def retire(self, slot: int) -> None:
+        """End the slot's utterance.
+
+        A batch may be padded with the slot, so its attentions are shortened to one column.
+        """
+        self.live[slot].fill_(False)
+        self.position[slot].fill_(0)
+        self.text_length[slot].fill_(1)
 
     def scrub(self, slot: int) -> None:
         """Zero the slot's KV caches, which may hold NaN.
@@ -156,9 +167,15 @@ def new_state(config: ModelConfig, slots: int, device: torch.device, dtype: torc
         top_k=vector(torch.long, 1),
         seed=vector(torch.long),
         text_length=vector(torch.long, 1),
+        arrivals=torch.zeros(_most_tasks(config, slots), dtype=torch.int32, device=device),
         cache=cache,
         text=text,
     )
+
+
+def _most_tasks(config: ModelConfig, slots: int) -> int:
+    """Return the maximum of rows times K/V heads in an attention of a batch of all slots."""
+    return slots * max(2 * config.decoder.kv_heads, config.cross_kv_heads)
 
 
 def _arenas(config: ModelConfig, slots: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

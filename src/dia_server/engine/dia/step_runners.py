@@ -4,7 +4,7 @@ An eager step launches hundreds of kernels, and the host takes longer to launch 
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Protocol
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from dia_server.engine.dia.background_stream import steps_stream
-from dia_server.engine.dia.decoder import Attention, cpu_attention, step
+from dia_server.engine.dia.decoder import step
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
+from dia_server.engine.dia.step_ops import CpuOps, HostLengths, MakeOps
 from dia_server.engine.dia.weights import Weights
 
 Step = Callable[[Weights, State, Tensor], None]
@@ -24,6 +25,12 @@ Step = Callable[[Weights, State, Tensor], None]
 NOT_FUSED = "the steps cannot be compiled, so they run unfused, which is slower"
 NOT_CAPTURED = "the steps cannot be captured as CUDA graphs, so they run eagerly, which is slower"
 
+INDUCTOR: Mapping[str, int] = {"unroll_reductions_threshold": 16, "comprehensive_padding": False}
+"""Options of inductor, each of which saves a kernel.
+
+Unrolled, the sum of nine channels' embeddings joins the kernel of the first norm. Logits in padded rows would
+be copied for the kernel that commits a column.
+"""
 BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 """Batch sizes for which a graph is captured if they are below the number of slots.
 
@@ -40,20 +47,20 @@ class StepRunner(Protocol):
 class EagerRunner(StepRunner):
     """Launches each step kernel by kernel."""
 
-    def __init__(self, weights: Weights, state: State, attention: Attention | None) -> None:
-        """`attention` is None on CPUs.
+    def __init__(self, weights: Weights, state: State, make_ops: MakeOps | None) -> None:
+        """`make_ops` is None on CPUs.
 
-        Each step then uses `cpu_attention`, which slices by the lengths that the host knows.
+        Each step then uses `CpuOps`, which slice by the lengths that the host knows.
         """
-        self._weights, self._state, self._attention = weights, state, attention
+        self._weights, self._state, self._make_ops = weights, state, make_ops
 
     def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
         index = self._state.upload(torch.tensor(slots))
         text_lengths = [run.text_length for run in runs]
         for i in range(steps):
             columns = [min(run.position + 1 + i, self._state.columns) for run in runs]
-            attention = self._attention or cpu_attention(slots, columns, text_lengths)
-            step(self._weights, self._state, index, attention)
+            known = partial(CpuOps, HostLengths(slots, columns, text_lengths))
+            step(self._weights, self._state, index, self._make_ops or known)
 
 
 class CudaGraphRunner(StepRunner):
@@ -90,20 +97,22 @@ class CudaGraphRunner(StepRunner):
             self._graphs[size].replay()
 
 
-def capturable_steps(attention: Attention, device: torch.device, *, fused: bool) -> deque[tuple[Step, str]]:
+def capturable_steps(make_ops: MakeOps, device: torch.device, *, fused: bool) -> deque[tuple[Step, str]]:
     """Return the steps to capture on `device`, fastest first; empty on devices without CUDA graphs.
 
     Each comes with the note for the operator if its capture fails. `fused` adds the compiled step.
     """
     if device.type != "cuda":
         return deque()
-    plain = (partial(step, attention=attention), NOT_CAPTURED)
+    plain = (partial(step, make_ops=make_ops), NOT_CAPTURED)
     return deque([(compiled_step(), NOT_FUSED), plain] if fused else [plain])
 
 
 def compiled_step(backend: str = "inductor") -> Step:
     """Return the compiled step: compiled once for batches of one and once for all others (see `any_size`)."""
-    return torch.compile(step, fullgraph=True, backend=backend)
+    return torch.compile(
+        step, fullgraph=True, backend=backend, options=dict(INDUCTOR) if backend == "inductor" else None
+    )
 
 
 def any_size(index: Tensor) -> Tensor:

@@ -49,6 +49,12 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         return self._multiply(x, self._weight)
 
+    def wide(self, x: Tensor) -> Tensor:
+        """Return the product in fp32; NVIDIA GPUs do not round it to 16 bits before."""
+        if x.is_cuda and x.dtype != torch.float32 and torch.version.hip is None:
+            return torch.mm(x, self._weight.t(), out_dtype=torch.float32)
+        return self(x).float()
+
 
 def _onednn(x: Tensor, packed: Tensor) -> Tensor:
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
