@@ -19,6 +19,7 @@ CAST = {"Anna": "luna", "Mr. Smith": "kai", "Anna Maria": "zara", " Élise ": " 
         ("élise: Bonjour.", "[voice:nova] Bonjour."),
         ("She said to Anna: Hello.\nJoanna: Hi.\nNote: no.\nAnna said: no.", None),
         ("Mr+ Smith: Hi.", None),
+        ("MR. SM\u0130TH: Hi.\nmr. sm\u0131th: Hi.", "[voice:kai] Hi.\n[voice:kai] Hi."),
     ],
 )
 def test_names_that_begin_lines_become_voice_tags(script: str, tagged: str | None) -> None:

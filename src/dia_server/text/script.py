@@ -12,14 +12,14 @@ def tag_script(text: str, cast: Mapping[str, str]) -> str:
     """
     if not cast:
         return text
-    voices = {_folded(name): voice_id.strip() for name, voice_id in cast.items()}
-    names = "|".join(map(re.escape, sorted((name.strip() for name in cast), key=len, reverse=True)))
+    longest_first = sorted((name.strip(), voice_id.strip()) for name, voice_id in cast.items())
+    longest_first.sort(key=lambda item: len(item[0]), reverse=True)
+    voices = {f"name_{number}": voice_id for number, (_, voice_id) in enumerate(longest_first)}
+    names = "|".join(
+        f"(?P<name_{number}>{re.escape(name)})" for number, (name, _) in enumerate(longest_first)
+    )
     line = re.compile(
-        rf"^[ \t]*(?P<bold>\*\*|__)?(?P<name>{names})(?:(?P=bold))?[ \t]*:(?(bold)(?:(?P=bold))?)[ \t]*",
+        rf"^[ \t]*(?P<bold>\*\*|__)?(?:{names})(?:(?P=bold))?[ \t]*:(?(bold)(?:(?P=bold))?)[ \t]*",
         re.IGNORECASE | re.MULTILINE,
     )
-    return line.sub(lambda match: f"[voice:{voices[_folded(match['name'])]}] ", text)
-
-
-def _folded(name: str) -> str:
-    return name.strip().casefold()
+    return line.sub(lambda match: f"[voice:{voices[match.lastgroup or '']}] ", text)
