@@ -35,6 +35,12 @@ def test_files_of_other_programs_are_read(content: bytes) -> None:
     assert imported(content) == [checked("sql", "sequel")]
 
 
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_the_line_that_is_not_utf_8_is_named(bom: bytes) -> None:
+    with pytest.raises(Invalid, match="line 3: not valid UTF-8"):
+        read(bom + b"word,respelling\nsql,sequel\n\xff,a\n")
+
+
 def test_a_voice_may_be_named_in_any_case() -> None:
     assert imported(b"word,respelling,voice_id\nsql,sequel,Aria") == [checked("sql", "sequel", "aria")]
 

@@ -46,7 +46,7 @@ def read(content: bytes) -> list[Line]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1  # the object is without a BOM
         raise _refusal(line, "not valid UTF-8") from error
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     found: list[Line] = []
