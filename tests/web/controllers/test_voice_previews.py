@@ -172,3 +172,14 @@ async def test_where_all_origins_are_allowed_every_page_hears_previews(settings:
     async with serving(settings, ToneModel(), cors_origins=("*",)) as client:
         headers = {"sec-fetch-site": "cross-site", "user-agent": BROWSER}
         assert (await client.get("/voices/aria/preview", headers=headers)).status_code == 200
+
+
+async def test_a_preview_that_respellings_cut_into_segments_is_spoken(client: Client) -> None:
+    before = await client.get("/voices/aria/preview")
+    for word in ("hello", "good", "meet", "sound", "read", "words"):
+        body = {"word": word, "respelling": " ".join(["extraordinarily"] * 4)}
+        assert (await client.put("/pronunciations", json=body)).status_code == 200
+    after = await client.get("/voices/aria/preview")
+
+    assert (before.status_code, after.status_code) == (200, 200)
+    assert len(after.content) > len(before.content)

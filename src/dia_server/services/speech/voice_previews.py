@@ -65,6 +65,5 @@ class VoicePreviews:
 
 def _key(prepared: PreparedRequest) -> _Key:
     one = prepared.utterance
-    (planned,) = prepared.plan.utterances
-    prompt = prepared.segment_voices(planned).prompt
+    prompt = prepared.segment_voices(prepared.plan.utterances[0]).prompt  # all segments have one voice
     return _Key(one.voice, one.text, one.seed, None if prompt is None else (prompt.key, prompt.transcript))
