@@ -35,9 +35,14 @@ class Turn:
     text: str
 
 
+def one_line(text: str) -> str:
+    """Return `text` as one line without unspeakable characters."""
+    return " ".join(UNSPEAKABLE.sub(" ", text).split())
+
+
 def clean_transcript(text: str) -> str:
     """Return `text` as one line without unspeakable characters; "" if it has no visible text besides tags."""
-    text = " ".join(UNSPEAKABLE.sub(" ", text).split())
+    text = one_line(text)
     return text if has_visible_text(TAG.sub("", text)) else ""
 
 
@@ -47,7 +52,7 @@ def tag(text: str, speaker: Speaker, tags: re.Pattern[str] = TAG) -> str:
     Text before the first tag is given to `speaker`. Speakers are in upper case. Removes unspeakable
     characters. Returns "" if the text has nothing visible besides tags and pauses.
     """
-    text = " ".join(UNSPEAKABLE.sub(" ", text).split())
+    text = one_line(text)
     text = tags.sub(lambda match: f"[{_called(match[1])}]", text)
     if not has_visible_text(PAUSE.sub("", tags.sub("", text))):
         return ""

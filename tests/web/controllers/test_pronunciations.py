@@ -152,6 +152,18 @@ async def test_the_voice_that_says_a_word_decides(client: Client) -> None:
     assert await said("gif [voice:luna] gif", voice_id="kai") == "gif [voice:luna] ghif"
 
 
+@pytest.mark.parametrize("space", [" ", "\t", "\n", "\x01"])
+async def test_a_tag_is_never_respelled(client: Client, space: str) -> None:
+    await put(client, "luna", "loona")
+    await put(client, "gif", "ghif", "luna")
+
+    found = await plan(client, f"gif [voice:{space}luna] luna gif", voice_id="kai")
+
+    assert [(one["text"], one["voices"]) for one in found["utterances"]] == [
+        ("[S1] gif [S2] loona ghif", {"S1": "kai", "S2": "luna"})
+    ]
+
+
 async def test_pronunciations_apply_without_the_clean_up_too(client: Client) -> None:
     await put(client, "sql", "sequel")
 

@@ -17,6 +17,7 @@ from dia_server.text.clean import clean
 from dia_server.text.clean.case import fold_mixed_case
 from dia_server.text.pronunciation import Respelled, respell
 from dia_server.text.script import tag_script
+from dia_server.text.speakers import one_line
 
 CodeBlocks = Literal["skip", "announce"]
 ANNOUNCEMENT = "Code block."
@@ -71,7 +72,9 @@ class RequestTexts:
         tables = {one: self.pronunciations.tables(voice_id) for one, voice_id in voices.items()}
 
         def work() -> Respelled:
-            found = respell(cleaned, tables, first) if any(tables.values()) else Respelled(cleaned)
-            return replace(found, text=fold_mixed_case(found.text)) if fold_case else found
+            line = one_line(cleaned)  # as the tags of `voices` were found
+            found = respell(line, tables, first) if any(tables.values()) else Respelled(line)
+            said = replace(found, text=fold_mixed_case(found.text)) if fold_case else found
+            return Respelled(cleaned) if said == Respelled(line) else said
 
         return await asyncio.to_thread(work) if len(cleaned) > LONG else work()
