@@ -40,6 +40,16 @@ async def test_plain_tags_and_untagged_text_are_the_request_s_voices(stage: Stag
     ]
 
 
+async def test_untagged_text_stays_with_the_request_s_voice_if_another_one_is_s2(stage: Stage) -> None:
+    mapping = {"voice_id": "anna", "audio_prompt": "anna", "primary_speaker": "S2"}
+    assert (await stage.client.post("/voice_mappings", json=mapping)).status_code == 200
+
+    assert await stage.said("One. [S2] Two.", voice_id="anna", voices={"s2": "ben"}) == [
+        ("anna", "One."),
+        ("ben", "Two."),
+    ]
+
+
 async def test_a_voice_is_one_speaker_whatever_calls_it(stage: Stage) -> None:
     planned = await stage.plan("[S1] One. [voice:anna] Two. [voice:ben] Three.", voice_id="anna")
 

@@ -1,5 +1,6 @@
 """ElevenLabs' routes for dialogues, as its SDK for Python calls them."""
 
+import base64
 import io
 import json
 from typing import Any
@@ -9,7 +10,10 @@ import msgspec
 import pytest
 
 from dia_server.settings import Settings
+from tests.cloning import CloningModel
 from tests.job_client import Client, serving, wait_until_finished
+from tests.recordings import wav_file
+from tests.stage import staged
 from tests.tones import ToneModel
 
 ROUTE = "/v1/text-to-dialogue"
@@ -154,6 +158,22 @@ async def test_what_cannot_be_spoken_is_refused(
     for route in (ROUTE, f"{ROUTE}/stream", f"{ROUTE}?async_mode=true"):
         answer = await client.post(route, json=body, params=params)
         assert (answer.status_code, answer.json()["error"]["param"]) == refused
+
+
+async def test_a_reference_replaces_the_first_voice_s_recording(settings: Settings) -> None:
+    reference = base64.b64encode(wav_file(1.0, pitch=180.0)).decode()
+    inputs = [{"text": "One.", "voice_id": "Anna"}, {"text": "Two.", "voice_id": "ben"}]
+    body = {"inputs": inputs, "ref_audio": reference, "ref_text": "My words."}
+    model = CloningModel()
+    async with staged(settings, model) as stage:
+        assert (await stage.client.post(ROUTE, json=body)).status_code == 200
+        accepted = await stage.client.post(f"{ROUTE}?async_mode=true", json=body)
+        assert (await wait_until_finished(stage.client, accepted.json()["job_id"]))["status"] == "completed"
+
+    for said in model.seen:
+        assert said.voice == "anna+ben"
+        assert said.prompt is not None
+        assert said.prompt.transcript == "[S1] My words. [S2] I am ben."
 
 
 async def test_elevenlabs_header_has_the_key(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from dia_server.services.speech.request import PreparedRequest, SpeechRequest
 from dia_server.services.speech.request_texts import LONG, RequestTexts
 from dia_server.services.speech.timestamps import Timing
 from dia_server.services.voices.references import Reference
-from dia_server.services.voices.service import CastSnapshot, Voice, VoiceService
+from dia_server.services.voices.service import CastSnapshot, Voice, VoiceService, VoiceSnapshot
 from dia_server.services.voices.voice_prompts import Cast, CastPrompts, VoicePrompts
 from dia_server.text.plan import NO_PROMPT, Plan, PromptSize, plan
 from dia_server.text.pronunciation import Respelled
@@ -88,7 +88,7 @@ class RequestPreparer:
             request, voices = self._resolve(request, reference)
         cleaned = await self._texts.cleaned(request)
         text = self._tag(cleaned, request, voices.voice)
-        voices = call(request, voices, text, lambda name: self._prompts.snapshot(self._voices.resolve(name)))
+        voices = call(request, voices, text, partial(self._find, voices.voice))
         casting = self._cast(request, voices, text)
         said = await self._respell(cleaned, text, request, casting)
         text = self._tag(said.text, request, voices.voice)
@@ -131,6 +131,14 @@ class RequestPreparer:
             normalize_loudness=self._normalizes_loudness(request),
         )
         return resolved, CastSnapshot(voice, None if other is None else self._prompts.snapshot(other))
+
+    def _find(self, own: VoiceSnapshot, name: str) -> VoiceSnapshot:
+        """Return a voice by its id, with the reference if it is the request's `own`.
+
+        Raises InvalidVoiceId.
+        """
+        voice = self._voices.resolve(name)
+        return own if voice.voice_id == own.voice_id else self._prompts.snapshot(voice)
 
     def _cast(self, request: SpeechRequest, voices: CastSnapshot, text: str) -> Casting:
         """Return who speaks in tagged `text`.
@@ -177,8 +185,9 @@ class RequestPreparer:
 
     def _tag(self, said: str, request: SpeechRequest, voice: Voice) -> str:
         """Return the text `said` with speaker tags; raises Invalid."""
+        named = {speaker.upper() for speaker in request.voices or {}}
         speaker = voice.primary_speaker
-        if request.voice_id_2 is not None:
+        if request.voice_id_2 is not None or ("S2" in named and "S1" not in named):
             speaker = "S1"
         elif request.role is not None and not voice.has_recording:
             speaker = SPEAKERS[request.role]
