@@ -12,8 +12,8 @@ or even stopped, the worker generates all the utterances that it holds. The audi
 parent is bounded, because only the parent admits: at most `slots` whole utterances (in Dia, 36 s or 6.4 MB
 each).
 
-Plain pipes instead of multiprocessing's managers or ZeroMQ: there is one child per model, messages stay in
-order, and a crash of the child closes the pipe.
+A pipe for the calls and a socket for the messages, instead of multiprocessing's managers or ZeroMQ: there is
+one child per model, both keep the order, and a crash of the child closes both.
 """
 
 import logging
@@ -23,6 +23,7 @@ import pickle
 import queue
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,6 +46,9 @@ SWITCH_S = 0.001
 Python's own 5 ms a chunk, which needs the lock several times, is delivered up to 20 ms late."""
 SENT_AT_ONCE = 32
 """Maximum messages that a worker sends as one: after a stop of the parent, each is read in one piece."""
+
+LENGTH = struct.Struct("!Q")
+"""Number of bytes of the pickled messages that follow."""
 
 Message = tuple[str, Any]
 """Kind and content of a message from the worker."""
@@ -110,10 +114,10 @@ class WorkerBatch:
         Waits on while the worker resets its model. If the worker has died, its utterances fail and another is
         started; raises the error if that fails.
         """
-        ready = wait([self._connection, self._woken])
+        ready = wait([self._events, self._woken])
         if self._woken in ready:
             self._woken.recv(4096)
-        if self._connection not in ready:
+        if self._events not in ready:
             return
         try:
             self._receive()
@@ -136,16 +140,19 @@ class WorkerBatch:
     def _start(self) -> None:
         spawn = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
         self._connection, theirs = spawn.Pipe()
+        self._events, their_events = socket.socketpair()
         self._process = spawn.Process(
-            target=_serve, args=(theirs, self._load_model), name="dia-worker", daemon=True
+            target=_serve, args=(theirs, their_events, self._load_model), name="dia-worker", daemon=True
         )
         self._process.start()
-        theirs.close()  # so that `recv` raises EOFError when the worker exits
+        theirs.close()
+        their_events.close()  # so that `_read` finds the end when the worker exits
         self._settled = False
         self._receive()
 
     def _end(self) -> None:
         self._connection.close()  # tells the worker to exit
+        self._events.close()
         self._process.join(EXIT_S)
         if self._process.is_alive():
             self._process.kill()
@@ -167,7 +174,7 @@ class WorkerBatch:
         """Handle at least one message; go on until the worker is settled. Raises WorkerDied."""
         while True:
             try:
-                messages: list[Message] = self._connection.recv()
+                messages: list[Message] = _read(self._events)
             except (EOFError, OSError):
                 self._process.join(EXIT_S)
                 code = self._process.exitcode
@@ -198,6 +205,21 @@ class WorkerBatch:
                 raise AssertionError(kind)
 
 
+def _read(events: socket.socket) -> list[Message]:
+    """Return the next messages; raises EOFError or OSError if the worker has ended.
+
+    Needs the interpreter lock twice, however long the messages are; `Connection.recv` needs it every 200 kB.
+    """
+    size = bytearray(LENGTH.size)
+    if events.recv_into(size, flags=socket.MSG_WAITALL) < len(size):
+        raise EOFError
+    content = bytearray(*LENGTH.unpack(size))
+    if events.recv_into(content, flags=socket.MSG_WAITALL) < len(content):
+        raise EOFError
+    messages: list[Message] = pickle.loads(content)
+    return messages
+
+
 def _log_here(record: logging.LogRecord) -> None:
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
@@ -210,10 +232,10 @@ def _log_here(record: logging.LogRecord) -> None:
 class Outbox:
     """Sends messages to the parent, in order, on its own thread; if the parent is gone, drops them."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, events: socket.socket) -> None:
         self.broken = False
-        """Whether the parent has closed the pipe or exited."""
-        self._connection = connection
+        """Whether the parent has closed the socket or exited."""
+        self._events = events
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
@@ -236,7 +258,9 @@ class Outbox:
                     break
                 messages.append(message)
             try:
-                self._connection.send(messages)
+                content = pickle.dumps(messages, pickle.HIGHEST_PROTOCOL)
+                self._events.sendall(LENGTH.pack(len(content)))
+                self._events.sendall(content)
             except OSError:
                 self.broken = True
                 return
@@ -283,10 +307,10 @@ class Forward(QueueHandler):
         self._outbox.put("logged", pickle.dumps(record))  # fails here if `extra` cannot be pickled
 
 
-def _serve(connection: Connection, load_model: LoadModel) -> None:
+def _serve(connection: Connection, events: socket.socket, load_model: LoadModel) -> None:
     """Load the model in the worker process, then run utterances until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
-    outbox = Outbox(connection)
+    outbox = Outbox(events)
     root = logging.getLogger()
     root.addHandler(Forward(outbox))
     root.setLevel(logging.INFO)
