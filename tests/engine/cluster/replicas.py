@@ -52,6 +52,12 @@ class FakeReplicas:
     demand: int = 0
     """Last number of running and waiting utterances that the engine has told."""
     closed: bool = False
+    odd_polls: int = 0
+    """Number of next polls that raise an error which no one has foreseen."""
+    ending: asyncio.Event | None = None
+    """If set, every response waits for it after the last chunk, before it ends by itself."""
+    ended: int = 0
+    """Number of responses that ended by themselves."""
 
     async def connect(self) -> None:
         if self.away:
@@ -61,6 +67,9 @@ class FakeReplicas:
         if self.away:
             raise ModelNotLoaded("The cluster does not answer")
         self.polls += 1
+        if self.odd_polls:
+            self.odd_polls -= 1
+            raise ArithmeticError("odd")
         self.demand = demand
         if self.replaced:
             return []
@@ -85,6 +94,9 @@ class FakeReplicas:
         self.most = max(self.most, len(self.running))
         try:
             yield self._signs(utterance, self.faults.pop(0) if self.faults else Fault())
+            if self.ending is not None:
+                await self.ending.wait()
+            self.ended += 1
         finally:
             self.running.remove(utterance)
 

@@ -188,6 +188,16 @@ async def test_a_cancelled_utterance_frees_its_slot() -> None:
         await until(running(replicas, 0))
 
 
+async def test_a_listener_that_leaves_after_the_last_chunk_lets_the_response_end() -> None:
+    replicas = FakeReplicas(ending=asyncio.Event())
+    async with cluster(replicas) as engine:
+        assert np.array_equal(await heard(engine.submit(utterance(1))), whole(1))
+        assert replicas.ending is not None
+        replicas.ending.set()
+        await until(running(replicas, 0))
+    assert replicas.ended == 1
+
+
 async def test_slots_that_another_server_uses_are_not_counted() -> None:
     replicas = FakeReplicas(slots=3, hold=asyncio.Event())
     async with cluster(replicas) as engine:
@@ -234,6 +244,19 @@ async def test_a_cluster_that_is_away_is_connected_again() -> None:
         replicas.away = True
         await until(lambda: engine.error)
         assert not engine.ready
+
+
+async def test_an_unforeseen_error_of_a_poll_is_reported_and_the_polls_go_on() -> None:
+    replicas = FakeReplicas()
+    async with cluster(replicas) as engine:
+        replicas.odd_polls = 1
+        await until(lambda: engine.error)
+        with pytest.raises(ModelNotLoaded, match="odd"):
+            engine.submit(utterance(1))
+
+        engine.load()
+        await until(lambda: engine.ready)
+        assert np.array_equal(await heard(engine.submit(utterance(1))), whole(1))
 
 
 async def test_stopping_fails_what_runs_and_what_waits() -> None:

@@ -151,6 +151,8 @@ class ClusterEngine:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _cancel(self, generation: Generation) -> None:
+        if generation.outcome is not None:  # its response ends by itself
+            return
         if task := self._running.get(generation):
             task.cancel()
         else:
@@ -237,10 +239,13 @@ class ClusterEngine:
                     connected = True
                 await self._update()
                 interval_s = self._poll_s
-            except ModelNotLoaded as error:
+            except Exception as error:
                 connected = isinstance(error, UnsuitableEngines)
-                self._states, self.error, interval_s = (), error, RECONNECT_S
-                log.error("cluster not usable", extra={"cause": str(error), "retry_s": RECONNECT_S})
+                told = isinstance(error, ModelNotLoaded)  # expected: no traceback is needed
+                cause = error if told else ModelNotLoaded(f"The cluster does not answer: {error!r}")
+                self._states, self.error, interval_s = (), cause, RECONNECT_S
+                context = {"cause": str(cause), "retry_s": RECONNECT_S}
+                log.error("cluster not usable", extra=context, exc_info=None if told else error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
                     await self._wake.wait()
