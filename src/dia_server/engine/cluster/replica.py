@@ -54,8 +54,9 @@ class EngineReplica:
     ) -> AsyncIterator[Sign | Begun | Need]:
         """Generate an utterance of the server with the id `server`; cancelling the call releases its slot.
 
-        Begun comes first. Failures are yielded, because Ray would wrap a raised one. If recordings are
-        missing, only Need.RECORDINGS is yielded. `avoid` is for the router.
+        Begun comes first. Failures are yielded, because Ray would wrap a raised one; but if the engine has
+        stopped, there is no last chunk, so that the server asks another replica. If recordings are missing,
+        only Need.RECORDINGS is yielded. `avoid` is for the router.
         """
         if (complete := self._recordings.complete(utterance)) is None:
             yield Need.RECORDINGS
@@ -66,19 +67,27 @@ class EngineReplica:
             async with self._engine.submit(complete, background=background) as generation:
                 while True:
                     coming = asyncio.ensure_future(anext(generation))
-                    while not (await asyncio.wait([coming], timeout=SIGN_OF_LIFE_S))[0]:
-                        yield None
+                    try:
+                        while not (await asyncio.wait([coming], timeout=SIGN_OF_LIFE_S))[0]:
+                            yield None
+                    finally:
+                        coming.cancel()  # does nothing if it is done
                     chunk: Chunk = coming.result()
                     yield chunk
                     if chunk.done:
                         return
         except ServerError as error:
-            yield error
+            if self._engine.error is None:
+                yield error
         finally:
             self._running[server] -= 1
 
     async def state(self, server: str, demand: int) -> ReplicaState:
-        """Return the state; `demand` utterances of the server with the id `server` run or wait."""
+        """Return the state; `demand` utterances of the server with the id `server` run or wait.
+
+        Raises the error of an engine that has stopped: it has no slots for the server.
+        """
+        self.check_health()
         self._demand.put(server, demand)
         engine = self._engine
         return ReplicaState(
