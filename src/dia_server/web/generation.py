@@ -92,4 +92,4 @@ def _dialogue(fields: dict[str, Any]) -> SpeechRequest:
         fields["normalize"] = normalize
     voices = [one.voice if one.voice_id is None else one.voice_id for one in inputs]
     text = dialogue_text([(voice, one.text) for voice, one in zip(voices, inputs, strict=True)])
-    return SpeechRequest(text=text, voice_id=voices[0] or "", **fields)
+    return SpeechRequest(text=text, voice_id=voices[0] or "", turn_by_turn=True, **fields)

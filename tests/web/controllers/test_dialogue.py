@@ -57,6 +57,16 @@ async def test_the_sdk_s_request_is_spoken(settings: Settings) -> None:
     assert [(one.voice, one.text) for one in model.seen] == SAID
 
 
+async def test_no_turn_swallows_another(settings: Settings) -> None:
+    model = ToneModel()
+    texts = ("Look.\n```\nx = 1", "<think> Hm", "Nice.\n```", "Bye.")
+    inputs = [{"text": text, "voice_id": "aria"} for text in texts]
+    async with serving(settings, model) as client:
+        await client.post(ROUTE, json={"inputs": inputs})
+
+    assert [one.text for one in model.seen] == ["[S1] Look. Nice. Bye."]
+
+
 @pytest.mark.parametrize("body", [{"inputs": INPUTS}, SDK])
 async def test_a_streamed_dialogue_is_the_same(client: Client, body: dict[str, Any]) -> None:
     whole = await client.post(ROUTE, params={"output_format": "pcm_24000"}, json=body)

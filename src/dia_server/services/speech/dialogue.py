@@ -1,10 +1,15 @@
 """Turns of a dialogue, each with its voice, as one text."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dia_server.errors import Invalid, InvalidVoiceId
 from dia_server.text.speakers import VOICE_CHARACTERS
+
+TURN = re.compile(rf"^(?=\[voice:{VOICE_CHARACTERS}\]$)", re.MULTILINE)
+"""Beginning of a turn in a text of `dialogue_text`."""
+NEXT = "[S1]"
+"""Tag that stands for the next turn while a turn is cleaned, so that its last sentence ends."""
 
 
 def dialogue_text(turns: Sequence[tuple[str | None, str]]) -> str:
@@ -23,3 +28,12 @@ def dialogue_text(turns: Sequence[tuple[str | None, str]]) -> str:
             )
         parts.append(f"[voice:{voice}]\n{text}")
     return "\n\n".join(parts)
+
+
+def cleaned_turns(text: str, clean: Callable[[str], str]) -> str:
+    """Return a text of `dialogue_text` with each turn cleaned by itself.
+
+    So a code block or a thought that a turn does not close leaves the other turns as they are.
+    """
+    turns = (clean(f"{turn.strip()}\n\n{NEXT}") for turn in TURN.split(text) if turn.strip())
+    return "\n\n".join(turn.strip().removesuffix(NEXT).strip() for turn in turns)

@@ -46,6 +46,8 @@ class SpeechRequest:
     """Voice ids of speakers, from "S1" to "S9"."""
     cast: Mapping[str, str] | None = None
     """Voice ids by the names that begin the lines of a script, as in "Anna: Hello"."""
+    turn_by_turn: bool = False
+    """Whether the text is one of `dialogue_text`, so that each turn is cleaned by itself."""
 
     @property
     def media_type(self) -> str:

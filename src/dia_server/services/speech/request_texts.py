@@ -10,6 +10,7 @@ from functools import partial
 from typing import Literal
 
 from dia_server.errors import TextTooLong
+from dia_server.services.speech.dialogue import cleaned_turns
 from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.voices.pronunciations import PronunciationStore
 from dia_server.text.budget import MAX_COLUMNS
@@ -59,6 +60,8 @@ class RequestTexts:
             return text
         code = ANNOUNCEMENT if self.code_blocks == "announce" else ""
         cleaned = partial(clean, text, code=code)
+        if request.turn_by_turn:  # on a thread: each turn takes a millisecond
+            return await asyncio.to_thread(cleaned_turns, text, partial(clean, code=code))
         return await asyncio.to_thread(cleaned) if len(text) > LONG else cleaned()
 
     async def respelled(
