@@ -9,6 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -176,6 +177,25 @@ def test_a_worker_that_died_while_idle_is_started_for_the_next_utterance(talk: T
     talk.say(0, "one")
 
     assert isinstance(talk.first(0), Chunk)
+
+
+def test_a_process_that_could_not_be_started_is_started_for_the_next_utterance(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: SpawnProcess) -> None:
+        raise BlockingIOError("too many processes")
+
+    (process,) = [child for child in multiprocessing.active_children() if child.name == "dia-worker"]
+    process.kill()
+    process.join()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SpawnProcess, "start", refuse)
+        talk.say(0, "one")
+    talk.say(1, "one")
+
+    assert "too many processes" in str(talk.first(0))
+    assert isinstance(talk.first(1), Chunk)
 
 
 def test_an_utterance_that_kills_its_worker_at_once_fails(talk: Talk) -> None:

@@ -26,7 +26,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -81,11 +81,12 @@ class WorkerBatch:
         """Tickets of the utterances that were sent to the worker and have not ended."""
         self._settled = False
         """Whether the worker's model is loaded, and not being reset."""
+        self._spawn()
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
         try:
-            self._start()
+            self._receive()
         except BaseException:
             self.close()
             raise
@@ -137,18 +138,26 @@ class WorkerBatch:
         self._waker.close()
         self._woken.close()
 
-    def _start(self) -> None:
+    def _spawn(self) -> None:
+        """Start a worker process; if that fails, everything stays as it is."""
         spawn = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
-        self._connection, theirs = spawn.Pipe()
-        self._events, their_events = socket.socketpair()
-        self._process = spawn.Process(
-            target=_serve, args=(theirs, their_events, self._load_model), name="dia-worker", daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        their_events.close()  # so that `_read` finds the end when the worker exits
+        with ExitStack() as theirs, ExitStack() as ours:
+            connection, their_connection = spawn.Pipe()
+            ours.callback(connection.close)
+            theirs.callback(their_connection.close)  # so that `_read` finds the end when the worker exits
+            events, their_events = socket.socketpair()
+            ours.callback(events.close)
+            theirs.callback(their_events.close)
+            process = spawn.Process(
+                target=_serve,
+                args=(their_connection, their_events, self._load_model),
+                name="dia-worker",
+                daemon=True,
+            )
+            process.start()
+            ours.pop_all()
+        self._connection, self._events, self._process = connection, events, process
         self._settled = False
-        self._receive()
 
     def _end(self) -> None:
         self._connection.close()  # tells the worker to exit
@@ -161,7 +170,8 @@ class WorkerBatch:
     def _restart(self) -> None:
         self._end()
         self._report(0.0)
-        self._start()
+        self._spawn()
+        self._receive()
         self._report(1.0)
 
     def _send(self, method: str, *args: Any) -> None:
