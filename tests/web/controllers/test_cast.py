@@ -159,6 +159,16 @@ async def test_a_script_is_cast_by_names(stage: Stage) -> None:
         ("One.", {"voices": {"S0": "anna"}}, (422, "VALIDATION_ERROR", "voices", "voices: ")),
         ("A: One.", {"cast": {"A": "nobody"}}, (404, "INVALID_VOICE_ID", "cast", "cast.A: Voice 'nobody'")),
         ("A: One.", {"cast": {"A": "an]na"}}, (404, "INVALID_VOICE_ID", "cast", "cast.A: Voice 'an]na'")),
+        (
+            "One.",
+            {"voices": {"S3": "anna", "s3": "ben"}},
+            (422, "VALIDATION_ERROR", "voices", "voices: S3 has two voices"),
+        ),
+        (
+            "A: One.",
+            {"cast": {"A": "anna", "a ": "ben"}},
+            (422, "VALIDATION_ERROR", "cast", "cast: a has two voices"),
+        ),
         ("One.", {"cast": {" ": "anna"}}, (422, "VALIDATION_ERROR", "cast", "cast: ")),
         ("One.", {"cast": {"A:": "anna"}}, (422, "VALIDATION_ERROR", "cast", "cast: ")),
     ],

@@ -1,6 +1,6 @@
 """Says which voice speaks for each speaker of a text."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -34,9 +34,10 @@ def call(
     """Return `voices` with those that the tags of `text` call; `find` returns a voice by its id.
 
     Raises InvalidVoiceId if a voice does not exist, also one that the text does not use, or Invalid for the
-    tag of a speaker without a voice.
+    tag of a speaker without a voice, and for a name that has two voices.
     """
-    named = {speaker.upper(): voice_id for speaker, voice_id in (request.voices or {}).items()}
+    named = _single("voices", ((name.upper(), one) for name, one in (request.voices or {}).items()))
+    _single("cast", ((name.strip().casefold(), one) for name, one in (request.cast or {}).items()))
     found = {**voices.called}
     for speaker, voice_id in named.items():
         if speaker not in found:
@@ -97,6 +98,15 @@ def _plain_cast(
     if partner is None or not (chosen or len(plain) > 1):
         return {plain[0] if len(plain) == 1 else primary: voice}
     return {speaker: voice if speaker == primary else partner for speaker in plain}
+
+
+def _single(field: str, voices: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return voice ids by names; raises Invalid for the request field `field` if a name has two of them."""
+    found: dict[str, str] = {}
+    for name, voice_id in voices:
+        if found.setdefault(name, voice_id) != voice_id:
+            raise Invalid(f"{field}: {name} has two voices; names match in any case", param=field)
+    return found
 
 
 @contextmanager
