@@ -1,11 +1,16 @@
 """Worker processes: what they make of messages, how they die, and that they wait for nothing."""
 
 import asyncio
+import fcntl
 import multiprocessing
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,7 +23,7 @@ import pytest
 from dia_server.engine.batch import Progress
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Chunk, Utterance
-from dia_server.engine.workers import WorkerBatch, WorkerDied
+from dia_server.engine.workers import LENGTH, WorkerBatch, WorkerDied, read_messages
 from dia_server.errors import ServerError, TextTooLong
 from tests.engine.stopped_parent import CHUNKS, SAMPLES, UTTERANCES
 from tests.engine.talker import load_nothing, load_talker
@@ -227,6 +232,30 @@ def test_a_worker_finishes_what_it_holds_while_its_parent_is_stopped(tmp_path: P
             parent.send_signal(signal.SIGCONT)
         assert parent.stdout.read().split() == [str(CHUNKS * SAMPLES)] * UTTERANCES
     assert parent.returncode == 0
+
+
+def test_a_signal_in_the_middle_of_a_message_does_not_end_it() -> None:
+    worker_end, events = socket.socketpair()
+    messages = [("loaded", 0.5)] * 100
+    content = pickle.dumps(messages)
+    read: list[object] = []
+    reader = threading.Thread(target=lambda: read.append(read_messages(events)))
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        reader.start()
+        worker_end.sendall(LENGTH.pack(len(content)) + content[:50])
+        while int.from_bytes(fcntl.ioctl(events, termios.FIONREAD, bytes(4)), sys.byteorder):
+            time.sleep(0.001)
+        assert reader.ident is not None
+        signal.pthread_kill(reader.ident, signal.SIGUSR1)
+        worker_end.sendall(content[50:])
+    finally:
+        worker_end.close()
+        reader.join()
+        signal.signal(signal.SIGUSR1, before)
+
+    assert read == [messages]
+    events.close()
 
 
 async def test_an_engine_counts_the_work_of_its_worker() -> None:

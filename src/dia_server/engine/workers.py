@@ -144,7 +144,9 @@ class WorkerBatch:
         with ExitStack() as theirs, ExitStack() as ours:
             connection, their_connection = spawn.Pipe()
             ours.callback(connection.close)
-            theirs.callback(their_connection.close)  # so that `_read` finds the end when the worker exits
+            theirs.callback(
+                their_connection.close
+            )  # so that `read_messages` finds the end when the worker exits
             events, their_events = socket.socketpair()
             ours.callback(events.close)
             theirs.callback(their_events.close)
@@ -184,7 +186,7 @@ class WorkerBatch:
         """Handle at least one message; go on until the worker is settled. Raises WorkerDied."""
         while True:
             try:
-                messages: list[Message] = _read(self._events)
+                messages: list[Message] = read_messages(self._events)
             except (EOFError, OSError):
                 self._process.join(EXIT_S)
                 code = self._process.exitcode
@@ -215,19 +217,26 @@ class WorkerBatch:
                 raise AssertionError(kind)
 
 
-def _read(events: socket.socket) -> list[Message]:
+def read_messages(events: socket.socket) -> list[Message]:
     """Return the next messages; raises EOFError or OSError if the worker has ended.
 
     Needs the interpreter lock twice, however long the messages are; `Connection.recv` needs it every 200 kB.
     """
     size = bytearray(LENGTH.size)
-    if events.recv_into(size, flags=socket.MSG_WAITALL) < len(size):
-        raise EOFError
+    _fill(events, size)
     content = bytearray(*LENGTH.unpack(size))
-    if events.recv_into(content, flags=socket.MSG_WAITALL) < len(content):
-        raise EOFError
+    _fill(events, content)
     messages: list[Message] = pickle.loads(content)
     return messages
+
+
+def _fill(events: socket.socket, buffer: bytearray) -> None:
+    left = memoryview(buffer)
+    while left:  # in general once: a signal, or a stop of the process, ends MSG_WAITALL early
+        count = events.recv_into(left, flags=socket.MSG_WAITALL)
+        if not count:
+            raise EOFError
+        left = left[count:]
 
 
 def _log_here(record: logging.LogRecord) -> None:
