@@ -221,7 +221,7 @@ def main() -> None:
 
         address, count = options.deploy[0], int(options.deploy[1])
         replicas = ReplicaCount(count, count)
-        cluster.deploy(address, "preview", sleeping(SLOTS), replicas=replicas, slots=SLOTS, gpus=0)
+        cluster.deploy(address, "preview", sleeping(SLOTS), replicas=replicas, slots=SLOTS, columns=0, gpus=0)
     elif options.hold:
         asyncio.run(hold(options.hold))
     else:

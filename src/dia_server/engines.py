@@ -30,7 +30,12 @@ def choose_engine(conf: Settings, gpus: Sequence[Device], config: Callable[[], C
     if conf.cluster:
         from dia_server.engine.cluster.ray_replicas import RayReplicas  # Ray is an optional dependency
 
-        return ClusterEngine(_cluster_engine(conf), RayReplicas(conf.cluster), max_waiting=conf.max_waiting)
+        return ClusterEngine(
+            _cluster_engine(conf),
+            RayReplicas(conf.cluster),
+            max_waiting=conf.max_waiting,
+            columns=conf.max_columns,
+        )
     name = conf.engine
     if name == "auto":
         name = "dia" if gpus else "preview"
@@ -51,14 +56,13 @@ def deploy(conf: Settings, replicas: ReplicaCount | None) -> int:
     """
     from dia_server.engine.cluster import deploy as cluster  # Ray is an optional dependency
 
+    run = partial(cluster.deploy, conf.cluster, replicas=replicas, columns=conf.max_columns)
     if _cluster_engine(conf) == "preview":
         slots = _preview_slots(conf)
-        return cluster.deploy(
-            conf.cluster, "preview", preview.load(slots), replicas=replicas, slots=slots, gpus=0
-        )
+        return run(name="preview", load_model=preview.load(slots), slots=slots, gpus=0)
     load = _dia_loader(conf, conf.device, compile=conf.torch_compile)
     gpus = int(conf.device != "cpu")
-    return cluster.deploy(conf.cluster, "dia", load, replicas=replicas, slots=conf.max_batch, gpus=gpus)
+    return run(name="dia", load_model=load, slots=conf.max_batch, gpus=gpus)
 
 
 def _cluster_engine(conf: Settings) -> EngineName:

@@ -36,6 +36,7 @@ class FakeReplicas:
 
     slots: int = 2
     version: str = __version__
+    columns: int = 3072
     away: bool = False
     replaced: bool = False
     """Whether there is no replica at the moment."""
@@ -81,6 +82,7 @@ class FakeReplicas:
                 name="preview",
                 notes=(),
                 slots=self.slots,
+                columns=self.columns,
                 busy=len(self.running),
                 others=self.others,
                 work=Work(),

@@ -32,6 +32,7 @@ async def cluster(
         "preview",
         replicas,
         max_waiting=max_waiting,
+        columns=3072,
         poll_s=0.01,
         silence_s=silence_s,
         answer_s=answer_s,
@@ -228,6 +229,12 @@ async def test_a_cluster_of_another_version_is_refused_by_name() -> None:
         engine.load()
         await until(lambda: engine.ready)
         assert engine.error is None
+
+
+async def test_engines_with_fewer_columns_than_the_server_plans_for_are_refused() -> None:
+    async with cluster(FakeReplicas(columns=2048)) as engine:
+        with pytest.raises(ModelNotLoaded, match=r"2048 columns, .* 3072 \(DIA_MAX_COLUMNS\)"):
+            engine.submit(utterance(1))
 
 
 async def test_a_cluster_that_is_away_is_connected_again() -> None:

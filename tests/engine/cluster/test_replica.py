@@ -23,7 +23,7 @@ async def replica(load_model: LoadModel, monkeypatch: pytest.MonkeyPatch) -> Asy
     monkeypatch.setattr(module, "_replica_id", lambda: "one")  # Ray Serve tells it in a cluster only
     monkeypatch.setattr(module, "SIGN_OF_LIFE_S", 0.01)
     one: Any = module.EngineReplica.__new__(module.EngineReplica)
-    await one.__init__("dia", load_model, 2)
+    await one.__init__("dia", load_model, 2, 3072)
     yield one
     await asyncio.to_thread(one._engine.stop)
 

@@ -30,9 +30,12 @@ def deploy(
     *,
     replicas: ReplicaCount | None,
     slots: int,
+    columns: int,
     gpus: int,
 ) -> int:
-    """Run engines with up to `slots` slots and `gpus` GPUs each; return their number once they are ready.
+    """Run engines with up to `slots` slots of `columns` decoder columns and `gpus` GPUs each.
+
+    Returns their number once they are ready.
 
     `replicas` is None for one per GPU of the cluster. Without GPUs each engine takes one CPU. The
     engines that run already are replaced, and finish their utterances first. Raises ModelNotLoaded.
@@ -66,5 +69,5 @@ def deploy(
             policy=AutoscalingPolicy(policy_function=scale),
         ),
     )
-    serve.run(deployment.bind(name, load_model, slots), name=APP, route_prefix=None)
+    serve.run(deployment.bind(name, load_model, slots, columns), name=APP, route_prefix=None)
     return replicas.least

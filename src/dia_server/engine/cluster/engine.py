@@ -51,11 +51,14 @@ class ClusterEngine:
         replicas: Replicas,
         *,
         max_waiting: int,
+        columns: int = 0,
         poll_s: float = POLL_S,
         answer_s: float = ANSWER_S,
         silence_s: float = SILENCE_S,
     ) -> None:
+        """`columns` is the number of decoder columns of a slot by which the server plans utterances."""
         self.name = name
+        self._columns = columns
         self.error: Exception | None = None
         self._failovers = 0
         self._states: Sequence[ReplicaState] = ()
@@ -260,6 +263,11 @@ class ClusterEngine:
         if others := {state.name for state in states} - {self.name}:
             raise UnsuitableEngines(
                 f"The cluster's engines are {', '.join(sorted(others))}, not {self.name} (DIA_ENGINE)"
+            )
+        if fewer := [state.columns for state in states if state.columns < self._columns]:
+            raise UnsuitableEngines(
+                f"The cluster's engines have slots of {min(fewer)} columns, this server plans for "
+                f"{self._columns} (DIA_MAX_COLUMNS)"
             )
         self._states, self.error = states, None
         if states:

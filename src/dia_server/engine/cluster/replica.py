@@ -37,8 +37,12 @@ class Begun:
 class EngineReplica:
     """Its methods are called by Ray Serve, on an event loop."""
 
-    async def __init__(self, name: EngineName, load_model: LoadModel, slots: int) -> None:  # type: ignore[misc]
-        """Load the model; raises its error, upon which Ray Serve tries again, perhaps elsewhere."""
+    async def __init__(self, name: EngineName, load_model: LoadModel, slots: int, columns: int) -> None:  # type: ignore[misc]
+        """Load the model, whose slots have `columns` decoder columns.
+
+        Raises the error of loading, upon which Ray Serve tries again, perhaps elsewhere.
+        """
+        self._columns = columns
         self._recordings = Recordings()
         self._demand = Demand()
         self._running: Counter[str] = Counter()
@@ -97,6 +101,7 @@ class EngineReplica:
             name=engine.name,
             notes=engine.notes,
             slots=engine.slots,
+            columns=self._columns,
             busy=engine.busy,
             others=self._running.total() - self._running[server],
             work=engine.work,

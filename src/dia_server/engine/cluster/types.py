@@ -22,6 +22,8 @@ class ReplicaState:
     name: EngineName
     notes: tuple[str, ...]
     slots: int
+    columns: int
+    """Decoder columns of a slot."""
     busy: int
     """Number of utterances that run."""
     others: int
