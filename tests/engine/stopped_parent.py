@@ -30,14 +30,17 @@ class WaitingModel:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._left: dict[int, int] = {}
+        self._together = False
 
     def admit(self, slot: int, utterance: Utterance) -> None:
         self._left[slot] = CHUNKS
 
     def step(self) -> dict[int, Chunk]:
-        if len(self._left) == UTTERANCES and all(left < CHUNKS for left in self._left.values()):
-            while not (self._folder / "go").exists():
-                time.sleep(0.01)
+        self._together = self._together or len(self._left) == UTTERANCES
+        if not self._together:
+            return {}
+        while CHUNKS not in self._left.values() and not (self._folder / "go").exists():
+            time.sleep(0.01)
         for slot in self._left:
             self._left[slot] -= 1
         samples = np.ones(SAMPLES, np.float32)
