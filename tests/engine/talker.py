@@ -17,7 +17,7 @@ class Talker:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self.notes = ("talks only",)
+        self.notes: tuple[str, ...] = ("talks only",)
         self._words: dict[int, list[str]] = {}
         self._broken = False
 
@@ -55,6 +55,7 @@ class Talker:
         if self._broken:
             raise ArithmeticError("nothing works after a fault")
         self._words.clear()
+        self.notes += ("was reset",)
 
     def close(self) -> None:
         pass

@@ -272,6 +272,18 @@ async def test_an_engine_counts_the_work_of_its_worker() -> None:
     await asyncio.to_thread(engine.stop)
 
 
+@pytest.mark.parametrize("own_process", [False, True])
+async def test_an_engine_tells_what_a_reset_has_degraded(own_process: bool) -> None:
+    engine = Engine("dia", load_talker, max_waiting=8, own_process=own_process)
+    await start(engine)
+    with pytest.raises(ServerError, match="the step failed"):
+        await anext(engine.submit(say("crash")))
+    assert len([chunk async for chunk in engine.submit(say("one two"))]) == 2
+
+    assert engine.notes == ("talks only", "was reset")
+    await asyncio.to_thread(engine.stop)
+
+
 async def test_leaving_early_frees_the_slots_of_a_worker() -> None:
     engine = Engine("dia", load_talker, max_waiting=8, own_process=True)
     await start(engine)

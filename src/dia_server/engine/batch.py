@@ -110,6 +110,7 @@ class Batch:
             self._emit(progress)  # before `reset`, which may raise
         if failed:  # outside `except`, where the traceback would keep tensors alive
             self._model.reset()
+            self.notes = self._model.notes
 
     def wake(self) -> None:
         """Do nothing: `advance` waits for no more than one step."""

@@ -171,6 +171,10 @@ class Engine:
                 while self._admit(runner):
                     if self._busy:
                         runner.advance()
+                    self.slots, self.notes = (
+                        runner.slots,
+                        runner.notes,
+                    )  # a reset or a new worker changes them
                 if self._stopping:
                     break
                 self._unload(runner)
