@@ -90,7 +90,7 @@ class FakeReplicas:
         ]
 
     @asynccontextmanager
-    async def speak(self, utterance: Utterance, *, background: bool) -> AsyncIterator[AsyncIterator[Sign]]:
+    async def speak(self, utterance: Utterance) -> AsyncIterator[AsyncIterator[Sign]]:
         self.begun.append(utterance)
         self.running.append(utterance)
         self.most = max(self.most, len(self.running))

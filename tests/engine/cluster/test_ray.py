@@ -96,7 +96,7 @@ async def test_a_cluster_makes_the_same_audio(engine: ClusterEngine, local: Engi
 
 
 async def test_streams_of_one_voice_are_spread(engine: ClusterEngine) -> None:
-    generations = [engine.submit(Utterance(TEXT, "aria", n)) for n in range(8)]
+    generations = [engine.submit(Utterance(TEXT, "aria", n), background=n < 4) for n in range(8)]
     for generation in generations:
         await anext(generation)
     await until(lambda: sum(state.busy for state in engine.cluster.replicas) == 8)

@@ -29,7 +29,7 @@ async def replica(load_model: LoadModel, monkeypatch: pytest.MonkeyPatch) -> Asy
 
 
 def speak(one: Any, text: str) -> Any:
-    return one.speak(Utterance(text, voice="a", seed=0), background=False, server="s", avoid=())
+    return one.speak(Utterance(text, voice="a", seed=0), server="s", avoid=())
 
 
 async def test_an_engine_that_stopped_leaves_its_utterances_to_others(

@@ -207,7 +207,7 @@ class ClusterEngine:
         Returns False if no replica has begun it. Raises ReplicaLost, Differs, or the failure.
         """
         replay, tokens, patience_s, begun = heard.replay(), 0, self._answer_s, False
-        async with self._replicas.speak(generation.utterance, background=generation.background) as signs:
+        async with self._replicas.speak(generation.utterance) as signs:
             while True:
                 try:
                     sign = await _next(signs, patience_s)

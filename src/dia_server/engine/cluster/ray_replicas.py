@@ -73,7 +73,7 @@ class RayReplicas:
         return self._states
 
     @asynccontextmanager
-    async def speak(self, utterance: Utterance, *, background: bool) -> AsyncIterator[AsyncIterator[Sign]]:
+    async def speak(self, utterance: Utterance) -> AsyncIterator[AsyncIterator[Sign]]:
         voice = utterance.prompt.key if utterance.prompt else utterance.voice
         call = self._handle.options(stream=True, session_id=voice, _by_reference=False).speak
         responses: list[Any] = []
@@ -81,7 +81,7 @@ class RayReplicas:
 
         async def signs() -> AsyncIterator[Sign]:
             nonlocal replica_id, ended
-            options = {"background": background, "server": self._server, "avoid": frozenset(self._silent)}
+            options = {"server": self._server, "avoid": frozenset(self._silent)}
             for sent in (without_samples(utterance), utterance):
                 responses.append(call.remote(sent, **options))
                 complete = True

@@ -3,8 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from uuid import uuid4
 
 from ray import serve, util
 
@@ -13,7 +14,7 @@ from dia_server.engine.cluster.demand import METRIC, Demand
 from dia_server.engine.cluster.recordings import Recordings
 from dia_server.engine.cluster.types import ReplicaState, Sign
 from dia_server.engine.engine import Engine
-from dia_server.engine.types import Chunk, EngineName, LoadModel, Utterance
+from dia_server.engine.types import Chunk, EngineName, Flow, LoadModel, Utterance
 from dia_server.errors import ServerError
 
 SIGN_OF_LIFE_S = 1.0
@@ -54,7 +55,7 @@ class EngineReplica:
             await asyncio.sleep(LOADING_POLL_S)
 
     async def speak(
-        self, utterance: Utterance, *, background: bool, server: str, avoid: Collection[str]
+        self, utterance: Utterance, *, server: str, avoid: Collection[str]
     ) -> AsyncIterator[Sign | Begun | Need]:
         """Generate an utterance of the server with the id `server`; cancelling the call releases its slot.
 
@@ -68,7 +69,8 @@ class EngineReplica:
         self._running[server] += 1
         try:
             yield Begun(_replica_id())
-            async with self._engine.submit(complete, background=background) as generation:
+            # the server has decided who gets a slot: here each utterance is a client of its own
+            async with self._engine.submit(replace(complete, flow=Flow(uuid4().hex))) as generation:
                 while True:
                     coming = asyncio.ensure_future(anext(generation))
                     try:

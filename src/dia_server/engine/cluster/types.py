@@ -63,9 +63,7 @@ class Replicas(Protocol):
         """
         ...
 
-    def speak(
-        self, utterance: Utterance, *, background: bool
-    ) -> AbstractAsyncContextManager[AsyncIterator[Sign]]:
+    def speak(self, utterance: Utterance) -> AbstractAsyncContextManager[AsyncIterator[Sign]]:
         """Generate an utterance on a replica with a free slot; leaving the context cancels it.
 
         The iterator raises ReplicaLost.
