@@ -130,6 +130,7 @@ def test_the_step_is_one_graph_and_computes_the_same() -> None:
     assert torch.equal(eager.grid, traced.grid)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # inductor imports what torch deprecates
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles with g++")
 def test_a_fused_step_copies_no_arena_and_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

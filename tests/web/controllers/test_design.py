@@ -106,8 +106,8 @@ async def test_they_can_be_heard_as_they_come(settings: Settings) -> None:
             return super().step()
 
     model = Holding()
+    model.slots = 1
     async with served(msgspec.structs.replace(settings, max_batch=1), model) as client:
-        model.slots = 1
         await ask(client, seed=7, count=2)
         await until(gate.entered.is_set)
 
