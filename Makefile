@@ -39,7 +39,7 @@ test-fast: $(VENV)/installed-dev  ## Run the tests that need no server, browser 
 # takes the other packages from the first one
 .PHONY: test-cluster
 test-cluster: $(CLUSTER)/installed  ## Run the tests of engines on a Ray cluster
-	@$(CLUSTER)/bin/python -m pytest tests/engine/cluster/test_ray.py
+	@$(CLUSTER)/bin/python -m pytest -o faulthandler_timeout=600 tests/engine/cluster/test_ray.py
 
 .PHONY: test-full
 test-full: export COVERAGE_FILE := $(CURDIR)/.coverage
@@ -104,4 +104,5 @@ $(CLUSTER)/installed: $(VENV)/installed-dev
 	@$(BIN)/python -m venv $(CLUSTER)
 	@$(BIN)/python -c $(SITE) > $$($(CLUSTER)/bin/python -c $(SITE))/dia.pth
 	@$(subst $(BIN),$(CLUSTER)/bin,$(PIP_INSTALL)) --editable '.[cluster]'
+	@$(subst $(VENV),$(CLUSTER),$(COMPILE))
 	@touch $@
