@@ -73,8 +73,8 @@ def test_a_failure_in_mid_stream_breaks_the_response_off(slow: Server, extra: di
 FAST = 10_000_000
 SLOW = 10_000
 """Bytes per second of a reader to whom 40 s of samples, 7 MB, wait to be sent."""
-BOUND_MB = 20
-"""Maximum growth of memory in MB when another reader is as slow as one before; all audio has 100 MB."""
+BOUND_MB = 10
+"""Maximum growth of memory in MB when another reader is as slow as one before."""
 
 
 @linux_only
