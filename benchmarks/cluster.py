@@ -23,17 +23,21 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.sleeping import STEP_S, sleeping
+from benchmarks.sleeping import sleeping
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.cluster.engine import ClusterEngine
 from dia_server.engine.cluster.types import ReplicaCount
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Flow, Utterance, Work
 from tests.engine.cluster import ray_cluster
+from tests.engine.cluster.connection import connected
 from tests.waiting import until
 
 SLOTS = 4
 STEPS = 40
+STEP_S = 0.05
+SAMPLES = 11_025
+"""Samples of a chunk, which each step makes: five times real time."""
 VOICES = 16
 PER_CLIENT = 10_000
 """Numbers of utterances of a client."""
@@ -80,7 +84,7 @@ async def load(engine: AnyEngine, clients: int, seconds: float) -> Measured:
 
 @asynccontextmanager
 async def local() -> AsyncIterator[Engine]:
-    engine = Engine("preview", sleeping(SLOTS), max_waiting=4096)
+    engine = Engine("preview", sleeping(SLOTS, STEP_S, SAMPLES), max_waiting=4096)
     engine.start()
     await until(lambda: engine.ready)
     try:
@@ -91,16 +95,10 @@ async def local() -> AsyncIterator[Engine]:
 
 @asynccontextmanager
 async def clustered(address: str, replicas: int) -> AsyncIterator[ClusterEngine]:
-    from dia_server.engine.cluster.ray_replicas import RayReplicas
-
     deploy(address, replicas)
-    engine = ClusterEngine("preview", RayReplicas(address), max_waiting=4096)
-    engine.start()
-    try:
+    async with connected(address) as engine:
         await until(lambda: engine.worker_count == replicas, timeout_s=180)
         yield engine
-    finally:
-        await asyncio.to_thread(engine.stop)
 
 
 def deploy(address: str, replicas: int) -> None:
@@ -191,12 +189,8 @@ async def freed(address: str, rounds: int) -> None:
 
 async def hold(address: str) -> None:
     """Speak six utterances until this process is killed."""
-    from dia_server.engine.cluster.ray_replicas import RayReplicas
-
-    engine = ClusterEngine("preview", RayReplicas(address), max_waiting=64)
-    engine.start()
-    await until(lambda: engine.ready)
-    await asyncio.gather(*(speak(engine, n * PER_CLIENT, 100_000, Measured()) for n in range(6)))
+    async with connected(address) as engine:
+        await asyncio.gather(*(speak(engine, n * PER_CLIENT, 100_000, Measured()) for n in range(6)))
 
 
 async def measure(options: argparse.Namespace, address: str) -> None:
@@ -221,7 +215,15 @@ def main() -> None:
 
         address, count = options.deploy[0], int(options.deploy[1])
         replicas = ReplicaCount(count, count)
-        cluster.deploy(address, "preview", sleeping(SLOTS), replicas=replicas, slots=SLOTS, columns=0, gpus=0)
+        cluster.deploy(
+            address,
+            "preview",
+            sleeping(SLOTS, STEP_S, SAMPLES),
+            replicas=replicas,
+            slots=SLOTS,
+            columns=0,
+            gpus=0,
+        )
     elif options.hold:
         asyncio.run(hold(options.hold))
     else:

@@ -6,29 +6,33 @@ from functools import partial
 
 import numpy as np
 
-from dia_server.engine.types import Chunk, LoadModel, Utterance
-
-STEP_S = 0.05
-"""Seconds of a step, in which each running utterance gets a chunk."""
-CHUNK = np.zeros(11_025, np.float32)
-"""A quarter of a second: five times real time."""
+from dia_server.engine.types import Chunk, LoadModel, Samples, Utterance
 
 
-def sleeping(slots: int) -> LoadModel:
-    return partial(_load, slots=slots)
+def sleeping(slots: int, step_s: float, samples: int, steps_per_chunk: int = 1) -> LoadModel:
+    """Return the function that loads a SleepingModel whose chunks have `samples` samples."""
+    return partial(_load, slots, step_s, np.zeros(samples, np.float32), steps_per_chunk)
 
 
-def _load(_: Callable[[float], None], *, slots: int) -> "SleepingModel":
-    return SleepingModel(slots)
+def _load(
+    slots: int, step_s: float, chunk: Samples, steps_per_chunk: int, _: Callable[[float], None]
+) -> "SleepingModel":
+    return SleepingModel(slots, step_s, chunk, steps_per_chunk)
 
 
 class SleepingModel:
-    """An utterance has `max_tokens` chunks; their `progress` is the time at which they were made."""
+    """An utterance has `max_tokens` steps.
+
+    A chunk's `tokens` is the number of steps that were left; its `progress` is the time at which it was made.
+    """
 
     notes = ()
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, step_s: float, chunk: Samples, steps_per_chunk: int) -> None:
         self.slots = slots
+        self._step_s = step_s
+        self._chunk = chunk
+        self._steps_per_chunk = steps_per_chunk
         self._left: dict[int, int] = {}
 
     def admit(self, slot: int, utterance: Utterance) -> None:
@@ -36,12 +40,14 @@ class SleepingModel:
         self._left[slot] = utterance.max_tokens
 
     def step(self) -> Mapping[int, Chunk]:
-        time.sleep(STEP_S)
+        time.sleep(self._step_s)
+        now = time.monotonic()
         made = {}
-        for slot in [*self._left]:
-            self._left[slot] -= 1
-            done = not self._left[slot]
-            made[slot] = Chunk(CHUNK, tokens=1, progress=time.monotonic(), done=done)
+        for slot, left in self._left.items():
+            self._left[slot] = left - 1
+            # a chunk of each slot in turn, so that they do not come all at once
+            if left <= 1 or (left + slot) % self._steps_per_chunk == 0:
+                made[slot] = Chunk(self._chunk, tokens=left, progress=now, done=left <= 1)
         return made
 
     def release(self, slot: int) -> None:

@@ -13,57 +13,17 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from itertools import pairwise
 
-import numpy as np
-
+from benchmarks.sleeping import sleeping
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Chunk, Utterance
 from dia_server.engine.workers import SWITCH_S
 
-CHUNK = np.zeros(43 * 512, np.float32)
+SAMPLES = 43 * 512
 STEPS_PER_CHUNK = 11
-
-
-class SleepingModel:
-    """An utterance has `max_tokens` steps; the `progress` of a chunk is the time at which it was made."""
-
-    notes = ()
-
-    def __init__(self, slots: int, step_s: float) -> None:
-        self.slots = slots
-        self._step_s = step_s
-        self._left: dict[int, int] = {}
-
-    def admit(self, slot: int, utterance: Utterance) -> None:
-        assert utterance.max_tokens
-        self._left[slot] = utterance.max_tokens
-
-    def step(self) -> dict[int, Chunk]:
-        time.sleep(self._step_s)
-        now = time.monotonic()
-        made = {}
-        for slot, left in self._left.items():
-            self._left[slot] = left - 1
-            if left <= 1 or (left + slot) % STEPS_PER_CHUNK == 0:
-                made[slot] = Chunk(CHUNK, tokens=left, progress=now, done=left <= 1)
-        return made
-
-    def release(self, slot: int) -> None:
-        self._left.pop(slot, None)
-
-    def reset(self) -> None:
-        self._left.clear()
-
-    def close(self) -> None:
-        self._left.clear()
-
-
-def load(_: Callable[[float], None], *, slots: int, step_s: float) -> SleepingModel:
-    return SleepingModel(slots, step_s)
 
 
 @contextmanager
@@ -87,7 +47,7 @@ def busy_threads(count: int) -> Iterator[None]:
 
 @asynccontextmanager
 async def started(slots: int, step_s: float) -> AsyncIterator[Engine]:
-    load_model = partial(load, slots=slots, step_s=step_s)
+    load_model = sleeping(slots, step_s, SAMPLES, STEPS_PER_CHUNK)
     engine = Engine("dia", load_model, max_waiting=slots, own_process=True)
     engine.start()
     while not engine.ready:  # noqa: ASYNC110

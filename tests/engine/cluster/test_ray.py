@@ -16,6 +16,7 @@ from dia_server.engine.cluster.engine import ClusterEngine
 from dia_server.engine.dia import load_dia
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import LoadModel, Recording, Samples, Utterance, VoicePrompt
+from tests.engine.cluster.connection import TEXT, connected
 from tests.engine.cluster.ray_cluster import PREVIEW, SLOTS, deploy, deployment, ray_cluster, replicas
 from tests.engine.dia.tiny import save_dac, save_dia
 from tests.live.jobs import status
@@ -29,7 +30,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 VOICES = ("aria", "kai", "luna", "nova")
 """The preview speaks a sentence of one voice twice in no time; so streams of four voices take their time."""
-TEXT = "[S1] " + " ".join(f"This is sentence number {n} of a long text." for n in range(80))
 REQUEST = {
     "text": "[S1] One engine speaks. [S2] And another one answers. [S1] " + "They go on. " * 30,
     "seed": 4,
@@ -46,7 +46,8 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 async def engine(address: str) -> AsyncIterator[ClusterEngine]:
-    async for engine in connected(address, "preview"):
+    async with connected(address) as engine:
+        await until(lambda: engine.worker_count == 2)
         yield engine
 
 
@@ -54,16 +55,6 @@ async def engine(address: str) -> AsyncIterator[ClusterEngine]:
 async def local() -> AsyncIterator[Engine]:
     async for engine in loaded("preview", preview.load(SLOTS)):
         yield engine
-
-
-async def connected(address: str, name: Any) -> AsyncIterator[ClusterEngine]:
-    from dia_server.engine.cluster.ray_replicas import RayReplicas
-
-    engine = ClusterEngine(name, RayReplicas(address), max_waiting=64)
-    engine.start()
-    await until(lambda: engine.worker_count == 2)
-    yield engine
-    await asyncio.to_thread(engine.stop)
 
 
 async def loaded(name: Any, load_model: LoadModel) -> AsyncIterator[Engine]:
@@ -183,7 +174,8 @@ async def test_a_cluster_of_dia_makes_the_same_audio(address: str, tmp_path: Pat
             compile=False,
         )
 
-    async for engine in connected(address, "dia"):
+    async with connected(address, "dia") as engine:
+        await until(lambda: engine.worker_count == 2)
         everywhere = await heard(engine, utterances)
         assert {state.name for state in engine.cluster.replicas} == {"dia"}
     async for one in loaded("dia", load):

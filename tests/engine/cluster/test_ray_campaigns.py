@@ -5,9 +5,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -20,6 +19,7 @@ from dia_server.engine import preview
 from dia_server.engine.cluster.engine import ClusterEngine
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Samples, Utterance
+from tests.engine.cluster.connection import TEXT, connected
 from tests.engine.cluster.ray_cluster import (
     PREVIEW,
     SLOTS,
@@ -39,7 +39,6 @@ pytest.importorskip("ray", reason="Ray is not installed; it is the extra cluster
 # Ray's modules warn of their own code
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore")]
 
-TEXT = "[S1] " + " ".join(f"This is sentence number {n} of a long text." for n in range(80))
 JOBS, FAULTS = 40, 20
 
 
@@ -49,19 +48,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with ray_cluster(RAY_gcs_storage="rocksdb", RAY_gcs_storage_path=folder) as address:
         assert deploy(address, "2").endswith(b"2 engines are ready.\n")
         yield address
-
-
-@asynccontextmanager
-async def connected(address: str) -> AsyncIterator[ClusterEngine]:
-    from dia_server.engine.cluster.ray_replicas import RayReplicas
-
-    engine = ClusterEngine("preview", RayReplicas(address), max_waiting=512)
-    engine.start()
-    try:
-        await until(lambda: engine.ready, timeout_s=120)
-        yield engine
-    finally:
-        await asyncio.to_thread(engine.stop)
 
 
 @pytest.fixture
