@@ -84,8 +84,8 @@ class ClusterEngine:
 
     @property
     def ready(self) -> bool:
-        replaced = time.monotonic() - self._seen < REPLACEMENT_S
-        return self.error is None and replaced and not self._stopping
+        seen = time.monotonic() - self._seen < REPLACEMENT_S
+        return self.error is None and seen and not self._stopping
 
     @property
     def loaded(self) -> float:

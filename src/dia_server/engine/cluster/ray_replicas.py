@@ -45,7 +45,7 @@ class RayReplicas:
         self._server = uuid.uuid4().hex
         self._states: Sequence[ReplicaState] = ()
         self._silent: set[str] = set()
-        """Replicas that were lost with an utterance, and have not answered since."""
+        """Ids of replicas that were lost with an utterance since all replicas last answered."""
 
     async def connect(self) -> None:
         await asyncio.to_thread(self.close)  # what is left of a connection that failed
@@ -66,10 +66,10 @@ class RayReplicas:
             return self._states
         except RayServeException:  # all replicas are just being replaced
             answers = []
-        except Exception as error:
+        except RayError as error:
             raise ModelNotLoaded(f"The cluster does not answer: {type(error).__name__}") from error
         self._states = [answer for answer in answers if isinstance(answer, ReplicaState)]
-        self._silent -= {state.replica_id for state in self._states}
+        self._silent.clear()
         return self._states
 
     @asynccontextmanager

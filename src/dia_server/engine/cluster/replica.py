@@ -69,7 +69,7 @@ class EngineReplica:
         self._running[server] += 1
         try:
             yield Begun(_replica_id())
-            # the server has decided who gets a slot: here each utterance is a client of its own
+            # the server decides who gets a slot; as a client of its own, no utterance waits for others here
             async with self._engine.submit(replace(complete, flow=Flow(uuid4().hex))) as generation:
                 while True:
                     coming = asyncio.ensure_future(anext(generation))
