@@ -1,4 +1,4 @@
-"""Write constraints.txt: the versions that pip resolves for dia-server and its development tools.
+"""Write constraints.txt: the versions that pip resolves for dia-server, its development tools and Ray.
 
 `make lock` takes the newest versions that pyproject.toml allows; `make lock KEEP=1` keeps the versions in the
 file and adds missing packages. Nothing is installed. Only names and versions are written: no package index's
