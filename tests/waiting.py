@@ -20,6 +20,12 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
         time.sleep(0.02)
 
 
+def early_in_a_minute(seconds: float = 5) -> None:
+    """Block until the minute of the clock lasts `seconds` more: rate limits count by the minute."""
+    if (left := 60 - time.time() % 60) < seconds:
+        time.sleep(left)
+
+
 async def _value_of(condition: Callable[[], object]) -> object:
     value = condition()
     return await value if isawaitable(value) else value

@@ -1,9 +1,15 @@
-"""Debian's Chromium, and the flags that tests start it with."""
+"""Chromium, and the flags that tests start it with."""
 
 import shutil
 from pathlib import Path
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = next(
+    filter(
+        None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))
+    ),
+    None,
+)
+"""The headless shell needs half the processor time of the whole browser."""
 PUBLIC_NAME = "evil.example"
 """Host name that the browser resolves to this machine."""
 FLAGS = [

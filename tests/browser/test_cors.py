@@ -8,6 +8,7 @@ import pytest
 
 from tests.browser.pages import site
 from tests.live.server import Server
+from tests.waiting import early_in_a_minute
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -72,6 +73,7 @@ def test_it_reads_errors_too(page: "Page", server: Server) -> None:
 
 def test_it_reads_retry_after(page: "Page", tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=1) as limited:
+        early_in_a_minute(10)
         assert page.evaluate(ASK, {"url": limited.url, "body": BODY})["status"] == 200
         refused = page.evaluate(ASK, {"url": limited.url, "body": BODY})
 

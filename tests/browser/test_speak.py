@@ -10,6 +10,7 @@ import pytest
 
 from tests.browser.studio import OpenStudio, Studio
 from tests.live.server import Server
+from tests.waiting import early_in_a_minute
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
@@ -317,6 +318,7 @@ def test_a_refusal_and_a_stopped_server_are_reported_and_keep_the_last_take(
     open_studio: OpenStudio, tmp_path: Path
 ) -> None:
     with Server(tmp_path, rate_limit_generate=1) as server:
+        early_in_a_minute(10)
         studio = open_studio(server.url)
         studio.write(SENTENCE)
         studio.speak()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.clients.audio import seconds
 from tests.live.server import Server
+from tests.waiting import early_in_a_minute
 
 PROGRAM = Path(__file__).parent / "openai_sdk.mjs"
 
@@ -82,6 +83,7 @@ def test_errors_arrive_as_openai_errors(server: Server, wrong: dict[str, Any], k
 
 def test_a_rate_limited_client_gets_retry_after(tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=1) as server:
+        early_in_a_minute(10)
         error = node("limit", server)
 
     assert (error["type"], error["status"]) == ("RateLimitError", 429)

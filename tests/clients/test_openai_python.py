@@ -15,7 +15,7 @@ from tests.clients.audio import seconds
 from tests.live.clients import active, ask
 from tests.live.server import Server
 from tests.recordings import wav_file
-from tests.waiting import wait_until
+from tests.waiting import early_in_a_minute, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,7 @@ def test_errors_arrive_as_openai_errors(
 
 def test_a_rate_limited_client_gets_retry_after(tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=1, api_keys="secret") as server:
+        early_in_a_minute(10)
         client = OpenAI(base_url=f"{server.url}/v1", api_key="secret", max_retries=0)
         client.audio.speech.create(model="dia", voice="aria", input="Hi")
         with pytest.raises(openai.RateLimitError) as limited:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.clients.audio import seconds
 from tests.live.server import Server, free_port
+from tests.waiting import early_in_a_minute
 
 VOICES = "aria, atlas,nova"
 """List of voices as a user types it; SillyTavern splits it at commas and keeps the blanks."""
@@ -102,6 +103,7 @@ def test_a_message_after_the_limit_is_refused_with_the_reason(
     sillytavern: httpx.Client, tmp_path: Path
 ) -> None:
     with Server(tmp_path, rate_limit_generate=1) as limited:
+        early_in_a_minute(10)
         assert speak(sillytavern, limited, "Hello.").status_code == 200
         refused = speak(sillytavern, limited, "Hello again.")
 

@@ -15,6 +15,7 @@ from tests.live.clients import LONG, Reader, active, wait_for
 from tests.live.server import Server
 from tests.live.websocket import WebSocketClient
 from tests.memory import linux_only
+from tests.waiting import wait_until
 
 ENDLESS = "It goes on and on. " * 20
 """Text that takes the slow server minutes."""
@@ -122,7 +123,7 @@ def test_a_client_that_hardly_reads_and_closes_its_websocket_frees_its_slots(slo
         client.read_for(1, per_second=1000)
 
     wait_for(slow, busy=False)
-    assert slow.get(f"/jobs/{job_id}").json()["status"] == "cancelled"
+    wait_until(lambda: slow.get(f"/jobs/{job_id}").json()["status"] == "cancelled")
     assert "Traceback" not in slow.log[log_before:]
 
 

@@ -86,7 +86,7 @@ class Generation(AsyncIterator[Chunk]):
         if isinstance(event, Exception):
             self._end("failed")
             return
-        if self.first_audio_s is None and len(event.samples):
+        if self.outcome is None and self.first_audio_s is None and len(event.samples):
             self.first_audio_s = time.perf_counter() - self._submitted
         if event.done:
             self._end("made")

@@ -21,7 +21,7 @@ from tests.postgres import keeps_young_files
 from tests.prompts import generated_frames
 from tests.recordings import wav_file
 from tests.tones import Gate, loader
-from tests.waiting import until
+from tests.waiting import early_in_a_minute, until
 
 TEXTS = [f"This is text number {n}, and it is like no other." for n in range(10)]
 
@@ -190,6 +190,7 @@ async def test_a_plan_generates_nothing(cloning: Settings) -> None:
 async def test_a_preview_counts_before_its_anchor_is_made(cloning: Settings) -> None:
     model = CloningModel()
     async with served(msgspec.structs.replace(cloning, rate_limit_generate=1), model) as client:
+        early_in_a_minute()
         first = await client.get("/voices/aria/preview")
         seen = len(model.seen)
         refused = await client.get("/voices/atlas/preview")

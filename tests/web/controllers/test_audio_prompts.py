@@ -13,6 +13,7 @@ from dia_server.settings import Settings
 from tests.prompts import recording_of
 from tests.recordings import RATE, container, sound, wav_file
 from tests.tones import ToneModel, loader
+from tests.waiting import early_in_a_minute
 
 Client = AsyncTestClient[Litestar]
 
@@ -292,6 +293,7 @@ async def test_uploads_have_a_rate_limit(settings: Settings) -> None:
         data_dir=settings.data_dir, engine="preview", rate_limit_upload=1, auto_transcribe=False
     )
     async with AsyncTestClient(create_app(limited)) as client:
+        early_in_a_minute()
         await upload(client)
         again = await client.post("/audio_prompts/upload", data={"prompt_id": "b"})
         assert (again.status_code, again.headers["X-RateLimit-Limit"]) == (429, "1")

@@ -23,7 +23,7 @@ from tests.cloning import CloningModel
 from tests.postgres import keeps_young_files
 from tests.recordings import wav_file
 from tests.tones import Gate, loader
-from tests.waiting import until
+from tests.waiting import early_in_a_minute, until
 
 Client = AsyncTestClient[Litestar]
 
@@ -353,6 +353,7 @@ async def test_unknown_voices_and_candidates_are_told(settings: Settings) -> Non
 
 async def test_they_count_as_generations(settings: Settings) -> None:
     async with served(msgspec.structs.replace(settings, rate_limit_generate=1), CloningModel()) as client:
+        early_in_a_minute()
         await ask(client, count=1)
         answer = await client.post("/voices/aria/candidates", json={"count": 1})
 

@@ -16,6 +16,7 @@ from dia_server import app
 from dia_server.app import create_app
 from dia_server.settings import Settings
 from tests.recordings import wav_file
+from tests.waiting import early_in_a_minute
 
 Client = AsyncTestClient[Litestar]
 
@@ -129,6 +130,7 @@ async def test_a_licence_note_has_a_limit(client: Client) -> None:
 async def test_imports_count_as_uploads(settings: Settings) -> None:
     limited = msgspec.structs.replace(settings, rate_limit_upload=1)
     async with AsyncTestClient(create_app(limited)) as client:
+        early_in_a_minute()
         await import_into(client, b"")
         assert (await import_into(client, b"")).status_code == 429
 

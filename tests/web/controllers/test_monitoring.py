@@ -22,7 +22,7 @@ from dia_server.services.server.resources import ResourceMonitor, Resources
 from dia_server.settings import Settings
 from tests.engine.cluster.replicas import FakeReplicas, Fault
 from tests.tones import Gate, ToneModel, failing_loader, loader
-from tests.waiting import until
+from tests.waiting import early_in_a_minute, until
 
 Client = AsyncTestClient[Litestar]
 
@@ -174,6 +174,7 @@ async def test_durations_of_refusals_are_labelled_apart_from_successes(
     limited = msgspec.structs.replace(settings, rate_limit_generate=1)
     async with AsyncTestClient(create_app(limited, engine)) as client:
         await until(lambda: engine.ready)
+        early_in_a_minute()
         answers = [await client.post("/generate", json={"text": "Hi"}) for _ in range(4)]
         page = await scrape(client)
 

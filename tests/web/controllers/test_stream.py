@@ -14,7 +14,7 @@ from dia_server.app import create_app
 from dia_server.audio.encode import MEDIA_TYPES
 from dia_server.settings import Settings
 from tests.job_client import loaded
-from tests.waiting import until
+from tests.waiting import early_in_a_minute, until
 
 Client = AsyncTestClient[Litestar]
 
@@ -170,6 +170,7 @@ async def test_plans_have_a_rate_limit_of_their_own(settings: Settings) -> None:
     limited = msgspec.structs.replace(settings, rate_limit_generate=1, rate_limit_jobs=2)
     async with AsyncTestClient(create_app(limited)) as client:
         await until(lambda: loaded(client))
+        early_in_a_minute()
         answers = [await client.post("/plan", json={"text": "Hi"}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert (await client.get("/jobs")).status_code == 200

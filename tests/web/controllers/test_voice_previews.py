@@ -15,7 +15,7 @@ from dia_server.services.speech.voice_previews import TEXT
 from dia_server.settings import Settings
 from tests.recordings import wav_file
 from tests.tones import ToneModel, loader
-from tests.waiting import until
+from tests.waiting import early_in_a_minute, until
 
 Client = AsyncTestClient[Litestar]
 
@@ -101,6 +101,7 @@ async def test_a_changed_recording_or_transcript_makes_a_new_preview(settings: S
 
 async def test_only_generated_previews_count_against_the_limit(settings: Settings) -> None:
     async with serving(settings, ToneModel(), rate_limit_generate=1) as client:
+        early_in_a_minute()
         first = await client.get("/voices/aria/preview")
         other = await client.get("/voices/atlas/preview")
         again = await client.get("/voices/aria/preview")

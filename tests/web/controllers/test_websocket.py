@@ -22,6 +22,7 @@ from dia_server.timing import Timing
 from tests.job_client import connect
 from tests.recordings import wav_file
 from tests.tones import Gate, ToneModel, loader
+from tests.waiting import early_in_a_minute
 
 MAX_WAITING = 8
 PLACES = 7
@@ -323,6 +324,7 @@ def test_a_failed_generation_is_counted_as_failed(settings: Settings) -> None:
 def test_generations_count_against_the_limit(settings: Settings) -> None:
     limited = Settings(data_dir=settings.data_dir, engine="preview", rate_limit_generate=1, log_level="error")
     with connected(limited, ToneModel()) as (_, socket):
+        early_in_a_minute()
         socket.send_json(HELLO)
         assert until_end(socket)[-1]["type"] == "complete"
         socket.send_json(HELLO)

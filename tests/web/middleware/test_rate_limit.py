@@ -16,7 +16,7 @@ from dia_server.timing import Timing
 from dia_server.web.middleware.client_address import ClientAddress
 from tests.job_client import loaded
 from tests.postgres import ON_POSTGRES, Postgres
-from tests.waiting import until
+from tests.waiting import early_in_a_minute, until
 
 
 def scope(client: str | None, *forwarded: str) -> object:
@@ -28,6 +28,7 @@ async def test_a_request_above_the_limit_is_refused_with_retry_after(settings: S
     app = create_app(msgspec.structs.replace(settings, rate_limit_generate=2))
     async with AsyncTestClient(app) as client:
         await until(lambda: loaded(client))
+        early_in_a_minute()
         answers = [await client.post("/generate", json={"text": "Hi"}) for _ in range(3)]
         openai = await client.post("/v1/audio/speech", json={"input": "Hi"})
         voices = await client.get("/voices")
@@ -82,6 +83,7 @@ async def test_the_leader_deletes_past_counts(
 async def test_invalid_requests_count_against_the_limit(settings: Settings) -> None:
     app = create_app(msgspec.structs.replace(settings, rate_limit_generate=1))
     async with AsyncTestClient(app) as client:
+        early_in_a_minute()
         first = await client.post("/generate", json={})
         second = await client.post("/generate", json={})
 
