@@ -105,7 +105,7 @@ def random_dia(
         if "norm" not in name:
             weight.normal_(0.0, std, generator=generator)
     model.logits_dense.weight[EOS] = 0.0
-    model.to(dtype)  # type: ignore[arg-type]
+    model.to(dtype)
     return model
 
 

@@ -48,7 +48,7 @@ class Listener:
 
         self._model = WhisperModel(str(WHISPER), device="cpu", compute_type="float32")
         # the mapping of British spellings is left out: the sentences have none
-        self._normalize = EnglishTextNormalizer({})  # type: ignore[no-untyped-call]
+        self._normalize = EnglishTextNormalizer({})
 
     def transcribe(self, samples: Samples) -> str:
         """Return the transcript of `samples`, mono at SAMPLE_RATE."""

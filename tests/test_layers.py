@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.each import each
+
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "src" / "dia_server"
 ALLOWED = {
@@ -57,7 +59,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@each("path", MODULES)
 def test_imports_follow_the_layers(path: Path) -> None:
     layer = path.relative_to(PACKAGE).parts[0]
     names = [name.split(".") for name in imports(path)]
@@ -67,9 +69,7 @@ def test_imports_follow_the_layers(path: Path) -> None:
     assert not {name[0] for name in names} & FOREIGN[layer]
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
+@each("path", sorted(PACKAGE.rglob("*.py")))
 def test_only_settings_and_cli_know_the_environment(path: Path) -> None:
     reads = {"os.environ", "os.getenv"} & {
         f"{node.value.id}.{node.attr}"
@@ -79,7 +79,7 @@ def test_only_settings_and_cli_know_the_environment(path: Path) -> None:
     assert not reads or path.name in {"settings.py", "cli.py"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@each("path", MODULES)
 def test_imports_follow_the_order_of_the_rooms(path: Path) -> None:
     layer, *inner = path.relative_to(PACKAGE).with_suffix("").parts
     order = ROOMS.get(layer, ())
@@ -94,11 +94,7 @@ def _room(order: tuple[str, ...], inner: list[str]) -> int:
     return order.index(inner[0] if inner[0] in order else "") if order else 0
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(path for path in TESTS.rglob("*.py") if "node_modules" not in path.parts),
-    ids=lambda path: str(path.relative_to(TESTS)),
-)
+@each("path", sorted(path for path in TESTS.rglob("*.py") if "node_modules" not in path.parts))
 def test_helpers_of_tests_are_imported_from_helper_modules(path: Path) -> None:
     """A test module or conftest.py that another module imports cannot be changed or run by itself."""
     modules = {name for name in imports(path) if name.startswith("tests.")}

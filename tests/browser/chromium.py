@@ -3,13 +3,9 @@
 import shutil
 from pathlib import Path
 
-CHROMIUM = next(
-    filter(
-        None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"))
-    ),
-    None,
-)
-"""The headless shell needs half the processor time of the whole browser."""
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+"""The first needs half the processor time of the others."""
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PUBLIC_NAME = "evil.example"
 """Host name that the browser resolves to this machine."""
 FLAGS = [

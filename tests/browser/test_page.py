@@ -7,6 +7,7 @@ import pytest
 
 from dia_server.web.controllers.docs import PAGES, STATIC
 from tests.browser.studio import VIEWS, OpenStudio, Studio
+from tests.each import each
 from tests.live.server import Server
 
 WEIGHT = 167_000
@@ -33,32 +34,25 @@ def test_the_policy_allows_nothing_inline_and_no_other_host(server: Server) -> N
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_view_has_no_accessibility_violation(
-    open_studio: OpenStudio, furnished: Server, view: str, theme: str
+def test_no_view_has_an_accessibility_violation(
+    open_studio: OpenStudio, furnished: Server, theme: str
 ) -> None:
-    studio = open_studio(furnished.url, view, color_scheme=theme)
-    if view == "speak":
-        studio.speak()
-    if view == "voices":
-        studio.page.locator(".prompt").first.wait_for()
-    if view == "jobs":
-        studio.page.locator(".job").first.wait_for()
-    if view == "server":
-        studio.wait_for_text("Keep what is made")
+    studio = open_studio(furnished.url, color_scheme=theme)
+    for view in VIEWS:
+        studio.open(view)
+        _fill(studio, view)
 
-    assert studio.accessibility_violations() == []
+        assert studio.accessibility_violations() == [], view
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_view_fits_a_phone(open_studio: OpenStudio, furnished: Server, view: str) -> None:
-    studio = open_studio(furnished.url, view, viewport=PHONE, has_touch=True, is_mobile=True)
-    if view == "speak":
-        studio.speak()
-    studio.page.wait_for_timeout(300)
+def test_all_views_fit_a_phone(open_studio: OpenStudio, furnished: Server) -> None:
+    studio = open_studio(furnished.url, viewport=PHONE, has_touch=True, is_mobile=True)
+    for view in VIEWS:
+        studio.open(view)
+        _fill(studio, view)
 
-    assert studio.width == PHONE["width"]
-    assert studio.accessibility_violations() == []
+        assert studio.width == PHONE["width"], view
+        assert studio.accessibility_violations() == [], view
 
 
 def test_the_player_is_scrolled_into_view_on_a_phone(open_studio: OpenStudio, server: Server) -> None:
@@ -98,7 +92,7 @@ def test_the_page_works_without_storage(open_studio: OpenStudio, server: Server)
     studio.speak()
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "setting"),
     [
         ("/generate", "DIA_RATE_LIMIT_GENERATE"),
@@ -119,7 +113,7 @@ def test_a_rate_limit_is_reported_with_its_setting(studio: Studio, path: str, se
     assert told.endswith(f"try again in 7 s. At home, start it with {setting}=0.")
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "text"),
     [
         (
@@ -172,6 +166,19 @@ def test_the_api_is_one_click_away(studio: Studio) -> None:
         link = studio.page.get_by_role("link", name=name)
         assert link.get_attribute("href") == address
         assert studio.get(address).status_code == 200
+
+
+def _fill(studio: Studio, view: str) -> None:
+    """Wait until `view` shows what the server has."""
+    match view:
+        case "speak":
+            studio.speak()
+        case "voices":
+            studio.page.locator(".prompt").first.wait_for()
+        case "jobs":
+            studio.page.locator(".job").first.wait_for()
+        case "server":
+            studio.wait_for_text("Keep what is made")
 
 
 def _brightness(studio: Studio) -> int:

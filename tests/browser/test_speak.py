@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-import pytest
 
 from tests.browser.studio import OpenStudio, Studio
+from tests.each import each
 from tests.live.server import Server
 from tests.waiting import early_in_a_minute
 
@@ -56,7 +56,7 @@ def test_the_download_is_the_audio_that_was_played(studio: Studio) -> None:
     assert asked.value.post_data_json == played | {"response_format": "flac", "seed": seed}
 
 
-@pytest.mark.parametrize("audio_format", ["wav", "mp3", "opus", "aac", "flac", "pcm"])
+@each("audio_format", ["wav", "mp3", "opus", "aac", "flac", "pcm"])
 def test_every_format_can_be_downloaded(studio: Studio, audio_format: str) -> None:
     studio.write("One two three.")
     studio.speak()

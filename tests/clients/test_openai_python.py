@@ -46,7 +46,8 @@ def test_every_format_of_openai_is_supported(
 def test_a_pronunciation_is_what_is_said(client: OpenAI, server: Server) -> None:
     def said(text: str) -> bytes:
         speech = client.audio.speech.create(model="dia", voice="aria", input=text)
-        return speech.content
+        content: bytes = speech.content
+        return content
 
     server.put("/pronunciations", json={"word": "ngx", "respelling": "engine ex"}).raise_for_status()
     respelled = said("Restart NGX now.")

@@ -45,6 +45,7 @@ def test_without_an_address_bench_starts_a_server(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
 def test_bench_leaves_the_configured_database_alone(tmp_path: Path) -> None:
     """If the benchmark opened it, finished jobs would be marked failed: their files are in another folder."""
     with Server(tmp_path, rate_limit_jobs=0) as server:

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.live import cloning_server
 from tests.live.clients import wait_for
 from tests.live.server import Server
@@ -12,6 +14,7 @@ from tests.waiting import wait_until
 COMMAND = (sys.executable, cloning_server.__file__, "serve")
 
 
+@pytest.mark.full
 def test_candidates_survive_a_kill(tmp_path: Path) -> None:
     server = Server(tmp_path, command=COMMAND)
     try:

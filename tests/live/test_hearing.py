@@ -81,6 +81,7 @@ def test_speech_in_another_language_is_not_cloned_until_its_transcript_is_confir
     assert server.post("/generate", json=speak).status_code == 200
 
 
+@pytest.mark.full
 async def test_speech_needs_review_unless_it_is_english(whisper: Whisper) -> None:
     held = [key for key in ENGLISH + FOREIGN if (await hear(whisper, CLIPS[key])).needs_review]
 

@@ -60,6 +60,7 @@ def content(server: Server) -> tuple[Any, Any, dict[str, bytes]]:
     return voices, server.get("/voice_mappings").json(), recordings
 
 
+@pytest.mark.full
 def test_imported_voices_speak_like_the_exported_ones(tmp_path: Path, model: dict[str, Path]) -> None:
     with serving(tmp_path / "first", model) as first:
         for name, seconds in (("anna", 1.0), ("ben", 1.3)):

@@ -4,6 +4,8 @@ import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.live.clients import wait_for
 from tests.live.server import Server
 from tests.memory import linux_only, resident_of
@@ -38,6 +40,7 @@ def break_off_many(server: Server, count: int) -> int:
     return resident_of(server.process.pid)
 
 
+@pytest.mark.full
 @linux_only
 def test_streams_that_are_broken_off_leak_no_memory(server: Server) -> None:
     before = break_off_many(server, 60)  # warms up

@@ -116,6 +116,7 @@ def test_a_connection_is_kept_where_the_body_was_read(server: Server) -> None:
         assert "connection" not in refused.headers
 
 
+@pytest.mark.full
 def test_prompts_are_whole_after_a_kill_in_mid_change(tmp_path: Path) -> None:
     recordings = [wav_file(1.0), wav_file(5.0)]
     with (

@@ -38,7 +38,7 @@ def done(folder: Path, port: int, *arguments: str, **settings: str) -> list[str]
     return ran.stdout.splitlines()
 
 
-@pytest.fixture(params=["server", "folder"])
+@pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """A data folder and a port on which its server answers, or none does."""
     if request.param == "folder":
@@ -48,6 +48,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path
         yield tmp_path, server.port
 
 
+@pytest.mark.parametrize("place", ["folder", pytest.param("server", marks=pytest.mark.full)], indirect=True)
 def test_a_voice_is_made_exported_and_imported(place: tuple[Path, int]) -> None:
     folder, port = place
     archive = folder / "voices.zip"
@@ -70,6 +71,7 @@ def test_a_voice_is_made_exported_and_imported(place: tuple[Path, int]) -> None:
     assert done(folder, port, "list", **key) == after
 
 
+@pytest.mark.parametrize("place", ["server", pytest.param("folder", marks=pytest.mark.full)], indirect=True)
 def test_failures_are_told_in_a_line(place: tuple[Path, int]) -> None:
     folder, port = place
     (folder / "no.zip").write_bytes(b"no archive")

@@ -8,18 +8,19 @@ CAST = {"Anna": "luna", "Mr. Smith": "kai", "Anna Maria": "zara", " Élise ": " 
 @pytest.mark.parametrize(
     ("script", "tagged"),
     [
-        ("Anna: Hello.\nMr. Smith: Hi.", "[voice:luna] Hello.\n[voice:kai] Hi."),
-        ("ANNA : Hello.\n\tmr. smith:Hi.", "[voice:luna] Hello.\n[voice:kai] Hi."),
+        ("Anna: Hello.\nMr. Smith: Hi.", "[voice:luna] Hello.\n\n[voice:kai] Hi."),
+        ("ANNA : Hello.\n\tmr. smith:Hi.", "[voice:luna] Hello.\n\n[voice:kai] Hi."),
         ("Anna Maria: Hello.", "[voice:zara] Hello."),
-        ("**Anna:** Hello.\n__Anna__: Hi.", "[voice:luna] Hello.\n[voice:luna] Hi."),
+        ("**Anna:** Hello.\n__Anna__: Hi.", "[voice:luna] Hello.\n\n[voice:luna] Hi."),
         (
             "Once upon a time.\nAnna:\nHello.\nAnd more.",
-            "Once upon a time.\n[voice:luna] \nHello.\nAnd more.",
+            "Once upon a time.\n\n[voice:luna] \nHello.\nAnd more.",
         ),
         ("élise: Bonjour.", "[voice:nova] Bonjour."),
+        ("e\u0301lise: Bonjour.", "[voice:nova] Bonjour."),
         ("She said to Anna: Hello.\nJoanna: Hi.\nNote: no.\nAnna said: no.", None),
         ("Mr+ Smith: Hi.", None),
-        ("MR. SM\u0130TH: Hi.\nmr. sm\u0131th: Hi.", "[voice:kai] Hi.\n[voice:kai] Hi."),
+        ("MR. SM\u0130TH: Hi.\nmr. sm\u0131th: Hi.", "[voice:kai] Hi.\n\n[voice:kai] Hi."),
     ],
 )
 def test_names_that_begin_lines_become_voice_tags(script: str, tagged: str | None) -> None:

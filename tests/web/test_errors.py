@@ -11,6 +11,7 @@ from dia_server.errors import AudioProcessingError, EngineLost, GpuOutOfMemory, 
 from dia_server.settings import Settings
 from dia_server.web import websocket_messages
 from dia_server.web.requests import json_body
+from tests.each import each
 from tests.tones import ToneModel, loader
 
 Client = AsyncTestClient[Litestar]
@@ -31,7 +32,7 @@ def assert_openai(body: Body, code: str, param: str | None = None) -> None:
     assert body["error"]["message"] == body["detail"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("wrong", "status", "code", "field"),
     [
         ({"text": None}, 422, "VALIDATION_ERROR", "text"),
@@ -61,7 +62,6 @@ def assert_openai(body: Body, code: str, param: str | None = None) -> None:
         ({"seed": -1}, 422, "VALIDATION_ERROR", "seed"),
         ({"seed": 2**32}, 422, "VALIDATION_ERROR", "4294967295"),
     ],
-    ids=str,
 )
 async def test_invalid_input_is_reported_with_field_and_limit(
     client: Client, wrong: Body, status: int, code: str, field: str
@@ -159,7 +159,7 @@ async def test_json_with_another_media_type_is_refused(client: Client, media_typ
     assert_native(answer.json(), "UNSUPPORTED_MEDIA_TYPE")
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "status"),
     [
         (b"", 422),
@@ -175,7 +175,6 @@ async def test_json_with_another_media_type_is_refused(client: Client, media_typ
         (b'{"text": "Hi", "speed": NaN}', 400),
         (b"\x00\x01\x02", 400),
     ],
-    ids=lambda value: str(value)[:40],
 )
 async def test_malformed_bodies_are_refused_in_the_error_format(
     client: Client, body: bytes, status: int

@@ -54,7 +54,10 @@ def document(
     for request, field in (("GenerateRequest", "text"), ("SpeechRequest", "input")):
         components[request]["properties"][field]["maxLength"] = max_characters
     description.setdefault("components", {})["schemas"] = components
-    description["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    description["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer"},
+        "xi-api-key": {"type": "apiKey", "in": "header", "name": "xi-api-key"},
+    }
     for handler, operation in _operations(app, description):
         operation["operationId"] = handler.fn.__name__
         operation["summary"] = inspect.getdoc(handler.fn)
@@ -80,7 +83,7 @@ def document(
             statuses.add(400)
         if not options.get("public"):
             statuses.add(401)
-            operation["security"] = [{}, {"key": []}]
+            operation["security"] = [{}, {"key": []}, {"xi-api-key": []}]
         openai = any(path.startswith("/v1/") for path in handler.paths)
         responses |= {str(status): _error(status, openai=openai) for status in sorted(statuses)}
         for status, answer in responses.items():

@@ -97,7 +97,7 @@ RefText = Annotated[
 
 
 SpeakerVoices = Annotated[
-    dict[Annotated[str, Meta(pattern="^[Ss][1-9]$")], str],
+    dict[Annotated[str, Meta(pattern=r"^[Ss][1-9](?!\n)$")], str],
     Meta(description='Voice identifiers of speakers: {"S3": "luna"} for text tagged [S3]'),
 ]
 CharacterName = Annotated[str, Meta(pattern=r"^\s*[^\s:\[\]][^:\[\]\r\n]{0,63}$")]

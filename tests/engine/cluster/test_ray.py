@@ -100,7 +100,7 @@ async def test_streams_of_one_voice_are_spread(engine: ClusterEngine) -> None:
     assert engine.active == 0
 
 
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("fault", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.full)])
 async def test_a_stream_goes_on_elsewhere(
     engine: ClusterEngine, local: Engine, fault: signal.Signals
 ) -> None:
@@ -139,6 +139,7 @@ def test_a_server_answers_like_one_without_a_cluster(address: str, tmp_path: Pat
         assert server.stop() == 0
 
 
+@pytest.mark.full
 def test_an_update_fails_no_request(address: str, tmp_path: Path) -> None:
     with Server(tmp_path, cluster=address, patience_s=120, rate_limit_generate=0) as server:
         before, old, count = plain(server), replicas(), 0

@@ -25,7 +25,7 @@ def lively_dac(dtype: torch.dtype = torch.float32) -> DacModel:
             weight.uniform_(0.5, 2.0, generator=generator)
         else:
             weight.normal_(0.0, 0.12, generator=generator)
-    dac.to(dtype)  # type: ignore[arg-type]
+    dac.to(dtype)
     return dac
 
 

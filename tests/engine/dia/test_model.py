@@ -72,7 +72,7 @@ def test_streamed_audio_equals_the_whole_decode(weights: Weights, dtype: torch.d
     asked = [utterance(seed, tokens=90 + 20 * seed, prompt=20 * (seed % 2)) for seed in range(3)]
     codes = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
     dac = tiny_dac()
-    dac.to(dtype)  # type: ignore[arg-type]
+    dac.to(dtype)
 
     class Speaking(CodesAsAudio):
         def decode(self, windows: Sequence[Window]) -> list[Samples]:

@@ -187,7 +187,9 @@ async def opened(folder: Path, weights: Weights, anchors: Mode = "off") -> Async
         await studio.close()
 
 
-@pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
+@pytest.mark.parametrize(
+    "voice", ["high", *(pytest.param(voice, marks=pytest.mark.full) for voice in ("aria", "high+low"))]
+)
 @pytest.mark.parametrize(
     ("audio_format", "chunks"), [("wav", 1), ("pcm", 1), ("flac", 1), ("opus", 1), ("mp3", 2), ("aac", 2)]
 )
@@ -217,7 +219,7 @@ async def test_the_first_audio_leaves_when_its_frames_are_made(
         await streamed.aclose()
 
 
-@pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
+@pytest.mark.parametrize("voice", ["aria", "high+low", pytest.param("high", marks=pytest.mark.full)])
 async def test_a_long_text_sounds_the_same_alone_and_among_others(
     tmp_path: Path, weights: Weights, voice: str
 ) -> None:
@@ -236,7 +238,7 @@ async def test_a_long_text_sounds_the_same_alone_and_among_others(
     assert any({7} < {utterance.seed for utterance in batch} for batch in studio.model.together)
 
 
-@pytest.mark.parametrize("voice", ["aria", "high", "high+low"])
+@pytest.mark.parametrize("voice", ["aria", "high+low", pytest.param("high", marks=pytest.mark.full)])
 async def test_segments_run_side_by_side_and_come_out_in_order(
     tmp_path: Path, weights: Weights, voice: str
 ) -> None:

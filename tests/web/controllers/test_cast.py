@@ -7,6 +7,7 @@ import pytest
 
 from dia_server.settings import Settings
 from tests.cloning import CloningModel
+from tests.each import each
 from tests.job_client import Client, wait_until_finished
 from tests.stage import Stage, staged
 
@@ -142,7 +143,7 @@ async def test_a_script_is_cast_by_names(stage: Stage) -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "fields", "refused"),
     [
         ("[S1] One. [S3] Two.", {}, (422, "VALIDATION_ERROR", "voices", "voices: [S3] has no voice; ")),
@@ -155,6 +156,17 @@ async def test_a_script_is_cast_by_names(stage: Stage) -> None:
             "One.",
             {"voices": {"S3": "nobody"}},
             (404, "INVALID_VOICE_ID", "voices", "voices.S3: Voice 'nobody'"),
+        ),
+        (
+            "One.",
+            {"voices": {"S3": "x" * 5000}},
+            (404, "INVALID_VOICE_ID", "voices", f"voices.S3: Voice '{'x' * 100}...' does not exist"),
+        ),
+        ("One.", {"voices": {"S3\n": "anna"}}, (422, "VALIDATION_ERROR", "voices", "voices: ")),
+        (
+            "One.",
+            {"cast": {"\u00c9va": "anna", "e\u0301va": "ben"}},
+            (422, "VALIDATION_ERROR", "cast", "cast: \u00e9va has two voices"),
         ),
         ("One.", {"voices": {"S0": "anna"}}, (422, "VALIDATION_ERROR", "voices", "voices: ")),
         ("A: One.", {"cast": {"A": "nobody"}}, (404, "INVALID_VOICE_ID", "cast", "cast.A: Voice 'nobody'")),

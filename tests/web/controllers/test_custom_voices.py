@@ -10,6 +10,7 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.app import create_app
 from dia_server.settings import Settings
+from tests.each import each
 from tests.recordings import wav_file
 from tests.rows import execute, refuse_changes
 from tests.waiting import early_in_a_minute
@@ -126,7 +127,7 @@ async def test_a_recording_or_a_file_of_that_name_is_never_overwritten(
     assert not {"Anna", "anna", "ben"} & (await mappings(client)).keys()
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "content", "status", "param", "message"),
     [
         ({}, b"This is no audio." * 100, 422, "audio_sample", "cannot be decoded"),

@@ -20,6 +20,7 @@ from dia_server.services.speech.anchor_maker import SCRIPT
 from dia_server.services.speech.candidate_maker import MAX_PENDING
 from dia_server.settings import Settings
 from tests.cloning import CloningModel
+from tests.each import each
 from tests.postgres import keeps_young_files
 from tests.recordings import wav_file
 from tests.tones import Gate, loader
@@ -320,7 +321,7 @@ async def test_a_voice_with_a_recording_refuses(settings: Settings) -> None:
         assert "speaks like its recording 'me'" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("wish", "param"),
     [
         ({"count": 0}, "count"),

@@ -11,6 +11,7 @@ import pytest
 
 from dia_server.settings import Settings
 from tests.cloning import CloningModel
+from tests.each import each
 from tests.job_client import Client, serving, wait_until_finished
 from tests.recordings import wav_file
 from tests.stage import staged
@@ -65,6 +66,22 @@ async def test_no_turn_swallows_another(settings: Settings) -> None:
         await client.post(ROUTE, json={"inputs": inputs})
 
     assert [one.text for one in model.seen] == ["[S1] Look. Nice. Bye."]
+
+
+async def test_the_plan_is_what_is_spoken(settings: Settings) -> None:
+    model = ToneModel()
+    async with serving(settings, model) as client:
+        plan = (await client.post(f"{ROUTE}/plan", json=SDK)).json()
+        plain = (
+            await client.post(f"{ROUTE}/plan", json={"inputs": [{"text": "Hi.", "voice_id": "kai"}]})
+        ).json()
+        assert model.seen == []
+        await client.post(ROUTE, json=SDK)
+
+    assert [("+".join(one["voices"].values()), one["text"]) for one in plan["utterances"]] == [
+        (one.voice, one.text.removesuffix(" [S1]").removesuffix(" [S2]")) for one in model.seen
+    ]
+    assert (plan["changed"], plain["changed"]) == (True, False)
 
 
 @pytest.mark.parametrize("body", [{"inputs": INPUTS}, SDK])
@@ -146,7 +163,7 @@ async def test_normalization_has_elevenlabs_name(client: Client) -> None:
     assert await said(apply_text_normalization="off", normalize=True) == ["It costs five dollars."]
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "params", "refused"),
     [
         ({"inputs": []}, {}, (422, "inputs")),
@@ -165,7 +182,8 @@ async def test_normalization_has_elevenlabs_name(client: Client) -> None:
 async def test_what_cannot_be_spoken_is_refused(
     client: Client, body: dict[str, Any], params: dict[str, str], refused: tuple[int, str]
 ) -> None:
-    for route in (ROUTE, f"{ROUTE}/stream", f"{ROUTE}?async_mode=true"):
+    routes = [ROUTE, f"{ROUTE}/stream", f"{ROUTE}?async_mode=true", *([] if params else [f"{ROUTE}/plan"])]
+    for route in routes:
         answer = await client.post(route, json=body, params=params)
         assert (answer.status_code, answer.json()["error"]["param"]) == refused
 
@@ -189,7 +207,9 @@ async def test_a_reference_replaces_the_first_voice_s_recording(settings: Settin
 async def test_elevenlabs_header_has_the_key(settings: Settings) -> None:
     settings = msgspec.structs.replace(settings, api_keys=("secret",))
     async with serving(settings, ToneModel()) as client:
+        schemes = (await client.get("/openapi.json")).json()["components"]["securitySchemes"]
         wrong = await client.post(ROUTE, json=SDK, headers={"xi-api-key": "wrong"})
         right = await client.post(ROUTE, json=SDK, headers={"xi-api-key": "secret"})
 
     assert (wrong.status_code, right.status_code) == (401, 200)
+    assert schemes["xi-api-key"] == {"type": "apiKey", "in": "header", "name": "xi-api-key"}

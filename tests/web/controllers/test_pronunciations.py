@@ -9,6 +9,7 @@ from litestar.testing import AsyncTestClient
 
 from dia_server.engine.types import EngineName
 from dia_server.settings import Settings
+from tests.each import each
 from tests.job_client import serving, submit, wait_until_finished
 from tests.tones import ToneModel
 
@@ -50,7 +51,7 @@ async def test_an_entry_is_saved_listed_and_deleted(client: Client) -> None:
     assert await listed(client) == [SQL]
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "query", "body", "status", "code", "param"),
     [
         (

@@ -22,6 +22,7 @@ from dia_server.services.voices.transcription import Transcription
 from dia_server.services.voices.whisper import Whisper
 from dia_server.settings import Settings
 from dia_server.timing import Timing
+from tests.each import each
 from tests.job_client import job, serving, submit, wait_until_finished
 from tests.recordings import RATE, sound, wav_file
 from tests.speech_clips import WHISPER, load_clips
@@ -219,7 +220,7 @@ async def test_a_reference_is_never_listed_and_leaves_no_file(dia: Client, setti
     assert not settings.references.exists()
 
 
-@pytest.mark.parametrize(
+@each(
     ("audio", "status", "code", "message"),
     [
         ("https://example.org/me.wav", 422, "VALIDATION_ERROR", "fetches nothing"),
@@ -241,7 +242,6 @@ async def test_a_reference_is_never_listed_and_leaves_no_file(dia: Client, setti
         (encoded(bytes(LIMIT + 300_000)), 413, "PAYLOAD_TOO_LARGE", "10,485,760 bytes"),
         (encoded(bytes(LIMIT)), 422, "AUDIO_PROCESSING_ERROR", "cannot be decoded"),
     ],
-    ids=lambda value: value[:20] if isinstance(value, str) else None,
 )
 async def test_unusable_references_are_refused_with_the_field(
     dia: Client, audio: str, status: int, code: str | None, message: str

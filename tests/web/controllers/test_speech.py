@@ -9,6 +9,7 @@ from litestar.testing import AsyncTestClient
 from dia_server.audio.encode import MEDIA_TYPES
 from dia_server.services.voices.service import Voice
 from dia_server.settings import Settings
+from tests.each import each
 from tests.job_client import serving
 from tests.tones import ToneModel
 
@@ -52,7 +53,7 @@ async def test_every_documented_parameter_is_accepted(client: Client) -> None:
     assert answer.headers["x-seed"] == "7"
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "voice"),
     [
         ({}, "aria"),
@@ -90,7 +91,7 @@ async def test_null_means_the_default(client: Client) -> None:
 
 
 @pytest.mark.parametrize("audio_format", MEDIA_TYPES)
-@pytest.mark.parametrize(("path", "field"), [("/generate", "text"), ("/v1/audio/speech", "input")])
+@each(("path", "field"), [("/generate", "text"), ("/v1/audio/speech", "input")])
 async def test_each_format_has_its_media_type(
     client: Client, path: str, field: str, audio_format: Any
 ) -> None:
@@ -137,9 +138,7 @@ async def test_the_same_request_gives_the_same_audio(client: Client) -> None:
     assert first.headers["x-seed"] == second.headers["x-seed"]
 
 
-@pytest.mark.parametrize(
-    "voice", ["alloy", "echo", "fable", "onyx", "nova", "shimmer", " atlas", {"id": "luna"}]
-)
+@each("voice", ["alloy", "echo", "fable", "onyx", "nova", "shimmer", " atlas", {"id": "luna"}])
 async def test_openai_voice_names_and_names_with_spaces_are_accepted(client: Client, voice: object) -> None:
     answer = await client.post("/v1/audio/speech", json={"input": "Hi", "voice": voice})
 

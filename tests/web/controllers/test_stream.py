@@ -13,6 +13,7 @@ from litestar.testing import AsyncTestClient
 from dia_server.app import create_app
 from dia_server.audio.encode import MEDIA_TYPES
 from dia_server.settings import Settings
+from tests.each import each
 from tests.job_client import loaded
 from tests.waiting import early_in_a_minute, until
 
@@ -31,7 +32,7 @@ def decoded(file: bytes, media_type: str) -> float:
         return sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
 
 
-@pytest.mark.parametrize("audio_format", MEDIA_TYPES)
+@each("audio_format", MEDIA_TYPES)
 async def test_a_stream_is_as_long_as_a_complete_response(client: Client, audio_format: str) -> None:
     body = {"text": TEXT, "response_format": audio_format}
 

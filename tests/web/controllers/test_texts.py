@@ -11,6 +11,7 @@ from dia_server.app import create_app
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import EngineName
 from dia_server.settings import Settings
+from tests.each import each
 from tests.job_client import serving, submit, wait_until_finished
 from tests.tones import ToneModel, loader
 
@@ -97,9 +98,7 @@ async def test_a_request_turns_cleaning_on(settings: Settings) -> None:
     assert said(model) == SAID
 
 
-@pytest.mark.parametrize(
-    "text", ["```\ncode\n```", "<think>hmm</think>", "😀", "**", "---", "<!-- x -->", "#"]
-)
+@each("text", ["```\ncode\n```", "<think>hmm</think>", "😀", "**", "---", "<!-- x -->", "#"])
 async def test_a_text_that_cleans_to_nothing_is_refused(settings: Settings, text: str) -> None:
     async with serving(settings, ToneModel()) as client:
         answer = await client.post("/generate", json={"text": text})

@@ -11,6 +11,7 @@ from dia_server.app import create_app
 from dia_server.engine.engine import Engine
 from dia_server.settings import Settings
 from dia_server.web.middleware.cross_origin import EXPOSED_HEADERS
+from tests.each import each
 from tests.job_client import wait_until_finished
 from tests.tones import ToneModel, loader
 from tests.waiting import wait_until
@@ -23,7 +24,7 @@ WARNING = {"code": "other_language", "message": "The text seems to be German; on
 HEADER = "other_language (The text seems to be German; only English is spoken)"
 
 
-@pytest.mark.parametrize(
+@each(
     ("route", "field", "body"),
     [
         ("/generate", "text", {}),

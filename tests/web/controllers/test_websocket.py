@@ -19,6 +19,7 @@ from dia_server.engine.engine import Engine
 from dia_server.engine.types import Model
 from dia_server.settings import Settings
 from dia_server.timing import Timing
+from tests.each import each
 from tests.job_client import connect
 from tests.recordings import wav_file
 from tests.tones import Gate, ToneModel, loader
@@ -138,7 +139,7 @@ def test_cancel_frees_the_slot_and_the_other_generations_continue(settings: Sett
         assert not model.left
 
 
-@pytest.mark.parametrize(
+@each(
     ("message", "code"),
     [
         ("{", "BAD_REQUEST"),

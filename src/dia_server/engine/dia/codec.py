@@ -97,7 +97,7 @@ class Codec:
         table = torch.cat([q.out_proj(q.codebook.weight.T[None])[0].T for q in quantizers])
         self._table = table.to(device)
         """[9 * 1024, hidden]: each code's embedding, already projected to the decoder's input."""
-        dac.to(device)  # type: ignore[arg-type]
+        dac.to(device)
         self.device = dac.device
         self._offsets = torch.arange(CODEBOOKS, device=self.device) * self._size
 
@@ -161,14 +161,14 @@ def load_codec(source: Path, device: torch.device | str, *, kernels: bool = True
     Raises ModelNotLoaded if the checkpoint cannot be read, lacks weights, or does not fit Dia in its sample
     rate, hop length and number of codebooks.
     """
-    library_log.disable_progress_bar()  # type: ignore[no-untyped-call]
+    library_log.disable_progress_bar()
     library_log.disable_default_handler()
     library_log.enable_propagation()
     try:
         config = DacConfig.from_pretrained(source)
         dac: DacModel
         report: dict[str, Collection[str]]
-        dac, report = DacModel.from_pretrained(  # type: ignore[misc]
+        dac, report = DacModel.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
+from unicodedata import normalize
 
 from dia_server.errors import Invalid, InvalidVoiceId
 from dia_server.services.speech.request import SpeechRequest
@@ -37,7 +38,10 @@ def call(
     tag of a speaker without a voice, and for a name that has two voices.
     """
     named = _single("voices", ((name.upper(), one) for name, one in (request.voices or {}).items()))
-    _single("cast", ((name.strip().casefold(), one) for name, one in (request.cast or {}).items()))
+    _single(
+        "cast",
+        ((normalize("NFC", name.strip()).casefold(), one) for name, one in (request.cast or {}).items()),
+    )
     found = {**voices.called}
     for speaker, voice_id in named.items():
         if speaker not in found:

@@ -28,6 +28,8 @@ Write = Callable[[AsyncSession], Coroutine[Any, Any, None]]
 
 MAX_NAME = 128
 """Maximum characters of a display name."""
+MAX_SHOWN = 100
+"""Maximum characters of an unknown id that an error repeats."""
 FORBIDDEN_IN_NAMES = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories of control characters, surrogates and line breaks. Format characters (Cf) are allowed:
 Persian and Indic names need joiners."""
@@ -351,4 +353,6 @@ def _taken(voice_id: str) -> Conflict:
 
 
 def _unknown(voice_id: str) -> InvalidVoiceId:
+    if len(voice_id) > MAX_SHOWN:
+        voice_id = f"{voice_id[:MAX_SHOWN]}..."
     return InvalidVoiceId(f"Voice {voice_id!r} does not exist; GET /voices lists them", param="voice_id")

@@ -10,7 +10,7 @@ from dia_server.text.clean.addresses import say_addresses
 from dia_server.text.clean.amounts import say_amounts
 from dia_server.text.clean.arithmetic import say_products
 from dia_server.text.clean.calendar import say_dates_and_times
-from dia_server.text.clean.hidden import without_hidden
+from dia_server.text.clean.hidden import with_closed_fences, without_hidden
 from dia_server.text.clean.markdown import plain
 from dia_server.text.clean.markers import Markers
 from dia_server.text.clean.marks import tidy, typographic, without_emoji, without_signs
@@ -36,7 +36,7 @@ def clean(text: str, *, code: str = "") -> str:
 
 def _cleaned_once(text: str, code: str) -> str:
     markers = Markers()
-    said = keep_marks(without_hidden(text), markers)
+    said = keep_marks(with_closed_fences(without_hidden(text)), markers)
     said = plain(say_products(without_emoji(said)), markers, code=code)
     said = typographic(say_addresses(said))
     said = say_amounts(say_dates_and_times(say_phrases(said)))

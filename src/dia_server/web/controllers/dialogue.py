@@ -1,4 +1,4 @@
-"""ElevenLabs' routes: POST /v1/text-to-dialogue and /v1/text-to-dialogue/stream."""
+"""POST /v1/text-to-dialogue and its /stream, as ElevenLabs has them, and its /plan."""
 
 from typing import Annotated, Any
 
@@ -12,10 +12,18 @@ from dia_server.services.speech.request import SpeechRequest
 from dia_server.services.speech.service import SpeechService
 from dia_server.services.voices.references import References
 from dia_server.web import generation
-from dia_server.web.controllers.speech import ERRORS, AsyncMode, Delivery, accept, answer, reference_of
+from dia_server.web.controllers.speech import (
+    ERRORS,
+    AsyncMode,
+    Delivery,
+    accept,
+    answer,
+    reference_of,
+    speech_plan,
+)
 from dia_server.web.requests.json_request import MAX_BODY_WITH_REFERENCE
 from dia_server.web.route_options import route_options
-from dia_server.web.schemas import DialogueRequest, JobAccepted
+from dia_server.web.schemas import DialogueRequest, JobAccepted, SpeechPlan
 
 OutputFormat = Annotated[
     str | None,
@@ -78,6 +86,24 @@ class DialogueController(Controller):
             reference = await reference_of(request, data, references)
             delivery = Delivery(stream=True, events=data.timestamps is not None)
             return await answer(request, speech_service, wanted, client, reference, delivery)
+
+    @post(
+        "/plan",
+        status_code=200,
+        request_max_body_size=MAX_BODY_WITH_REFERENCE,
+        opt=route_options(rate_limit="plan", audio=False),
+    )
+    async def plan_dialogue(
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[DialogueRequest],
+        speech_service: NamedDependency[SpeechService],
+        references: NamedDependency[References],
+    ) -> SpeechPlan:
+        """Return the segments of a dialogue as POST /plan does, without generating audio."""
+        with generation.naming_inputs(data):
+            reference = await reference_of(request, data, references)
+            return await speech_plan(speech_service, generation.speech_request(data), reference)
 
 
 def _wanted(data: DialogueRequest, output_format: str | None) -> SpeechRequest:

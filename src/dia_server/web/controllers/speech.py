@@ -129,25 +129,31 @@ class SpeechController(Controller):
     ) -> SpeechPlan:
         """Return the segments of a text and their estimated durations, without generating audio."""
         reference = await reference_of(request, data, references)
-        wanted = generation.speech_request(data)
-        prepared = await speech_service.prepare(wanted, reference=reference, make_anchors=False)
-        planned = prepared.plan
-        return SpeechPlan(
-            prepared.said.text,
-            prepared.said.text != data.text,
-            [
-                PlannedUtterance(
-                    one.text,
-                    one.pause_s + one.gap_s / data.speed,
-                    one.estimated_s / data.speed,
-                    prepared.voice_ids(one),
-                )
-                for one in planned.utterances
-            ],
-            planned.duration_s(data.speed),
-            [AppliedPronunciation(one.word, one.respelling) for one in prepared.said.applied],
-            text_warnings(wanted.warnings),
-        )
+        return await speech_plan(speech_service, generation.speech_request(data), reference)
+
+
+async def speech_plan(
+    service: SpeechService, wanted: speech_request.SpeechRequest, reference: Reference | None
+) -> SpeechPlan:
+    """Return the segments of `wanted` and their estimated durations at its speed."""
+    prepared = await service.prepare(wanted, reference=reference, make_anchors=False)
+    said, planned = prepared.said, prepared.plan
+    return SpeechPlan(
+        said.text,
+        said.text.split() != wanted.text.split(),
+        [
+            PlannedUtterance(
+                one.text,
+                one.pause_s + one.gap_s / wanted.speed,
+                one.estimated_s / wanted.speed,
+                prepared.voice_ids(one),
+            )
+            for one in planned.utterances
+        ],
+        planned.duration_s(wanted.speed),
+        [AppliedPronunciation(one.word, one.respelling) for one in said.applied],
+        text_warnings(wanted.warnings),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class ApiKeys(ASGIMiddleware):
         scheme, _, token = authorization(scope).partition(" ")
         given = token.strip().encode() if scheme.lower() == "bearer" else b""
         if not given:
-            raise Unauthorized("An API key is required: Authorization: Bearer <key>")
+            raise Unauthorized("An API key is required: Authorization: Bearer <key>, or xi-api-key: <key>")
         # compare every key, each in constant time, so that the response time reveals nothing
         if sum(hmac.compare_digest(given, key) for key in self._keys):
             return
