@@ -1,4 +1,5 @@
-"""The command line: `dia-server serve`, `engine`, `doctor`, `bench`, `db upgrade`, `voices`.
+"""The command line: `dia-server serve`, `engine`, `doctor`, `bench`, `fidelity`, `db upgrade`,
+`voices`.
 
 It sets DIA_* variables and starts Granian, whose worker builds the application. Heavy modules are imported
 only in the commands that need them, because child processes inherit or import this module.
@@ -8,6 +9,7 @@ import asyncio
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -259,6 +261,63 @@ def bench(url: str | None, clients: str, requests: int, voice: str, text: str, k
     click.echo("\n".join(measurement.table(rounds)))
     if failures := {failure for r in rounds for failure in r.failures}:
         raise click.ClickException("; ".join(sorted(failures)))
+
+
+SHORT_DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+"""Short names of dtypes that `fidelity` takes beside those of DIA_DTYPE."""
+
+
+@main.command()
+@click.option(
+    "--texts",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with a text on each line; 50 built-in dialogues by default.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="Number of texts, the first ones; all by default.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Seed of the first text."
+)
+@click.option(
+    "--whisper", metavar="MODEL", help="Whisper model (a name or a folder) that counts wrong words."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@setting_flags
+def fidelity(
+    file: Path | None,
+    count: int | None,
+    seed: int,
+    whisper: str | None,
+    as_json: bool,
+    **flags: str | None,
+) -> None:
+    """Measure what a cheaper dtype of Dia's weights costs, compared with fp32 on the same weights.
+
+    Compares --dtype (also fp16, bf16; by default what the server would choose) on Dia's own weights. Takes
+    minutes on a GPU, and hours on a CPU: --count 5 is quicker.
+    """
+    flags["dtype"] = SHORT_DTYPES.get(flags["dtype"] or "", flags["dtype"])
+    conf = load_settings(flags)
+
+    from dia_server.errors import ServerError
+    from dia_server.fidelity.report import table
+    from dia_server.fidelity.texts import TEXTS, read_texts
+
+    try:
+        texts = (TEXTS if file is None else read_texts(file))[:count]
+        from dia_server.fidelity.comparison import compare
+
+        report = compare(conf, texts, seed=seed, whisper=whisper, progress=_show_progress)
+    except ServerError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(msgspec.json.encode(report).decode() if as_json else "\n".join(table(report)))
+
+
+def _show_progress(stage: str, done: int, total: int) -> None:
+    """Show the progress on stderr: in one line per stage on a terminal, else only a stage's end."""
+    ended = done == total
+    if ended or sys.stderr.isatty():
+        click.echo(f"\r{stage}: {done} of {total}" if sys.stderr.isatty() else stage, err=True, nl=ended)
 
 
 @main.group()

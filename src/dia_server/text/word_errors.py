@@ -16,13 +16,22 @@ WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff
 
 
 def word_error_rate(text: str, transcript: str) -> float:
-    """Return the word error rate: (deletions + insertions + substitutions) / words of `text`.
+    """Return the word error rate: wrong words / words of `text`; see `count_wrong_words`.
+
+    Returns 0 if `text` has only sounds, because Whisper transcribes sounds unpredictably.
+    """
+    wrong, words = count_wrong_words(text, transcript)
+    return wrong / words if words else 0.0
+
+
+def count_wrong_words(text: str, transcript: str) -> tuple[int, int]:
+    """Return the deletions, insertions and substitutions of words together, and the words of `text`.
 
     Ignores case, punctuation, speaker tags, pauses and non-verbal sounds. Digits differ from number words
-    ("3", "three"). Returns 0 if `text` has only sounds, because Whisper transcribes sounds unpredictably.
+    ("3", "three").
     """
     expected, actual = _words(text), _words(transcript)
-    return _distance(expected, actual) / len(expected) if expected else 0.0
+    return _distance(expected, actual), len(expected)
 
 
 def _words(text: str) -> list[str]:

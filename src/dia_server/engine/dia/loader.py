@@ -60,13 +60,13 @@ def dia_loader(
             config = checkpoint.config if max_columns is None else checkpoint.config.with_columns(max_columns)
             # both are located before weights are read, which takes minutes
             codec_folder = locate(codec, "DIA_CODEC", lambda _: report(FOUND))
-            _check_memory(checkpoint.elements() * kind.itemsize, config, where, kind)
-            weights = assemble(
+            weights = read_weights(
+                checkpoint,
                 config,
-                checkpoint.tensor,
-                device=where,
-                dtype=kind,
-                report=lambda share: report(FOUND + (READ - FOUND) * share),
+                where,
+                dtype,
+                max_batch,
+                lambda share: report(FOUND + (READ - FOUND) * share),
             )
             fault = kernel_fault(where, weights.dtype) if where.type == "cuda" else None
             audio = load_codec(codec_folder, where, kernels=fault is None)
@@ -135,6 +135,24 @@ def _cpu_dtype(max_batch: int) -> torch.dtype:
         return half
     few = max_batch <= FEW_SLOTS and FBGEMM and not torch.cpu._is_amx_tile_supported()
     return half if few else torch.bfloat16
+
+
+def read_weights(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    device: torch.device,
+    dtype: str,
+    max_batch: int,
+    report: Callable[[float], None],
+) -> Weights:
+    """Read the weights of `checkpoint` to `device`; `report` receives the share read, 0 to 1.
+
+    `config` is the checkpoint's, possibly with fewer columns; `dtype` and `max_batch` are those of
+    `dia_loader`. Raises ModelNotLoaded.
+    """
+    kind = pick_dtype(dtype, device, max_batch)
+    _check_memory(checkpoint.elements() * kind.itemsize, config, device, kind)
+    return assemble(config, checkpoint.tensor, device=device, dtype=kind, report=report)
 
 
 def count_slots(

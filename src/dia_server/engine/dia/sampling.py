@@ -37,14 +37,12 @@ def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams,
 
     `column` [B] is the index of each slot's current column, the step's input; the noise depends on it.
     """
-    temperature, cfg_scale, top_p, top_k, seed = (value[:, None, None] for value in params)
-    guided = cond + (cond - uncond) * cfg_scale
-    tokens = _highest(guided, TOP_K_LIMIT)
+    temperature, top_p, seed = (
+        value[:, None, None] for value in (params.temperature, params.top_p, params.seed)
+    )
+    tokens, logits = candidates(cond, uncond, params, eos)
     ranks = torch.arange(TOP_K_LIMIT, device=cond.device)
     channels = torch.arange(cond.shape[1], device=cond.device)[:, None]
-    # special tokens follow EOS in the vocabulary; EOS itself is allowed in channel 0
-    special = tokens > torch.where(channels == 0, eos, eos - 1)
-    logits = cond.gather(-1, tokens).masked_fill((ranks >= top_k) | special, -torch.inf)
     logits, order = logits.sort(dim=-1, descending=True)
     tokens = tokens.gather(-1, order)
     ends = tokens[..., 0] == eos
@@ -60,6 +58,22 @@ def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams,
     token = tokens.where(ranks == choice, 0).sum(-1)
     # like transformers, return token 0 if guidance selects special tokens only
     return torch.where(nothing, 0, torch.where(ends, eos, token))
+
+
+def candidates(cond: Tensor, uncond: Tensor, params: SamplingParams, eos: int) -> tuple[Tensor, Tensor]:
+    """Return the tokens with the highest guided logits, in descending order, and their conditional logits.
+
+    Both are [B, channels, TOP_K_LIMIT]. The logits of tokens that are no candidates are -inf: those beyond
+    top_k, special tokens, and EOS in all channels but channel 0.
+    """
+    cfg_scale, top_k = params.cfg_scale[:, None, None], params.top_k[:, None, None]
+    guided = cond + (cond - uncond) * cfg_scale
+    tokens = _highest(guided, TOP_K_LIMIT)
+    ranks = torch.arange(TOP_K_LIMIT, device=cond.device)
+    channels = torch.arange(cond.shape[1], device=cond.device)[:, None]
+    # special tokens follow EOS in the vocabulary; EOS itself is allowed in channel 0
+    special = tokens > torch.where(channels == 0, eos, eos - 1)
+    return tokens, cond.gather(-1, tokens).masked_fill((ranks >= top_k) | special, -torch.inf)
 
 
 def _highest(values: Tensor, count: int) -> Tensor:
