@@ -12,7 +12,8 @@ CPU it is process time, which is meaningful for one thread only.
 
 `--dtype` is the model's dtype. On a CPU without bf16 arithmetic transformers is very slow in bf16, while this
 engine stores fp16 and computes in fp32 by default; transformers is then measured in fp32 too. `--formats`
-names the dtypes of this engine; the others are compared with the first.
+names the dtypes of this engine, and `--peer-formats` those of transformers. All are compared with the first
+of this engine's.
 """
 
 import argparse
@@ -63,10 +64,9 @@ def main() -> None:
     own, *others = own_formats(options, dia.device, dtype)
     ours = Ours(dia, slots, own, compiled=on_cuda)
     peers: list[Implementation] = [Ours(dia, slots, other, compiled=on_cuda) for other in others]
-    peers += [Transformers(dia, cache) for cache in options.caches]
-    if own != dtype and options.caches:
-        wide = random_dia(options.size, options.device, compute_dtype(own, dia.device))
-        peers += [Transformers(wide, cache) for cache in options.caches]
+    for other in peer_formats(options, own, dtype):
+        model = dia if other == dtype else random_dia(options.size, options.device, other)
+        peers += [Transformers(model, cache) for cache in options.caches]
     if options.original:
         peers.append(Original(options.original, dia, compiled=on_cuda))
 
@@ -106,6 +106,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--formats", nargs="*", help="dtypes of this engine; default: what it chooses")
+    parser.add_argument("--peer-formats", nargs="*", help="dtypes of transformers; default: see above")
     parser.add_argument("--size", choices=SIZES, default="115M")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--prompt", type=int, default=1000, help="frames of the voice prompt")
@@ -125,6 +126,15 @@ def own_formats(options: argparse.Namespace, device: torch.device, dtype: torch.
     if options.formats:
         return [getattr(torch, name) for name in options.formats]
     return [pick_dtype("auto", device, max(options.batches or [1])) if dtype == torch.bfloat16 else dtype]
+
+
+def peer_formats(options: argparse.Namespace, own: torch.dtype, dtype: torch.dtype) -> list[torch.dtype]:
+    """Return the dtypes of transformers; `own` is the first of this engine, `dtype` that of the model."""
+    if options.peer_formats:
+        return [getattr(torch, name) for name in options.peer_formats]
+    if own == dtype or not options.caches:
+        return [dtype]
+    return [dtype, compute_dtype(own, torch.device(options.device))]
 
 
 def check_parity(device: str) -> None:

@@ -144,7 +144,9 @@ class Decoding:
         return [slot for slot, alive in zip(slots, live, strict=True) if not alive]
 
     def _decoded(self, slot: int, run: _Running) -> Decoded:
-        columns = self._state.grid[slot, : run.position + 1].cpu()
+        columns = (
+            self._state.grid[slot, : run.position + 1].clone().cpu()
+        )  # a later utterance has the slot next
         end = int(self._state.eos_at[slot])
         self._state.retire(slot)
         return Decoded(columns, end, end >= run.end)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ CLOSE_P99, WORSE_P99 = 0.1, 1.0
 CLOSE_LEFT_OUT, WORSE_LEFT_OUT = 0.02, 0.1
 """The same for the probability of the tokens that are no candidates any more."""
 CLOSE_WORDS, WORSE_WORDS = 2.0, 5.0
-"""The same for the additional wrong words per hundred. With 50 texts, about 900 words, chance alone makes a
+"""The same for the additional wrong words per hundred. With 50 texts, 751 words, chance alone makes a
 difference of 1 to 2."""
 
 Grade = Literal["close", "listen", "worse", "none"]
