@@ -15,11 +15,12 @@ from transformers import DacConfig, DacModel
 
 from benchmarks.models import TEMPERATURE, random_weights
 from dia_server.engine.dia.background_stream import use_device
-from dia_server.engine.dia.codec import CODEBOOKS, Codec, Window
+from dia_server.engine.dia.codec import CODEBOOKS, Codec
 from dia_server.engine.dia.loader import count_slots
 from dia_server.engine.dia.memory import device_memory
 from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.probe import kernel_fault
+from dia_server.engine.dia.windows import Window
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Flow, LoadModel, Samples, Utterance
 from dia_server.units import FRAME_RATE, HOP, SAMPLE_RATE
@@ -33,6 +34,9 @@ class Hum:
 
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
         return [np.full(window.n * HOP, 0.1, np.float32) for window in windows]
+
+    def warm_up(self, most: int) -> None:
+        pass
 
 
 TOY_CODEC: dict[str, Any] = {"encoder_hidden_size": 4, "decoder_hidden_size": 32}

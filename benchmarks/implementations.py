@@ -12,10 +12,10 @@ from transformers import DiaForConditionalGeneration
 
 from benchmarks.models import CFG_SCALE, EOS, TEMPERATURE, TOP_K, TOP_P, Workload
 from dia_server.engine.dia.assemble import assemble
-from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.delay import UNKNOWN, delayed, undelayed
 from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
+from dia_server.engine.dia.windows import Window
 from dia_server.engine.types import Chunk, Recording, Samples, Utterance, VoicePrompt
 
 BOS, PAD = 1026, 1025
@@ -37,6 +37,9 @@ class CodesAsAudio:
 
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
         return [w.frames[w.left : w.left + w.n].flatten().float().numpy() for w in windows]
+
+    def warm_up(self, most: int) -> None:
+        pass
 
 
 class Ours:

@@ -103,6 +103,8 @@ class Utterance:
     max_tokens: int | None = None
     """Maximum decode steps; None for the model's maximum."""
     prompt: VoicePrompt | None = None
+    streamed: bool = True
+    """Whether its audio is heard while it is generated; otherwise Dia makes fewer and longer chunks."""
     flow: Flow = field(default_factory=Flow)
 
 

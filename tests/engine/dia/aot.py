@@ -112,8 +112,8 @@ def commit() -> Kernel:
 
 def snake() -> Kernel:
     types = dict.fromkeys(("x_ptr", "alpha_ptr", "inverse_ptr", "out_ptr"), "*fp32")
-    types |= dict.fromkeys(("channels", "time"), "i32")
-    return Kernel("Snake", snake_kernel, types, {"BLOCK": 1024}, {})
+    types |= {"frames_ptr": "*i64"} | dict.fromkeys(("channels", "time", "scale"), "i32")
+    return Kernel("Snake", snake_kernel, types, {"PADDED": True, "BLOCK": 1024}, {})
 
 
 def every_kernel() -> list[Kernel]:

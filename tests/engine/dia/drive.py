@@ -8,10 +8,10 @@ from torch import LongTensor, Tensor
 from transformers import DiaForConditionalGeneration
 
 from dia_server.engine.dia.assemble import assemble
-from dia_server.engine.dia.codec import Window
 from dia_server.engine.dia.model import AudioCodec
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.weights import Weights
+from dia_server.engine.dia.windows import Window
 from dia_server.engine.types import Chunk, Model, Recording, Samples, Utterance, VoicePrompt
 
 
@@ -23,6 +23,9 @@ class CodesAsAudio(AudioCodec):
 
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
         return [w.frames[w.left : w.left + w.n].flatten().float().numpy() for w in windows]
+
+    def warm_up(self, most: int) -> None:
+        pass
 
 
 def weights_of(dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.float32) -> Weights:

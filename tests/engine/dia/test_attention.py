@@ -21,7 +21,7 @@ from dia_server.engine.dia.attention import (
     split_count,
 )
 from dia_server.engine.dia.probe import kernel_fault
-from dia_server.engine.dia.snake import Snake, fused_snake
+from dia_server.engine.dia.snake import Padding, Snake, fused_snake
 from dia_server.engine.dia.weights import rotation
 
 COLUMNS = 200
@@ -137,6 +137,12 @@ def check_kernels(device: str = "cpu") -> None:
     snake = Snake(torch.rand(1, 3, 1, device=device) + 0.5)
     expected = torch.addcmul(x, torch.sin(x * snake.alpha).square(), snake.inverse)
     torch.testing.assert_close(fused_snake(x, snake.alpha, snake.inverse), expected, atol=1e-5, rtol=0)
+    padding = Padding(torch.tensor([11, 15], device=device), length=15)
+    expected[0, :, 1100:] = 0
+    torch.testing.assert_close(
+        fused_snake(x, snake.alpha, snake.inverse, padding), expected, atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(snake(x, padding), expected, atol=1e-5, rtol=0)
 
 
 def check_cross_attention(

@@ -2,6 +2,7 @@ import os
 import random
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from transformers import DacModel
 
-from dia_server.engine.dia.codec import CONTEXT, Codec, Window, load_codec, plan_chunk
+from dia_server.engine.dia.codec import Codec, load_codec
+from dia_server.engine.dia.windows import CONTEXT, Window, plan_chunk
 from dia_server.engine.types import Samples
 from dia_server.errors import ModelNotLoaded
 from dia_server.units import HOP
@@ -33,13 +35,13 @@ def random_frames(count: int, seed: int = 0) -> torch.LongTensor:
     return torch.randint(0, 1024, (count, 9), generator=torch.Generator().manual_seed(seed))  # type: ignore[return-value]
 
 
-def streamed(codec: Codec, frames: torch.LongTensor, arrivals: list[int]) -> Samples:
+def streamed(codec: Codec, frames: torch.LongTensor, arrivals: list[int], lead: float) -> Samples:
     """Decode `frames` in chunks, with `arrivals[0]`, `arrivals[1]`, ... and finally all frames available."""
     chunks: list[Samples] = []
     emitted = 0
     for complete in [*arrivals, len(frames)]:
         ended = complete == len(frames)
-        while span := plan_chunk(emitted, complete, ended):
+        while span := plan_chunk(emitted, complete, ended, lead):
             window = Window(frames[span.start : span.stop], span.left, span.n)  # type: ignore[arg-type]
             chunks += codec.decode([window])
             emitted += span.n
@@ -91,13 +93,26 @@ def test_chunks_put_together_equal_the_whole() -> None:
     codec = Codec(lively_dac())
     rng = random.Random(1)
     for plan in range(20):
-        count = rng.choice([1, 3, 13, 14, 15, 40, 107, 130])
+        count = rng.choice([1, 3, 13, 14, 15, 40, 107, 130, 250])
         frames = random_frames(count, plan)
-        [whole] = codec.decode([Window(frames, 0, count)])
+        whole = codec.decode_frames(frames[None])[0].numpy()
 
         arrivals = sorted(rng.sample(range(count), rng.randint(0, min(count, 30))))
 
-        assert decibels(whole, streamed(codec, frames, arrivals)) > 70
+        lead = inf if plan % 2 else 0.0
+        assert decibels(whole, streamed(codec, frames, arrivals, lead)) > 70
+
+
+def test_padding_changes_no_sample() -> None:
+    codec = Codec(lively_dac(torch.float64))
+    codes = torch.stack([random_frames(18, seed) for seed in range(3)])
+    lengths = torch.tensor([1, 11, 18])
+
+    padded = codec.decode_frames(codes, lengths)
+
+    for frames, length, waveform in zip(codes, lengths.tolist(), padded, strict=True):
+        alone = codec.decode_frames(frames[None, :length])[0]
+        assert (waveform[: length * HOP] - alone).abs().max() < 1e-13
 
 
 SPANS = [(0, 4), (4, 4), (8, 8), (16, 16), (20, 7), (32, 28)]
@@ -166,22 +181,6 @@ def test_a_batch_decodes_what_its_members_do() -> None:
 
 def test_no_windows_give_no_samples() -> None:
     assert Codec(tiny_dac()).decode([]) == []
-
-
-def test_the_first_chunk_comes_after_14_frames_and_chunks_grow() -> None:
-    assert plan_chunk(0, 13, False) is None
-    sizes, emitted = [], 0
-    while span := plan_chunk(emitted, 250, True):
-        sizes.append(span.n)
-        emitted += span.n
-    assert sizes == [4, 4, 8, 16, 32, 43, 43, 43, 43, 14]
-    first = plan_chunk(0, 14, False)
-    assert first is not None
-    assert (first.start, first.stop, first.left, first.n) == (0, 14, 0, 4)
-
-
-def test_nothing_is_left_to_plan_of_an_empty_sequence() -> None:
-    assert plan_chunk(0, 0, True) is None
 
 
 def test_a_codec_is_loaded_from_a_folder(tmp_path: Path) -> None:

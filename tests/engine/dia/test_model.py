@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -12,14 +13,17 @@ import torch
 
 from dia_server.engine.dia import decoder as step_module
 from dia_server.engine.dia import model as model_module
+from dia_server.engine.dia.audio_decoder import GROW_AFTER, AudioDecoder
 from dia_server.engine.dia.background_stream import BackgroundStream
-from dia_server.engine.dia.codec import Codec, Window
-from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
+from dia_server.engine.dia.codec import Codec
+from dia_server.engine.dia.model import CODEC_NOT_CAPTURED, AudioCodec, DiaModel, ModelOptions
+from dia_server.engine.dia.poll import Poll
 from dia_server.engine.dia.prefill import prefill
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.step_ops import KernelOps, MakeOps, PlainOps
 from dia_server.engine.dia.step_runners import NOT_CAPTURED, NOT_FUSED, EagerRunner, Step, capturable_steps
 from dia_server.engine.dia.weights import Weights
+from dia_server.engine.dia.windows import Window
 from dia_server.engine.types import Chunk, GeneratedAudio, Samples, Utterance
 from dia_server.errors import GpuOutOfMemory, Invalid, ServerError, TextTooLong
 
@@ -125,6 +129,87 @@ def test_first_windows_do_not_wait_for_the_windows_of_other_streams(
     for chunks, frames in zip(made, alone, strict=True):
         assert torch.equal(frames_of(chunks), frames)
     model.close()
+
+
+class Unhurried(Future[None]):
+    """A poll's copy that has not arrived until its result is set; waiting for it alone fails."""
+
+    def result(self, timeout: float | None = None) -> None:
+        assert self.done()
+        super().result(timeout)
+
+
+def test_audio_does_not_wait_for_the_poll(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_decode = threading.Event()
+    pending: list[Unhurried] = []
+
+    class Slow(CodesAsAudio):
+        def decode(self, windows: Sequence[Window]) -> list[Samples]:
+            assert may_decode.wait(20)
+            return super().decode(windows)
+
+    def watch(poll: Poll, thread: ThreadPoolExecutor) -> None:
+        poll._arrived = Unhurried()
+        if model._audio_decoder.running is None:
+            poll._arrived.set_result(None)
+        else:
+            pending.append(poll._arrived)
+
+    asked = utterance(0)
+    alone = frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [asked])[0])
+    monkeypatch.setattr(Poll, "watch", watch)
+    model = DiaModel(weights, Slow(), 1)
+    model._depth, model._audio_decoder._background = 1, BackgroundStream(torch.device("cpu"), "codec")
+    model.admit(0, asked)
+    while not pending:
+        assert model.step() == {}
+    may_decode.set()
+
+    first = model.step()[0]
+    assert isinstance(first, Chunk)
+    assert not pending[0].done()
+    polls = len(pending)
+    assert polls == len(model._polls) == 2
+
+    chunks = [first]
+    while not chunks[-1].done:
+        for copy in pending:
+            if not copy.done():
+                copy.set_result(None)
+        chunks += [chunk for chunk in model.step().values() if isinstance(chunk, Chunk)]
+    assert torch.equal(frames_of(chunks), alone)
+    model.close()
+
+
+def test_a_codec_that_cannot_be_captured_runs_eagerly_and_is_noted(weights: Weights) -> None:
+    class Uncaptured(CodesAsAudio):
+        error: Exception = RuntimeError("no graphs\nwith details")
+
+        def warm_up(self, most: int) -> None:
+            assert most == 2
+            raise self.error
+
+    codec = Uncaptured()
+    model = DiaModel(weights, codec, 2)
+    model.warm_up()
+    assert model.notes == (f"{CODEC_NOT_CAPTURED} (RuntimeError: no graphs)",)
+
+    codec.error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        model.warm_up()
+
+
+def test_streams_that_are_ahead_and_unheard_audio_get_the_longest_windows(weights: Weights) -> None:
+    asked = utterance(0, tokens=316)
+    model = DiaModel(weights, CodesAsAudio(), 1)
+    model._audio_decoder._clock = lambda: 0.0  # playback stands still
+    ahead = drive(model, [asked])[0]
+    unheard = drive(DiaModel(weights, CodesAsAudio(), 1), [replace(asked, streamed=False)])[0]
+
+    assert [len(chunk.samples) // 9 for chunk in unheard] == [182, 118]
+    longest = max(len(chunk.samples) // 9 for chunk in ahead)
+    assert longest == 172
+    assert torch.equal(frames_of(ahead), frames_of(unheard))
 
 
 def test_progress_grows_to_1_and_tokens_add_up(weights: Weights) -> None:
@@ -271,8 +356,34 @@ def test_a_codec_short_of_memory_decodes_fewer_windows_at_a_time(weights: Weight
 
     for chunks, expected in zip(made, alone, strict=True):
         assert torch.equal(frames_of(chunks), frames_of(expected))
-    assert codec.calls[:4] == [5, 2, 2, 1]
+    assert codec.calls[:4] == [4, 2, 2, 1]
     assert max(codec.calls[4:]) == 2  # later batches begin with what has fitted
+
+
+def test_a_codec_with_memory_again_decodes_more_windows_at_a_time() -> None:
+    codec = Narrow(most=2)
+    decoder = AudioDecoder(codec, torch.device("cpu"))
+    windows = [Window(torch.zeros(14, 9).long(), 0, 4)] * 16  # type: ignore[arg-type]
+
+    def decode(count: int) -> list[int]:
+        codec.calls.clear()
+        decoder._decode(windows[:count])
+        return codec.calls
+
+    assert decode(16) == [16, 8, 4, *[2] * 8]
+    for _ in range(GROW_AFTER - 9):
+        assert decode(2) == [2]
+    assert decode(4) == [2, 4, 2]  # as many calls as it takes, but memory is still short
+    codec.most = 16
+    for _ in range(GROW_AFTER - 1):
+        assert decode(2) == [2]
+    assert decode(8) == [4, 4]
+    for _ in range(GROW_AFTER - 2):
+        decode(1)
+    assert decode(16) == [8, 8]
+    for _ in range(GROW_AFTER - 2):
+        decode(1)
+    assert decode(16) == [16]
 
 
 def test_memory_that_runs_out_in_the_codec_fails_that_request_alone(weights: Weights) -> None:

@@ -18,10 +18,11 @@ from dia_server.audio.join import Join
 from dia_server.audio.prompt import make
 from dia_server.configuration import default_config
 from dia_server.db.engine import Database
-from dia_server.engine.dia.codec import CONTEXT, FIRST_CHUNK, Codec
+from dia_server.engine.dia.codec import Codec
 from dia_server.engine.dia.model import STEPS_PER_POLL, DiaModel
 from dia_server.engine.dia.text import text_bytes
 from dia_server.engine.dia.weights import Weights
+from dia_server.engine.dia.windows import CONTEXT, FIRST_CHUNK
 from dia_server.engine.engine import Engine
 from dia_server.engine.types import Chunk, Frames, Samples, Utterance, VoicePrompt
 from dia_server.services.config import ConfigService

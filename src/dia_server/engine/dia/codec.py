@@ -1,16 +1,15 @@
-"""The DAC codec: encodes 44.1 kHz audio to frames of 9 codes and decodes them, whole or streamed in windows.
+"""The DAC codec: encodes 44.1 kHz audio to frames of 9 codes and decodes windows of frames.
 
-A frame is 512 samples. A decoded sample depends on at most 9.25 frames on either side, so a window with 10
-frames of context on both sides decodes to the same samples as the whole sequence. Context is omitted only at
-the sequence's own start and end. Weights stay in fp32 (bf16 leaves a signal-to-noise ratio of 12 dB); on GPUs
+A frame is 512 samples. `windows` says which frames are decoded together, in batches of few shapes; on CUDA
+each shape is a CUDA graph. Weights stay in fp32 (bf16 leaves a signal-to-noise ratio of 12 dB); on GPUs
 convolutions may use TF32, torch's default.
 
 `Codec` knows nothing of slots, delay patterns or special tokens: its codes are 0 to 1023.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,62 +20,15 @@ from transformers import DacConfig, DacModel
 from transformers.models.dac.modeling_dac import Snake1d
 from transformers.utils import logging as library_log
 
-from dia_server.engine.dia.snake import Snake
+from dia_server.engine.dia.codec_graphs import CodecGraphs
+from dia_server.engine.dia.snake import Padding, Snake
+from dia_server.engine.dia.windows import SHAPES, Shape, Window, batches, padded_length
 from dia_server.engine.types import Samples
 from dia_server.errors import ModelNotLoaded
 from dia_server.units import HOP, SAMPLE_RATE
 
 CODEBOOKS = 9
 """Codes per frame, one from each codebook."""
-CONTEXT = 10
-"""Context frames on each side of a window's audio; fewer at the start and the end of the sequence."""
-MAX_WINDOWS = 16
-"""Maximum windows decoded as one batch; `memory.FULL_MARGIN` covers their intermediate results."""
-FIRST_CHUNK, LAST_CHUNK = 4, 43
-"""Frames in the first chunk (few, for early audio) and in the longest chunk (half a second)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Window:
-    """Frames to decode: `left` frames of context, `n` frames whose audio is returned, then more context."""
-
-    frames: LongTensor
-    """Codes [T, 9] on any device, T >= left + n; the frames from left + n on are context."""
-    left: int
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Indices of the next chunk's frames.
-
-    Frames [start, stop) form the window to decode. Frames [start + left, start + left + n) are those whose
-    audio is returned; the others are context.
-    """
-
-    start: int
-    stop: int
-    left: int
-    n: int
-
-
-def plan_chunk(emitted: int, complete: int, ended: bool) -> Span | None:
-    """Return the next span to decode, or None if too few frames are complete or none is left.
-
-    `emitted` of the `complete` frames have been passed to the codec already. Chunks grow: 4, 4, 8, 16, 32,
-    then 43 frames. After the first, each is at most as long as all earlier chunks together, so that it can be
-    generated while they play. Until the sequence has `ended`, a chunk is decoded only once the CONTEXT frames
-    after its audio are complete.
-    """
-    n = min(max(emitted, FIRST_CHUNK), LAST_CHUNK)
-    if ended:
-        n = min(n, complete - emitted)
-    elif complete < emitted + n + CONTEXT:
-        return None
-    if n == 0:
-        return None
-    left = min(emitted, CONTEXT)
-    return Span(emitted - left, min(complete, emitted + n + CONTEXT), left, n)
 
 
 class Codec:
@@ -100,6 +52,7 @@ class Codec:
         dac.to(device)
         self.device = dac.device
         self._offsets = torch.arange(CODEBOOKS, device=self.device) * self._size
+        self._graphs: CodecGraphs | None = None
 
     @property
     def bytes(self) -> int:
@@ -119,40 +72,63 @@ class Codec:
         return codes[0].T.contiguous()  # type: ignore[return-value]
 
     @torch.inference_mode()
+    def warm_up(self, most: int) -> None:
+        """On CUDA decode one batch of each shape of at most `most` windows, and capture it as a CUDA graph.
+
+        Call it on the thread and the stream that decode. If it raises, `decode` works without graphs.
+        """
+        if self.device.type == "cuda":
+            shapes = [shape for shape in SHAPES if shape.windows <= most]
+            self._graphs = CodecGraphs(self.decode_frames, CODEBOOKS, self.device, shapes)
+
+    @torch.inference_mode()
     def decode(self, windows: Sequence[Window]) -> list[Samples]:
         """Decode each window; return the audio of its `n` frames: n * 512 samples in fp32 on the CPU.
 
-        On GPUs windows of equal length are decoded in batches of up to MAX_WINDOWS. Windows are never padded
-        to a common length: the network zero-pads at every layer, so added frames would change the samples
-        near the sequence's end. On CPUs, where batching gains nothing, windows are decoded one by one, which
-        keeps their samples bit-identical whatever else is decoded.
+        On GPUs windows of equal padded length are decoded in batches. On CPUs, where batching gains nothing,
+        windows are decoded one by one, which keeps their samples bit-identical whatever else is decoded.
         """
         groups: dict[int, list[int]] = {}
         for i, window in enumerate(windows):
-            groups.setdefault(i if self.device.type == "cpu" else len(window.frames), []).append(i)
+            groups.setdefault(padded_length(len(window.frames)), []).append(i)
         decoded: dict[int, Tensor] = {}
-        batches = [
-            group[i : i + MAX_WINDOWS] for group in groups.values() for i in range(0, len(group), MAX_WINDOWS)
-        ]
-        for group in batches:
-            codes = torch.stack([windows[i].frames for i in group]).to(self.device)
-            for i, waveform in zip(group, self.decode_frames(codes), strict=True):
-                middle = slice(windows[i].left * HOP, (windows[i].left + windows[i].n) * HOP)
-                decoded[i] = waveform[middle]
+        for length, group in groups.items():
+            alone = self.device.type == "cpu"
+            for batch in ([i] for i in group) if alone else batches(group, length):
+                waveforms = self._decode_batch([windows[i].frames for i in batch], length)
+                for i, waveform in zip(batch, waveforms, strict=True):
+                    middle = slice(windows[i].left * HOP, (windows[i].left + windows[i].n) * HOP)
+                    decoded[i] = waveform[middle].clone()  # the next batch may overwrite the waveform
         if not windows:
             return []
         # copy all windows to the host at once: each copy would make the host wait for the device
         audio: Samples = torch.cat([decoded[i] for i in range(len(windows))]).float().cpu().numpy()
         return np.split(audio, np.cumsum([window.n * HOP for window in windows])[:-1])
 
-    def decode_frames(self, codes: Tensor) -> Tensor:
+    def _decode_batch(self, windows: Sequence[Tensor], length: int) -> Tensor:
+        """Decode windows [T, 9], T <= length, to waveforms [batch, length * 512] on the codec's device."""
+        codes = torch.zeros(len(windows), length, CODEBOOKS, dtype=torch.long)
+        for row, window in zip(codes, windows, strict=True):
+            row[: len(window)] = window
+        frames = torch.tensor([len(window) for window in windows])
+        graph = None if self._graphs is None else self._graphs.find(Shape(len(windows), length))
+        if graph is not None:
+            return graph.run(codes, frames)
+        full = bool((frames == length).all())
+        return self.decode_frames(codes.to(self.device), None if full else frames.to(self.device))
+
+    def decode_frames(self, codes: Tensor, frames: Tensor | None = None) -> Tensor:
         """Decode codes [batch, T, 9] to waveforms [batch, T * 512], both on the codec's device.
 
-        On GPUs only queues the work.
+        With `frames` [batch], a window's first samples are those that its first `frames` frames have alone,
+        and the others are meaningless. On GPUs only queues the work.
         """
         hidden = F.embedding(codes + self._offsets, self._table).sum(-2)
-        waveforms: Tensor = self._dac.decoder(hidden.transpose(1, 2).contiguous())
-        return waveforms.squeeze(1)
+        padding = None
+        if frames is not None:
+            padding = Padding(frames, codes.shape[1])
+            hidden *= padding.mask(codes.shape[1])[:, :, None]
+        return _run_decoder(self._dac.decoder, hidden.transpose(1, 2).contiguous(), padding).squeeze(1)
 
 
 def load_codec(source: Path, device: torch.device | str, *, kernels: bool = True) -> Codec:
@@ -193,3 +169,13 @@ def _replace_snakes(module: nn.Module, *, fused: bool) -> None:
             setattr(module, name, Snake(child.alpha, fused=fused))
         else:
             _replace_snakes(child, fused=fused)
+
+
+def _run_decoder(decoder: Any, x: Tensor, padding: Padding | None) -> Tensor:
+    """Run the decoder of a `DacModel`, as its own `forward` does, on x [batch, channels, T]."""
+    x = decoder.conv1(x)
+    for block in decoder.block:
+        x = block.conv_t1(block.snake1(x, padding))
+        for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
+            x = x + unit.conv2(unit.snake2(unit.conv1(unit.snake1(x, padding)), padding))
+    return torch.tanh(decoder.conv2(decoder.snake1(x, padding)))

@@ -202,8 +202,22 @@ def commit_kernel(
 
 
 @triton.jit
-def snake_kernel(x_ptr, alpha_ptr, inverse_ptr, out_ptr, channels, time, BLOCK: tl.constexpr):
-    """Compute x + sin(alpha x)^2 / alpha for x [batch * channels, time]."""
+def snake_kernel(
+    x_ptr,
+    alpha_ptr,
+    inverse_ptr,
+    frames_ptr,
+    out_ptr,
+    channels,
+    time,
+    scale,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Compute x + sin(alpha x)^2 / alpha for x [batch * channels, time].
+
+    If PADDED, window b has `frames`[b] frames of `scale` samples, and 0 behind them.
+    """
     lane = tl.program_id(0)
     alpha = tl.load(alpha_ptr + lane % channels)
     inverse = tl.load(inverse_ptr + lane % channels)
@@ -212,4 +226,7 @@ def snake_kernel(x_ptr, alpha_ptr, inverse_ptr, out_ptr, channels, time, BLOCK: 
     row = lane.to(tl.int64) * time
     x = tl.load(x_ptr + row + at, mask=inside)
     s = tl.sin(alpha * x)
-    tl.store(out_ptr + row + at, x + s * s * inverse, mask=inside)
+    y = x + s * s * inverse
+    if PADDED:
+        y = tl.where(at < tl.load(frames_ptr + lane // channels) * scale, y, 0.0)
+    tl.store(out_ptr + row + at, y, mask=inside)

@@ -14,8 +14,8 @@ LEAST_MARGIN, FULL_MARGIN, MOST_MARGIN = GIB, 2 * GIB, 3 * GIB
 """Bytes of a GPU left free for intermediate results: with FEW_SLOTS or fewer, with MANY_SLOTS or more, and on
 large GPUs, where the margin is an eighth of the memory.
 
-Decoding 16 windows, one of each slot, takes 0.9 GiB; encoding a recording of 30 s takes 0.7 GiB at the same
-time. Prefill needs more in addition.
+Decoding takes at most 0.23 GiB (`windows.MAX_FRAMES` at a time), which CUDA graphs keep; encoding a recording
+of 30 s takes 0.7 GiB at the same time. Prefill needs more in addition.
 """
 FEW_SLOTS, MANY_SLOTS = 4, 16
 PROMPT_BYTES = 512 * MIB

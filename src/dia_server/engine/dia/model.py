@@ -8,8 +8,10 @@ Frames that are complete on the host are then decoded to audio.
 
 import gc
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 
 from dia_server.engine.dia.admission import Admission
-from dia_server.engine.dia.audio_decoder import AudioDecoder, CodecDecoder, DecodeTask
+from dia_server.engine.dia.audio_decoder import AudioDecoder, CodecDecoder, Emitted
 from dia_server.engine.dia.memory import PROMPT_BYTES, is_out_of_memory, release_cached, translate_oom
 from dia_server.engine.dia.poll import Poll
 from dia_server.engine.dia.probe import cause_of
@@ -41,6 +43,7 @@ NO_KERNELS = (
     "Triton cannot build or run its kernels, so Dia uses plain PyTorch operations, which are slower: "
     "install a C compiler (gcc) and Python's headers (python3-dev), and restart"
 )
+CODEC_NOT_CAPTURED = "the codec cannot be captured as CUDA graphs, so it runs eagerly, which is slower"
 
 
 class AudioCodec(CodecEncoder, CodecDecoder, Protocol):
@@ -89,7 +92,9 @@ class DiaModel:
         self._to_capture = capturable_steps(make_ops, weights.device, fused=fused)
         self._depth = 1 if on_cuda else 0
         self._prompt_cache = PromptCache(codec, weights.device, options.prompt_bytes)
-        self._audio_decoder = AudioDecoder(codec, weights.device)
+        # no clock elsewhere: the same windows each time make the same samples
+        self._audio_decoder = AudioDecoder(codec, weights.device, time.monotonic if on_cuda else None)
+        self._poll_thread = ThreadPoolExecutor(1, "polls")
         self._runs: dict[int, Run] = {}
         self._polls: deque[Poll] = deque()
         self._prepare(report)
@@ -157,12 +162,22 @@ class DiaModel:
     def close(self) -> None:
         self._audio_decoder.close()
         self._prompt_cache.close()
+        self._poll_thread.shutdown()
         self._free_arenas()
         del self._weights, self._codec
         release_cached()
 
     def warm_up(self) -> None:
-        """Generate one utterance, to create kernels, cuDNN plans and memory pools before any request."""
+        """Warm up the codec and generate one utterance.
+
+        So kernels, cuDNN plans, the codec's CUDA graphs and memory pools exist before any request.
+        """
+        try:
+            self._audio_decoder.warm_up(self.slots)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self._note(CODEC_NOT_CAPTURED, cause_of(error))
         noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
         prompt = VoicePrompt((Recording(noise, "warm-up"),), "[S1] This is it.")
         self.admit(0, Utterance("[S1] Hello.", "", seed=0, max_tokens=WARM_UP_STEPS, prompt=prompt))
@@ -183,19 +198,20 @@ class DiaModel:
         release_cached()
 
     def _poll(self) -> dict[int, Chunk | Exception]:
-        outcomes: dict[int, Chunk | Exception] = {**self._admission.advance(self._runs)}
-        queued = self._queue_poll()
-        if len(self._polls) > (self._depth if queued else 0):
-            poll = self._polls.popleft()
-            for slot, run, outcome in poll.outcomes():
+        outcomes: dict[int, Chunk | Exception] = {}
+        queued = len(self._polls) > self._depth  # the last call returned before its poll had arrived
+        if not queued:
+            outcomes |= self._admission.advance(self._runs)
+            queued = self._queue_poll()
+        is_due = len(self._polls) > (self._depth if queued else 0)
+        if is_due and self._polls[0].arrives(self._audio_decoder.running):
+            for slot, run, outcome in self._polls.popleft().outcomes():
                 if self._runs.get(slot) is run:  # the slot may have been released since the poll was queued
                     run.apply(outcome)
         for slot, run in self._runs.items():
             if run.broken:
                 outcomes[slot] = ServerError("The model produced numbers that are not finite")
-        self._emit(self._audio_decoder.finished(wait=not queued), outcomes)
-        if not self._audio_decoder.busy:
-            self._decode(outcomes)
+        self._emit(self._audio_decoder.advance(self._runs, wait=not queued), outcomes)
         return outcomes
 
     def _queue_poll(self) -> bool:
@@ -207,39 +223,14 @@ class DiaModel:
         index = state.upload(torch.tensor(list(running)))
         before = state.position[index]
         self._runner.run(list(running), list(running.values()), count)
-        self._polls.append(Poll(state, list(running), list(running.values()), index, before, count))
+        poll = Poll(state, list(running), list(running.values()), index, before, count)
+        poll.watch(self._poll_thread)
+        self._polls.append(poll)
         return True
 
-    def _decode(self, outcomes: dict[int, Chunk | Exception]) -> None:
-        """Start decoding the windows that are complete; end utterances that have no frames left to decode.
-
-        First windows are decoded by themselves, because they are short: a listener waits for their audio.
-        """
-        first = {slot: run for slot, run in self._runs.items() if not run.emitted}
-        later = {slot: run for slot, run in self._runs.items() if run.emitted}
-        for runs in (first, later):
-            if not self._audio_decoder.busy:
-                self._decode_windows(runs, outcomes)
-
-    def _decode_windows(self, runs: Mapping[int, Run], outcomes: dict[int, Chunk | Exception]) -> None:
-        tasks = []
-        for slot, run in runs.items():
-            window = None if run.broken else run.next_window()
-            if window is not None:
-                tasks.append(DecodeTask(slot, run, window, run.count_tokens(), run.progress, run.finished))
-            elif run.finished and slot not in outcomes:
-                nothing = np.empty(0, np.float32)
-                outcomes[slot] = Chunk(nothing, run.count_tokens(), 1.0, done=True, frames=run.frames())
-        if tasks:
-            self._emit(self._audio_decoder.start(tasks), outcomes)
-
-    def _emit(
-        self,
-        decoded: Sequence[tuple[DecodeTask, Chunk | GpuOutOfMemory]],
-        outcomes: dict[int, Chunk | Exception],
-    ) -> None:
-        if any(isinstance(outcome, GpuOutOfMemory) for _, outcome in decoded):
+    def _emit(self, chunks: list[Emitted], outcomes: dict[int, Chunk | Exception]) -> None:
+        if any(isinstance(outcome, GpuOutOfMemory) for _, _, outcome in chunks):
             self._prompt_cache.clear()
-        for task, outcome in decoded:
-            if self._runs.get(task.slot) is task.run:  # the slot may have been released while it was decoded
-                outcomes.setdefault(task.slot, outcome)
+        for slot, run, outcome in chunks:
+            if self._runs.get(slot) is run:  # the slot may have been released while it was decoded
+                outcomes.setdefault(slot, outcome)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from torch import LongTensor, Tensor
 
-from dia_server.engine.dia.codec import Span, Window, plan_chunk
 from dia_server.engine.dia.delay import undelayed
 from dia_server.engine.dia.state import NEVER
+from dia_server.engine.dia.windows import Span, Window, plan_chunk
 from dia_server.engine.types import Frames, Utterance
+from dia_server.units import FRAME_RATE
 
 FRAMES_A_BYTE = 5.75
 """Codec frames per byte of text, at about 15 characters a second; only used to estimate progress."""
@@ -54,6 +55,8 @@ class Run:
     """Frames passed to the codec for decoding so far."""
     counted: int = 0
     """Decode steps reported with the chunks so far."""
+    playing_since: float | None = None
+    """Time in seconds at which the first chunk was decoded, and the listener could begin to hear it."""
 
     def __post_init__(self) -> None:
         self.position = self.prompt
@@ -90,16 +93,26 @@ class Run:
         self.position, self.eos_at = outcome.position, outcome.eos_at
         self.ended, self.broken = not outcome.live, outcome.broken
 
-    def next_window(self) -> Window | None:
-        """Return the next frames to decode and count them as emitted.
+    def next_span(self, lead: float) -> Span | None:
+        """Return the next frames to decode, or None if too few frames are complete or none is left.
 
-        Returns None if too few frames are complete or none is left.
+        `lead` is the number of frames that the listener has not heard yet.
         """
-        span = plan_chunk(self.emitted, self.complete, self.ended)
-        if span is None:
-            return None
+        return plan_chunk(self.emitted, self.complete, self.ended, lead)
+
+    def take(self, span: Span) -> Window:
+        """Return the frames of `span`, which `next_span` has returned, and count them as emitted."""
         self.emitted += span.n
         return Window(self._frames(span), span.left, span.n)
+
+    def begin_playback(self, now: float) -> None:
+        """Note the time of the first chunk; later calls do nothing."""
+        if self.playing_since is None:
+            self.playing_since = now
+
+    def lead(self, now: float) -> float:
+        """Return the emitted frames that a listener who has played without a pause has not heard yet."""
+        return 0.0 if self.playing_since is None else self.emitted - (now - self.playing_since) * FRAME_RATE
 
     def count_tokens(self) -> int:
         """Return the decode steps since the last call."""

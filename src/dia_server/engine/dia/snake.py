@@ -3,12 +3,35 @@
 The codec has 29 Snake layers, on tensors of up to 4 million values per second of audio. Built from torch
 operations, a layer reads and writes ten times the size of its input. On a GPU this is more memory traffic
 than the convolutions cause. The Triton kernel reads and writes twice the size.
+
+The decoder's layers also set the padding of windows to zero: see `Padding`.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 BLOCK = 1024
+
+
+class Padding(NamedTuple):
+    """The frames of padded windows that are their own.
+
+    A convolution pads its input with zeros. Each convolution of the decoder but the first follows a Snake
+    layer, so zeros there, in place of what padded frames have become, give a window the samples that it has
+    without padding.
+    """
+
+    frames: Tensor
+    """[batch] int64: frames of each window, at most `length`."""
+    length: int
+    """Frames of a padded window; a layer's tensors have a multiple of it."""
+
+    def mask(self, time: int) -> Tensor:
+        """Return [batch, time]: whether a sample of a layer with `time` samples is the window's own."""
+        samples = self.frames * (time // self.length)
+        return torch.arange(time, device=samples.device) < samples[:, None]
 
 
 class Snake(nn.Module):
@@ -23,14 +46,15 @@ class Snake(nn.Module):
         self.alpha: Tensor
         self.inverse: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the activation of x [batch, channels, time] in its shape and dtype."""
+    def forward(self, x: Tensor, padding: Padding | None = None) -> Tensor:
+        """Return the activation of x [batch, channels, time] in its shape, 0 in the `padding`."""
         if x.is_cuda and self._fused:
-            return fused_snake(x, self.alpha, self.inverse)
-        return torch.addcmul(x, torch.sin(x * self.alpha).square_(), self.inverse)
+            return fused_snake(x, self.alpha, self.inverse, padding)
+        y = torch.addcmul(x, torch.sin(x * self.alpha).square_(), self.inverse)
+        return y if padding is None else y.mul_(padding.mask(x.shape[-1])[:, None])
 
 
-def fused_snake(x: Tensor, alpha: Tensor, inverse: Tensor) -> Tensor:
+def fused_snake(x: Tensor, alpha: Tensor, inverse: Tensor, padding: Padding | None = None) -> Tensor:
     """Return the activation of x [batch, channels, time] by the Triton kernel; `inverse` is 1 / `alpha`."""
     from dia_server.engine.dia.kernels import snake_kernel
 
@@ -38,5 +62,6 @@ def fused_snake(x: Tensor, alpha: Tensor, inverse: Tensor) -> Tensor:
     out = torch.empty_like(x)
     batch, channels, time = x.shape
     grid = (batch * channels, -(-time // BLOCK))
-    snake_kernel[grid](x, alpha, inverse, out, channels, time, BLOCK)
+    frames, scale = (x, 0) if padding is None else (padding.frames, time // padding.length)
+    snake_kernel[grid](x, alpha, inverse, frames, out, channels, time, scale, padding is not None, BLOCK)
     return out

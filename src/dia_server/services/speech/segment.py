@@ -25,7 +25,6 @@ class Segment:
         timing: Timing | None = None,
     ) -> None:
         self.planned = planned
-        self.utterance = utterance
         self.background = delivery.background
         self.first = first
         """Whether the text begins with this segment."""
@@ -35,6 +34,7 @@ class Segment:
         """Whether the guard checks the audio for faults."""
         self.held = judged and not (first and delivery.live)
         """Whether the audio is held back until the guard has judged it, so that a retry can replace it."""
+        self.utterance = replace(utterance, streamed=delivery.live and not self.held)
         self.timing = timing
         """Timestamps to find in its audio; None if there are none, or only the segment's own."""
         self.placed: Sequence[PlacedWord] = ()
