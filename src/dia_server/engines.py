@@ -106,6 +106,7 @@ def _dia_loader(conf: Settings, device: str, *, compile: bool) -> LoadModel:
         max_batch=conf.max_batch,
         max_columns=conf.max_columns,
         compile=compile,
+        codec_dtype=conf.codec_dtype,
     )
 
 

@@ -70,6 +70,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = ""
     model: Annotated[str, _doc("Dia checkpoint: a hub id or a local folder.")] = "nari-labs/Dia-1.6B-0626"
     codec: Annotated[str, _doc("DAC checkpoint: a hub id or a local folder.")] = "descript/dac_44khz"
+    codec_dtype: Annotated[
+        Literal["fp32", "fp16"],
+        _doc(
+            "Number format in which the codec decodes: `fp32`, which GPUs multiply in TF32, or `fp16`, on "
+            "CUDA and ROCm only: half the memory traffic, and about the error of TF32."
+        ),
+    ] = "fp32"
     device: Annotated[str, _doc("Device that runs Dia: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")] = "auto"
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"], _doc("Number format of Dia's weights.")

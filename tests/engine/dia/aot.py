@@ -110,10 +110,13 @@ def commit() -> Kernel:
     return Kernel("commit", commit_kernel, types, constants, {"num_warps": 8})
 
 
-def snake() -> Kernel:
-    types = dict.fromkeys(("x_ptr", "alpha_ptr", "inverse_ptr", "out_ptr"), "*fp32")
-    types |= {"frames_ptr": "*i64"} | dict.fromkeys(("channels", "time", "scale"), "i32")
-    return Kernel("Snake", snake_kernel, types, {"PADDED": True, "BLOCK": 1024}, {})
+def snake(dtype: str) -> Kernel:
+    """Return the codec's activation as it is launched in `dtype`: in fp16 the channels are last."""
+    types = dict.fromkeys(("x_ptr", "out_ptr"), f"*{dtype}")
+    types |= dict.fromkeys(("alpha_ptr", "inverse_ptr"), "*fp32") | {"frames_ptr": "*i64"}
+    types |= dict.fromkeys(("channels", "time", "scale"), "i32")
+    constants = {"CHANNELS_LAST": dtype == "fp16", "PADDED": True, "BLOCK": 1024}
+    return Kernel(f"Snake, {dtype}", snake_kernel, types, constants, {})
 
 
 def every_kernel() -> list[Kernel]:
@@ -125,7 +128,8 @@ def every_kernel() -> list[Kernel]:
             for splits in (1, 4, 32)
         ),
         commit(),
-        snake(),
+        snake("fp32"),
+        snake("fp16"),
     ]
 
 

@@ -143,6 +143,10 @@ def check_kernels(device: str = "cpu") -> None:
         fused_snake(x, snake.alpha, snake.inverse, padding), expected, atol=1e-5, rtol=0
     )
     torch.testing.assert_close(snake(x, padding), expected, atol=1e-5, rtol=0)
+    wide = x[:, :, None].half().to(memory_format=torch.channels_last)
+    made = fused_snake(wide, snake.alpha, snake.inverse, padding)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(made, snake(wide, padding), atol=4e-3, rtol=2e-3)
 
 
 def check_cross_attention(

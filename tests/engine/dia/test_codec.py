@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from transformers import DacModel
 
 from dia_server.engine.dia.codec import Codec, load_codec
@@ -155,6 +156,44 @@ def test_chunks_are_bit_identical_where_matrix_products_are() -> None:
     )
 
     assert float(run.stdout or run.stderr) == 0.0
+
+
+def rounded_to_tf32(tensor: Tensor) -> Tensor:
+    """Round fp32 to ten bits of mantissa, as tensor cores do with what they multiply in TF32."""
+    return ((tensor.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_fp16_is_as_exact_as_tf32() -> None:
+    """TF32 rounds the inputs of convolutions to as many bits as fp16; fp16 rounds their outputs too."""
+    frames = random_frames(24)[None]
+    exact = Codec(lively_dac(torch.float64)).decode_frames(frames)[0].numpy()
+    tf32 = Codec(lively_dac())
+    for module in tf32._dac.decoder.modules():
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            module.weight.copy_(rounded_to_tf32(module.weight))
+            module.register_forward_pre_hook(lambda _, given: (rounded_to_tf32(given[0]),))
+    half = Codec(lively_dac(), half=True)
+
+    made = half.decode_frames(frames)
+
+    assert made.dtype == torch.float16
+    of_tf32, of_half = (
+        decibels(exact, codec.decode_frames(frames)[0].float().numpy()) for codec in (tf32, half)
+    )
+    assert of_tf32 < 80  # else the rounding has been lost
+    assert of_half > of_tf32 - 4
+
+
+def test_the_codec_in_fp16_decodes_padded_windows() -> None:
+    codec, half = Codec(lively_dac()), Codec(lively_dac(), half=True)
+    windows = [Window(random_frames(11), 2, 9), Window(random_frames(18, 1), 4, 4)]
+
+    made = half.decode(windows)
+
+    for one, other in zip(codec.decode(windows), made, strict=True):
+        assert other.dtype == np.float32
+        assert decibels(one, other) > 40
+    assert half.bytes < codec.bytes
 
 
 def test_windows_of_a_batch_do_not_touch_each_other() -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dia_server.engine.dia.checkpoint import Checkpoint
-from dia_server.engine.dia.loader import count_slots, dia_loader, pick_device, pick_dtype
+from dia_server.engine.dia.loader import count_slots, dia_loader, has_half_codec, pick_device, pick_dtype
 from dia_server.engine.dia.memory import PROMPT_BYTES, DeviceMemory
 from dia_server.engine.dia.model import DiaModel
 from dia_server.engine.dia.model_config import ModelConfig
@@ -177,6 +177,17 @@ def test_an_unusable_device_or_dtype_is_named() -> None:
         pick_device("abacus")
     with pytest.raises(ModelNotLoaded, match="'int3' is none of auto, bfloat16"):
         pick_dtype("int3", torch.device("cpu"), 1)
+
+
+def test_a_codec_in_fp16_needs_a_gpu() -> None:
+    load = dia_loader("nowhere", "nowhere", device="cpu", max_batch=1, codec_dtype="fp16")
+    with pytest.raises(
+        ModelNotLoaded, match=r"DIA_CODEC_DTYPE=fp16 needs .* on cpu; set DIA_CODEC_DTYPE=fp32"
+    ):
+        load(lambda share: None)
+
+    assert has_half_codec("fp16", torch.device("cuda"))
+    assert not has_half_codec("fp32", torch.device("cuda"))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from dia_server.engine.dia.codec import Codec
 from dia_server.engine.dia.model import CODEC_NOT_CAPTURED, AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.poll import Poll
 from dia_server.engine.dia.prefill import prefill
+from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.step_ops import KernelOps, MakeOps, PlainOps
 from dia_server.engine.dia.step_runners import NOT_CAPTURED, NOT_FUSED, EagerRunner, Step, capturable_steps
@@ -160,6 +161,7 @@ def test_audio_does_not_wait_for_the_poll(weights: Weights, monkeypatch: pytest.
     monkeypatch.setattr(Poll, "watch", watch)
     model = DiaModel(weights, Slow(), 1)
     model._depth, model._audio_decoder._background = 1, BackgroundStream(torch.device("cpu"), "codec")
+    model._runner = EagerRunner(weights, model._state, PlainOps)  # the host's lengths are a poll old
     model.admit(0, asked)
     while not pending:
         assert model.step() == {}
@@ -168,8 +170,7 @@ def test_audio_does_not_wait_for_the_poll(weights: Weights, monkeypatch: pytest.
     first = model.step()[0]
     assert isinstance(first, Chunk)
     assert not pending[0].done()
-    polls = len(pending)
-    assert polls == len(model._polls) == 2
+    assert len(pending) == len(model._polls) == 2
 
     chunks = [first]
     while not chunks[-1].done:
@@ -185,6 +186,9 @@ def test_a_codec_that_cannot_be_captured_runs_eagerly_and_is_noted(weights: Weig
     class Uncaptured(CodesAsAudio):
         error: Exception = RuntimeError("no graphs\nwith details")
 
+        def encode(self, samples: Samples) -> torch.LongTensor:
+            return super().encode(samples[:90])
+
         def warm_up(self, most: int) -> None:
             assert most == 2
             raise self.error
@@ -199,17 +203,27 @@ def test_a_codec_that_cannot_be_captured_runs_eagerly_and_is_noted(weights: Weig
         model.warm_up()
 
 
-def test_streams_that_are_ahead_and_unheard_audio_get_the_longest_windows(weights: Weights) -> None:
-    asked = utterance(0, tokens=316)
+def test_streams_that_are_ahead_and_unheard_audio_get_the_longest_windows(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dia_server.engine.dia.windows.AHEAD", 0)
+    asked = utterance(0, tokens=216)
     model = DiaModel(weights, CodesAsAudio(), 1)
-    model._audio_decoder._clock = lambda: 0.0  # playback stands still
+    model._audio_decoder._clock = lambda: 7.0  # playback stands still
     ahead = drive(model, [asked])[0]
     unheard = drive(DiaModel(weights, CodesAsAudio(), 1), [replace(asked, streamed=False)])[0]
 
-    assert [len(chunk.samples) // 9 for chunk in unheard] == [182, 118]
-    longest = max(len(chunk.samples) // 9 for chunk in ahead)
-    assert longest == 172
+    assert [len(chunk.samples) // 9 for chunk in ahead] == [4, 178, 18]
+    assert [len(chunk.samples) // 9 for chunk in unheard] == [182, 18]
     assert torch.equal(frames_of(ahead), frames_of(unheard))
+
+
+def test_the_lead_of_a_stream_shrinks_while_it_plays() -> None:
+    run = Run(utterance(0), 10, 10, 0, 300, (0,), torch.zeros(1, 1), False, emitted=100)
+    assert run.lead(5.0) == 0.0  # nothing can be heard yet
+    run.begin_playback(5.0)
+    run.begin_playback(6.0)
+    assert run.lead(5.5) == pytest.approx(100 - 0.5 * 44_100 / 512)
 
 
 def test_progress_grows_to_1_and_tokens_add_up(weights: Weights) -> None:
@@ -373,9 +387,9 @@ def test_a_codec_with_memory_again_decodes_more_windows_at_a_time() -> None:
     assert decode(16) == [16, 8, 4, *[2] * 8]
     for _ in range(GROW_AFTER - 9):
         assert decode(2) == [2]
-    assert decode(4) == [2, 4, 2]  # as many calls as it takes, but memory is still short
+    assert decode(8) == [2, 4, 2, 2, 2]  # memory is still short
     codec.most = 16
-    for _ in range(GROW_AFTER - 1):
+    for _ in range(GROW_AFTER - 3):
         assert decode(2) == [2]
     assert decode(8) == [4, 4]
     for _ in range(GROW_AFTER - 2):

@@ -19,7 +19,7 @@ from dia_server.audio.prompt import make
 from dia_server.configuration import default_config
 from dia_server.db.engine import Database
 from dia_server.engine.dia.codec import Codec
-from dia_server.engine.dia.model import STEPS_PER_POLL, DiaModel
+from dia_server.engine.dia.model import DiaModel
 from dia_server.engine.dia.text import text_bytes
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.dia.windows import CONTEXT, FIRST_CHUNK
@@ -194,19 +194,23 @@ async def opened(folder: Path, weights: Weights, anchors: Mode = "off") -> Async
 @pytest.mark.parametrize(
     ("audio_format", "chunks"), [("wav", 1), ("pcm", 1), ("flac", 1), ("opus", 1), ("mp3", 2), ("aac", 2)]
 )
-async def test_the_first_audio_leaves_when_its_frames_are_made(
+async def test_the_first_audio_leaves_after_29_steps_or_33(
     tmp_path: Path, weights: Weights, voice: str, audio_format: AudioFormat, chunks: int
 ) -> None:
     """The engine gets only the steps for it: audio that needed one more would never come.
 
-    Two codecs need the second chunk of 4 frames, 2,048 samples each, of which the last 441 may be a fade.
+    The codes of a frame are spread over 16 steps, and the next frame ends a step later. The first chunk has 4
+    frames and needs 10 more: 29 steps. Two codecs need the second chunk of 4 frames, 2,048 samples each, of
+    which the last 441 may be a fade.
     FFmpeg gives LAME frames of 1,152 samples, and LAME looks 1,904 ahead before the first leaves: two frames,
     2,304. Its AAC encoder keeps a frame of 1,024 until it has the next. No option changes either.
     """
     steps = chunks * FIRST_CHUNK + CONTEXT + weights.config.tail
     header = Encoder(audio_format, SAMPLE_RATE).push(np.zeros(0, np.float32))
+    assert steps == {1: 29, 2: 33}[chunks]
     async with opened(tmp_path, weights) as studio:
-        studio.model.permits = threading.Semaphore(-(-steps // STEPS_PER_POLL))
+        studio.model._steps_per_poll = 1
+        studio.model.permits = threading.Semaphore(steps)
 
         async with asyncio.timeout(20):
             streamed = await studio.speech.stream(ask(voice, audio_format=audio_format), "")
@@ -216,7 +220,7 @@ async def test_the_first_audio_leaves_when_its_frames_are_made(
                 if len(received) > len(header):
                     break
 
-        assert studio.engine.work.steps <= -(-steps // STEPS_PER_POLL)
+        assert studio.engine.work.steps == steps
         await streamed.aclose()
 
 

@@ -15,6 +15,7 @@ def load_dia(
     max_batch: int,
     max_columns: int,
     compile: bool,
+    codec_dtype: str = "fp32",
 ) -> Model:
     """Load the model; `loader.dia_loader` describes the arguments, `report` receives the progress, 0 to 1.
 
@@ -30,5 +31,6 @@ def load_dia(
         max_batch=max_batch,
         max_columns=max_columns,
         compile=compile,
+        codec_dtype=codec_dtype,
     )
     return load(report)

@@ -1,8 +1,9 @@
 """The DAC codec: encodes 44.1 kHz audio to frames of 9 codes and decodes windows of frames.
 
 A frame is 512 samples. `windows` says which frames are decoded together, in batches of few shapes; on CUDA
-each shape is a CUDA graph. Weights stay in fp32 (bf16 leaves a signal-to-noise ratio of 12 dB); on GPUs
-convolutions may use TF32, torch's default.
+each shape is a CUDA graph. Weights are in fp32 (bf16 leaves a signal-to-noise ratio of 12 dB); on GPUs
+convolutions may use TF32, torch's default. On CUDA the decoder may run in fp16 instead, whose numbers have as
+many bits as TF32's, with the channels last in memory, as tensor cores read them.
 
 `Codec` knows nothing of slots, delay patterns or special tokens: its codes are 0 to 1023.
 """
@@ -34,10 +35,18 @@ CODEBOOKS = 9
 class Codec:
     """Encodes and decodes with a transformers `DacModel`."""
 
-    def __init__(self, dac: DacModel, device: torch.device | str = "cpu", *, kernels: bool = True) -> None:
+    def __init__(
+        self,
+        dac: DacModel,
+        device: torch.device | str = "cpu",
+        *,
+        kernels: bool = True,
+        half: bool = False,
+    ) -> None:
         """Replace the activations of `dac` by `Snake` and move it to `device`, both in place.
 
-        `dac` must be on the CPU. `kernels` says whether Triton works.
+        `dac` must be on the CPU. `kernels` says whether Triton works. With `half`, the decoder's convolutions
+        become 2-D convolutions in fp16.
         """
         assert dac.dtype in (torch.float32, torch.float64)
         assert dac.device.type == "cpu"
@@ -49,6 +58,9 @@ class Codec:
         table = torch.cat([q.out_proj(q.codebook.weight.T[None])[0].T for q in quantizers])
         self._table = table.to(device)
         """[9 * 1024, hidden]: each code's embedding, already projected to the decoder's input."""
+        self._half = half
+        if half:
+            _halve_convolutions(self._dac.decoder)
         dac.to(device)
         self.device = dac.device
         self._offsets = torch.arange(CODEBOOKS, device=self.device) * self._size
@@ -128,11 +140,18 @@ class Codec:
         if frames is not None:
             padding = Padding(frames, codes.shape[1])
             hidden *= padding.mask(codes.shape[1])[:, :, None]
-        return _run_decoder(self._dac.decoder, hidden.transpose(1, 2).contiguous(), padding).squeeze(1)
+        hidden = hidden.transpose(1, 2)
+        if self._half:
+            hidden = hidden[:, :, None].to(torch.float16, memory_format=torch.channels_last)
+        else:
+            hidden = hidden.contiguous()
+        return _run_decoder(self._dac.decoder, hidden, padding).flatten(1)
 
 
-def load_codec(source: Path, device: torch.device | str, *, kernels: bool = True) -> Codec:
-    """Load a DAC checkpoint from the folder `source`; `kernels` says whether Triton works.
+def load_codec(
+    source: Path, device: torch.device | str, *, kernels: bool = True, half: bool = False
+) -> Codec:
+    """Load a DAC checkpoint from the folder `source`; `Codec` describes the other arguments.
 
     Raises ModelNotLoaded if the checkpoint cannot be read, lacks weights, or does not fit Dia in its sample
     rate, hop length and number of codebooks.
@@ -160,7 +179,7 @@ def load_codec(source: Path, device: torch.device | str, *, kernels: bool = True
         raise ModelNotLoaded(
             f"The codec {str(source)!r} has (rate, hop, codebooks) {shape}; Dia needs {needed}"
         )
-    return Codec(dac, device, kernels=kernels)
+    return Codec(dac, device, kernels=kernels, half=half)
 
 
 def _replace_snakes(module: nn.Module, *, fused: bool) -> None:
@@ -172,10 +191,38 @@ def _replace_snakes(module: nn.Module, *, fused: bool) -> None:
 
 
 def _run_decoder(decoder: Any, x: Tensor, padding: Padding | None) -> Tensor:
-    """Run the decoder of a `DacModel`, as its own `forward` does, on x [batch, channels, T]."""
+    """Run the decoder of a `DacModel`, as its own `forward` does, on x [batch, channels, T].
+
+    If its convolutions are 2-D, x is [batch, channels, 1, T].
+    """
     x = decoder.conv1(x)
     for block in decoder.block:
         x = block.conv_t1(block.snake1(x, padding))
         for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
             x = x + unit.conv2(unit.snake2(unit.conv1(unit.snake1(x, padding)), padding))
     return torch.tanh(decoder.conv2(decoder.snake1(x, padding)))
+
+
+def _halve_convolutions(module: nn.Module) -> None:
+    """Replace all convolutions by 2-D ones over [batch, channels, 1, T] in fp16, with the channels last."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv1d | nn.ConvTranspose1d):
+            wide: nn.Conv2d | nn.ConvTranspose2d = _wide(child)
+            wide.load_state_dict({"weight": child.weight[:, :, None], "bias": child.bias})
+            wide.to(torch.float16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            setattr(module, name, wide.requires_grad_(False))
+        else:
+            _halve_convolutions(child)
+
+
+def _wide(conv: nn.Conv1d | nn.ConvTranspose1d) -> nn.Conv2d | nn.ConvTranspose2d:
+    """Return a 2-D convolution over rows of height 1 with the shape of `conv`, and weights of its own."""
+    make = nn.Conv2d if isinstance(conv, nn.Conv1d) else nn.ConvTranspose2d
+    return make(
+        conv.in_channels,
+        conv.out_channels,
+        (1, conv.kernel_size[0]),
+        stride=(1, conv.stride[0]),
+        padding=(0, int(conv.padding[0])),
+        dilation=(1, conv.dilation[0]),
+    )

@@ -211,22 +211,28 @@ def snake_kernel(
     channels,
     time,
     scale,
+    CHANNELS_LAST: tl.constexpr,
     PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Compute x + sin(alpha x)^2 / alpha for x [batch * channels, time].
+    """Compute x + sin(alpha x)^2 / alpha in fp32, for x [batch * channels, time] in any dtype.
 
-    If PADDED, window b has `frames`[b] frames of `scale` samples, and 0 behind them.
+    If CHANNELS_LAST, x is [batch, time, channels]. If PADDED, window b has `frames`[b] frames of `scale`
+    samples, and 0 behind them.
     """
     lane = tl.program_id(0)
-    alpha = tl.load(alpha_ptr + lane % channels)
-    inverse = tl.load(inverse_ptr + lane % channels)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < time
-    row = lane.to(tl.int64) * time
-    x = tl.load(x_ptr + row + at, mask=inside)
+    if CHANNELS_LAST:
+        window, channel, sample, size = lane, at % channels, at // channels, time * channels
+    else:
+        window, channel, sample, size = lane // channels, lane % channels, at, time
+    alpha = tl.load(alpha_ptr + channel)
+    inverse = tl.load(inverse_ptr + channel)
+    inside = at < size
+    row = lane.to(tl.int64) * size
+    x = tl.load(x_ptr + row + at, mask=inside).to(tl.float32)
     s = tl.sin(alpha * x)
     y = x + s * s * inverse
     if PADDED:
-        y = tl.where(at < tl.load(frames_ptr + lane // channels) * scale, y, 0.0)
-    tl.store(out_ptr + row + at, y, mask=inside)
+        y = tl.where(sample < tl.load(frames_ptr + window) * scale, y, 0.0)
+    tl.store(out_ptr + row + at, y.to(out_ptr.dtype.element_ty), mask=inside)

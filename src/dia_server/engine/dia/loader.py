@@ -37,6 +37,7 @@ def dia_loader(
     max_batch: int,
     max_columns: int | None = None,
     compile: bool = True,
+    codec_dtype: str = "fp32",
 ) -> LoadModel:
     """Return a function that loads Dia and its codec.
 
@@ -47,12 +48,13 @@ def dia_loader(
     "auto", "bfloat16", "float16" or "float32".
     `max_batch` is the maximum number of slots; there are fewer if memory is short. `max_columns` is the size
     of a slot in decoder columns; None for the model's own. `compile` compiles the steps that are captured as
-    CUDA graphs (CUDA and ROCm only).
+    CUDA graphs (CUDA and ROCm only). `codec_dtype` is "fp32" or, on CUDA and ROCm only, "fp16".
     """
 
     def load(report: Callable[[float], None]) -> DiaModel:
         where = pick_device(device)
         kind = pick_dtype(dtype, where, max_batch)
+        half = has_half_codec(codec_dtype, where)
         if where.type == "cuda":
             use_device(where)
         try:
@@ -69,7 +71,7 @@ def dia_loader(
                 lambda share: report(FOUND + (READ - FOUND) * share),
             )
             fault = kernel_fault(where, weights.dtype) if where.type == "cuda" else None
-            audio = load_codec(codec_folder, where, kernels=fault is None)
+            audio = load_codec(codec_folder, where, kernels=fault is None, half=half)
             memory = device_memory(where)
             slots = count_slots(config, where, weights.dtype, max_batch, memory)
             _log_memory(weights, audio.bytes, memory, kind, slots)
@@ -122,6 +124,19 @@ def pick_dtype(name: str, device: torch.device, max_batch: int) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return _cpu_dtype(max_batch) if device.type == "cpu" else torch.float16
+
+
+def has_half_codec(name: str, device: torch.device) -> bool:
+    """Return whether the codec's decoder runs in fp16; raises ModelNotLoaded where it would be slow or fail.
+
+    CPUs convert between fp16 and fp32 around each operation, and Metal's convolutions are not checked.
+    """
+    if name == "fp16" and device.type != "cuda":
+        raise ModelNotLoaded(
+            f"DIA_CODEC_DTYPE=fp16 needs a GPU with CUDA or ROCm, and Dia runs on {device}; "
+            "set DIA_CODEC_DTYPE=fp32"
+        )
+    return name == "fp16"
 
 
 def _cpu_dtype(max_batch: int) -> torch.dtype:

@@ -47,21 +47,36 @@ class Snake(nn.Module):
         self.inverse: Tensor
 
     def forward(self, x: Tensor, padding: Padding | None = None) -> Tensor:
-        """Return the activation of x [batch, channels, time] in its shape, 0 in the `padding`."""
+        """Return the activation of x in its shape and dtype, 0 in the `padding`.
+
+        x is [batch, channels, time], or [batch, channels, 1, time] with the channels last in memory. It is
+        computed in the dtype of `alpha`.
+        """
         if x.is_cuda and self._fused:
             return fused_snake(x, self.alpha, self.inverse, padding)
-        y = torch.addcmul(x, torch.sin(x * self.alpha).square_(), self.inverse)
-        return y if padding is None else y.mul_(padding.mask(x.shape[-1])[:, None])
+        channels = (-1, *[1] * (x.dim() - 2))
+        alpha, inverse = self.alpha.view(channels), self.inverse.view(channels)
+        wide = x.to(alpha.dtype)
+        y = torch.addcmul(wide, torch.sin(wide * alpha).square_(), inverse)
+        if padding is not None:
+            y.mul_(padding.mask(x.shape[-1]).view(len(x), *[1] * (x.dim() - 2), -1))
+        return y.to(x.dtype)
 
 
 def fused_snake(x: Tensor, alpha: Tensor, inverse: Tensor, padding: Padding | None = None) -> Tensor:
-    """Return the activation of x [batch, channels, time] by the Triton kernel; `inverse` is 1 / `alpha`."""
+    """Return the activation of x, as `Snake` does, by the Triton kernel; `inverse` is 1 / `alpha`."""
     from dia_server.engine.dia.kernels import snake_kernel
 
-    x = x.contiguous()
+    channels_last = x.dim() == 4
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     out = torch.empty_like(x)
-    batch, channels, time = x.shape
-    grid = (batch * channels, -(-time // BLOCK))
+    batch, channels, time = x.shape[0], x.shape[1], x.shape[-1]
+    rows, size = (batch, time * channels) if channels_last else (batch * channels, time)
     frames, scale = (x, 0) if padding is None else (padding.frames, time // padding.length)
-    snake_kernel[grid](x, alpha, inverse, frames, out, channels, time, scale, padding is not None, BLOCK)
+    snake_kernel[rows, -(-size // BLOCK)](
+        *(x, alpha, inverse, frames, out, channels, time, scale),
+        CHANNELS_LAST=channels_last,
+        PADDED=padding is not None,
+        BLOCK=BLOCK,
+    )
     return out
