@@ -14,7 +14,7 @@ from benchmarks.gpu.steps import filled_state, measure_steps, peak_gib, profile_
 from benchmarks.models import random_weights
 from dia_server.engine.dia.codec import Codec
 from dia_server.engine.dia.memory import release_cached
-from dia_server.engine.dia.model import DiaModel, ModelOptions
+from dia_server.engine.dia.model import STEPS_PER_POLL, DiaModel, ModelOptions
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner, compiled_step
 from dia_server.engine.dia.weights import Weights
@@ -67,7 +67,7 @@ def _capture(report: Report, weights: Weights, state: State) -> CudaGraphRunner:
         torch.cuda.synchronize(weights.device)
         captured.append(round(time.perf_counter() - start, 2))
 
-    runner = CudaGraphRunner(weights, state, compiled_step(), note)
+    runner = CudaGraphRunner(weights, state, compiled_step(), note, STEPS_PER_POLL)
     report.measured("compilation and capture", captured[-1], "s", captured_after_s=captured)
     report.line(compiler_s=dict(zip(*compile_times(repr="csv", aggregate=True), strict=True)))
     return runner

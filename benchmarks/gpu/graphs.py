@@ -8,6 +8,7 @@ from benchmarks.gpu.setup import Setup
 from benchmarks.gpu.steps import filled_state, measure_steps, peak_gib, profile_steps, time_steps
 from benchmarks.models import random_weights
 from dia_server.engine.dia.decoder import step
+from dia_server.engine.dia.model import STEPS_PER_POLL
 from dia_server.engine.dia.step_ops import KernelOps
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner
 from dia_server.units import FRAME_RATE
@@ -28,7 +29,7 @@ def run(setup: Setup, report: Report) -> None:
     if setup.on_gpu:
         start = time.perf_counter()
         plain = partial(step, make_ops=KernelOps)
-        runner = CudaGraphRunner(weights, state, plain, lambda share: None)
+        runner = CudaGraphRunner(weights, state, plain, lambda share: None, STEPS_PER_POLL)
         report.measured("capture of uncompiled steps", time.perf_counter() - start, "s")
     measure_steps(setup, report, weights, state, runner, "uncompiled")
     profile_steps(setup, report, weights, state, runner, "uncompiled")

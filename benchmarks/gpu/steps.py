@@ -1,4 +1,4 @@
-"""Times decode steps of a `StepRunner`, without the host's part of a poll and without the codec."""
+"""Times decode steps of a `StepRunner`, in polls, without the host's part of a poll and without the codec."""
 
 import json
 
@@ -10,6 +10,7 @@ from benchmarks.gpu.setup import Setup, elapsed
 from benchmarks.limits import step_bytes
 from dia_server.engine.dia.admission import NO_FRAMES
 from dia_server.engine.dia.delay import delayed
+from dia_server.engine.dia.model import STEPS_PER_POLL
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State, new_state
 from dia_server.engine.dia.step_runners import StepRunner
@@ -51,7 +52,7 @@ def time_steps(
 ) -> float:
     """Return the seconds of one step of `batch` requests, the best of 3 rounds of `steps` steps."""
     slots, times = list(range(batch)), []
-    runner.run(slots, occupy(weights, state, batch), 4)
+    runner.run(slots, occupy(weights, state, batch), STEPS_PER_POLL)
     for _ in range(3):
         runs = occupy(weights, state, batch)
         times.append(elapsed(lambda: runner.run(slots, runs, steps), setup.device))  # noqa: B023
@@ -90,13 +91,13 @@ def report_shares(
 def profile_steps(
     setup: Setup, report: Report, weights: Weights, state: State, runner: StepRunner, kind: str
 ) -> None:
-    """Write the kernel table of one step of one request and of all slots; report its totals."""
+    """Write the kernel table of a poll of one request and of all slots; report its totals."""
     for batch in sorted({1, state.slots}):
         with report.part(f"profile of batch {batch}"):
             slots = list(range(batch))
             runs = occupy(weights, state, batch)
-            runner.run(slots, runs, 1)
-            table = profile_kernels(lambda: runner.run(slots, runs, 1), setup.device)  # noqa: B023
+            runner.run(slots, runs, STEPS_PER_POLL)
+            table = profile_kernels(lambda: runner.run(slots, runs, STEPS_PER_POLL), setup.device)  # noqa: B023
             path = setup.out / f"profile-{kind}-{batch}.json"
             path.write_text(json.dumps({"device": setup.device, "batch": batch, **table}, indent=1) + "\n")
             totals = {name: value for name, value in table.items() if name != "table"}

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-WAITS = ("_local_scalar_dense", "is_nonzero", "equal.default", "nonzero.default")
-"""Operations for which the host waits for the device; a real capture refuses them."""
+WAITS = ("_local_scalar_dense", "is_nonzero", "equal.default", "nonzero.default", "lift_fresh")
+"""Operations for which the host waits for the device, or which copy a value that the host has computed."""
 
 
 class RecordedGraph:

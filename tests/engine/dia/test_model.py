@@ -16,7 +16,7 @@ from dia_server.engine.dia import model as model_module
 from dia_server.engine.dia.audio_decoder import GROW_AFTER, AudioDecoder
 from dia_server.engine.dia.background_stream import BackgroundStream
 from dia_server.engine.dia.codec import Codec
-from dia_server.engine.dia.model import CODEC_NOT_CAPTURED, AudioCodec, DiaModel, ModelOptions
+from dia_server.engine.dia.model import CODEC_NOT_CAPTURED, STEPS_PER_POLL, AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.poll import Poll
 from dia_server.engine.dia.prefill import prefill
 from dia_server.engine.dia.run import Run
@@ -595,7 +595,10 @@ def test_the_fastest_step_that_can_be_captured_is(
 ) -> None:
     tried: list[Step] = []
 
-    def graphs(weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> Captured:
+    def graphs(
+        weights: Weights, state: State, step: Step, report: Callable[[float], None], steps: int
+    ) -> Captured:
+        assert steps == STEPS_PER_POLL
         if step not in tried:
             tried.append(step)
         if len(tried) <= failing:

@@ -110,7 +110,7 @@ class DiaModel:
         while self._to_capture:
             step, failure = self._to_capture[0]
             try:
-                return CudaGraphRunner(self._weights, self._state, step, report)
+                return CudaGraphRunner(self._weights, self._state, step, report, self._steps_per_poll)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
@@ -219,11 +219,9 @@ class DiaModel:
         running = {slot: run for slot, run in self._runs.items() if run.running}
         if not running:
             return False
-        state, count = self._state, self._steps_per_poll
-        index = state.upload(torch.tensor(list(running)))
-        before = state.position[index]
-        self._runner.run(list(running), list(running.values()), count)
-        poll = Poll(state, list(running), list(running.values()), index, before, count)
+        slots, runs, steps = list(running), list(running.values()), self._steps_per_poll
+        values = self._runner.run(slots, runs, steps)
+        poll = Poll(values, slots, runs, steps, self._weights.device)
         poll.watch(self._poll_thread)
         self._polls.append(poll)
         return True

@@ -1,19 +1,21 @@
-"""Runs decode steps: eagerly on any device, or on CUDA as one captured graph per batch size.
+"""Runs a poll's decode steps: eagerly on any device, or on CUDA as one captured graph per batch size.
 
-An eager step launches hundreds of kernels, and the host takes longer to launch each than the GPU to run it.
+An eager step launches hundreds of kernels, and the host takes longer to launch each than the GPU to run it. A
+graph holds all steps of a poll and the copy of their results to the host, so a poll is one launch.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dia_server.engine.dia.background_stream import steps_stream
 from dia_server.engine.dia.decoder import step
+from dia_server.engine.dia.poll import FACTS, results
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.step_ops import CpuOps, HostLengths, MakeOps
@@ -40,8 +42,12 @@ size with slots that are not live.
 
 
 class StepRunner(Protocol):
-    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
-        """Queue `steps` decode steps of `slots`; `runs` are the slots' runs, in the same order."""
+    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> Tensor:
+        """Queue `steps` decode steps of `slots`, and the copy of their results to the host.
+
+        `runs` are the slots' runs, in the same order. Returns the `poll.results`, in memory of the host; the
+        next call but one may overwrite them.
+        """
 
 
 class EagerRunner(StepRunner):
@@ -54,47 +60,96 @@ class EagerRunner(StepRunner):
         """
         self._weights, self._state, self._make_ops = weights, state, make_ops
 
-    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
+    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> Tensor:
         index = self._state.upload(torch.tensor(slots))
+        before = self._state.position[index]
         text_lengths = [run.text_length for run in runs]
         for i in range(steps):
             columns = [min(run.position + 1 + i, self._state.columns) for run in runs]
             known = partial(CpuOps, HostLengths(slots, columns, text_lengths))
             step(self._weights, self._state, index, self._make_ops or known)
+        values = results(self._state, index, before, steps)
+        return _host_memory(values.shape, values.device).copy_(values, non_blocking=values.is_cuda)
+
+
+class CapturedPoll:
+    """The graph of one batch size, with the tensors that it reads and writes.
+
+    The results of two polls are kept: the host reads those of one poll while the next one runs. Each replay
+    replaces the older ones on the device and copies both, so what the host reads is only written with the
+    same values.
+    """
+
+    def __init__(self, weights: Weights, state: State, step: Step, steps: int, size: int) -> None:
+        """Prepare a poll of `steps` steps of `size` slots; `capture` must come before `run`."""
+        self._weights, self._state, self._step, self._steps = weights, state, step, steps
+        self._index = any_size(torch.arange(size, device=weights.device))
+        shape = (2, size, FACTS + steps * weights.config.channels)
+        self._kept = torch.zeros(shape, dtype=torch.long, device=weights.device)
+        self._host = _host_memory(shape, weights.device)
+        self._turn = torch.zeros(1, dtype=torch.long, device=weights.device)
+        """[1]: which of the kept results the next replay replaces."""
+        self._replays = 0
+
+    def capture(self, pool: Any, stream: torch.cuda.Stream) -> None:
+        current = torch.cuda.current_stream(self._weights.device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            self._queue()  # warm-up: no slot is live, so no token changes
+        current.wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        # thread_local: other threads may allocate during the capture
+        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            self._queue()
+        self._turn.zero_()
+
+    def run(self, slots: Sequence[int]) -> Tensor:
+        """Queue a poll of `slots`, as many as the graph was captured for; return its results on the host."""
+        self._index.copy_(self._state.upload(torch.tensor(slots)))
+        self._graph.replay()
+        self._replays += 1
+        return self._host[(self._replays - 1) % 2]
+
+    def _queue(self) -> None:
+        before = self._state.position[self._index]
+        for _ in range(self._steps):
+            self._step(self._weights, self._state, self._index)
+        values = results(self._state, self._index, before, self._steps)
+        self._kept.index_copy_(0, self._turn, values[None])
+        self._turn.sub_(1).abs_()  # 0 and 1 take turns
+        self._host.copy_(self._kept, non_blocking=True)
 
 
 class CudaGraphRunner(StepRunner):
-    """Holds for each captured batch size a graph of one step and the index vector that the graph reads.
+    """Holds a graph of a poll for each captured batch size; `run` pads the slots to the next such size."""
 
-    `run` pads the slots to the next captured size, writes them into that size's index vector and replays the
-    graph once per step.
-    """
-
-    def __init__(self, weights: Weights, state: State, step: Step, report: Callable[[float], None]) -> None:
-        self._state = state
-        self._sizes = bucket_sizes(state.slots)
-        self._indices: dict[int, Tensor] = {}
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+    def __init__(
+        self, weights: Weights, state: State, step: Step, report: Callable[[float], None], steps: int
+    ) -> None:
+        """Capture polls of `steps` steps; `report` receives the share of graphs captured, 0 to 1."""
+        self._slots, self._steps = state.slots, steps
+        self._polls: dict[int, CapturedPoll] = {}
+        sizes = bucket_sizes(state.slots)
         pool = torch.cuda.graph_pool_handle()
         stream = steps_stream(weights.device)  # a graph's kernels keep the priority they are captured with
-        for i, size in enumerate(reversed(self._sizes)):  # largest first: smaller graphs reuse its memory
-            index = any_size(torch.arange(size, device=weights.device))
-            stream.wait_stream(torch.cuda.current_stream(weights.device))
-            with torch.cuda.stream(stream):
-                step(weights, state, index)  # warm-up: no slot is live, so no token changes
-            torch.cuda.current_stream(weights.device).wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # thread_local: other threads may allocate during the capture
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                step(weights, state, index)
-            self._indices[size], self._graphs[size] = index, graph
-            report((i + 1) / len(self._sizes))
+        for i, size in enumerate(reversed(sizes)):  # largest first: smaller graphs reuse its memory
+            poll = CapturedPoll(weights, state, step, steps, size)
+            poll.capture(pool, stream)
+            self._polls[size] = poll
+            report((i + 1) / len(sizes))
 
-    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> None:
-        size = next(size for size in self._sizes if size >= len(slots))
-        self._indices[size].copy_(self._state.upload(torch.tensor(padded(slots, size, self._state.slots))))
-        for _ in range(steps):
-            self._graphs[size].replay()
+    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> Tensor:
+        """Queue as many polls as `steps` takes, which is a multiple; return the results of the last one."""
+        assert steps % self._steps == 0
+        size = min(size for size in self._polls if size >= len(slots))
+        for _ in range(steps // self._steps):
+            values = self._polls[size].run(padded(slots, size, self._slots))
+        return values[: len(slots)]
+
+
+def _host_memory(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Return memory of the host for results int64 of `shape`, to which `device` can copy asynchronously."""
+    return torch.empty(tuple(shape), dtype=torch.long, pin_memory=device.type == "cuda")
 
 
 def capturable_steps(make_ops: MakeOps, device: torch.device, *, fused: bool) -> deque[tuple[Step, str]]:
