@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dia_server.audio.encode import encode
-from dia_server.engine.dia.codec import Codec, Window, plan_chunk
+from dia_server.engine.dia.codec import Codec
+from dia_server.engine.dia.windows import Window, plan_chunk
 from dia_server.engine.types import Samples
 from dia_server.errors import WhisperNotAvailable
 from dia_server.fidelity.decoding import Decoded
