@@ -58,12 +58,14 @@ def test_a_page_of_another_origin_gets_speech_and_reads_its_headers(page: "Page"
     assert (answer["seed"], answer["engine"]) == ("7", "preview")
 
 
+@pytest.mark.full
 def test_it_may_have_another_name_of_this_machine(page: "Page", server: Server) -> None:
     with site("localhost") as other:  # beside 127.0.0.1, a page of another site
         page.goto(other)
         assert page.evaluate(ASK, {"url": server.url, "body": BODY})["seed"] == "7"
 
 
+@pytest.mark.full
 def test_it_reads_errors_too(page: "Page", server: Server) -> None:
     answer = page.evaluate(ASK, {"url": server.url, "body": BODY | {"voice": "nobody"}})
 

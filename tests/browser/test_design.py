@@ -84,6 +84,7 @@ def test_candidates_are_shown_while_they_are_made_and_after_a_reload(design: Stu
     assert rows(design).count() == 2
 
 
+@pytest.mark.full
 def test_making_them_can_be_cancelled(design: Studio) -> None:
     make(design, count=8, voice="Nova")
     design.page.locator(".design").get_by_role("button", name="Cancel").click()
@@ -93,6 +94,7 @@ def test_making_them_can_be_cancelled(design: Studio) -> None:
     assert rows(design).count() == 0
 
 
+@pytest.mark.full
 def test_a_built_in_voice_gets_a_name_when_a_candidate_is_kept(design: Studio) -> None:
     make(design, count=1, voice="Luna", name="Moon")
     ready(design)
@@ -112,6 +114,7 @@ def test_a_new_voice_needs_a_name_and_a_number_of_candidates(design: Studio) -> 
     assert "nine" not in design.get("/voice_mappings").json()
 
 
+@pytest.mark.full
 def test_it_fits_a_phone(open_studio: OpenStudio, cloning: Server) -> None:
     studio = open_studio(cloning.url, "voices", **PHONE)
     make(studio, count=2, voice="Zara")
@@ -121,6 +124,7 @@ def test_it_fits_a_phone(open_studio: OpenStudio, cloning: Server) -> None:
     assert studio.accessibility_violations() == []
 
 
+@pytest.mark.full
 def test_the_preview_engine_says_why_not(studio: Studio) -> None:
     studio.open("voices")
     studio.wait_for_text("Voices are designed with Dia, which needs a GPU.")

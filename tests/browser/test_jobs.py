@@ -76,6 +76,7 @@ def test_running_jobs_show_their_progress(open_studio: OpenStudio, steady_server
         assert not row.get_by_role("progressbar").is_visible()
 
 
+@pytest.mark.full
 def test_the_focus_stays_while_jobs_are_added_and_completed(
     open_studio: OpenStudio, steady_server: Server
 ) -> None:
@@ -97,6 +98,7 @@ def test_the_cause_of_a_failure_is_shown(open_studio: OpenStudio, steady_server:
     row.get_by_role("alert").get_by_text("The model has failed").wait_for()
 
 
+@pytest.mark.full
 def test_a_late_answer_does_not_bring_a_deleted_job_back(
     open_studio: OpenStudio, steady_server: Server
 ) -> None:
@@ -148,6 +150,7 @@ def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_serve
     steady_server.delete(f"/jobs/{running}")
 
 
+@pytest.mark.full
 def test_the_faults_of_a_result_are_shown(open_studio: OpenStudio, slow_server: Server) -> None:
     studio = open_studio(slow_server.url)
 
@@ -161,6 +164,7 @@ def test_the_faults_of_a_result_are_shown(open_studio: OpenStudio, slow_server: 
     studio.page.locator(f"[data-job='{job}']").get_by_text("the end may be cut off · new_here").wait_for()
 
 
+@pytest.mark.full
 def test_a_long_text_is_cut_at_a_word(open_studio: OpenStudio, steady_server: Server) -> None:
     job = submit(steady_server, LONG)
     studio = open_studio(steady_server.url, "jobs")
@@ -170,6 +174,7 @@ def test_a_long_text_is_cut_at_a_word(open_studio: OpenStudio, steady_server: Se
     assert re.match(re.escape(shown[:-1]) + r"\W", LONG)
 
 
+@pytest.mark.full
 def test_a_hidden_page_sends_no_requests(open_studio: OpenStudio, steady_server: Server) -> None:
     studio = open_studio(steady_server.url, "jobs")
     asked: list[str] = []
@@ -184,6 +189,7 @@ def test_a_hidden_page_sends_no_requests(open_studio: OpenStudio, steady_server:
     studio.wait_until(lambda: {url.split("/")[3].split("?")[0] for url in asked} == {"jobs", "health"})
 
 
+@pytest.mark.full
 def test_a_server_without_jobs_is_reported(open_studio: OpenStudio, slow_server: Server) -> None:
     studio = open_studio(slow_server.url)
     refusal = {"detail": "Nothing here", "error_code": "NOT_FOUND"}

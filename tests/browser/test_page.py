@@ -55,6 +55,7 @@ def test_all_views_fit_a_phone(open_studio: OpenStudio, furnished: Server) -> No
         assert studio.accessibility_violations() == [], view
 
 
+@pytest.mark.full
 def test_the_player_is_scrolled_into_view_on_a_phone(open_studio: OpenStudio, server: Server) -> None:
     studio = open_studio(server.url, viewport=PHONE, has_touch=True, is_mobile=True)
     bounds = "document.getElementById('stage').getBoundingClientRect()"
@@ -79,6 +80,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(open_studio: OpenStudio
     assert _brightness(studio) < 50
 
 
+@pytest.mark.full
 def test_the_page_works_without_storage(open_studio: OpenStudio, server: Server) -> None:
     studio = open_studio(server.url)
     studio.page.add_init_script(
@@ -151,6 +153,7 @@ def test_an_error_is_explained_by_its_code_field_and_limit(
     assert studio.page.evaluate(explain, error) == text
 
 
+@pytest.mark.full
 def test_empty_views_say_what_to_do(open_studio: OpenStudio, server: Server, tmp_path: Path) -> None:
     with Server(tmp_path) as fresh:
         studio = open_studio(fresh.url, "jobs")
@@ -161,6 +164,7 @@ def test_empty_views_say_what_to_do(open_studio: OpenStudio, server: Server, tmp
         studio.wait_for_text("What you make appears here")
 
 
+@pytest.mark.full
 def test_the_api_is_one_click_away(studio: Studio) -> None:
     for name, address in (("try it", "/docs"), ("read about it", "/redoc")):
         link = studio.page.get_by_role("link", name=name)

@@ -53,6 +53,7 @@ def test_a_word_is_respelled_in_the_plan_and_given_back(studio: Studio) -> None:
     wait_for_rows(studio, "nguyen → win", "gif → jif by Aria")
 
 
+@pytest.mark.full
 def test_a_malformed_respelling_is_refused_with_the_reason(studio: Studio) -> None:
     add(studio, "two words", "one")
 

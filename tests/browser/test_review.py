@@ -52,6 +52,7 @@ def test_a_doubtful_transcript_is_confirmed_before_the_voice_is_saved(studio: St
     studio.until("window.heard.seconds > 1")
 
 
+@pytest.mark.full
 def test_another_recording_ends_the_review(studio: Studio) -> None:
     page = studio.page
     studio.open("voices")
@@ -70,6 +71,7 @@ def test_another_recording_ends_the_review(studio: Studio) -> None:
     assert not studio.get("/audio_prompts/metadata/counting").json()["needs_review"]
 
 
+@pytest.mark.full
 def test_a_draft_among_the_recordings_is_confirmed_as_it_is(studio: Studio) -> None:
     studio.post(
         "/audio_prompts/upload",

@@ -19,6 +19,7 @@ def test_health_and_statistics_are_shown(studio: Studio) -> None:
     studio.wait_until(lambda: studio.page.locator(".chart path").nth(1).get_attribute("d") != first)
 
 
+@pytest.mark.full
 def test_few_points_fill_a_chart_which_shows_its_time_span(studio: Studio) -> None:
     studio.open("server")
     chart = studio.page.locator(".chart").first
@@ -85,6 +86,7 @@ def test_the_configuration_is_changed_with_the_form(studio: Studio) -> None:
     )
 
 
+@pytest.mark.full
 def test_an_overridden_variable_is_named_and_can_take_effect_again(studio: Studio) -> None:
     page = studio.page
     studio.put("/config", json={"auto_transcribe": True})  # DIA_AUTO_TRANSCRIBE is false
@@ -106,6 +108,7 @@ def test_an_overridden_variable_is_named_and_can_take_effect_again(studio: Studi
     assert studio.get("/config").json()["auto_transcribe"] is False
 
 
+@pytest.mark.full
 def test_a_value_out_of_range_is_refused_with_the_fields_name(studio: Studio) -> None:
     page = studio.page
     studio.open("server")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+import pytest
 
 from tests.browser.studio import OpenStudio, Studio
 from tests.each import each
@@ -75,6 +76,7 @@ def test_every_format_can_be_downloaded(studio: Studio, audio_format: str) -> No
     assert saved.value.suggested_filename == f"dialogue.{'ogg' if audio_format == 'opus' else audio_format}"
 
 
+@pytest.mark.full
 def test_the_waveform_and_the_spectrogram_are_drawn(studio: Studio) -> None:
     studio.write(SENTENCE)
     studio.speak()
@@ -102,6 +104,7 @@ def test_sound_can_be_paused_and_sought_with_the_keyboard(studio: Studio) -> Non
     studio.button("Pause").wait_for()
 
 
+@pytest.mark.full
 def test_arrow_keys_seek_by_a_second(studio: Studio) -> None:
     studio.write(*LONG)
     studio.speak()
@@ -150,6 +153,7 @@ def test_pasted_tags_become_turns(studio: Studio) -> None:
     assert studio.page.locator(".turn mark.sound").all_inner_texts() == ["(sighs)", "(laugh)"]
 
 
+@pytest.mark.full
 def test_sounds_are_inserted_at_the_cursor(studio: Studio) -> None:
     studio.write("Well")
     studio.button("Insert laughs").click()
@@ -181,6 +185,7 @@ def test_cleared_and_removed_turns_can_be_restored(studio: Studio) -> None:
     assert _turns(studio) == ["One", "Two", "Three", "Four"]
 
 
+@pytest.mark.full
 def test_the_page_is_reached_by_tabbing(studio: Studio) -> None:
     page = studio.page
     names = []
@@ -230,6 +235,7 @@ def test_stopping_ends_the_request(studio: Studio) -> None:
     studio.speak()
 
 
+@pytest.mark.full
 def test_the_button_and_escape_stop_what_plays(open_studio: OpenStudio, furnished: Server) -> None:
     studio = open_studio(furnished.url)
     studio.write(*LONG)
@@ -243,6 +249,7 @@ def test_the_button_and_escape_stop_what_plays(open_studio: OpenStudio, furnishe
     _is_silent(studio)
 
 
+@pytest.mark.full
 def test_escape_closes_a_dialog_and_the_audio_plays_on(open_studio: OpenStudio, furnished: Server) -> None:
     studio = open_studio(furnished.url)
     studio.write(*LONG)
@@ -286,6 +293,7 @@ def test_another_take_is_the_same_text_with_a_seed_of_its_own(studio: Studio) ->
     assert again.value.post_data_json == body
 
 
+@pytest.mark.full
 def test_the_preview_disables_sampling_and_gives_the_reason(studio: Studio) -> None:
     slider = studio.page.get_by_label("Temperature")
     reason = "The preview voice has no sampling: these three are for Dia."
@@ -341,6 +349,7 @@ def test_a_refusal_and_a_stopped_server_are_reported_and_keep_the_last_take(
         assert saved.value.path().stat().st_size > 44_100
 
 
+@pytest.mark.full
 def test_the_estimate_is_of_the_current_text(studio: Studio) -> None:
     plans: list[Route] = []
     studio.page.route("**/plan", lambda route: plans.append(route))
@@ -366,6 +375,7 @@ def test_a_long_text_is_planned_and_spoken(studio: Studio) -> None:
     assert _seconds(studio) > 60
 
 
+@pytest.mark.full
 def test_a_server_without_plans_is_reported(studio: Studio) -> None:
     studio.page.route(
         "**/plan", lambda route: route.fulfill(status=404, json={"detail": "no", "error_code": "NOT_FOUND"})
@@ -442,6 +452,7 @@ def test_an_api_key_is_asked_for_and_kept(open_studio: OpenStudio, tmp_path: Pat
         assert "open-sesame" in studio.page.evaluate("JSON.stringify(sessionStorage)")
 
 
+@pytest.mark.full
 def test_a_right_key_is_accepted_after_many_wrong_ones(open_studio: OpenStudio, tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="open-sesame", rate_limit_generate=0) as server:
         for _ in range(20):

@@ -105,6 +105,7 @@ def test_a_transcript_is_corrected_and_its_recording_played(studio: Studio) -> N
     assert (prompt["transcript"], prompt["transcript_source"]) == ("Wheat cakes are ready.", "manual")
 
 
+@pytest.mark.full
 def test_a_transcript_being_edited_is_not_overwritten(studio: Studio) -> None:
     """While Whisper works, the list is read every few seconds; each recording is fetched once."""
     _upload(studio, "mary", transcript="Face it, tiger.")
@@ -159,6 +160,7 @@ def test_whisper_is_asked_for_another_transcript(hearing: Studio) -> None:
     assert row.get_by_role("button", name="Save the transcript").is_enabled()
 
 
+@pytest.mark.full
 def test_an_empty_transcript_is_filled_by_whisper(hearing: Studio) -> None:
     page = hearing.page
     hearing.open("voices")
@@ -172,6 +174,7 @@ def test_an_empty_transcript_is_filled_by_whisper(hearing: Studio) -> None:
     hearing.until("window.heard.seconds > 1")
 
 
+@pytest.mark.full
 def test_the_reason_why_whisper_is_unavailable_is_shown(open_studio: OpenStudio, tmp_path: Path) -> None:
     with Server(tmp_path, whisper_model=tmp_path / "nowhere", auto_transcribe="false") as server:
         studio = open_studio(server.url)
@@ -228,6 +231,7 @@ def test_a_file_that_is_no_audio_is_refused(studio: Studio) -> None:
     assert "the file cannot be decoded" in alert.inner_text()
 
 
+@pytest.mark.full
 def test_a_denied_microphone_is_reported(studio: Studio) -> None:
     studio.page.add_init_script(
         "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError') }"
@@ -246,6 +250,7 @@ def _upload(studio: Studio, prompt_id: str, transcript: str = "") -> None:
     ).raise_for_status()
 
 
+@pytest.mark.full
 def test_replacing_a_recording_asks_for_confirmation(studio: Studio) -> None:
     page = studio.page
     _upload(studio, "otto", transcript="The sun in the palm of my hand.")
@@ -297,6 +302,7 @@ def test_a_deleted_voice_can_be_restored(studio: Studio) -> None:
     assert studio.get("/voice_mappings").json()["felicia"]["audio_prompt"] == "felicia"
 
 
+@pytest.mark.full
 def test_a_double_click_on_record_opens_one_microphone(studio: Studio) -> None:
     studio.page.add_init_script(MICROPHONES)
     studio.page.reload()
@@ -308,6 +314,7 @@ def test_a_double_click_on_record_opens_one_microphone(studio: Studio) -> None:
     assert studio.page.evaluate("microphones.map((track) => track.readyState)") == ["ended"]
 
 
+@pytest.mark.full
 def test_a_microphone_allowed_after_leaving_the_view_is_closed(studio: Studio) -> None:
     studio.page.add_init_script(MICROPHONES)
     studio.page.reload()
@@ -325,6 +332,7 @@ def test_a_microphone_allowed_after_leaving_the_view_is_closed(studio: Studio) -
 @pytest.mark.parametrize(
     ("seconds", "hint"), [(2.0, "Under 3 seconds"), (32.0, "Over 30 seconds"), (6.0, None)], ids=str
 )
+@pytest.mark.full
 def test_a_recording_too_short_or_too_long_shows_a_hint(
     studio: Studio, seconds: float, hint: str | None
 ) -> None:
@@ -336,6 +344,7 @@ def test_a_recording_too_short_or_too_long_shows_a_hint(
     assert told.inner_text().startswith(hint or "")
 
 
+@pytest.mark.full
 def test_a_sample_is_stopped_by_its_own_button(studio: Studio) -> None:
     def lengthen(route: "Route") -> None:
         """Make the sample long enough to be stopped on a machine under load."""

@@ -36,6 +36,7 @@ def anchor_digest(server: Server) -> str | None:
     return digest
 
 
+@pytest.mark.full
 def test_a_voice_is_made_once_and_survives_kill_and_restart(server: Server, tmp_path: Path) -> None:
     server.start()
     with ThreadPoolExecutor(17) as pool:

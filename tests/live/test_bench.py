@@ -68,6 +68,7 @@ def test_invalid_numbers_of_clients_are_refused(clients: str, tmp_path: Path) ->
     assert (run.returncode, run.stderr) == (1, "Error: --clients takes numbers from 1, comma-separated\n")
 
 
+@pytest.mark.full
 def test_refused_requests_are_counted_and_reported(tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="secret") as server:
         run = bench(server.url, "--clients=1", "--requests=1", cwd=tmp_path)

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.live import cloning_server
 from tests.live.jobs import status
 from tests.live.server import Server
@@ -15,6 +17,7 @@ INPUTS = [
 ]
 
 
+@pytest.mark.full
 def test_a_job_that_is_killed_is_said_by_the_same_voices(tmp_path: Path) -> None:
     command = (sys.executable, cloning_server.__file__, "serve")  # its tones depend on the voices
     server = Server(tmp_path, command=command, rate_limit_generate=0, rate_limit_jobs=0)

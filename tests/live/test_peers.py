@@ -275,6 +275,7 @@ def test_requests_go_to_the_other_server_while_one_is_gone_or_loads(peers: Peers
     peers.wait_until_ready()
 
 
+@pytest.mark.full
 def test_each_job_has_one_result_after_kills_of_either_server(peers: Peers, proxy: Address) -> None:
     check_kills(peers, proxy, jobs=12, kills=6)
 

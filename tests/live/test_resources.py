@@ -91,7 +91,7 @@ troubled = pytest.mark.parametrize(
     ("trouble", "cure", "cause"),
     [
         ("size=64k", "size=64m", "No space left on device"),
-        ("ro", "rw", "Read-only file system"),
+        pytest.param("ro", "rw", "Read-only file system", marks=pytest.mark.full),
     ],
 )
 """With a full disk, and with a read-only one."""
@@ -199,6 +199,7 @@ def test_on_a_full_disk_deleting_a_job_makes_room_for_the_next(tmp_path: Path) -
         assert finished_job(client)["status"] == "completed"
 
 
+@pytest.mark.full
 def test_a_disk_that_is_not_mounted_at_the_start_costs_no_result(tmp_path: Path) -> None:
     disk, folder = tmp_path / "disk", tmp_path / "audio_outputs"
     disk.mkdir()

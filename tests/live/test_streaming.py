@@ -10,6 +10,7 @@ import pytest
 from openai import OpenAI
 
 from benchmarks.load import resident_mb
+from tests.each import each
 from tests.live import failing_server
 from tests.live.clients import LONG, Reader, active, wait_for
 from tests.live.server import Server
@@ -32,7 +33,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(("path", "field"), PATHS)
-@pytest.mark.parametrize("audio_format", ["wav", "mp3", "opus", "aac", "flac", "pcm"])
+@each("audio_format", ["wav", "mp3", "opus", "aac", "flac", "pcm"])
 def test_audio_is_sent_while_the_rest_is_made(slow: Server, path: str, field: str, audio_format: str) -> None:
     """benchmarks/streaming.py measures the time to first audio."""
     body = {field: ENDLESS, "stream": True, "response_format": audio_format}

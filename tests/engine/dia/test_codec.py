@@ -138,6 +138,7 @@ def test_ten_frames_of_context_are_enough_and_nine_are_not() -> None:
     assert error_in_fp64(CONTEXT - 1, SPANS) > 1e-6
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not torch._C.has_mkl, reason="asks MKL to be reproducible")
 def test_chunks_are_bit_identical_where_matrix_products_are() -> None:
     """MKL rounds products depending on their shape, unless set to be reproducible."""

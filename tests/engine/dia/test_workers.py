@@ -33,6 +33,7 @@ async def speak(engine: Engine | EnginePool, work: list[Utterance]) -> list[Samp
     return await asyncio.gather(*map(one, work))
 
 
+@pytest.mark.full
 async def test_two_engines_generate_what_one_would(tmp_path: Path) -> None:
     save_dia(tmp_path / "dia", tiny_dia(ends=False))
     save_dac(tmp_path / "dac")

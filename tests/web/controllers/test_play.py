@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dia_server.engine.dia.codec import Codec
 from dia_server.engine.dia.model import DiaModel
@@ -85,6 +86,7 @@ class SeenDia(DiaModel):
         super().admit(slot, replace(utterance, max_tokens=STEPS))
 
 
+@pytest.mark.full
 async def test_a_play_on_dia(settings: Settings) -> None:
     wanted = play([*VOICES])
     order = dict.fromkeys(voice for voice, _ in wanted)
