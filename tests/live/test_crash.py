@@ -54,7 +54,7 @@ Results = FolderResults | StoredResults
 
 @pytest.mark.parametrize(
     ("jobs", "kills"),
-    [pytest.param(6, 3, id="gate"), pytest.param(40, 20, id="full", marks=pytest.mark.full)],
+    [pytest.param(12, 5, id="gate"), pytest.param(40, 20, id="full", marks=pytest.mark.full)],
 )
 def test_each_job_has_one_result_after_many_kills(tmp_path: Path, jobs: int, kills: int) -> None:
     check_kills(tmp_path, "", FolderResults(tmp_path / "audio_outputs"), jobs, kills)
