@@ -3,7 +3,7 @@
     python -m benchmarks.engine                              one CPU thread, 115 M parameters
     python -m benchmarks.engine --device cuda --size 1.6B --batches 1 8 32 64 --prompt 860
     python -m benchmarks.engine --original ../dia            with the original package as a peer
-    python -m benchmarks.engine --formats bfloat16 float16 --caches     two dtypes of this engine
+    python -m benchmarks.engine --formats bfloat16 float16 int8 --caches     number formats of this engine
 
 Parity is checked first: unless greedy tokens in fp32 equal transformers', nothing is measured. Then, for each
 batch size, the implementations run in turn for several rounds. A time covers a whole call, from text to last
@@ -12,8 +12,8 @@ CPU it is process time, which is meaningful for one thread only.
 
 `--dtype` is the model's dtype. On a CPU without bf16 arithmetic transformers is very slow in bf16, while this
 engine stores fp16 and computes in fp32 by default; transformers is then measured in fp32 too. `--formats`
-names the dtypes of this engine, and `--peer-formats` those of transformers. All are compared with the first
-of this engine's.
+names the number formats of this engine, and `--peer-formats` the dtypes of transformers. All are compared with
+the first of this engine's.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main() -> None:
     own, *others = own_formats(options, dia.device, dtype)
     ours = Ours(dia, slots, own, compiled=on_cuda)
     peers: list[Implementation] = [Ours(dia, slots, other, compiled=on_cuda) for other in others]
-    for other in peer_formats(options, own, dtype):
+    for other in peer_formats(options, ours.dtype, dtype):
         model = dia if other == dtype else random_dia(options.size, options.device, other)
         peers += [Transformers(model, cache) for cache in options.caches]
     if options.original:
@@ -79,7 +79,8 @@ def main() -> None:
         times = measure([ours, *peers], work, options.rounds, options.device)
         for implementation, measured in zip([ours, *peers], times, strict=True):
             columns, kind = prompt + options.steps / 2, implementation.dtype
-            read = step_bytes(shape, kind, options.device, batch, columns, 200)
+            int8 = implementation.format == "int8"
+            read = step_bytes(shape, kind, options.device, batch, columns, 200, int8=int8)
             rows.append(row(implementation, measured, work, times[0], read / bandwidth))
         print_rows(rows[-len(times) :])
     if options.arrivals:
@@ -105,7 +106,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--formats", nargs="*", help="dtypes of this engine; default: what it chooses")
+    parser.add_argument("--formats", nargs="*", help="of this engine; default: what it chooses")
     parser.add_argument("--peer-formats", nargs="*", help="dtypes of transformers; default: see above")
     parser.add_argument("--size", choices=SIZES, default="115M")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 8])
@@ -121,11 +122,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def own_formats(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> list[torch.dtype]:
-    """Return the dtypes in which this engine is measured."""
+def own_formats(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> list[str]:
+    """Return the number formats in which this engine is measured."""
     if options.formats:
-        return [getattr(torch, name) for name in options.formats]
-    return [pick_dtype("auto", device, max(options.batches or [1])) if dtype == torch.bfloat16 else dtype]
+        return list(options.formats)
+    own = pick_dtype("auto", device, max(options.batches or [1])) if dtype == torch.bfloat16 else dtype
+    return [str(own).removeprefix("torch.")]
 
 
 def peer_formats(options: argparse.Namespace, own: torch.dtype, dtype: torch.dtype) -> list[torch.dtype]:
@@ -144,7 +146,7 @@ def check_parity(device: str) -> None:
     would change some of them.
     """
     dia = random_dia("tiny", device, torch.float32, std=0.1)
-    ours, reference = Ours(dia, 3, dia.dtype), Transformers(dia, "dynamic")
+    ours, reference = Ours(dia, 3, "float32"), Transformers(dia, "dynamic")
     for prompt in (0, 20):
         work = workload(3, 60, prompt_frames=prompt, text_bytes=40)
         greedy = Workload(work.texts, work.prompts, work.steps, sampled=False)
@@ -187,7 +189,7 @@ def row(
     median = statistics.median(seconds)
     return {
         "name": implementation.name,
-        "dtype": str(implementation.dtype).removeprefix("torch."),
+        "dtype": implementation.format,
         "batch": len(work.texts),
         "prompt": work.prompt_frames,
         "seconds": seconds,
@@ -226,7 +228,7 @@ def compare_arrivals(ours: Ours, peer: Implementation, options: argparse.Namespa
     return {
         "requests": options.arrivals,
         "polls_between": options.polls_between,
-        "peer": f"{peer.name}, {str(peer.dtype).removeprefix('torch.')}",
+        "peer": f"{peer.name}, {peer.format}",
         "ours_s": joined,
         "peer_s": in_turn,
         "ratio": statistics.median(joined) / statistics.median(in_turn),

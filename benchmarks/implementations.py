@@ -13,6 +13,7 @@ from transformers import DiaForConditionalGeneration
 from benchmarks.models import CFG_SCALE, EOS, TEMPERATURE, TOP_K, TOP_P, Workload
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.delay import UNKNOWN, delayed, undelayed
+from dia_server.engine.dia.loader import pick_dtype
 from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.windows import Window
@@ -25,6 +26,8 @@ DELAY = (0, 8, 9, 10, 11, 12, 13, 14, 15)
 class Implementation(Protocol):
     name: str
     dtype: torch.dtype
+    format: str
+    """Number format of the weights."""
 
     def generate(self, work: Workload) -> list[Tensor]: ...
 
@@ -46,15 +49,18 @@ class Ours:
     name = "dia-server"
 
     def __init__(
-        self, dia: DiaForConditionalGeneration, slots: int, dtype: torch.dtype, *, compiled: bool = False
+        self, dia: DiaForConditionalGeneration, slots: int, format: str, *, compiled: bool = False
     ) -> None:
-        weights, self.dtype = dia.state_dict(), dtype
+        """`format` is a value of the setting `dtype`."""
+        weights, self.format = dia.state_dict(), format
+        self.dtype = pick_dtype(format, dia.device, slots)
         self.model = DiaModel(
             assemble(
                 ModelConfig.of(dia.config),
                 weights.__getitem__,
                 device=dia.device,
-                dtype=dtype,
+                dtype=self.dtype,
+                int8=format == "int8",
             ),
             CodesAsAudio(),
             slots,
@@ -112,6 +118,7 @@ class Transformers:
     def __init__(self, dia: DiaForConditionalGeneration, cache: str) -> None:
         self.name = f"transformers, {cache} cache"
         self.dtype = dia.dtype
+        self.format = str(dia.dtype).removeprefix("torch.")
         self._dia, self._cache = dia, cache
 
     def generate(self, work: Workload) -> list[Tensor]:
@@ -155,8 +162,8 @@ class Original:
         self._compiled = compiled
         sizes = {name: dia.config.to_dict()[name] for name in ("encoder_config", "decoder_config")}
         config = DiaConfig.model_validate(sizes)
-        dtype = str(dia.dtype).removeprefix("torch.")
-        self._dia = Dia(config, compute_dtype=dtype, device=dia.device, load_dac=False)
+        self.format = str(dia.dtype).removeprefix("torch.")
+        self._dia = Dia(config, compute_dtype=self.format, device=dia.device, load_dac=False)
         self._dia.model.to(dia.device, dia.dtype)
         for weight in self._dia.model.parameters():
             weight.data.normal_(0.0, 0.02)

@@ -10,14 +10,22 @@ from pathlib import Path
 import torch
 import transformers
 
+from dia_server.engine.dia.assemble import weight_bytes
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.weights import compute_dtype
 
 
 def step_bytes(
-    config: ModelConfig, dtype: torch.dtype, device: str, batch: int, columns: float, text_bytes: float
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: str,
+    batch: int,
+    columns: float,
+    text_bytes: float,
+    *,
+    int8: bool = False,
 ) -> float:
-    """Return the bytes that a step of `batch` utterances must read.
+    """Return the bytes that a step of `batch` utterances must read; `int8` as for `assemble`.
 
     These are the decoder's weights once, keys and values of `columns` for the conditional and unconditional
     row of each utterance, and cross-attention's keys and values of `text_bytes` for the conditional row.
@@ -29,7 +37,8 @@ def step_bytes(
     own = audio.layers * 2 * audio.kv_heads * audio.head_dim
     text = audio.layers * 2 * config.cross_kv_heads * config.cross_head_dim
     cached = compute_dtype(dtype, torch.device(device))
-    return dtype.itemsize * weights + cached.itemsize * batch * (2 * columns * own + text_bytes * text)
+    stored = weight_bytes(config, weights, dtype, int8=int8)
+    return stored + cached.itemsize * batch * (2 * columns * own + text_bytes * text)
 
 
 def read_bandwidth(device: str, size: int) -> float:

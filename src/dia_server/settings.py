@@ -79,7 +79,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = "fp32"
     device: Annotated[str, _doc("Device that runs Dia: `auto`, `cuda`, `cuda:1`, `mps` or `cpu`.")] = "auto"
     dtype: Annotated[
-        Literal["auto", "bfloat16", "float16", "float32"], _doc("Number format of Dia's weights.")
+        Literal["auto", "bfloat16", "float16", "float32", "int8"],
+        _doc("Number format of Dia's weights; `int8` is never chosen by `auto`."),
     ] = "auto"
     torch_compile: Annotated[bool, _doc("Compile Dia's decode steps if the GPU supports it.")] = True
     idle_unload: Annotated[

@@ -28,9 +28,11 @@ class CodesAsAudio(AudioCodec):
         pass
 
 
-def weights_of(dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.float32) -> Weights:
+def weights_of(
+    dia: DiaForConditionalGeneration, *, dtype: torch.dtype = torch.float32, int8: bool = False
+) -> Weights:
     source = dia.state_dict().__getitem__
-    return assemble(ModelConfig.of(dia.config), source, device=torch.device("cpu"), dtype=dtype)
+    return assemble(ModelConfig.of(dia.config), source, device=torch.device("cpu"), dtype=dtype, int8=int8)
 
 
 def prompt_of(frames: Tensor, transcript: str = "") -> VoicePrompt:

@@ -208,4 +208,5 @@ def test_auto_takes_the_fastest_dtype_of_a_cpu_for_its_slots(
     monkeypatch.setattr("dia_server.engine.dia.loader.FBGEMM", fbgemm)
 
     assert {slots: pick_dtype("auto", torch.device("cpu"), slots) for slots in chosen} == chosen
+    assert {slots: pick_dtype("int8", torch.device("cpu"), slots) for slots in chosen} == chosen
     assert pick_dtype("float32", torch.device("cpu"), 1) == torch.float32

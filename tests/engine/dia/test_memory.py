@@ -14,7 +14,7 @@ from dia_server.engine.dia.state import slot_bytes
 from dia_server.units import GIB, MIB, SAMPLE_RATE
 
 DOCS = Path(__file__).parents[3] / "docs"
-ROW = re.compile(r"^\| (\d+) GB \| (.+) \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (\d+) GB \| (.+) \| (.+) \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
 CARD = re.compile(r"^\| [^|]+ \| (\d+) GB \| (\d+) \|", re.MULTILINE)
 RESERVED, CONTEXT, DESKTOP = GIB // 4, 460 * MIB, 768 * MIB
 """Bytes that the driver keeps, that torch and its libraries take, and that a desktop takes (see the docs)."""
@@ -34,15 +34,18 @@ def shape() -> ModelConfig:
 
 @pytest.fixture(scope="module")
 def sizes(shape: ModelConfig) -> dict[torch.dtype, int]:
-    """Bytes of weights and codec, by the dtype of the weights."""
+    """Bytes of weights and codec, by the dtype of the weights; with int8, the others are bf16."""
     with META:
         weights = DiaForConditionalGeneration(DiaConfig()).state_dict()
         codec = DacModel(DacConfig(sampling_rate=SAMPLE_RATE))
     codec_bytes = sum(weight.nbytes for weight in codec.parameters()) + CODE_TABLE
-    return {
-        dtype: codec_bytes + assemble(shape, weights.__getitem__, device=META, dtype=dtype).bytes
-        for dtype in (torch.bfloat16, torch.float32)
-    }
+
+    def loaded(dtype: torch.dtype, *, int8: bool = False) -> int:
+        assembled = assemble(shape, weights.__getitem__, device=META, dtype=dtype, int8=int8)
+        return codec_bytes + assembled.bytes
+
+    half, full = torch.bfloat16, torch.float32
+    return {half: loaded(half), full: loaded(full), torch.int8: loaded(half, int8=True)}
 
 
 def slots(shape: ModelConfig, memory: DeviceMemory, dtype: torch.dtype = torch.bfloat16) -> int:
@@ -61,6 +64,7 @@ def test_the_table_of_slots_is_what_the_server_allocates(
             slots(shape.with_columns(2048), gpu(int(size), half)),
             slots(shape, gpu(int(size), half + DESKTOP)),
             slots(shape, gpu(int(size), full), torch.float32),
+            slots(shape, gpu(int(size), sizes[torch.int8])),
         )
         assert written == [str(count) if count else "none" for count in counts], f"{size} GB"
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import DiaForConditionalGeneration
 
+from dia_server.engine.dia.linear import FBGEMM
 from dia_server.engine.dia.model import DiaModel
-from dia_server.engine.dia.weights import FBGEMM
 from dia_server.engine.types import Utterance
 
 from . import reference

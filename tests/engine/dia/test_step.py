@@ -59,12 +59,12 @@ class NoSynchronisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs or {})
 
 
-def begun(device: str, *, layers: int = 2) -> tuple[Weights, State]:
+def begun(device: str, *, layers: int = 2, int8: bool = False) -> tuple[Weights, State]:
     """Return a state in which every slot is about to sample its first column."""
     dia = tiny_dia(layers=layers)
     where = torch.device(device)
     source = dia.state_dict().__getitem__
-    weights = assemble(ModelConfig.of(dia.config), source, device=where, dtype=torch.float32)
+    weights = assemble(ModelConfig.of(dia.config), source, device=where, dtype=torch.float32, int8=int8)
     state = new_state(weights.config, SLOTS, where, torch.float32)
     columns = delayed(torch.empty(0, 9, dtype=torch.long), weights.config.delay, weights.config.bos)
     for slot in range(SLOTS):
@@ -116,9 +116,12 @@ def test_a_copy_to_the_host_is_caught() -> None:
         observed(copies_to_the_host, "meta")
 
 
-def test_the_step_is_one_graph_and_computes_the_same() -> None:
-    weights, eager = begun("cpu")
-    _, traced = begun("cpu")
+@pytest.mark.parametrize("int8", [False, True])
+def test_the_step_is_one_graph_and_computes_the_same(int8: bool) -> None:
+    layers = 1 if int8 else 2
+    weights, eager = begun("cpu", layers=layers, int8=int8)
+    _, traced = begun("cpu", layers=layers)
+    torch._dynamo.reset()
     compiled = compiled_step("eager")
     with torch.inference_mode(), torch._dynamo.config.patch(error_on_recompile=True):
         for batch in ([0, 1, 2, 3], [0, 1, 2, 3], [1, 3], [3, 0, 1]):
@@ -135,7 +138,7 @@ def test_the_step_is_one_graph_and_computes_the_same() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles with g++")
 def test_a_fused_step_copies_no_arena_and_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU a copy of the arena would be most of what a step reads and writes."""
-    monkeypatch.setattr("dia_server.engine.dia.weights._multiplied_by_onednn", lambda weight: False)
+    monkeypatch.setattr("dia_server.engine.dia.linear._multiplied_by_onednn", lambda weight: False)
     weights, eager = begun("cpu", layers=1)
     _, fused = begun("cpu", layers=1)
     compiled = compiled_step()

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dia_server.engine.dia.encoder import uncond_states
+from dia_server.engine.dia.linear import Linear, pack, pack_int8, quantize
 from dia_server.engine.dia.model_config import ModelConfig, StackConfig
 from dia_server.engine.dia.weights import (
     Block,
     DecoderLayer,
     Encoder,
-    Linear,
     Weights,
     compute_dtype,
     rotation,
@@ -24,13 +24,26 @@ Source = Callable[[str], Tensor]
 `state_dict().__getitem__`."""
 
 
+ReadLinear = Callable[[tuple[int, int], str], Linear]
+"""Function (shape, name) that reads a weight [out, in] and prepares it."""
+
+
 class Assembly:
     """Reads tensors from `source` one at a time, so that memory never holds a second copy of the model."""
 
-    def __init__(self, source: Source, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, source: Source, device: torch.device, dtype: torch.dtype, *, int8: bool) -> None:
         self.source, self.device, self.dtype = source, device, compute_dtype(dtype, device)
-        self.as_fp16 = self.dtype != dtype
+        self.as_fp16, self.int8 = self.dtype != dtype, int8
         self.bytes = 0
+
+    def read(self, shape: tuple[int, ...], name: str) -> Tensor:
+        """Return a tensor of the checkpoint; raises ModelNotLoaded if it has another shape."""
+        found = self.source(name)
+        if found.shape != shape:
+            raise ModelNotLoaded(
+                f"The tensor {name!r} has shape {list(found.shape)}; the config asks for {list(shape)}"
+            )
+        return found
 
     def tensor(self, shape: tuple[int, ...], *names: str) -> Tensor:
         """Read the tensors `names`, each of `shape`, and concatenate them along dimension 0.
@@ -40,12 +53,7 @@ class Assembly:
         """
         whole = torch.empty(len(names) * shape[0], *shape[1:], dtype=self.dtype, device=self.device)
         for name, part in zip(names, whole.tensor_split(len(names)), strict=True):
-            found = self.source(name)
-            if found.shape != shape:
-                raise ModelNotLoaded(
-                    f"The tensor {name!r} has shape {list(found.shape)}; the config asks for {list(shape)}"
-                )
-            part.copy_(found)
+            part.copy_(self.read(shape, name))
         self.bytes += whole.nbytes
         return whole
 
@@ -55,9 +63,18 @@ class Assembly:
     def packed(self, weight: Tensor) -> Linear:
         if self.as_fp16:
             self.bytes -= weight.nbytes // 2
-        return Linear(weight, as_fp16=self.as_fp16)
+        return pack(weight, as_fp16=self.as_fp16)
 
-    def block(self, prefix: str, stack: StackConfig, mlp_norm: str) -> Block:
+    def quantized(self, shape: tuple[int, int], name: str) -> Linear:
+        """Read a weight of the decoder; with `int8` it is quantized from the numbers in the file."""
+        if not self.int8:
+            return self.linear(shape, name)
+        values, scale = quantize(self.read(shape, name).to(self.device, torch.float32))
+        self.bytes += values.nbytes + scale.nbytes
+        return pack_int8(values, scale)
+
+    def block(self, prefix: str, stack: StackConfig, mlp_norm: str, linear: ReadLinear) -> Block:
+        """Read the weights of a layer; `linear` reads those that can be int8."""
         q_width, kv_width = stack.heads * stack.head_dim, stack.kv_heads * stack.head_dim
         attention = f"{prefix}self_attention."
         q = self.tensor((q_width, stack.hidden), f"{attention}q_proj.weight")
@@ -65,10 +82,10 @@ class Assembly:
         return Block(
             attention_norm=self.tensor((stack.hidden,), f"{prefix}pre_sa_norm.weight"),
             qkv=self.packed(torch.cat([q, kv])),
-            out=self.linear((stack.hidden, q_width), f"{attention}o_proj.weight"),
+            out=linear((stack.hidden, q_width), f"{attention}o_proj.weight"),
             mlp_norm=self.tensor((stack.hidden,), f"{prefix}{mlp_norm}.weight"),
-            gate_up=self.linear((2 * stack.mlp, stack.hidden), f"{prefix}mlp.gate_up_proj.weight"),
-            down=self.linear((stack.hidden, stack.mlp), f"{prefix}mlp.down_proj.weight"),
+            gate_up=linear((2 * stack.mlp, stack.hidden), f"{prefix}mlp.gate_up_proj.weight"),
+            down=linear((stack.hidden, stack.mlp), f"{prefix}mlp.down_proj.weight"),
             eps=stack.eps,
         )
 
@@ -78,7 +95,10 @@ class Assembly:
             raise ModelNotLoaded("Grouped-query attention in the encoder is not supported")
         return Encoder(
             embedding=self.tensor((stack.vocabulary, stack.hidden), f"{prefix}embedding.weight"),
-            blocks=[self.block(f"{prefix}layers.{i}.", stack, "post_sa_norm") for i in range(stack.layers)],
+            blocks=[
+                self.block(f"{prefix}layers.{i}.", stack, "post_sa_norm", self.linear)
+                for i in range(stack.layers)
+            ],
             norm=self.tensor((stack.hidden,), f"{prefix}norm.weight"),
             rotation=rotation(stack.positions, stack.head_dim, stack.theta, self.device),
             heads=stack.heads,
@@ -88,13 +108,13 @@ class Assembly:
 
     def layer(self, prefix: str, config: ModelConfig, uncond_value: Tensor) -> DecoderLayer:
         width, hidden = config.cross_heads * config.cross_head_dim, config.decoder.hidden
-        text_out = self.tensor((hidden, width), f"{prefix}cross_attention.o_proj.weight")
+        text_out = self.quantized((hidden, width), f"{prefix}cross_attention.o_proj.weight")
         return DecoderLayer(
-            block=self.block(prefix, config.decoder, "pre_mlp_norm"),
+            block=self.block(prefix, config.decoder, "pre_mlp_norm", self.quantized),
             text_norm=self.tensor((hidden,), f"{prefix}pre_ca_norm.weight"),
             text_q=self.linear((width, hidden), f"{prefix}cross_attention.q_proj.weight"),
-            uncond_cross_attention=F.linear(uncond_value, text_out),
-            text_out=self.packed(text_out),
+            uncond_cross_attention=text_out(uncond_value),
+            text_out=text_out,
         )
 
 
@@ -104,14 +124,15 @@ def assemble(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    int8: bool = False,
     report: Callable[[float], None] = lambda share: None,
 ) -> Weights:
-    """Build the weights in `dtype` on `device`.
+    """Build the weights in `dtype` on `device`; with `int8`, those of most of the decoder's products in int8.
 
     `report` receives the share of decoder layers built, 0 to 1. Raises ModelNotLoaded if a tensor is missing
     or has another shape than the config asks for, and if the encoder has grouped-query attention.
     """
-    assembly, decoder = Assembly(source, device, dtype), config.decoder
+    assembly, decoder = Assembly(source, device, dtype, int8=int8), config.decoder
     encoder = assembly.encoder(config.encoder)
     prefixes = [f"model.decoder.layers.{i}." for i in range(decoder.layers)]
     text_kv = assembly.tensor(
@@ -143,3 +164,14 @@ def assemble(
         rotation=rotation(decoder.positions, decoder.head_dim, decoder.theta, device),
         bytes=assembly.bytes,
     )
+
+
+def weight_bytes(config: ModelConfig, elements: int, dtype: torch.dtype, *, int8: bool) -> int:
+    """Return the bytes of a checkpoint of `elements` numbers, as `assemble` stores it."""
+    if not int8:
+        return elements * dtype.itemsize
+    decoder, cross = config.decoder, config.cross_heads * config.cross_head_dim
+    inputs = decoder.heads * decoder.head_dim + cross + 3 * decoder.mlp
+    quantized = decoder.layers * decoder.hidden * inputs
+    scales = decoder.layers * (3 * decoder.hidden + 2 * decoder.mlp)
+    return (elements - quantized) * dtype.itemsize + quantized + scales * torch.float32.itemsize

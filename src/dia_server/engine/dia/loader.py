@@ -5,17 +5,18 @@ from collections.abc import Callable
 
 import torch
 
-from dia_server.engine.dia.assemble import assemble
+from dia_server.engine.dia.assemble import assemble, weight_bytes
 from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.checkpoint import Checkpoint
 from dia_server.engine.dia.codec import load_codec
 from dia_server.engine.dia.hub import locate
+from dia_server.engine.dia.linear import FBGEMM
 from dia_server.engine.dia.memory import DeviceMemory, device_memory, is_out_of_memory, release_cached
 from dia_server.engine.dia.model import DiaModel, ModelOptions
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.dia.state import slot_bytes
-from dia_server.engine.dia.weights import FBGEMM, Weights, compute_dtype
+from dia_server.engine.dia.weights import Weights, compute_dtype
 from dia_server.engine.types import LoadModel
 from dia_server.errors import ModelNotLoaded
 from dia_server.units import MIB
@@ -45,7 +46,8 @@ def dia_loader(
     device or the dtype cannot be used, or if memory is too short.
 
     `model` and `codec` are each a hub id or a folder. `device` is "auto" or a torch device name; `dtype` is
-    "auto", "bfloat16", "float16" or "float32".
+    "auto", "bfloat16", "float16", "float32" or "int8". With "int8" the weights of most of the decoder's
+    products are int8, and everything else is as with "auto".
     `max_batch` is the maximum number of slots; there are fewer if memory is short. `max_columns` is the size
     of a slot in decoder columns; None for the model's own. `compile` compiles the steps that are captured as
     CUDA graphs (CUDA and ROCm only). `codec_dtype` is "fp32" or, on CUDA and ROCm only, "fp16".
@@ -74,7 +76,8 @@ def dia_loader(
             audio = load_codec(codec_folder, where, kernels=fault is None, half=half)
             memory = device_memory(where)
             slots = count_slots(config, where, weights.dtype, max_batch, memory)
-            _log_memory(weights, audio.bytes, memory, kind, slots)
+            stored = f"int8 and {kind}" if dtype == "int8" else str(kind)
+            _log_memory(weights, audio.bytes, memory, stored, slots)
             loaded = DiaModel(
                 weights,
                 audio,
@@ -114,12 +117,12 @@ def pick_dtype(name: str, device: torch.device, max_batch: int) -> torch.dtype:
     """Return the dtype `name`, or the best one for "auto"; raises ModelNotLoaded for an unknown name.
 
     "auto" means bf16 on CUDA devices that compute in bf16, and fp16 on other GPUs. On CPUs it is the fastest
-    for `max_batch` slots: see `_cpu_dtype`.
+    for `max_batch` slots: see `_cpu_dtype`. "int8" concerns some weights only; the others are as with "auto".
     """
-    if name != "auto":
+    if name not in ("auto", "int8"):
         dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
         if name not in dtypes:
-            raise ModelNotLoaded(f"The dtype {name!r} is none of auto, {', '.join(dtypes)}")
+            raise ModelNotLoaded(f"The dtype {name!r} is none of auto, {', '.join(dtypes)}, int8")
         return dtypes[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -165,9 +168,9 @@ def read_weights(
     `config` is the checkpoint's, possibly with fewer columns; `dtype` and `max_batch` are those of
     `dia_loader`. Raises ModelNotLoaded.
     """
-    kind = pick_dtype(dtype, device, max_batch)
-    _check_memory(checkpoint.elements() * kind.itemsize, config, device, kind)
-    return assemble(config, checkpoint.tensor, device=device, dtype=kind, report=report)
+    kind, int8 = pick_dtype(dtype, device, max_batch), dtype == "int8"
+    _check_memory(weight_bytes(config, checkpoint.elements(), kind, int8=int8), config, device, kind)
+    return assemble(config, checkpoint.tensor, device=device, dtype=kind, int8=int8, report=report)
 
 
 def count_slots(
@@ -201,8 +204,8 @@ def _check_memory(weights: int, config: ModelConfig, device: torch.device, dtype
         )
 
 
-def _log_memory(weights: Weights, codec: int, memory: DeviceMemory, dtype: torch.dtype, slots: int) -> None:
-    """Log the sizes of all parts; `dtype` is that of the stored weights."""
+def _log_memory(weights: Weights, codec: int, memory: DeviceMemory, dtype: str, slots: int) -> None:
+    """Log the sizes of all parts; `dtype` names that of the stored weights."""
     parts = slot_bytes(weights.config, weights.device, weights.dtype)
     sizes = {
         "weights": weights.bytes,
@@ -212,7 +215,7 @@ def _log_memory(weights: Weights, codec: int, memory: DeviceMemory, dtype: torch
         **{f"slot_{part}": size for part, size in parts.items()},
         "all_slots": slots * sum(parts.values()),
     }
-    described = {"device": str(weights.device), "dtype": str(dtype), "slots": slots}
+    described = {"device": str(weights.device), "dtype": dtype, "slots": slots}
     log.info("memory", extra=described | {f"{part}_mib": _mib(size) for part, size in sizes.items()})
 
 
