@@ -12,8 +12,8 @@ CPU it is process time, which is meaningful for one thread only.
 
 `--dtype` is the model's dtype. On a CPU without bf16 arithmetic transformers is very slow in bf16, while this
 engine stores fp16 and computes in fp32 by default; transformers is then measured in fp32 too. `--formats`
-names the number formats of this engine, and `--peer-formats` the dtypes of transformers. All are compared with
-the first of this engine's.
+names the number formats of this engine, and `--peer-formats` the dtypes of transformers. All are compared
+with the first of this engine's.
 """
 
 import argparse

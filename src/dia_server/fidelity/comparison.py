@@ -59,6 +59,8 @@ class _Subject:
         """
         gc.collect()
         release_cached()
+        kind = pick_dtype(dtype, self.device, self.max_batch)
+        kernels = self.device.type == "cuda" and kernel_fault(self.device, kind) is None
         weights = read_weights(
             self.checkpoint,
             self.config,
@@ -66,10 +68,11 @@ class _Subject:
             dtype,
             self.max_batch,
             lambda share: self.progress(f"loading {dtype}", int(100 * share), 100),
+            kernels=kernels,
         )
         memory = device_memory(self.device)
         slots = count_slots(self.config, self.device, weights.dtype, slots, memory)
-        return Decoding(weights, slots, _operations(weights)), weights, slots
+        return Decoding(weights, slots, _operations(weights, kernels=kernels)), weights, slots
 
     def report(self, stage: str) -> Callable[[int], None]:
         return lambda done: self.progress(stage, done, len(self.utterances))
@@ -129,12 +132,11 @@ def is_untrained(weights: Weights) -> bool:
     return all(bool((norm == 1).all()) for norm in norms)
 
 
-def _operations(weights: Weights) -> MakeOps | None:
+def _operations(weights: Weights, *, kernels: bool) -> MakeOps | None:
     """Return the operations that the server would use, before it compiles its steps."""
     if weights.device.type == "cpu":
         return None
-    on_cuda = weights.device.type == "cuda"
-    return KernelOps if on_cuda and kernel_fault(weights.device, weights.dtype) is None else PlainOps
+    return KernelOps if kernels else PlainOps
 
 
 def _utterances(texts: Sequence[str], config: ModelConfig, seed: int) -> Iterator[Utterance]:

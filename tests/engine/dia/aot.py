@@ -16,11 +16,14 @@ from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped]
 from triton.compiler import ASTSource  # type: ignore[import-untyped]
 
 from dia_server.engine.dia.attention import BLOCK
-from dia_server.engine.dia.kernels import attend_kernel, commit_kernel, snake_kernel
+from dia_server.engine.dia.kernels import attend_kernel, commit_kernel, product_kernel, snake_kernel
+from dia_server.engine.dia.products import BLOCK_IN, BLOCK_OUT
 from dia_server.engine.dia.step_ops import COMMIT_BLOCK
 
 CAPABILITIES = (80, 86, 89, 90, 100, 120)
 """Compute capabilities: A100, RTX 30, RTX 40, H100 and H200, B200, RTX 50."""
+COUNTS = ("batch", "rows")
+"""Integers that can be any number; others, and all pointers, are multiples of 16, as at the real sizes."""
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
@@ -46,13 +49,15 @@ class Kernel:
     options: Mapping[str, int]
 
     def compile(self, capability: int) -> Usage:
-        """Compile for a GPU; all pointers and integers are multiples of 16, as at the real sizes."""
+        """Compile for a GPU."""
         names: list[str] = self.function.arg_names
         source = ASTSource(
             fn=self.function,
             signature={name: self.types.get(name, "constexpr") for name in names},
             constexprs={(names.index(name),): value for name, value in self.constants.items()},
-            attrs={(names.index(name),): [["tt.divisibility", 16]] for name in self.types if name != "batch"},
+            attrs={
+                (names.index(name),): [["tt.divisibility", 16]] for name in self.types if name not in COUNTS
+            },
         )
         target = GPUTarget("cuda", capability, 32)
         return usage(triton.compile(source, target=target, options=dict(self.options)))
@@ -110,6 +115,18 @@ def commit() -> Kernel:
     return Kernel("commit", commit_kernel, types, constants, {"num_warps": 8})
 
 
+def product(dtype: str, *, int8: bool, splits: int, wide: bool = False) -> Kernel:
+    """Return the product's kernel as it is launched for the real model; the logits are `wide`."""
+    out = "*fp32" if wide else f"*{dtype}"
+    types = {"x_ptr": f"*{dtype}", "weight_ptr": "*i8" if int8 else f"*{dtype}"}
+    types |= {"scale_ptr": "*fp32" if int8 else f"*{dtype}", "partial_ptr": "*fp32" if splits > 1 else out}
+    types |= {"out_ptr": out, "arrivals_ptr": "*i32"} | dict.fromkeys(("rows", "outputs", "inputs"), "i32")
+    constants = {"INT8": int8, "SPLITS": splits, "BLOCK_OUT": BLOCK_OUT, "BLOCK_IN": BLOCK_IN}
+    weight = "int8" if int8 else dtype
+    name = f"product, {dtype} by {weight}{', to fp32' if wide else ''}, splits: {splits}"
+    return Kernel(name, product_kernel, types, constants, {"num_warps": 4, "num_stages": 3})
+
+
 def snake(dtype: str) -> Kernel:
     """Return the codec's activation as it is launched in `dtype`: in fp16 the channels are last."""
     types = dict.fromkeys(("x_ptr", "out_ptr"), f"*{dtype}")
@@ -127,6 +144,14 @@ def every_kernel() -> list[Kernel]:
             for to_itself in (True, False)
             for splits in (1, 4, 32)
         ),
+        *(
+            product(dtype, int8=int8, splits=splits)
+            for dtype in ("bf16", "fp16")
+            for int8 in (False, True)
+            for splits in (2, 16)
+        ),
+        product("bf16", int8=False, splits=1),
+        product("bf16", int8=False, splits=2, wide=True),
         commit(),
         snake("fp32"),
         snake("fp16"),

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,6 +22,8 @@ from dia_server.engine.dia.attention import (
 from dia_server.engine.dia.probe import kernel_fault
 from dia_server.engine.dia.snake import Padding, Snake, fused_snake
 from dia_server.engine.dia.weights import rotation
+
+from . import products
 
 COLUMNS = 200
 LENGTHS = (1, 64, 65, 150)
@@ -66,16 +67,22 @@ def test_the_plain_path_equals_sdpa_row_by_row(heads: int, kv_heads: int, dtype:
 
 
 def test_splits_fill_the_gpu_and_no_more() -> None:
-    assert split_count(tasks=8, columns=3072) == 32  # one request: 2 rows of 4 K/V heads
-    assert split_count(tasks=16, columns=1024) == 16  # its cross-attention
+    # a slot has 2 rows of 4 K/V heads in self-attention, and 1 row of 16 in cross-attention
+    assert split_count(9, tasks=8, columns=3072) == 4
+    assert split_count(9, tasks=16, columns=1024) == 2
     # a long row among short ones is read by several programs, however many rows there are
-    assert split_count(tasks=512, columns=3072) == 4  # 64 requests
-    assert split_count(tasks=1024, columns=3072) == 4
-    assert split_count(tasks=1024, columns=1024) == 1  # their cross-attention
-    assert split_count(tasks=8, columns=10) == 1
+    assert split_count(64, tasks=8, columns=3072) == 4
+    assert split_count(128, tasks=8, columns=3072) == 4
+    assert split_count(64, tasks=16, columns=1024) == 1
+    assert split_count(1, tasks=8, columns=10) == 1
 
 
-def test_the_kernels_equal_sdpa_and_the_codec_in_the_interpreter() -> None:
+def test_batches_of_up_to_eight_slots_are_split_alike() -> None:
+    assert {split_count(slots, tasks=8, columns=3072) for slots in range(1, 9)} == {16}
+    assert {split_count(slots, tasks=16, columns=1024) for slots in range(1, 9)} == {8}
+
+
+def test_the_kernels_equal_plain_operations_in_the_interpreter() -> None:
     subprocess.run(
         [sys.executable, "-c", "from tests.engine.dia.test_attention import interpret; interpret()"],
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
@@ -86,7 +93,7 @@ def test_the_kernels_equal_sdpa_and_the_codec_in_the_interpreter() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_the_kernels_equal_sdpa_and_the_codec_on_the_gpu() -> None:
+def test_the_kernels_equal_plain_operations_on_the_gpu() -> None:
     check_kernels("cuda")
 
 
@@ -99,29 +106,15 @@ def test_kernels_that_cannot_run_are_found_with_the_cause() -> None:
 
 
 def interpret() -> None:
-    """Run the checks in the interpreter, with fixes for bugs of Triton 3.6's."""
-    from triton.runtime import interpreter  # type: ignore[import-untyped]
+    from . import interpreter
 
-    patch, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
-
-    def patch_and_mend(tensor: type, scope: Any) -> None:
-        """Make loop bounds usable as integers: they are one-element arrays, which NumPy 2.4 rejects."""
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    def dot_of_bf16(self: Any, a: Any, b: Any, *extra: Any) -> Any:
-        """Convert bf16 to fp32 first: the interpreter would multiply its bit patterns."""
-        if a.dtype == interpreter.tl.bfloat16:
-            a, b = (self.cast_impl(x, interpreter.tl.float32) for x in (a, b))
-        return dot(self, a, b, *extra)
-
-    interpreter._patch_lang_tensor = patch_and_mend
-    interpreter.InterpreterBuilder.create_dot = dot_of_bf16
+    interpreter.mend()
     check_kernels()
 
 
 def check_kernels(device: str = "cpu") -> None:
-    """Compare the kernels with SDPA, row by row; "cpu" works only in the interpreter."""
+    """Compare the kernels with plain operations; "cpu" works only in the interpreter."""
+    products.check(device)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
         for heads, kv_heads in ((8, 2), (4, 4)):
             # one split per row; then several, some of them empty for short rows

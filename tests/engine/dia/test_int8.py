@@ -7,9 +7,10 @@ from transformers import DiaConfig, DiaForConditionalGeneration
 
 from dia_server.engine.dia import linear
 from dia_server.engine.dia.assemble import assemble, weight_bytes
-from dia_server.engine.dia.linear import INT8_ROWS, Linear, dequantize, pack_int8, quantize
+from dia_server.engine.dia.linear import INT8_ROWS, Linear, pack_int8, quantize
 from dia_server.engine.dia.model import DiaModel
 from dia_server.engine.dia.model_config import ModelConfig
+from dia_server.engine.dia.products import dequantize, plain_product
 from dia_server.engine.types import Utterance
 
 from . import reference
@@ -50,7 +51,7 @@ def test_a_weight_is_rounded_by_at_most_half_a_step() -> None:
 def paths() -> list[Linear]:
     """Return the products of this CPU and of devices without int8 products of their own."""
     values, scale = quantize(weight())
-    return [pack_int8(values, scale), Linear(linear._dequantizing, values, scale)]
+    return [pack_int8(values, scale), Linear(plain_product, values, scale)]
 
 
 @pytest.mark.parametrize("path", [0, 1], ids=("of the CPU", "dequantizing"))

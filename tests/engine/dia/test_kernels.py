@@ -13,8 +13,12 @@ SHARED = 99 << 10
 @pytest.mark.parametrize("capability", aot.CAPABILITIES)
 @pytest.mark.parametrize(
     "kernel",
-    [aot.attention("bf16", to_itself=True, splits=4), aot.commit()],
-    ids=("self-attention", "commit"),
+    [
+        aot.attention("bf16", to_itself=True, splits=4),
+        aot.commit(),
+        aot.product("bf16", int8=True, splits=8),
+    ],
+    ids=("self-attention", "commit", "int8 product"),
 )
 def test_the_kernels_of_a_step_compile_without_spills(kernel: aot.Kernel, capability: int) -> None:
     check(kernel, capability)

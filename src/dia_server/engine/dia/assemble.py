@@ -31,9 +31,11 @@ ReadLinear = Callable[[tuple[int, int], str], Linear]
 class Assembly:
     """Reads tensors from `source` one at a time, so that memory never holds a second copy of the model."""
 
-    def __init__(self, source: Source, device: torch.device, dtype: torch.dtype, *, int8: bool) -> None:
+    def __init__(
+        self, source: Source, device: torch.device, dtype: torch.dtype, *, int8: bool, kernels: bool
+    ) -> None:
         self.source, self.device, self.dtype = source, device, compute_dtype(dtype, device)
-        self.as_fp16, self.int8 = self.dtype != dtype, int8
+        self.as_fp16, self.int8, self.kernels = self.dtype != dtype, int8, kernels
         self.bytes = 0
 
     def read(self, shape: tuple[int, ...], name: str) -> Tensor:
@@ -63,7 +65,7 @@ class Assembly:
     def packed(self, weight: Tensor) -> Linear:
         if self.as_fp16:
             self.bytes -= weight.nbytes // 2
-        return pack(weight, as_fp16=self.as_fp16)
+        return pack(weight, as_fp16=self.as_fp16, kernels=self.kernels)
 
     def quantized(self, shape: tuple[int, int], name: str) -> Linear:
         """Read a weight of the decoder; with `int8` it is quantized from the numbers in the file."""
@@ -71,7 +73,7 @@ class Assembly:
             return self.linear(shape, name)
         values, scale = quantize(self.read(shape, name).to(self.device, torch.float32))
         self.bytes += values.nbytes + scale.nbytes
-        return pack_int8(values, scale)
+        return pack_int8(values, scale, kernels=self.kernels)
 
     def block(self, prefix: str, stack: StackConfig, mlp_norm: str, linear: ReadLinear) -> Block:
         """Read the weights of a layer; `linear` reads those that can be int8."""
@@ -125,14 +127,16 @@ def assemble(
     device: torch.device,
     dtype: torch.dtype,
     int8: bool = False,
+    kernels: bool = True,
     report: Callable[[float], None] = lambda share: None,
 ) -> Weights:
     """Build the weights in `dtype` on `device`; with `int8`, those of most of the decoder's products in int8.
 
+    `kernels` tells whether Triton works on the device, if that is a CUDA device.
     `report` receives the share of decoder layers built, 0 to 1. Raises ModelNotLoaded if a tensor is missing
     or has another shape than the config asks for, and if the encoder has grouped-query attention.
     """
-    assembly, decoder = Assembly(source, device, dtype, int8=int8), config.decoder
+    assembly, decoder = Assembly(source, device, dtype, int8=int8, kernels=kernels), config.decoder
     encoder = assembly.encoder(config.encoder)
     prefixes = [f"model.decoder.layers.{i}." for i in range(decoder.layers)]
     text_kv = assembly.tensor(

@@ -19,6 +19,8 @@ from dia_server.engine.dia.weights import Rotation, rotate
 
 PROGRAMS = 512
 """Target number of programs per kernel launch: a few for each of a large GPU's 132 to 192 multiprocessors."""
+SAME_SLOTS, TYPICAL_SLOTS = 8, 4
+"""Batches of up to SAME_SLOTS slots are split like one of TYPICAL_SLOTS: a row has one result in all."""
 MAX_SPLITS = 32
 """Maximum splits per row and K/V head. A split is one program's share of a row's columns."""
 SPLIT_COLUMNS = 768
@@ -140,7 +142,7 @@ def _attend(
     kv_heads, columns = cache.shape[1] // 2, cache.shape[2]
     assert cache.stride()[2:] == (dim, 1)
     assert q.stride()[1:] == (dim, 1)
-    splits = split_count(count * kv_heads, columns)
+    splits = split_count(len(slots), count // len(slots) * kv_heads, columns)
     assert splits == 1 or len(arrivals) >= count * kv_heads
     # fp32: two stages of half blocks fit any GPU's shared memory, three of whole blocks fit few
     fits = {"BLOCK": BLOCK // 2, "num_stages": 2} if q.dtype == torch.float32 else {"BLOCK": BLOCK}
@@ -174,11 +176,12 @@ def _attend(
     return out
 
 
-def split_count(tasks: int, columns: int) -> int:
-    """Return the number of splits for each of the `tasks` (row, K/V head) pairs.
+def split_count(slots: int, tasks: int, columns: int) -> int:
+    """Return the number of splits for each (row, K/V head) pair, of which each of the `slots` has `tasks`.
 
     The number is a power of two, and at most MAX_SPLITS and the number of blocks in `columns`.
     """
-    wanted = max(PROGRAMS // tasks, columns // SPLIT_COLUMNS)
+    pairs = tasks * (TYPICAL_SLOTS if slots <= SAME_SLOTS else slots)
+    wanted = max(PROGRAMS // pairs, columns // SPLIT_COLUMNS)
     wanted = min(wanted, -(-columns // BLOCK), MAX_SPLITS)
     return 1 << max(0, wanted.bit_length() - 1)

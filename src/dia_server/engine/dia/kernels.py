@@ -144,6 +144,79 @@ def _join(partial_ptr, scale_ptr, result, query, real, dims, SPLITS: tl.constexp
 
 
 @triton.jit
+def product_kernel(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    partial_ptr,
+    out_ptr,
+    arrivals_ptr,
+    rows,
+    outputs,
+    inputs,
+    INT8: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+    BLOCK_IN: tl.constexpr,
+):
+    """Multiply x [rows, inputs], of up to 16 rows, by BLOCK_OUT rows of the weight [outputs, inputs].
+
+    x is padded to a tensor core's 16 rows, and neither blocks nor splits depend on `rows`: a row's result
+    does not depend on the others. With INT8 the weight's rows are scaled by `scale` [outputs].
+
+    Each of the SPLITS programs of a block sums over its share of the inputs. With several, each writes its
+    sums to `partial` [SPLITS, 16, outputs]. The one that arrives last adds them up, in a fixed order, and
+    sets the block's counter in `arrivals` to 0 again.
+    """
+    block, split = tl.program_id(0), tl.program_id(1)
+    row = tl.arange(0, 16)
+    output = block * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    known = output < outputs
+    per_split = tl.cdiv(tl.cdiv(inputs, BLOCK_IN), SPLITS) * BLOCK_IN
+    first = split * per_split
+    acc = tl.zeros([16, BLOCK_OUT], tl.float32)
+    for start in range(first, tl.minimum(inputs, first + per_split), BLOCK_IN):
+        at = start + tl.arange(0, BLOCK_IN)
+        inside = at < inputs
+        x = tl.load(
+            x_ptr + row[:, None] * inputs + at[None, :],
+            mask=(row < rows)[:, None] & inside[None, :],
+            other=0.0,
+        )
+        weight = tl.load(
+            weight_ptr + output.to(tl.int64)[:, None] * inputs + at[None, :],
+            mask=known[:, None] & inside[None, :],
+            other=0,
+            eviction_policy="evict_first",
+        )
+        # integers of 8 bits are exact in bf16 and fp16
+        acc = tl.dot(x, tl.trans(weight.to(x.dtype)), acc)
+    cell = row[:, None] * outputs + output[None, :]
+    if SPLITS > 1:
+        tl.store(partial_ptr + split * 16 * outputs + cell, acc, mask=known[None, :])
+        # all threads' stores come before the counter's release
+        tl.debug_barrier()
+        last = tl.atomic_add(arrivals_ptr + block, 1, sem="acq_rel", scope="gpu") == SPLITS - 1
+        if last:
+            tl.store(arrivals_ptr + block, 0)
+            acc = tl.zeros([16, BLOCK_OUT], tl.float32)
+            for other in range(SPLITS):
+                # ".cg" bypasses the L1 cache, which may hold what other programs have overwritten
+                at = partial_ptr + other * 16 * outputs + cell
+                acc += tl.load(at, mask=known[None, :], other=0.0, cache_modifier=".cg")
+            _store_product(acc, scale_ptr, out_ptr, cell, output, known, row < rows, INT8)
+    else:
+        _store_product(acc, scale_ptr, out_ptr, cell, output, known, row < rows, INT8)
+
+
+@triton.jit
+def _store_product(acc, scale_ptr, out_ptr, cell, output, known, real, INT8: tl.constexpr):
+    if INT8:
+        acc = acc * tl.load(scale_ptr + output, mask=known, other=0.0)[None, :]
+    tl.store(out_ptr + cell, acc.to(out_ptr.dtype.element_ty), mask=real[:, None] & known[None, :])
+
+
+@triton.jit
 def commit_kernel(
     grid_ptr,
     position_ptr,

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from dia_server.engine.dia.products import multiply, new_arrivals, plain_product
 
 PACK_ROWS = 16
 """Batch size for which oneDNN chooses its blocked layout; other sizes run on that layout too."""
@@ -25,42 +26,49 @@ LEVELS = 63.5 * PART
 class Linear:
     """Computes x W^T for a weight W [out, in], which `pack` or `pack_int8` has prepared."""
 
-    __slots__ = ("_multiply", "_operands")
+    __slots__ = ("_multiply", "_operands", "_widens")
 
-    def __init__(self, multiply: Callable[..., Tensor], *operands: Any) -> None:
-        """`multiply` is called with x and the `operands`, the first of which holds the weight."""
-        self._multiply, self._operands = multiply, operands
+    def __init__(self, multiply: Callable[..., Tensor], *operands: Any, widens: bool = False) -> None:
+        """`multiply` is called with x and the `operands`; if it `widens`, it takes `wide=True` too."""
+        self._multiply, self._operands, self._widens = multiply, operands, widens
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._multiply(x, *self._operands)
 
     def wide(self, x: Tensor) -> Tensor:
         """Return the product in fp32; NVIDIA GPUs do not round it to 16 bits before."""
-        if x.is_cuda and x.dtype != torch.float32 and torch.version.hip is None:
-            return torch.mm(x, self._operands[0].t(), out_dtype=torch.float32)
+        if self._widens:
+            return self._multiply(x, *self._operands, wide=True)
         return self(x).float()
 
 
-def pack(weight: Tensor, *, as_fp16: bool = False) -> Linear:
+def pack(weight: Tensor, *, as_fp16: bool = False, kernels: bool = True) -> Linear:
     """Prepare `weight` for its device. `as_fp16` (CPUs only) stores an fp32 weight in fp16; x stays in fp32.
 
     On CPUs the weight is packed once, for oneDNN or as fp16 for FBGEMM. oneDNN would otherwise pack it in
     each call. FBGEMM reads half the bytes of fp32 and is faster for small batches. On GPUs it stays as it is.
+    `kernels` tells whether CUDA devices can run Triton's kernels.
     """
     if as_fp16:
         packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
         return Linear(torch.ops.quantized.linear_dynamic_fp16, packed)
     if _multiplied_by_onednn(weight):
         return Linear(_onednn, torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS))
-    return Linear(F.linear, weight)
+    return _unpacked(weight, None, kernels=kernels)
 
 
-def pack_int8(values: Tensor, scale: Tensor) -> Linear:
+def pack_int8(values: Tensor, scale: Tensor, *, kernels: bool = True) -> Linear:
     """Prepare a weight that `quantize` returned. The products' error is that of the weight's rounding."""
     if values.device.type == "cpu" and FBGEMM and torch._C._has_mkldnn:
         packed = torch.ops.onednn.qlinear_prepack(values, [INT8_ROWS, values.shape[1]])
         return Linear(_int8_onednn, packed, scale, torch.zeros(len(scale), dtype=torch.int32))
-    return Linear(_dequantizing, values, scale)
+    return _unpacked(values, scale, kernels=kernels)
+
+
+def _unpacked(weight: Tensor, scale: Tensor | None, *, kernels: bool) -> Linear:
+    if kernels and weight.device.type == "cuda":
+        return Linear(multiply, weight, scale, new_arrivals(weight), widens=True)
+    return Linear(plain_product, weight, scale, widens=True)
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,10 +79,6 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     scale = (weight.abs().amax(1) / 127).clamp_min_(torch.finfo(torch.float32).tiny)
     return (weight / scale[:, None]).round_().to(torch.int8), scale
-
-
-def dequantize(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    return (values * scale[:, None]).to(dtype)
 
 
 def _onednn(x: Tensor, packed: Tensor) -> Tensor:
@@ -89,10 +93,6 @@ def _multiplied_by_onednn(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 or in_bf16
 
 
-def _dequantizing(x: Tensor, values: Tensor, scale: Tensor) -> Tensor:
-    return F.linear(x, dequantize(values, scale, x.dtype))
-
-
 def _int8_onednn(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
     """Multiply in integers, whose sums are exact.
 
@@ -101,7 +101,7 @@ def _int8_onednn(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Ten
     """
     rows = x.flatten(0, -2)
     if len(rows) > INT8_ROWS:
-        return _dequantizing(x, packed.to_dense().t(), scale)
+        return plain_product(x, packed.to_dense().t(), scale)
     rows = rows.float()
     step = (rows.abs().amax(-1, keepdim=True) / LEVELS).clamp_min_(torch.finfo(torch.float32).tiny)
     whole = rows / step

@@ -64,6 +64,7 @@ def dia_loader(
             config = checkpoint.config if max_columns is None else checkpoint.config.with_columns(max_columns)
             # both are located before weights are read, which takes minutes
             codec_folder = locate(codec, "DIA_CODEC", lambda _: report(FOUND))
+            fault = kernel_fault(where, kind) if where.type == "cuda" else None
             weights = read_weights(
                 checkpoint,
                 config,
@@ -71,8 +72,8 @@ def dia_loader(
                 dtype,
                 max_batch,
                 lambda share: report(FOUND + (READ - FOUND) * share),
+                kernels=fault is None,
             )
-            fault = kernel_fault(where, weights.dtype) if where.type == "cuda" else None
             audio = load_codec(codec_folder, where, kernels=fault is None, half=half)
             memory = device_memory(where)
             slots = count_slots(config, where, weights.dtype, max_batch, memory)
@@ -162,15 +163,19 @@ def read_weights(
     dtype: str,
     max_batch: int,
     report: Callable[[float], None],
+    *,
+    kernels: bool,
 ) -> Weights:
     """Read the weights of `checkpoint` to `device`; `report` receives the share read, 0 to 1.
 
-    `config` is the checkpoint's, possibly with fewer columns; `dtype` and `max_batch` are those of
+    `kernels` tells whether Triton works on the device, if that is a CUDA device. `config` is the checkpoint's, possibly with fewer columns; `dtype` and `max_batch` are those of
     `dia_loader`. Raises ModelNotLoaded.
     """
     kind, int8 = pick_dtype(dtype, device, max_batch), dtype == "int8"
     _check_memory(weight_bytes(config, checkpoint.elements(), kind, int8=int8), config, device, kind)
-    return assemble(config, checkpoint.tensor, device=device, dtype=kind, int8=int8, report=report)
+    return assemble(
+        config, checkpoint.tensor, device=device, dtype=kind, int8=int8, kernels=kernels, report=report
+    )
 
 
 def count_slots(

@@ -14,7 +14,9 @@ from dia_server.engine.dia.attention import (
     plain_cross_attention,
     plain_self_attention,
 )
+from dia_server.engine.dia.linear import quantize
 from dia_server.engine.dia.memory import is_out_of_memory
+from dia_server.engine.dia.products import BLOCK_OUT, fused_product, new_arrivals, plain_product
 from dia_server.engine.dia.snake import Snake, fused_snake
 from dia_server.engine.dia.state import NEVER
 from dia_server.engine.dia.step_ops import commit, fused_commit
@@ -30,6 +32,7 @@ def kernel_fault(device: torch.device, dtype: torch.dtype) -> str | None:
         _check_attention(device, dtype)
         _check_commit(device)
         _check_snake(device)
+        _check_products(device, dtype)
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -90,6 +93,21 @@ def _check_commit(device: torch.device) -> None:
             write(*state, end, delay, slots, tokens, logits, eos, pad, tail)
         states.append(state)
     torch.testing.assert_close(states[1], states[0], atol=0, rtol=0)
+
+
+def _check_products(device: torch.device, dtype: torch.dtype) -> None:
+    """Check products of several splits, the last block of which is not full, twice with the same counters."""
+    if dtype == torch.float32:
+        return
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 1024, generator=generator).to(device, dtype)
+    weight = torch.randn(BLOCK_OUT + 16, 1024, generator=generator) / 32
+    values, scale = (part.to(device) for part in quantize(weight))
+    for stored, scales in ((weight.to(device, dtype), None), (values, scale)):
+        arrivals = new_arrivals(stored)
+        expected = plain_product(x, stored, scales)
+        for _ in range(2):
+            _check(fused_product(x, stored, scales, arrivals, wide=False), expected, dtype)
 
 
 def _check_snake(device: torch.device) -> None:

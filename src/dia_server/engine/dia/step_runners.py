@@ -33,11 +33,12 @@ INDUCTOR: Mapping[str, int] = {"unroll_reductions_threshold": 16, "comprehensive
 Unrolled, the sum of nine channels' embeddings joins the kernel of the first norm. Logits in padded rows would
 be copied for the kernel that commits a column.
 """
-BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+BUCKETS = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 """Batch sizes for which a graph is captured if they are below the number of slots.
 
 One more graph is captured for a batch of all slots. A batch of another size is padded to the next captured
-size with slots that are not live.
+size with slots that are not live. A batch of one is padded too: a step of one slot is compiled by itself, and
+may sum in another order.
 """
 
 
