@@ -1,6 +1,7 @@
-"""Greedy tokens in fp32 compared: share that is equal, and the first difference. Differences fail nothing.
+"""Greedy tokens compared: share that is equal, and the first difference. Differences fail nothing.
 
-Sums in another order give other roundings, so a few tokens may differ on a GPU.
+In fp32, sums in another order give other roundings, so a few tokens may differ on a GPU. In 16 bits and with
+int8 weights, requests alone are compared with the same ones among 8, which are meant to be equal.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from benchmarks.gpu.setup import Setup
 from benchmarks.implementations import Ours, Transformers
 from benchmarks.models import Workload, random_dia, workload
 
-BATCH = 4
+BATCH, MANY = 4, 8
 PROMPT = 20
 """Frames of the voice prompts of every second workload."""
 
@@ -40,6 +41,18 @@ def run(setup: Setup, report: Report) -> None:
         _compare(report, "compiled steps, against uncompiled ones", found, expected)
         alone = [[compiled.generate(one)[0] for one in _singles(work)] for work in works]
         _compare(report, "compiled steps of one, against a batch", alone, found)
+    for format in ("auto", "int8"):
+        with report.part(f"alone and among {MANY}, {format}"):
+            _compare_alone(setup, report, format)
+
+
+def _compare_alone(setup: Setup, report: Report, format: str) -> None:
+    size = "tiny" if setup.on_gpu else setup.size
+    own = Ours(random_dia(size, setup.device, torch.float32, std=0.1), MANY, format, compiled=setup.on_gpu)
+    work = _greedy(MANY, PROMPT, 100 if setup.on_gpu else 20)
+    alone = [[own.generate(one)[0] for one in _singles(work)]]
+    what = f"steps of one, against {MANY} ({format}, {str(own.dtype).removeprefix('torch.')})"
+    _compare(report, what, alone, [own.generate(work)])
 
 
 def _greedy(batch: int, prompt_frames: int, steps: int) -> Workload:
