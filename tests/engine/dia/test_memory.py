@@ -42,7 +42,7 @@ def sizes(shape: ModelConfig) -> dict[torch.dtype, int]:
 
     def loaded(dtype: torch.dtype, *, int8: bool = False) -> int:
         assembled = assemble(shape, weights.__getitem__, device=META, dtype=dtype, int8=int8)
-        return codec_bytes + assembled.bytes
+        return int(codec_bytes) + assembled.bytes
 
     half, full = torch.bfloat16, torch.float32
     return {half: loaded(half), full: loaded(full), torch.int8: loaded(half, int8=True)}

@@ -168,8 +168,8 @@ def read_weights(
 ) -> Weights:
     """Read the weights of `checkpoint` to `device`; `report` receives the share read, 0 to 1.
 
-    `kernels` tells whether Triton works on the device, if that is a CUDA device. `config` is the checkpoint's, possibly with fewer columns; `dtype` and `max_batch` are those of
-    `dia_loader`. Raises ModelNotLoaded.
+    `config` is the checkpoint's, possibly with fewer columns; `dtype` and `max_batch` are those of
+    `dia_loader`. `kernels` tells whether Triton works, if the device is one of CUDA. Raises ModelNotLoaded.
     """
     kind, int8 = pick_dtype(dtype, device, max_batch), dtype == "int8"
     _check_memory(weight_bytes(config, checkpoint.elements(), kind, int8=int8), config, device, kind)
