@@ -126,8 +126,13 @@ class State:
 
 
 def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the cross-attention KV cache: `dtype`, but fp32 on CPUs, which are slow in bf16."""
-    return torch.float32 if device.type == "cpu" else dtype
+    """Return the dtype of the cross-attention KV cache: `dtype`, but on CPUs fp32 unless bf16 is fast there.
+
+    It is on those with matrix tiles (AMX).
+    """
+    if device.type != "cpu" or (dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()):
+        return dtype
+    return torch.float32
 
 
 def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, int]:

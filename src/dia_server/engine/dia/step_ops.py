@@ -102,14 +102,25 @@ class CpuOps(PlainOps):
         return torch.stack(attended, dim=1).view(q.shape)
 
     def cross_attention(self, layer: int, q: Tensor) -> Tensor:
-        """Attend by `bmm`, which takes half the time of SDPA here."""
         keys, values = self._state.text[layer].chunk(2, 1)
-        grouped = q.to(keys.dtype).view(len(q), keys.shape[1], -1, q.shape[-1]).transpose(2, 3)
-        attended = []
-        for i, (slot, length) in enumerate(zip(self._lengths.slots, self._lengths.text, strict=True)):
-            scores = torch.bmm(keys[slot, :, :length], grouped[i]).transpose(1, 2)
-            attended.append(torch.bmm(scores.softmax(-1), values[slot, :, :length]))
+        attend = _attend_by_bmm if keys.dtype == torch.float32 else _attend_by_sdpa
+        grouped = q.to(keys.dtype).view(len(q), keys.shape[1], -1, q.shape[-1])
+        attended = [
+            attend(grouped[i], keys[slot, :, :length], values[slot, :, :length])
+            for i, (slot, length) in enumerate(zip(self._lengths.slots, self._lengths.text, strict=True))
+        ]
         return torch.stack(attended).view(q.shape).to(q.dtype)
+
+
+def _attend_by_bmm(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return softmax(q k) v for q [heads, queries, D], in half the time of SDPA on CPUs without AMX."""
+    scores = torch.bmm(keys, q.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(scores.softmax(-1), values)
+
+
+def _attend_by_sdpa(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Compute `_attend_by_bmm` by SDPA, which sums in fp32."""
+    return F.scaled_dot_product_attention(q[None], keys[None], values[None], scale=1.0)[0]
 
 
 class KernelOps(StepOps):
