@@ -18,10 +18,13 @@ from tests.live.server import Server, free_port
 SECRET_TEXT = "the purple elephant sleeps"
 
 
-def test_sigint_and_sigterm_end_the_server_cleanly(tmp_path: Path) -> None:
+def test_sigint_and_sigterm_end_the_server_cleanly_and_voices_survive(tmp_path: Path) -> None:
+    server = Server(tmp_path)
     for number in (signal.SIGINT, signal.SIGTERM):
-        server = Server(tmp_path)
         server.start()
+        if number is signal.SIGINT:
+            server.post("/voice_mappings", json={"voice_id": "narrator", "style": "deep"})
+        assert server.get("/voice_mappings").json()["narrator"]["style"] == "deep"
         assert server.process
         server.process.send_signal(number)
         assert server.process.wait(timeout=15) == 0
@@ -42,13 +45,6 @@ def test_a_running_request_is_answered_before_shutdown(tmp_path: Path) -> None:
 
     assert answers[0].status_code == 200
     assert len(answers[0].content) > 1_000_000
-
-
-def test_voices_survive_a_restart(tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
-        server.post("/voice_mappings", json={"voice_id": "narrator", "style": "deep"})
-    with Server(tmp_path) as server:
-        assert server.get("/voice_mappings").json()["narrator"]["style"] == "deep"
 
 
 def test_the_log_is_json_on_request_and_holds_no_texts(tmp_path: Path) -> None:

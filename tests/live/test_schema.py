@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.live.server import Server
 
 CHECKS = [
@@ -17,14 +19,17 @@ CHECKS = [
 ]
 
 
-def test_answers_are_as_documented_whatever_is_sent(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "examples", [pytest.param(4, id="gate"), pytest.param(50, id="full", marks=pytest.mark.full)]
+)
+def test_answers_are_as_documented_whatever_is_sent(server: Server, tmp_path: Path, examples: int) -> None:
     run = subprocess.run(
         [
             str(Path(sys.executable).with_name("schemathesis")),
             "run",
             f"{server.url}/openapi.json",
             f"--checks={','.join(CHECKS)}",
-            "--max-examples=20",
+            f"--max-examples={examples}",
             "--seed=1",
             "--exclude-path-regex=whisper/load|transcribe$",  # no Whisper model here: a true 503
         ],
