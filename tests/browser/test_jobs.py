@@ -146,7 +146,7 @@ def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_serve
 
     assert rows[running].is_visible()
     assert not studio.button("Clear finished jobs").is_visible()
-    assert studio.page.evaluate("document.activeElement.ariaLabel") == "Cancel “Go on and on.”"
+    studio.until("document.activeElement.ariaLabel === 'Cancel “Go on and on.”'")
     steady_server.delete(f"/jobs/{running}")
 
 

@@ -47,7 +47,8 @@ async def test_the_pool_is_the_sum_of_its_engines(pool: EnginePool) -> None:
 
 
 async def test_work_spreads_over_the_processes(pool: EnginePool) -> None:
-    made_in = await processes(pool, *[say("one two three") for _ in range(4)])
+    long = say("word " * 200)  # the first is running when the last is submitted
+    made_in = await processes(pool, *[long] * 4)
 
     assert sorted(made_in.count(process) for process in set(made_in)) == [2, 2]
 

@@ -167,8 +167,11 @@ def test_control_c_ends_the_command(folder: Path, monkeypatch: pytest.MonkeyPatc
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("dia_server.cli._show_progress", interrupt)
-
-    assert ran(f"--model={folder}") == (1, "", "\nAborted!\n")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        assert ran(f"--model={folder}") == (1, "", "\nAborted!\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

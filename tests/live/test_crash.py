@@ -81,7 +81,7 @@ def check_kills(tmp_path: Path, storage: str, results: Results, jobs: int, kills
     killed_at_work = 0
     for goal in sorted(moments.choices(range(jobs // 2), k=kills)):
         # kills are spread over the work by progress, not by time
-        while len(finished(tmp_path, results)) < goal:
+        while len(finished(tmp_path, results)) < goal or not running(tmp_path):
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 0.1))
         server.kill()

@@ -74,7 +74,8 @@ class Engine:
     @property
     def active(self) -> int:
         """Number of utterances in the batch or in a queue."""
-        return len(self._busy) + len(self._waiting)
+        with self._wake:  # an utterance on its way from one to the other is counted
+            return len(self._busy) + len(self._waiting)
 
     @property
     def busy(self) -> int:

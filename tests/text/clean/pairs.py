@@ -176,7 +176,7 @@ PAIRS: dict[str, list[tuple[str, str]]] = {
         ("[S1] <think>a\n[S2] <think>b\n [voice:luna] No.", "[S1] [S2] [voice:luna] No."),
         ("[S1] Look:\n```py\nx = 1\n[S2] Good.", "[S1] Look: [S2] Good."),
         ("Look:\n~~~py\nx = 1\n[voice:luna] Good.\n```\nx", "Look: [voice:luna] Good."),
-        ("````md\n```\n[S1] a\n```\n[S2] Good.", "[S1] a [S2] Good."),
+        ("````md\n```\n[S1] a\n```\n[S2] Good.", "[S1] a. [S2] Good."),
         ("[S1] Code:\n```\n[S2] in code\n```\n[S2] Good.", "[S1] Code: [S2] Good."),
         ("<thinking>a</thinking> b <think>c</think> d", "b d"),
         ("<!-- hidden -->seen", "seen"),
