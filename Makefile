@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 # needs a compiler
 SPEECH := pytest-audioeval==0.1.3
 # tests of one file stay in one process, so that they share its server
-PARALLEL := --numprocesses 5 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 FAST := tests/text tests/audio tests/db tests/services/voices tests/web/requests tests/web/middleware \
 	tests/test_layers.py tests/test_settings.py tests/test_serving.py tests/test_vocabulary.py
 SITE := 'import site; print(site.getsitepackages()[0])'
