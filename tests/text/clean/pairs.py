@@ -180,6 +180,8 @@ PAIRS: dict[str, list[tuple[str, str]]] = {
         ("[S1] Code:\n```\n[S2] in code\n```\n[S2] Good.", "[S1] Code: [S2] Good."),
         ("<thinking>a</thinking> b <think>c</think> d", "b d"),
         ("<!-- hidden -->seen", "seen"),
+        ("A long text <!-->", "A long text"),
+        ("Seen <!--> and <!-- hidden --> seen.", "Seen seen."),
         ("<script>alert(1)</script>seen", "seen"),
         ("<style>p {}</style>seen", "seen"),
         ("Run `pip install x` now.", "Run pip install x now."),

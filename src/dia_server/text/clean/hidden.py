@@ -75,7 +75,7 @@ def _without(text: str, opening: str, closing: str, *, to_end: bool = False) -> 
     folded = text.lower() if len(text.lower()) == len(text) else text
     parts, at, last = [], 0, folded.rfind(closing)
     while (start := folded.find(opening, at)) >= 0:
-        if start < last:
+        if start + len(opening) <= last:
             end = folded.find(closing, start + len(opening)) + len(closing)
         elif to_end:
             line = _TAGGED_LINE.search(text, start)
