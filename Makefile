@@ -10,7 +10,7 @@ CLUSTER := $(VENV)/cluster
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # pip compiles files one by one, a third of its time; compileall uses every core, and leaves out what is hardly
-# ever imported, half of all
+# ever imported, a third of all
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
 # recordings of speech with their words (MIT, 4 MB), for the tests; without its dependencies, one of which
 # needs a compiler
