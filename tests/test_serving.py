@@ -1,3 +1,4 @@
+import gc
 import multiprocessing
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dia_server import serving
+from dia_server.app import create_lasting_app
 from dia_server.settings import Settings
 
 UNLIMITED = -1
@@ -76,3 +78,17 @@ def test_a_process_that_another_thread_waits_for_is_not_running() -> None:
 
     assert process.is_alive()
     assert not serving.is_running(process)
+
+
+def test_a_server_process_leaves_what_lasts_out_of_its_collections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIA_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("DIA_ENGINE", "preview")
+    before = gc.get_freeze_count()
+    gc.disable()
+
+    create_lasting_app()
+
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > before

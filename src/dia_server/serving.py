@@ -7,6 +7,7 @@ A client whose machine or network fails does not close its connection, and Grani
 keepalive and a user timeout, set on the listening socket, make the kernel close such connections.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -151,8 +152,9 @@ def run(conf: Settings) -> None:
         signal.signal(SHUTDOWN_SIGNAL, signal.SIG_IGN)
     logs.configure(conf.log_format, conf.log_level)
     warn_if_exposed(conf)
+    gc.disable()  # a forked worker imports its modules faster; `create_lasting_app` enables it again
     server = GracefulServer(
-        "dia_server.app:create_app",
+        "dia_server.app:create_lasting_app",
         address=conf.host,
         port=conf.port,
         interface=Interfaces.ASGI,
