@@ -9,7 +9,6 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from dia_server.errors import AudioProcessingError
 from dia_server.native import NativeWorker
 from dia_server.services.config import ConfigService
 from dia_server.settings import Settings
+from tests.live import forks
 from tests.live.server import Server
 from tests.postgres import ON_POSTGRES
 
@@ -156,15 +156,8 @@ def test_weights_are_found_in_a_folder_unless_files_are_missing(settings: Settin
 
 
 def doctor(cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dia_server", "doctor"],
-        cwd=cwd,
-        env={name: value for name, value in os.environ.items() if not name.startswith("DIA_")} | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
+    return forks.run(["-m", "dia_server", "doctor"], cwd, ours | variables)
 
 
 def test_weights_in_the_hubs_cache_are_found_and_missing_ones_not_downloaded(tmp_path: Path) -> None:
@@ -278,12 +271,8 @@ def test_a_database_is_found_by_a_relative_address(tmp_path: Path) -> None:
     """SQLite resolves it against the current folder."""
     url = "sqlite+aiosqlite:///own.sqlite3"
     before = doctor(tmp_path, DIA_DATABASE_URL=url)
-    subprocess.run(
-        [sys.executable, "-m", "dia_server", "db", "upgrade", f"--database-url={url}"],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
+    upgrade = ["-m", "dia_server", "db", "upgrade", f"--database-url={url}"]
+    forks.run(upgrade, tmp_path, os.environ).check_returncode()
     after = doctor(tmp_path, DIA_DATABASE_URL=url)
 
     assert f"{tmp_path / 'own.sqlite3'} will be created" in before.stdout

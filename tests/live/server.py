@@ -6,12 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 
+from tests.live import forks
 from tests.live.address import PATIENCE_S, Address
+from tests.waiting import wait_until
 
 
 class Server(Address):
@@ -23,12 +27,15 @@ class Server(Address):
         *,
         command: tuple[str, ...] = (sys.executable, "-m", "dia_server", "serve"),
         patience_s: float = PATIENCE_S,
+        fork: bool = True,
         **settings: Any,
     ) -> None:
+        """If `fork` is set, a `command` of this environment's Python starts as `tests.live.forks` does it."""
         self.data_dir = data_dir
         self.log_file = data_dir / "server.log"
         self._command = command
         self._patience_s = patience_s
+        self._forks = fork and forks.AVAILABLE and command[0] == sys.executable
         self.port = free_port()
         super().__init__(f"http://127.0.0.1:{self.port}")
         self.variables = {
@@ -36,7 +43,7 @@ class Server(Address):
             "DIA_PORT": str(self.port),
             "DIA_ENGINE": "preview",
         } | {f"DIA_{name.upper()}": str(value) for name, value in settings.items()}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forks.Fork | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -48,6 +55,9 @@ class Server(Address):
     def launch(self) -> None:
         """Start the server; return at once."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
+        if self._forks:
+            self.process = forks.start(self._command[1:], self.data_dir, ours | self.variables, self.log_file)
+            return
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -82,14 +92,26 @@ class Server(Address):
         return self.process.wait(timeout=60)  # the shutdown timeout is 30 s by default
 
     def kill(self) -> None:
-        """Send SIGKILL to the server and its worker processes."""
+        """Send SIGKILL to the server and its worker processes; return once all have ended."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        workers = []
+        with suppress(psutil.NoSuchProcess):
+            workers = psutil.Process(self.process.pid).children(recursive=True)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        wait_until(lambda: not any(map(_runs, workers)))  # they hold the port and locks until then
 
     @property
     def log(self) -> str:
         return self.log_file.read_text()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_port() -> int:

@@ -3,26 +3,18 @@
 import os
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.live import forks
 from tests.live.server import Server
 from tests.waiting import wait_until
 
 
 def bench(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dia_server", "bench", *arguments],
-        cwd=cwd,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return forks.run(["-m", "dia_server", "bench", *arguments], cwd, os.environ | variables, timeout=120)
 
 
 def test_a_running_server_is_measured(server: Server, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(500, id="gate"), pytest.param(100_000, id="full", marks=pytest.mark.full)]
+    "count", [pytest.param(170, id="gate"), pytest.param(100_000, id="full", marks=pytest.mark.full)]
 )
 def test_random_texts_are_spoken_or_refused(server: Server, count: int) -> None:
     async def speak(client: httpx.AsyncClient, text: str) -> httpx.Response:
@@ -48,7 +48,7 @@ def test_random_texts_are_spoken_or_refused(server: Server, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(500, id="gate"), pytest.param(30_000, id="full", marks=pytest.mark.full)]
+    "count", [pytest.param(170, id="gate"), pytest.param(30_000, id="full", marks=pytest.mark.full)]
 )
 def test_damaged_files_are_stored_or_refused(server: Server, count: int) -> None:
     async def upload(client: httpx.AsyncClient, file: bytes) -> httpx.Response:

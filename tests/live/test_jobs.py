@@ -1,8 +1,6 @@
 """Jobs and the WebSocket on a real server."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.live import forks
 from tests.live.clients import active
 from tests.live.jobs import status
 from tests.live.server import Server, free_port
@@ -29,18 +28,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.parametrize(
     ("variable", "used"), [("DIA_DATA_DIR", "dia.sqlite3"), ("DIA_DATABASE_URL", "audio_outputs")]
 )
-def test_a_second_server_on_the_same_data_refuses_to_start(server: Server, variable: str, used: str) -> None:
+def test_a_second_server_on_the_same_data_refuses_to_start(
+    server: Server, tmp_path: Path, variable: str, used: str
+) -> None:
     """With a database of its own, too, because it would remove the results of the first."""
     own = {"DIA_DATABASE_URL": f"sqlite+aiosqlite:///{server.data_dir}/other.sqlite3"}
     same = {"DIA_DATA_DIR": str(server.data_dir), "DIA_PORT": str(free_port())}
-    second = subprocess.run(
-        [sys.executable, "-m", "dia_server", "serve"],
-        env=os.environ | same | (own if variable in own else {}),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    variables = os.environ | same | (own if variable in own else {})
+    second = forks.run(["-m", "dia_server", "serve"], tmp_path, variables, timeout=30)
+
     assert second.returncode == 1
     assert "Another dia-server uses" in second.stderr
     assert used in second.stderr

@@ -5,13 +5,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import httpx
 
+from tests.live import forks
 from tests.live.clients import wait_for
 from tests.live.server import Server, free_port
 
@@ -19,7 +19,7 @@ SECRET_TEXT = "the purple elephant sleeps"
 
 
 def test_sigint_and_sigterm_end_the_server_cleanly_and_voices_survive(tmp_path: Path) -> None:
-    server = Server(tmp_path)
+    server = Server(tmp_path, fork=False)
     for number in (signal.SIGINT, signal.SIGTERM):
         server.start()
         if number is signal.SIGINT:
@@ -79,15 +79,7 @@ def test_the_log_holds_texts_with_show_prompts(tmp_path: Path) -> None:
 
 
 def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dia_server", *arguments],
-        cwd=cwd,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return forks.run(["-m", "dia_server", *arguments], cwd, os.environ | variables, timeout=30)
 
 
 def test_invalid_settings_end_the_start_with_an_error(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +29,7 @@ def says(seconds: float) -> str:
     return "x" * int(seconds / STEP_S)
 
 
-def slow(folder: Path, **settings: int) -> Server:
+def slow(folder: Path, **settings: Any) -> Server:
     return Server(folder, command=SLOW, rate_limit_generate=0, rate_limit_jobs=0, max_batch=4, **settings)
 
 

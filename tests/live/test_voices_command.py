@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import cloning_server
+from tests.live import cloning_server, forks
 from tests.live.server import Server, free_port
 
 PROGRAM = (sys.executable, cloning_server.__file__)
@@ -20,15 +20,7 @@ def run(folder: Path, port: int, *arguments: str, **settings: str) -> subprocess
     ours = {name: value for name, value in os.environ.items() if not name.startswith("DIA_")}
     variables = {"DIA_DATA_DIR": str(folder), "DIA_PORT": str(port)}
     variables |= {f"DIA_{name.upper()}": value for name, value in settings.items()}
-    return subprocess.run(
-        [*PROGRAM, "voices", *arguments],
-        cwd=folder,
-        env=ours | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return forks.run([*PROGRAM[1:], "voices", *arguments], folder, ours | variables, timeout=120)
 
 
 def done(folder: Path, port: int, *arguments: str, **settings: str) -> list[str]:
