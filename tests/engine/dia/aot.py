@@ -16,8 +16,14 @@ from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped]
 from triton.compiler import ASTSource  # type: ignore[import-untyped]
 
 from dia_server.engine.dia.attention import BLOCK
-from dia_server.engine.dia.kernels import attend_kernel, commit_kernel, product_kernel, snake_kernel
-from dia_server.engine.dia.products import BLOCK_IN, BLOCK_OUT
+from dia_server.engine.dia.kernels import (
+    attend_kernel,
+    commit_kernel,
+    gate_kernel,
+    product_kernel,
+    snake_kernel,
+)
+from dia_server.engine.dia.products import BLOCK_GATE, BLOCK_IN, BLOCK_OUT
 from dia_server.engine.dia.step_ops import COMMIT_BLOCK
 
 CAPABILITIES = (80, 86, 89, 90, 100, 120)
@@ -115,16 +121,22 @@ def commit() -> Kernel:
     return Kernel("commit", commit_kernel, types, constants, {"num_warps": 8})
 
 
-def product(dtype: str, *, int8: bool, splits: int, wide: bool = False) -> Kernel:
+def product(dtype: str, *, int8: bool, splits: int, wide: bool = False, gated: bool = False) -> Kernel:
     """Return the product's kernel as it is launched for the real model; the logits are `wide`."""
     out = "*fp32" if wide else f"*{dtype}"
     types = {"x_ptr": f"*{dtype}", "weight_ptr": "*i8" if int8 else f"*{dtype}"}
     types |= {"scale_ptr": "*fp32" if int8 else f"*{dtype}", "partial_ptr": "*fp32" if splits > 1 else out}
     types |= {"out_ptr": out, "arrivals_ptr": "*i32"} | dict.fromkeys(("rows", "outputs", "inputs"), "i32")
-    constants = {"INT8": int8, "SPLITS": splits, "BLOCK_OUT": BLOCK_OUT, "BLOCK_IN": BLOCK_IN}
+    constants = {"GATED": gated, "INT8": int8, "SPLITS": splits, "BLOCK_OUT": BLOCK_OUT, "BLOCK_IN": BLOCK_IN}
     weight = "int8" if int8 else dtype
-    name = f"product, {dtype} by {weight}{', to fp32' if wide else ''}, splits: {splits}"
+    kind = "gated product" if gated else "product"
+    name = f"{kind}, {dtype} by {weight}{', to fp32' if wide else ''}, splits: {splits}"
     return Kernel(name, product_kernel, types, constants, {"num_warps": 4, "num_stages": 3})
+
+
+def gate() -> Kernel:
+    types = {"x_ptr": "*bf16", "out_ptr": "*bf16", "width": "i32"}
+    return Kernel("gate, bf16", gate_kernel, types, {"BLOCK": BLOCK_GATE}, {})
 
 
 def snake(dtype: str) -> Kernel:
@@ -152,6 +164,12 @@ def every_kernel() -> list[Kernel]:
         ),
         product("bf16", int8=False, splits=1),
         product("bf16", int8=False, splits=2, wide=True),
+        *(
+            product(dtype, int8=int8, splits=16, gated=True)
+            for dtype in ("bf16", "fp16")
+            for int8 in (False, True)
+        ),
+        gate(),
         commit(),
         snake("fp32"),
         snake("fp16"),

@@ -4,7 +4,15 @@ import torch
 from torch import Tensor
 
 from dia_server.engine.dia.linear import quantize
-from dia_server.engine.dia.products import ROWS, fused_product, new_arrivals, plain_product, split_count
+from dia_server.engine.dia.products import (
+    ROWS,
+    fused_gate,
+    fused_product,
+    gate,
+    new_arrivals,
+    plain_product,
+    split_count,
+)
 
 SHAPES = ((80, 1040), (64, 96), (192, 512))
 """[outputs, inputs]: split, with blocks that are not full; not split; split in two."""
@@ -24,6 +32,8 @@ def check(device: str) -> None:
         values, scale = (part.to(device) for part in quantize(weight))
         check_product(x, weight.to(device, dtype), None)
         check_product(x, values, scale)
+        check_gate(x, weight.to(device, dtype), None)
+        check_gate(x, values, scale)
 
 
 def check_product(x: Tensor, weight: Tensor, scale: Tensor | None) -> None:
@@ -42,3 +52,17 @@ def check_product(x: Tensor, weight: Tensor, scale: Tensor | None) -> None:
     few = x[:3].clone()
     few[1] = torch.nan  # what other rows hold does not matter
     assert torch.equal(fused_product(few, weight, scale, arrivals, wide=True)[::2], wide[:3:2])
+
+
+def check_gate(x: Tensor, weight: Tensor, scale: Tensor | None) -> None:
+    """Compare the gated product with the product of what is gated; the interpreter truncates to bf16."""
+    both = torch.cat([x, x.flip(0)], -1)
+    gated = fused_gate(both)
+
+    torch.testing.assert_close(gated.float(), gate(both.float()), atol=1e-7, rtol=torch.finfo(x.dtype).eps)
+    arrivals = new_arrivals(weight)
+    together = fused_product(both, weight, scale, arrivals, wide=True, gated=True)
+    assert torch.equal(together, fused_product(gated, weight, scale, arrivals, wide=True))
+    assert torch.equal(
+        fused_product(both[1:2], weight, scale, arrivals, wide=True, gated=True)[0], together[1]
+    )

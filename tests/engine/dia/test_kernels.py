@@ -16,9 +16,9 @@ SHARED = 99 << 10
     [
         aot.attention("bf16", to_itself=True, splits=4),
         aot.commit(),
-        aot.product("bf16", int8=True, splits=8),
+        aot.product("bf16", int8=True, splits=16, gated=True),
     ],
-    ids=("self-attention", "commit", "int8 product"),
+    ids=("self-attention", "commit", "gated int8 product"),
 )
 def test_the_kernels_of_a_step_compile_without_spills(kernel: aot.Kernel, capability: int) -> None:
     check(kernel, capability)

@@ -154,6 +154,7 @@ def product_kernel(
     rows,
     outputs,
     inputs,
+    GATED: tl.constexpr,
     INT8: tl.constexpr,
     SPLITS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
@@ -161,8 +162,9 @@ def product_kernel(
 ):
     """Multiply x [rows, inputs], of up to 16 rows, by BLOCK_OUT rows of the weight [outputs, inputs].
 
-    x is padded to a tensor core's 16 rows, and neither blocks nor splits depend on `rows`: a row's result
-    does not depend on the others. With INT8 the weight's rows are scaled by `scale` [outputs].
+    With GATED, x [rows, 2 * inputs] is gated first. x is padded to a tensor core's 16 rows, and neither
+    blocks nor splits depend on `rows`: a row's result does not depend on the others. With INT8 the weight's
+    rows are scaled by `scale` [outputs].
 
     Each of the SPLITS programs of a block sums over its share of the inputs. With several, each writes its
     sums to `partial` [SPLITS, 16, outputs]. The one that arrives last adds them up, in a fixed order, and
@@ -178,11 +180,11 @@ def product_kernel(
     for start in range(first, tl.minimum(inputs, first + per_split), BLOCK_IN):
         at = start + tl.arange(0, BLOCK_IN)
         inside = at < inputs
-        x = tl.load(
-            x_ptr + row[:, None] * inputs + at[None, :],
-            mask=(row < rows)[:, None] & inside[None, :],
-            other=0.0,
-        )
+        x_at = x_ptr + row[:, None] * (2 * inputs if GATED else inputs) + at[None, :]
+        real = (row < rows)[:, None] & inside[None, :]
+        x = tl.load(x_at, mask=real, other=0.0)
+        if GATED:
+            x = _gate(x, tl.load(x_at + inputs, mask=real, other=0.0))
         weight = tl.load(
             weight_ptr + output.to(tl.int64)[:, None] * inputs + at[None, :],
             mask=known[:, None] & inside[None, :],
@@ -207,6 +209,24 @@ def product_kernel(
             _store_product(acc, scale_ptr, out_ptr, cell, output, known, row < rows, INT8)
     else:
         _store_product(acc, scale_ptr, out_ptr, cell, output, known, row < rows, INT8)
+
+
+@triton.jit
+def _gate(gate, up):
+    """Return silu(gate) * up, rounded once."""
+    wide = gate.to(tl.float32)
+    return (wide * tl.sigmoid(wide) * up.to(tl.float32)).to(gate.dtype)
+
+
+@triton.jit
+def gate_kernel(x_ptr, out_ptr, width, BLOCK: tl.constexpr):
+    """Gate a row of x [rows, 2 * width]."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < width
+    gate = tl.load(x_ptr + row * 2 * width + at, mask=inside)
+    up = tl.load(x_ptr + row * 2 * width + width + at, mask=inside)
+    tl.store(out_ptr + row * width + at, _gate(gate, up), mask=inside)
 
 
 @triton.jit

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dia_server.engine.dia.products import multiply, new_arrivals, plain_product
+from dia_server.engine.dia.products import gate, multiply, new_arrivals, plain_product
 
 PACK_ROWS = 16
 """Batch size for which oneDNN chooses its blocked layout; other sizes run on that layout too."""
@@ -26,20 +26,26 @@ LEVELS = 63.5 * PART
 class Linear:
     """Computes x W^T for a weight W [out, in], which `pack` or `pack_int8` has prepared."""
 
-    __slots__ = ("_multiply", "_operands", "_widens")
+    __slots__ = ("_fuses", "_multiply", "_operands")
 
-    def __init__(self, multiply: Callable[..., Tensor], *operands: Any, widens: bool = False) -> None:
-        """`multiply` is called with x and the `operands`; if it `widens`, it takes `wide=True` too."""
-        self._multiply, self._operands, self._widens = multiply, operands, widens
+    def __init__(self, multiply: Callable[..., Tensor], *operands: Any, fuses: bool = False) -> None:
+        """`multiply` is called with x and the `operands`; if it `fuses`, it takes `wide` and `gated` too."""
+        self._multiply, self._operands, self._fuses = multiply, operands, fuses
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._multiply(x, *self._operands)
 
     def wide(self, x: Tensor) -> Tensor:
         """Return the product in fp32; NVIDIA GPUs do not round it to 16 bits before."""
-        if self._widens:
+        if self._fuses:
             return self._multiply(x, *self._operands, wide=True)
         return self(x).float()
+
+    def gated(self, x: Tensor) -> Tensor:
+        """Return the product of `gate(x)`, for x [..., 2 * in]."""
+        if self._fuses:
+            return self._multiply(x, *self._operands, gated=True)
+        return self(gate(x))
 
 
 def pack(weight: Tensor, *, as_fp16: bool = False, kernels: bool = True) -> Linear:
@@ -67,8 +73,8 @@ def pack_int8(values: Tensor, scale: Tensor, *, kernels: bool = True) -> Linear:
 
 def _unpacked(weight: Tensor, scale: Tensor | None, *, kernels: bool) -> Linear:
     if kernels and weight.device.type == "cuda":
-        return Linear(multiply, weight, scale, new_arrivals(weight), widens=True)
-    return Linear(plain_product, weight, scale, widens=True)
+        return Linear(multiply, weight, scale, new_arrivals(weight), fuses=True)
+    return Linear(plain_product, weight, scale, fuses=True)
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,13 @@ from dia_server.engine.dia.attention import (
 )
 from dia_server.engine.dia.linear import quantize
 from dia_server.engine.dia.memory import is_out_of_memory
-from dia_server.engine.dia.products import BLOCK_OUT, fused_product, new_arrivals, plain_product
+from dia_server.engine.dia.products import (
+    BLOCK_OUT,
+    fused_gate,
+    fused_product,
+    new_arrivals,
+    plain_product,
+)
 from dia_server.engine.dia.snake import Snake, fused_snake
 from dia_server.engine.dia.state import NEVER
 from dia_server.engine.dia.step_ops import commit, fused_commit
@@ -107,7 +113,11 @@ def _check_products(device: torch.device, dtype: torch.dtype) -> None:
         arrivals = new_arrivals(stored)
         expected = plain_product(x, stored, scales)
         for _ in range(2):
-            _check(fused_product(x, stored, scales, arrivals, wide=False), expected, dtype)
+            _check(fused_product(x, stored, scales, arrivals), expected, dtype)
+        both = torch.cat([x, x.flip(-1)], -1)
+        gated = plain_product(both, stored, scales, gated=True)
+        _check(fused_product(both, stored, scales, arrivals, gated=True), gated, dtype)
+        _check(plain_product(fused_gate(both), stored, scales), gated, dtype)
 
 
 def _check_snake(device: torch.device) -> None:

@@ -18,6 +18,8 @@ MAX_SPLITS = 16
 """Maximum splits. A split is one program's share of the inputs."""
 LEAST_INPUTS = 2 * BLOCK_IN
 """Minimum inputs of a split."""
+BLOCK_GATE = 1024
+"""Elements of a row that one program gates."""
 
 
 def split_count(outputs: int, inputs: int) -> int:
@@ -35,15 +37,25 @@ def new_arrivals(weight: Tensor) -> Tensor:
     return torch.zeros(block_count(len(weight)), dtype=torch.int32, device=weight.device)
 
 
-def fused_product(x: Tensor, weight: Tensor, scale: Tensor | None, arrivals: Tensor, *, wide: bool) -> Tensor:
+def fused_product(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    arrivals: Tensor,
+    *,
+    wide: bool = False,
+    gated: bool = False,
+) -> Tensor:
     """Return x W^T for x [1 to 16, in] in 16 bits; in one kernel, which sums in fp32.
 
-    The weight [out, in] is in x's dtype, or in int8 with a `scale` [out]. The result is fp32 if `wide`.
+    The weight [out, in] is in x's dtype, or in int8 with a `scale` [out]. The result is fp32 if `wide`. If
+    `gated`, x [1 to 16, 2 * in] is gated in the same kernel.
     """
     from dia_server.engine.dia.kernels import product_kernel
 
     outputs, inputs = weight.shape
     assert len(x) <= ROWS
+    assert x.shape[1] == inputs * (1 + gated)
     assert x.is_contiguous()
     assert weight.is_contiguous()
     splits = split_count(outputs, inputs)
@@ -59,6 +71,7 @@ def fused_product(x: Tensor, weight: Tensor, scale: Tensor | None, arrivals: Ten
         len(x),
         outputs,
         inputs,
+        GATED=gated,
         INT8=scale is not None,
         SPLITS=splits,
         BLOCK_OUT=BLOCK_OUT,
@@ -69,8 +82,28 @@ def fused_product(x: Tensor, weight: Tensor, scale: Tensor | None, arrivals: Ten
     return out
 
 
-def plain_product(x: Tensor, weight: Tensor, scale: Tensor | None, *, wide: bool = False) -> Tensor:
+def gate(x: Tensor) -> Tensor:
+    """Return silu(a) * b [..., n] for x [..., 2n]: a is its first half, b its second (SwiGLU)."""
+    first, second = x.chunk(2, -1)
+    return F.silu(first) * second
+
+
+def fused_gate(x: Tensor) -> Tensor:
+    """Compute `gate` in one kernel, which rounds once."""
+    from dia_server.engine.dia.kernels import gate_kernel
+
+    rows, width = x.shape[:-1].numel(), x.shape[-1] // 2
+    out = x.new_empty(*x.shape[:-1], width)
+    gate_kernel[(rows, -(-width // BLOCK_GATE))](x.contiguous(), out, width, BLOCK=BLOCK_GATE)
+    return out
+
+
+def plain_product(
+    x: Tensor, weight: Tensor, scale: Tensor | None, *, wide: bool = False, gated: bool = False
+) -> Tensor:
     """Compute `fused_product` by plain PyTorch operations, for any x [..., in]."""
+    if gated:
+        x = gate(x)
     if scale is not None:
         weight = dequantize(weight, scale, x.dtype)
     if wide and x.is_cuda and x.dtype != torch.float32 and torch.version.hip is None:
@@ -85,12 +118,21 @@ def dequantize(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def multiply(
-    x: Tensor, weight: Tensor, scale: Tensor | None, arrivals: Tensor, *, wide: bool = False
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    arrivals: Tensor,
+    *,
+    wide: bool = False,
+    gated: bool = False,
 ) -> Tensor:
-    """Return x W^T for x [..., in]: by the kernel for up to 16 rows in 16 bits, else by cuBLAS."""
+    """Return x W^T for x [..., in]: by the kernel for up to 16 rows in 16 bits, else by cuBLAS.
+
+    If `gated`, x is [..., 2 * in].
+    """
     if not torch.compiler.is_compiling() and not _is_fused(x):
-        return plain_product(x, weight, scale, wide=wide)
-    made: Tensor = product(x, weight, scale, arrivals, wide)
+        return _unfused_product(x, weight, scale, wide=wide, gated=gated)
+    made: Tensor = product(x, weight, scale, arrivals, wide, gated)
     return made
 
 
@@ -98,16 +140,24 @@ def _is_fused(x: Tensor) -> bool:
     return x.is_cuda and x.dtype != torch.float32 and x.shape[:-1].numel() <= ROWS
 
 
+def _unfused_product(x: Tensor, weight: Tensor, scale: Tensor | None, *, wide: bool, gated: bool) -> Tensor:
+    if gated and x.is_cuda:
+        return plain_product(fused_gate(x), weight, scale, wide=wide)
+    return plain_product(x, weight, scale, wide=wide, gated=gated)
+
+
 # opaque to the compiler, which compiles a step once for all batches above 1
 @torch.library.custom_op("dia_server::product", mutates_args=())
-def product(x: Tensor, weight: Tensor, scale: Tensor | None, arrivals: Tensor, wide: bool) -> Tensor:
+def product(
+    x: Tensor, weight: Tensor, scale: Tensor | None, arrivals: Tensor, wide: bool, gated: bool
+) -> Tensor:
     """Compute `multiply` as one operation of a compiled step."""
     if not _is_fused(x):
-        return plain_product(x, weight, scale, wide=wide)
-    made = fused_product(x.flatten(0, -2).contiguous(), weight, scale, arrivals, wide=wide)
+        return _unfused_product(x, weight, scale, wide=wide, gated=gated)
+    made = fused_product(x.flatten(0, -2).contiguous(), weight, scale, arrivals, wide=wide, gated=gated)
     return made.view(*x.shape[:-1], -1)
 
 
 @product.register_fake
-def _(x: Tensor, weight: Tensor, scale: Tensor | None, arrivals: Tensor, wide: bool) -> Tensor:
+def _(x: Tensor, weight: Tensor, scale: Tensor | None, arrivals: Tensor, wide: bool, gated: bool) -> Tensor:
     return x.new_empty(*x.shape[:-1], len(weight), dtype=torch.float32 if wide else x.dtype)

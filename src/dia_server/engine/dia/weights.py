@@ -37,8 +37,7 @@ class Block:
         return self.qkv(rms_norm(x, self.attention_norm, self.eps))
 
     def mlp(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(rms_norm(x, self.mlp_norm, self.eps)).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
+        return x + self.down.gated(self.gate_up(rms_norm(x, self.mlp_norm, self.eps)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
