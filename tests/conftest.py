@@ -1,4 +1,5 @@
 import asyncio
+import fcntl
 import gc
 import os
 import shutil
@@ -164,8 +165,18 @@ async def client(settings: Settings) -> AsyncIterator[AsyncTestClient[Litestar]]
 
 @pytest.fixture(scope="session")
 def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a small random Whisper model: seconds to build, milliseconds to load."""
-    return whisper_model.build(tmp_path_factory.mktemp("whisper"))
+    """Folder of a small random Whisper model: seconds to build, milliseconds to load.
+
+    The first of the parallel test processes that needs it builds it for all.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return whisper_model.build(tmp_path_factory.mktemp("whisper"))
+    shared = tmp_path_factory.getbasetemp().parent / "whisper"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            whisper_model.build(tmp_path_factory.mktemp("whisper")).rename(shared)
+    return shared
 
 
 @pytest.fixture(scope="module")
