@@ -10,7 +10,7 @@ from tests.live.address import Address
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, Route
 
-VENDOR = Path(__file__).parent / "vendor"
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 VIEWS = ("speak", "voices", "jobs", "server")
 PATIENCE_MS = 60_000
 """Milliseconds that tests wait for the page; far more than is needed, for machines under load."""
@@ -54,7 +54,20 @@ class Studio(Address):
 
     def until(self, condition: str) -> None:
         """Wait until a JavaScript expression holds; Playwright's own way to wait breaks the page's policy."""
-        self.wait_until(lambda: self.page.evaluate(condition), condition)
+        # asked in the page, because each question from here takes three processes
+        held = self.page.evaluate(
+            f"""patience => new Promise((resolve) => {{
+                const deadline = performance.now() + patience;
+                const ask = () => {{
+                    const held = Boolean({condition});
+                    if (held || performance.now() > deadline) resolve(held);
+                    else setTimeout(ask, 30);
+                }};
+                ask();
+            }})""",
+            PATIENCE_MS,
+        )
+        assert held, f"still not: {condition}"
 
     def wait_until(self, condition: Callable[[], object], name: str = "") -> None:
         """Wait until `condition` returns something true, while the page's events are handled."""
@@ -62,6 +75,15 @@ class Studio(Address):
         while not condition():
             assert time.monotonic() < deadline, f"still not: {name or condition}"
             self.page.wait_for_timeout(30)
+
+    def wait_for_silence(self) -> None:
+        """Wait until nothing more is played, apart from what the output buffer holds."""
+        for _ in range(10):
+            heard = self.heard["seconds"]
+            self.page.wait_for_timeout(500)
+            if self.heard["seconds"] == heard:
+                return
+        raise AssertionError("it still sounds")
 
     def button(self, name: str) -> "Locator":
         return self.page.get_by_role("button", name=name, exact=True)
@@ -95,11 +117,14 @@ class Studio(Address):
 
     def accessibility_violations(self) -> list[str]:
         """Return the violations that axe-core finds, one line each."""
-        self.page.evaluate((VENDOR / "axe.min.js").read_text())
-        result = self.page.evaluate("axe.run()")
+        self.page.evaluate(AXE)
+        # the rules that hold would be most of the result
+        violations = self.page.evaluate(
+            "axe.run({ resultTypes: ['violations'] }).then(({ violations }) => violations)"
+        )
         return [
             f"{rule['id']}: {node['target']} {node['failureSummary']}"
-            for rule in result["violations"]
+            for rule in violations
             for node in rule["nodes"]
         ]
 

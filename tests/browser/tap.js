@@ -1,4 +1,5 @@
-// Listens in on all that goes to the loudspeakers, and notes when something is to be heard.
+// Listens in on all that goes to the loudspeakers, and notes when something is to be heard. Makes the page draw ten
+// times a second at most: the spectrogram, drawn for each frame, would take most of the time of a core.
 (() => {
   const AUDIBLE = 0.02;
   const taps = new WeakMap();
@@ -11,9 +12,13 @@
     window.violations.push(`${event.violatedDirective} ${event.blockedURI}`);
   });
 
+  const drawSoon = window.requestAnimationFrame.bind(window);
+  let drawn = 0;
+  window.requestAnimationFrame = (draw) => setTimeout(() => drawSoon((now) => draw((drawn = now))), drawn + 100 - performance.now());
+
   function tapOf(context) {
     if (!taps.has(context)) {
-      const tap = context.createScriptProcessor(256, 1, 1);
+      const tap = context.createScriptProcessor(1024, 1, 1);
       tap.onaudioprocess = ({ inputBuffer }) => {
         const samples = inputBuffer.getChannelData(0);
         const peak = samples.reduce((loudest, sample) => Math.max(loudest, Math.abs(sample)), 0);
