@@ -73,22 +73,23 @@ def test_it_reads_errors_too(page: "Page", server: Server) -> None:
     assert "nobody" in answer["text"]
 
 
-def test_it_reads_retry_after(page: "Page", tmp_path: Path) -> None:
-    with Server(tmp_path, rate_limit_generate=1) as limited:
+def test_only_configured_origins_are_allowed_and_read_retry_after(
+    page: "Page", origin: str, tmp_path: Path
+) -> None:
+    from playwright.sync_api import Error
+
+    with (
+        Server(tmp_path, cors_origins=f"http://localhost:8000,{origin}", rate_limit_generate=1) as server,
+        site() as other,
+    ):
+        page.goto(other)
+        with pytest.raises(Error, match="Failed to fetch"):
+            page.evaluate(ASK, {"url": server.url, "body": BODY})
+        assert "POST" not in server.log  # the preflight was refused
+        page.goto(origin)
         early_in_a_minute(10)
-        assert page.evaluate(ASK, {"url": limited.url, "body": BODY})["status"] == 200
-        refused = page.evaluate(ASK, {"url": limited.url, "body": BODY})
+        assert page.evaluate(ASK, {"url": server.url, "body": BODY})["seed"] == "7"
+        refused = page.evaluate(ASK, {"url": server.url, "body": BODY})
 
     assert refused["status"] == 429
     assert int(refused["retryAfter"]) > 0
-
-
-def test_only_configured_origins_are_allowed(page: "Page", origin: str, tmp_path: Path) -> None:
-    from playwright.sync_api import Error
-
-    with Server(tmp_path, cors_origins="http://localhost:8000") as other:
-        with pytest.raises(Error, match="Failed to fetch"):
-            page.evaluate(ASK, {"url": other.url, "body": BODY})
-        assert "POST" not in other.log  # the preflight was refused
-    with Server(tmp_path, cors_origins=f"http://localhost:8000,{origin}") as named:
-        assert page.evaluate(ASK, {"url": named.url, "body": BODY})["seed"] == "7"

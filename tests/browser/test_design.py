@@ -2,12 +2,13 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.browser.studio import OpenStudio, Studio
+from tests.each import each
 from tests.live import cloning_server
 from tests.live.server import Server
 
@@ -52,7 +53,16 @@ def ready(studio: Studio) -> None:
     studio.wait_for_text("All are ready.")
 
 
-def test_a_new_voice_is_designed_heard_kept_and_named(design: Studio) -> None:
+def a_new_voice_needs_a_name_and_a_number_of_candidates(design: Studio) -> None:
+    make(design, count=2)
+    design.wait_for_text("Give the new voice a name.")
+    make(design, count=9, name="Nine")
+    design.wait_for_text("Choose between 1 and 8 candidates.")
+
+    assert "nine" not in design.get("/voice_mappings").json()
+
+
+def a_new_voice_is_designed_heard_kept_and_named(design: Studio) -> None:
     make(design, count=3, name="Бабушка", style="Deep voices")
     ready(design)
     pitches = [int(found) for found in re.findall(r"(\d+) Hz", design.text(".candidates"))]
@@ -72,7 +82,7 @@ def test_a_new_voice_is_designed_heard_kept_and_named(design: Studio) -> None:
     assert design.accessibility_violations() == []
 
 
-def test_candidates_are_shown_while_they_are_made_and_after_a_reload(design: Studio) -> None:
+def candidates_are_shown_while_they_are_made_and_after_a_reload(design: Studio) -> None:
     make(design, count=2, voice="Kai")
     rows(design).first.get_by_text("being made").wait_for()
     assert design.accessibility_violations() == []
@@ -82,6 +92,18 @@ def test_candidates_are_shown_while_they_are_made_and_after_a_reload(design: Stu
     ready(design)
 
     assert rows(design).count() == 2
+
+
+@each(
+    "part",
+    [
+        a_new_voice_needs_a_name_and_a_number_of_candidates,
+        a_new_voice_is_designed_heard_kept_and_named,
+        candidates_are_shown_while_they_are_made_and_after_a_reload,
+    ],
+)
+def test_a_voice_is_designed(design: Studio, part: Callable[[Studio], None]) -> None:
+    part(design)
 
 
 @pytest.mark.full
@@ -103,15 +125,6 @@ def test_a_built_in_voice_gets_a_name_when_a_candidate_is_kept(design: Studio) -
 
     mapping = design.get("/voice_mappings").json()["luna"]
     assert (mapping["display_name"], mapping["style"], mapping["partner"]) == ("Moon", "expressive", "kai")
-
-
-def test_a_new_voice_needs_a_name_and_a_number_of_candidates(design: Studio) -> None:
-    make(design, count=2)
-    design.wait_for_text("Give the new voice a name.")
-    make(design, count=9, name="Nine")
-    design.wait_for_text("Choose between 1 and 8 candidates.")
-
-    assert "nine" not in design.get("/voice_mappings").json()
 
 
 @pytest.mark.full

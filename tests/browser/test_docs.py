@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("path", "words"), [("/docs", "Generate speech"), ("/redoc", "Speech")], ids=["swagger", "redoc"]
+    ("path", "words"),
+    [
+        pytest.param("/docs", "Generate speech", id="swagger"),
+        pytest.param("/redoc", "Speech", id="redoc", marks=pytest.mark.full),
+    ],
 )
 def test_the_page_shows_the_api_without_policy_violations(
     browser: "Browser", server: Server, path: str, words: str

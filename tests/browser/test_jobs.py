@@ -1,33 +1,28 @@
+"""Jobs, and speech that is stopped while it is made: what needs a server whose speech lasts."""
+
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.studio import OpenStudio
+from tests.browser.studio import OpenStudio, Studio
+from tests.each import each
 from tests.live.server import Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Route
 
 LONG = " ".join(f"This is sentence number {i} of a very long story." for i in range(80))
 
 
-@pytest.fixture(scope="module")
-def slow_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that runs one job at a time, so that others wait."""
-    with Server(
-        tmp_path_factory.mktemp("slow"),
-        max_batch=2,
-        rate_limit_generate=0,
-        rate_limit_jobs=0,
-        shutdown_timeout=0,
-    ) as server:
-        yield server
+@pytest.fixture
+def open_jobs(open_studio: OpenStudio, steady_server: Server) -> Studio:
+    return open_studio(steady_server.url, "jobs")
 
 
-def test_a_job_is_queued_played_and_deleted(open_studio: OpenStudio, slow_server: Server) -> None:
-    studio = open_studio(slow_server.url)
+def test_a_job_is_queued_played_and_deleted(open_studio: OpenStudio, server: Server) -> None:
+    studio = open_studio(server.url)
     page = studio.page
     studio.write("A job for later.", "(sighs) Now is later.", *["And it takes a while to say."] * 3)
     page.get_by_role("button", name="Make as a job").click()
@@ -48,24 +43,22 @@ def test_a_job_is_queued_played_and_deleted(open_studio: OpenStudio, slow_server
     job.wait_for(state="detached")
 
 
-def test_a_waiting_job_can_be_cancelled(open_studio: OpenStudio, slow_server: Server) -> None:
-    before = [submit(slow_server, LONG) for _ in range(12)]
-    last = submit(slow_server, "Never mind.")
-    studio = open_studio(slow_server.url, "jobs")
-    job = studio.page.locator(f"[data-job='{last}']")
+def a_waiting_job_can_be_cancelled(jobs: Studio, steady_server: Server) -> None:
+    before = [submit(steady_server, "Hold cancel.") for _ in range(12)]
+    last = submit(steady_server, "Never mind.")
+    job = jobs.page.locator(f"[data-job='{last}']")
     job.get_by_role("button", name="Cancel").click()
-    studio.answer("Cancel the job")
+    jobs.answer("Cancel the job")
     job.get_by_text("cancelled").wait_for()
 
-    assert slow_server.get(f"/jobs/{last}").json()["status"] == "cancelled"
-    for waiting in reversed(before):  # so that the tests that follow have the server to themselves
-        slow_server.delete(f"/jobs/{waiting}")
+    assert steady_server.get(f"/jobs/{last}").json()["status"] == "cancelled"
+    for waiting in reversed(before):  # so that the parts that follow have the server to themselves
+        steady_server.delete(f"/jobs/{waiting}")
 
 
-def test_running_jobs_show_their_progress(open_studio: OpenStudio, steady_server: Server) -> None:
-    studio = open_studio(steady_server.url, "jobs")
-    jobs = [submit(steady_server, f"Number {i}. Hold progress.") for i in range(5)]
-    rows = [studio.page.locator(f"[data-job='{job}']") for job in jobs]
+def running_jobs_show_their_progress(jobs: Studio, steady_server: Server) -> None:
+    submitted = [submit(steady_server, f"Number {i}. Hold progress.") for i in range(5)]
+    rows = [jobs.page.locator(f"[data-job='{job}']") for job in submitted]
     for row in rows:
         row.get_by_text("being made · ").wait_for()
         assert row.get_by_role("progressbar").is_visible()
@@ -74,6 +67,69 @@ def test_running_jobs_show_their_progress(open_studio: OpenStudio, steady_server
         row.get_by_text("ready").wait_for()
         assert "%" not in row.inner_text()
         assert not row.get_by_role("progressbar").is_visible()
+
+
+def the_cause_of_a_failure_is_shown(jobs: Studio, steady_server: Server) -> None:
+    row = jobs.page.locator(f"[data-job='{submit(steady_server, 'I fail.')}']")
+    row.get_by_role("alert").get_by_text("The model has failed").wait_for()
+
+
+def finished_jobs_are_cleared_at_once(jobs: Studio, steady_server: Server) -> None:
+    texts = ("I fail.", "Never mind.", "Go on and on.")
+    failed, gone, running = (submit(steady_server, text) for text in texts)
+    steady_server.delete(f"/jobs/{gone}")
+    rows = {job: jobs.page.locator(f"[data-job='{job}']") for job in (failed, gone, running)}
+    rows[failed].get_by_text("failed", exact=True).wait_for()
+    refusal = {"detail": "The disk is full", "error_code": "STORAGE_UNAVAILABLE"}
+    jobs.page.route(f"**/jobs/{failed}", lambda route: route.fulfill(status=503, json=refusal))
+    jobs.button("Clear finished jobs").click()
+    jobs.answer("No, keep them")
+    jobs.button("Clear finished jobs").click()
+    jobs.answer("Delete them")
+    jobs.page.get_by_role("alert").get_by_text(
+        re.compile(r"^Not deleted: 1 of \d+\. The disk is full")
+    ).wait_for()
+    rows[gone].wait_for(state="detached")
+    assert rows[failed].is_visible()
+    jobs.page.unroute(f"**/jobs/{failed}")
+    jobs.button("Clear finished jobs").click()
+    jobs.answer("Delete it")
+    jobs.wait_for_text("1 finished job deleted.")
+    rows[failed].wait_for(state="detached")
+
+    assert rows[running].is_visible()
+    assert not jobs.button("Clear finished jobs").is_visible()
+    jobs.until("document.activeElement.ariaLabel === 'Cancel “Go on and on.”'")
+    steady_server.delete(f"/jobs/{running}")
+
+
+@each(
+    "part",
+    [
+        a_waiting_job_can_be_cancelled,
+        running_jobs_show_their_progress,
+        the_cause_of_a_failure_is_shown,
+        finished_jobs_are_cleared_at_once,
+    ],
+)
+def test_jobs_are_followed(
+    open_jobs: Studio, steady_server: Server, part: Callable[[Studio, Server], None]
+) -> None:
+    part(open_jobs, steady_server)
+
+
+def test_stopping_ends_playback_and_keeps_the_audio(open_studio: OpenStudio, steady_server: Server) -> None:
+    studio = open_studio(steady_server.url)
+    studio.write("It goes on and on.")
+    studio.page.locator("#say").click()
+    studio.until("window.heard.seconds > 0.5")
+    studio.button("Stop").click()
+    studio.wait_for_text("Stopped.")
+    studio.wait_for_silence()
+
+    heard = studio.heard["seconds"]
+    studio.button("Play").click()
+    studio.until(f"window.heard.seconds > {heard + 0.3}")
 
 
 @pytest.mark.full
@@ -90,12 +146,6 @@ def test_the_focus_stays_while_jobs_are_added_and_completed(
     studio.wait_for_text("One more.")
 
     assert studio.page.evaluate("document.activeElement.ariaLabel") == "Delete “Hold focus.”"
-
-
-def test_the_cause_of_a_failure_is_shown(open_studio: OpenStudio, steady_server: Server) -> None:
-    studio = open_studio(steady_server.url, "jobs")
-    row = studio.page.locator(f"[data-job='{submit(steady_server, 'I fail.')}']")
-    row.get_by_role("alert").get_by_text("The model has failed").wait_for()
 
 
 @pytest.mark.full
@@ -120,46 +170,16 @@ def test_a_late_answer_does_not_bring_a_deleted_job_back(
     assert row.count() == 0
 
 
-def test_finished_jobs_are_cleared_at_once(open_studio: OpenStudio, steady_server: Server) -> None:
-    texts = ("I fail.", "Never mind.", "Go on and on.")
-    failed, gone, running = (submit(steady_server, text) for text in texts)
-    steady_server.delete(f"/jobs/{gone}")
-    studio = open_studio(steady_server.url, "jobs")
-    rows = {job: studio.page.locator(f"[data-job='{job}']") for job in (failed, gone, running)}
-    rows[failed].get_by_text("failed", exact=True).wait_for()
-    refusal = {"detail": "The disk is full", "error_code": "STORAGE_UNAVAILABLE"}
-    studio.page.route(f"**/jobs/{failed}", lambda route: route.fulfill(status=503, json=refusal))
-    studio.button("Clear finished jobs").click()
-    studio.answer("No, keep them")
-    studio.button("Clear finished jobs").click()
-    studio.answer("Delete them")
-    studio.page.get_by_role("alert").get_by_text(
-        re.compile(r"^Not deleted: 1 of \d+\. The disk is full")
-    ).wait_for()
-    rows[gone].wait_for(state="detached")
-    assert rows[failed].is_visible()
-    studio.page.unroute(f"**/jobs/{failed}")
-    studio.button("Clear finished jobs").click()
-    studio.answer("Delete it")
-    studio.wait_for_text("1 finished job deleted.")
-    rows[failed].wait_for(state="detached")
-
-    assert rows[running].is_visible()
-    assert not studio.button("Clear finished jobs").is_visible()
-    studio.until("document.activeElement.ariaLabel === 'Cancel “Go on and on.”'")
-    steady_server.delete(f"/jobs/{running}")
-
-
 @pytest.mark.full
-def test_the_faults_of_a_result_are_shown(open_studio: OpenStudio, slow_server: Server) -> None:
-    studio = open_studio(slow_server.url)
+def test_the_faults_of_a_result_are_shown(open_studio: OpenStudio, server: Server) -> None:
+    studio = open_studio(server.url)
 
     def with_faults(route: "Route") -> None:
         jobs = route.fetch().json()["jobs"]
         route.fulfill(json={"jobs": [job | {"faults": ["cut_off", "new_here"]} for job in jobs]})
 
     studio.page.route("**/jobs?*", with_faults)
-    job = submit(slow_server, "The end is")
+    job = submit(server, "The end is")
     studio.open("jobs")
     studio.page.locator(f"[data-job='{job}']").get_by_text("the end may be cut off · new_here").wait_for()
 
@@ -190,8 +210,8 @@ def test_a_hidden_page_sends_no_requests(open_studio: OpenStudio, steady_server:
 
 
 @pytest.mark.full
-def test_a_server_without_jobs_is_reported(open_studio: OpenStudio, slow_server: Server) -> None:
-    studio = open_studio(slow_server.url)
+def test_a_server_without_jobs_is_reported(open_studio: OpenStudio, server: Server) -> None:
+    studio = open_studio(server.url)
     refusal = {"detail": "Nothing here", "error_code": "NOT_FOUND"}
     studio.page.route("**/jobs?*", lambda route: route.fulfill(status=404, json=refusal))
     studio.open("jobs")

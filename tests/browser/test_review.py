@@ -10,7 +10,7 @@ from tests.live.server import Server
 from tests.speech_clips import WHISPER, load_clips
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 SPANISH = load_clips()["es/conteo"]
 ENGLISH = load_clips()["en/counting"]
@@ -50,6 +50,33 @@ def test_a_doubtful_transcript_is_confirmed_before_the_voice_is_saved(studio: St
     assert page.locator("#voice-words").input_value() == ""
     studio.button("Try Conteo").click()
     studio.until("window.heard.seconds > 1")
+
+
+def test_whisper_is_asked_for_another_transcript(studio: Studio) -> None:
+    studio.post(
+        "/audio_prompts/upload",
+        data={"prompt_id": "aunt_may", "transcript": "Wheat cakes are ready."},
+        files={"audio_file": ("may.wav", ENGLISH.path.read_bytes())},
+    ).raise_for_status()
+    studio.open("voices")
+    row = studio.page.get_by_role("article", name="Recording Aunt May")
+    asked: list[Route] = []
+    studio.page.route("**/transcribe", lambda route: asked.append(route))
+    row.get_by_role("button", name="Ask Whisper").click()
+    row.get_by_text("Whisper is listening…").wait_for()
+    assert row.get_by_role("button", name="Ask Whisper").is_disabled()
+    asked[0].continue_()
+    studio.wait_for_text("Whisper has written it down.")
+    row.get_by_text("by Whisper: check it").wait_for()
+
+    prompt = studio.get("/audio_prompts/metadata/aunt_may").json()
+    assert prompt["transcript_source"] == "whisper_auto"
+    assert len(prompt["transcript"]) > 10
+    words = row.get_by_label("What is said in it")
+    assert words.input_value() == prompt["transcript"]
+    studio.undo("Whisper has written it down.")
+    assert words.input_value() == "Wheat cakes are ready."
+    assert row.get_by_role("button", name="Save the transcript").is_enabled()
 
 
 @pytest.mark.full

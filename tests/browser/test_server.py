@@ -1,15 +1,17 @@
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.browser.studio import Studio
+from tests.each import each
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
 
 
-def test_health_and_statistics_are_shown(studio: Studio) -> None:
+def health_and_statistics_are_shown(studio: Studio) -> None:
     studio.speak()
     studio.open("server")
     studio.wait_for_text("Preview (espeak-ng)")
@@ -19,31 +21,31 @@ def test_health_and_statistics_are_shown(studio: Studio) -> None:
     studio.wait_until(lambda: studio.page.locator(".chart path").nth(1).get_attribute("d") != first)
 
 
-@pytest.mark.full
-def test_few_points_fill_a_chart_which_shows_its_time_span(studio: Studio) -> None:
+def the_configuration_is_changed_with_the_form(studio: Studio) -> None:
+    page = studio.page
     studio.open("server")
-    chart = studio.page.locator(".chart").first
-    chart.get_by_text(re.compile(r"^[1-9]\d* s ago$")).wait_for()
-    # read in one step: the next point changes all three
-    width, line, told = chart.evaluate(
-        """chart => [chart.querySelector("svg").viewBox.baseVal.width,
-        chart.querySelectorAll("path")[1].getAttribute("d"), chart.querySelector(".axis").textContent]"""
+    page.get_by_label("Keep it for hours").fill("48")
+    page.get_by_label("Log in detail").check()
+    page.get_by_label("GPUs").select_option("single")
+    page.locator("#save-config").click()
+    studio.wait_for_text("next start: GPUs.")
+
+    config = studio.get("/config").json()
+    assert (config["output_retention_hours"], config["debug_mode"], config["gpu_mode"]) == (
+        48,
+        True,
+        "single",
     )
 
-    assert line.startswith("M0 ")
-    # the page rounds halves up, and SVG keeps 32-bit floats
-    assert float(line.split("L")[-1].split()[0]) == pytest.approx(width, abs=1)
-    assert float(told.split(" s ago")[0]) == pytest.approx(width / 1000, abs=0.51)
 
-
-def test_an_unloaded_model_is_reported(studio: Studio) -> None:
+def an_unloaded_model_is_reported(studio: Studio) -> None:
     studio.told(engine="dia", loading=0)
     studio.wait_for_text("The model is resting.")
     studio.open("server")
     studio.wait_for_text("resting, loaded when needed")
 
 
-def test_loading_can_be_retried_after_a_failure(studio: Studio) -> None:
+def loading_can_be_retried_after_a_failure(studio: Studio) -> None:
     health = studio.get("/health").json()
     loading = health | {"status": "loading", "loading": 7, "model_loaded": False, "retry": None}
     cause = "The checkpoint is not on this machine. Connect it, or set DIA_MODEL to a folder."
@@ -69,21 +71,34 @@ def test_loading_can_be_retried_after_a_failure(studio: Studio) -> None:
     studio.wait_for_text("Preview voice.")  # as the server says
 
 
-def test_the_configuration_is_changed_with_the_form(studio: Studio) -> None:
-    page = studio.page
-    studio.open("server")
-    page.get_by_label("Keep it for hours").fill("48")
-    page.get_by_label("Log in detail").check()
-    page.get_by_label("GPUs").select_option("single")
-    page.locator("#save-config").click()
-    studio.wait_for_text("next start: GPUs.")
+@each(
+    "part",
+    [
+        health_and_statistics_are_shown,
+        the_configuration_is_changed_with_the_form,
+        an_unloaded_model_is_reported,
+        loading_can_be_retried_after_a_failure,
+    ],
+)
+def test_the_view_follows_the_server(studio: Studio, part: Callable[[Studio], None]) -> None:
+    part(studio)
 
-    config = studio.get("/config").json()
-    assert (config["output_retention_hours"], config["debug_mode"], config["gpu_mode"]) == (
-        48,
-        True,
-        "single",
+
+@pytest.mark.full
+def test_few_points_fill_a_chart_which_shows_its_time_span(studio: Studio) -> None:
+    studio.open("server")
+    chart = studio.page.locator(".chart").first
+    chart.get_by_text(re.compile(r"^[1-9]\d* s ago$")).wait_for()
+    # read in one step: the next point changes all three
+    width, line, told = chart.evaluate(
+        """chart => [chart.querySelector("svg").viewBox.baseVal.width,
+        chart.querySelectorAll("path")[1].getAttribute("d"), chart.querySelector(".axis").textContent]"""
     )
+
+    assert line.startswith("M0 ")
+    # the page rounds halves up, and SVG keeps 32-bit floats
+    assert float(line.split("L")[-1].split()[0]) == pytest.approx(width, abs=1)
+    assert float(told.split(" s ago")[0]) == pytest.approx(width / 1000, abs=0.51)
 
 
 @pytest.mark.full

@@ -1,7 +1,7 @@
 import io
 import re
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.browser.studio import OpenStudio, Studio
+from tests.each import each
 from tests.live.server import Server
 from tests.recordings import wav_file
 
@@ -43,7 +44,7 @@ def hearing(open_studio: OpenStudio, hearing_server: Server) -> Studio:
     return open_studio(hearing_server.url)
 
 
-def test_an_uploaded_recording_becomes_a_voice(studio: Studio) -> None:
+def an_uploaded_recording_becomes_a_voice(studio: Studio) -> None:
     page = studio.page
     studio.open("voices")
     page.locator("#voice-file").set_input_files(
@@ -69,7 +70,7 @@ def test_an_uploaded_recording_becomes_a_voice(studio: Studio) -> None:
     studio.speak()
 
 
-def test_a_voice_is_recorded_with_the_microphone(studio: Studio) -> None:
+def a_voice_is_recorded_with_the_microphone(studio: Studio) -> None:
     page = studio.page
     studio.open("voices")
     studio.button("Record").click()
@@ -89,9 +90,56 @@ def test_a_voice_is_recorded_with_the_microphone(studio: Studio) -> None:
     assert np.abs(samples).max() > 10_000  # Chromium's fake microphone beeps
 
 
-def test_a_transcript_is_corrected_and_its_recording_played(studio: Studio) -> None:
+def a_changed_built_in_voice_can_be_reset(studio: Studio) -> None:
+    page = studio.page
+    studio.open("voices")
+    _choose(studio, "Kai.wav", 3.0)
+    page.locator("#voice-words").fill("It is me now.")
+    studio.button("Save as a voice").click()
+    studio.wait_for_text("a voice that comes with the server")
+    studio.answer("Replace it")
+    studio.button("Reset Kai").click()
+    studio.wait_for_text("Kai is as it came.")
+    assert studio.get("/voice_mappings").json()["kai"]["audio_prompt"] is None
+    studio.undo("Kai is as it came.")
+    studio.button("Reset Kai").wait_for()
+
+    assert studio.get("/voice_mappings").json()["kai"]["audio_prompt"] == "kai"
+    studio.button("Reset Kai").click()
+    studio.button("Reset Kai").wait_for(state="detached")
+
+
+def a_file_that_is_no_audio_is_refused(studio: Studio) -> None:
+    page = studio.page
+    studio.open("voices")
+    page.locator("#voice-file").set_input_files(
+        {"name": "notes.wav", "mimeType": "audio/wav", "buffer": b"not audio at all" * 100}
+    )
+    studio.wait_for_text("The browser cannot play this file")
+    page.locator("#save-voice").click()
+    alert = page.locator(".newvoice .trouble")
+    alert.wait_for()
+    assert alert.inner_text().startswith("The recording cannot be used.")
+    assert "the file cannot be decoded" in alert.inner_text()
+
+
+@each(
+    "part",
+    [
+        an_uploaded_recording_becomes_a_voice,
+        a_voice_is_recorded_with_the_microphone,
+        a_changed_built_in_voice_can_be_reset,
+        a_file_that_is_no_audio_is_refused,
+    ],
+)
+def test_a_voice_is_made_and_reset(studio: Studio, part: Callable[[Studio], None]) -> None:
+    part(studio)
+
+
+def a_transcript_is_corrected_and_its_recording_played(studio: Studio) -> None:
     _upload(studio, "aunt_may")
     page = studio.page
+    studio.open("speak")
     studio.open("voices")
     row = page.get_by_role("article", name="Recording Aunt May")
     row.get_by_label("What is said in it").fill("Wheat cakes are ready.")
@@ -103,6 +151,64 @@ def test_a_transcript_is_corrected_and_its_recording_played(studio: Studio) -> N
 
     prompt = studio.get("/audio_prompts/metadata/aunt_may").json()
     assert (prompt["transcript"], prompt["transcript_source"]) == ("Wheat cakes are ready.", "manual")
+
+
+def a_recording_in_use_is_not_deleted(studio: Studio) -> None:
+    _upload(studio, "jonah")
+    studio.post("/voice_mappings", json={"voice_id": "jonah", "audio_prompt": "jonah"})
+    page = studio.page
+    studio.open("speak")
+    studio.open("voices")
+    page.get_by_role("button", name="Delete the recording Jonah").click()
+    page.get_by_role("article", name="Recording Jonah").get_by_role("alert").wait_for()
+    assert "Jonah" in page.get_by_role("article", name="Recording Jonah").get_by_role("alert").inner_text()
+
+    page.get_by_role("button", name="Delete the voice Jonah").click()
+    studio.wait_for_text("its recording is kept")
+    page.get_by_role("button", name="Delete the recording Jonah").click()
+    studio.answer("No, keep it")
+    page.get_by_role("button", name="Delete the recording Jonah").click()
+    studio.answer("Delete it")
+    studio.wait_for_text("Recording deleted.")
+    assert studio.get("/audio_prompts/metadata/jonah").status_code == 404
+
+
+def a_deleted_voice_can_be_restored(studio: Studio) -> None:
+    _upload(studio, "felicia")
+    studio.post("/voice_mappings", json={"voice_id": "felicia", "audio_prompt": "felicia"})
+    studio.open("speak")
+    studio.open("voices")
+    studio.button("Delete the voice Felicia").click()
+    studio.button("Try Felicia").wait_for(state="detached")
+    studio.undo("Felicia is deleted")
+    studio.button("Try Felicia").wait_for()
+
+    assert studio.get("/voice_mappings").json()["felicia"]["audio_prompt"] == "felicia"
+
+
+def a_voice_without_a_transcript_is_refused_with_the_remedy(studio: Studio) -> None:
+    _upload(studio, "mute")
+    studio.post("/voice_mappings", json={"voice_id": "mute", "audio_prompt": "mute"})
+    studio.open("speak")
+    studio.open("voices")
+    studio.page.get_by_role("button", name="Cast Mute").click()
+    studio.button("Speak").click()
+    alert = studio.page.locator("#speak-error")
+    alert.wait_for()
+    assert alert.inner_text().endswith("its transcript is missing or not confirmed. Correct it under Voices.")
+
+
+@each(
+    "part",
+    [
+        a_transcript_is_corrected_and_its_recording_played,
+        a_recording_in_use_is_not_deleted,
+        a_deleted_voice_can_be_restored,
+        a_voice_without_a_transcript_is_refused_with_the_remedy,
+    ],
+)
+def test_recordings_and_voices_are_changed(studio: Studio, part: Callable[[Studio], None]) -> None:
+    part(studio)
 
 
 @pytest.mark.full
@@ -137,29 +243,6 @@ def test_a_transcript_being_edited_is_not_overwritten(studio: Studio) -> None:
     studio.wait_for_text("Transcript saved.")
 
 
-def test_whisper_is_asked_for_another_transcript(hearing: Studio) -> None:
-    _upload(hearing, "aunt_may", transcript="Wheat cakes are ready.")
-    hearing.open("voices")
-    row = hearing.page.get_by_role("article", name="Recording Aunt May")
-    asked: list[Route] = []
-    hearing.page.route("**/transcribe", lambda route: asked.append(route))
-    row.get_by_role("button", name="Ask Whisper").click()
-    row.get_by_text("Whisper is listening…").wait_for()
-    assert row.get_by_role("button", name="Ask Whisper").is_disabled()
-    asked[0].continue_()
-    hearing.wait_for_text("Whisper has written it down.")
-    row.get_by_text("by Whisper: check it").wait_for()
-
-    prompt = hearing.get("/audio_prompts/metadata/aunt_may").json()
-    assert prompt["transcript_source"] == "whisper_auto"
-    assert prompt["transcript"].isalpha()  # what a random model hears
-    words = row.get_by_label("What is said in it")
-    assert words.input_value() == prompt["transcript"]
-    hearing.undo("Whisper has written it down.")
-    assert words.input_value() == "Wheat cakes are ready."
-    assert row.get_by_role("button", name="Save the transcript").is_enabled()
-
-
 @pytest.mark.full
 def test_an_empty_transcript_is_filled_by_whisper(hearing: Studio) -> None:
     page = hearing.page
@@ -185,50 +268,6 @@ def test_the_reason_why_whisper_is_unavailable_is_shown(open_studio: OpenStudio,
         row.get_by_role("alert").get_by_text("nowhere").wait_for()
         row.get_by_text("no transcript").wait_for()
         assert row.get_by_role("button", name="Ask Whisper").is_enabled()
-
-
-def test_a_voice_without_a_transcript_is_refused_with_the_remedy(studio: Studio) -> None:
-    _upload(studio, "mute")
-    studio.post("/voice_mappings", json={"voice_id": "mute", "audio_prompt": "mute"})
-    studio.open("voices")
-    studio.page.get_by_role("button", name="Cast Mute").click()
-    studio.button("Speak").click()
-    alert = studio.page.locator("#speak-error")
-    alert.wait_for()
-    assert alert.inner_text().endswith("its transcript is missing or not confirmed. Correct it under Voices.")
-
-
-def test_a_recording_in_use_is_not_deleted(studio: Studio) -> None:
-    _upload(studio, "jonah")
-    studio.post("/voice_mappings", json={"voice_id": "jonah", "audio_prompt": "jonah"})
-    page = studio.page
-    studio.open("voices")
-    page.get_by_role("button", name="Delete the recording Jonah").click()
-    page.get_by_role("article", name="Recording Jonah").get_by_role("alert").wait_for()
-    assert "Jonah" in page.get_by_role("article", name="Recording Jonah").get_by_role("alert").inner_text()
-
-    page.get_by_role("button", name="Delete the voice Jonah").click()
-    studio.wait_for_text("its recording is kept")
-    page.get_by_role("button", name="Delete the recording Jonah").click()
-    studio.answer("No, keep it")
-    page.get_by_role("button", name="Delete the recording Jonah").click()
-    studio.answer("Delete it")
-    studio.wait_for_text("Recording deleted.")
-    assert studio.get("/audio_prompts/metadata/jonah").status_code == 404
-
-
-def test_a_file_that_is_no_audio_is_refused(studio: Studio) -> None:
-    page = studio.page
-    studio.open("voices")
-    page.locator("#voice-file").set_input_files(
-        {"name": "notes.wav", "mimeType": "audio/wav", "buffer": b"not audio at all" * 100}
-    )
-    studio.wait_for_text("The browser cannot play this file")
-    page.locator("#save-voice").click()
-    alert = page.locator(".newvoice .trouble")
-    alert.wait_for()
-    assert alert.inner_text().startswith("The recording cannot be used.")
-    assert "the file cannot be decoded" in alert.inner_text()
 
 
 @pytest.mark.full
@@ -269,37 +308,6 @@ def test_replacing_a_recording_asks_for_confirmation(studio: Studio) -> None:
 
     assert studio.get("/audio_prompts/metadata/otto").json()["duration"] == pytest.approx(4)
     page.get_by_role("article", name="Recording Otto").get_by_text("0:04").wait_for()
-
-
-def test_a_changed_built_in_voice_can_be_reset(studio: Studio) -> None:
-    page = studio.page
-    studio.open("voices")
-    _choose(studio, "Kai.wav", 3.0)
-    page.locator("#voice-words").fill("It is me now.")
-    studio.button("Save as a voice").click()
-    studio.wait_for_text("a voice that comes with the server")
-    studio.answer("Replace it")
-    studio.button("Reset Kai").click()
-    studio.wait_for_text("Kai is as it came.")
-    assert studio.get("/voice_mappings").json()["kai"]["audio_prompt"] is None
-    studio.undo("Kai is as it came.")
-    studio.button("Reset Kai").wait_for()
-
-    assert studio.get("/voice_mappings").json()["kai"]["audio_prompt"] == "kai"
-    studio.button("Reset Kai").click()
-    studio.button("Reset Kai").wait_for(state="detached")
-
-
-def test_a_deleted_voice_can_be_restored(studio: Studio) -> None:
-    _upload(studio, "felicia")
-    studio.post("/voice_mappings", json={"voice_id": "felicia", "audio_prompt": "felicia"})
-    studio.open("voices")
-    studio.button("Delete the voice Felicia").click()
-    studio.button("Try Felicia").wait_for(state="detached")
-    studio.undo("Felicia is deleted")
-    studio.button("Try Felicia").wait_for()
-
-    assert studio.get("/voice_mappings").json()["felicia"]["audio_prompt"] == "felicia"
 
 
 @pytest.mark.full
