@@ -12,45 +12,63 @@ from tests.clients.audio import seconds
 from tests.live.server import Server
 from tests.waiting import early_in_a_minute
 
+Answers = dict[tuple[str, ...], Any]
+"""Results by case and argument."""
 PROGRAM = Path(__file__).parent / "openai_sdk.mjs"
 
 pytestmark = pytest.mark.usefixtures("node_modules")
 
 
-def node(case: str, server: Server, *arguments: str) -> Any:
-    command = ["node", str(PROGRAM), case, server.url, *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+def node(server: Server, *cases: tuple[str, ...]) -> Any:
+    """Return what came of each case."""
+    command = ["node", str(PROGRAM), server.url, json.dumps(cases)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize(
-    ("audio_format", "content_type"),
-    [
-        ("mp3", "audio/mpeg"),
-        ("opus", "audio/ogg"),
-        ("aac", "audio/aac"),
-        ("flac", "audio/flac"),
-        ("wav", "audio/wav"),
-        ("pcm", "audio/pcm;rate=24000;channels=1"),
-    ],
-)
-def test_every_format_of_openai_is_supported(server: Server, audio_format: str, content_type: str) -> None:
-    answer = node("format", server, audio_format)
+FORMATS = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm;rate=24000;channels=1",
+}
+"""Content type of each format."""
+ERRORS = {
+    '{"voice": "nobody"}': ("NotFoundError", "voice"),
+    json.dumps({"input": "x" * 4097}): ("UnprocessableEntityError", "input"),
+    '{"speed": 9.0}': ("UnprocessableEntityError", "speed"),
+}
+"""Kind and param of the error that these fields lead to."""
+
+
+@pytest.fixture(scope="module")
+def answers(server: Server) -> Answers:
+    """What came of each case on the shared server."""
+    cases: list[tuple[str, ...]] = [("stream",), ("sse",), ("models",)]
+    cases += [("format", name) for name in FORMATS] + [("error", wrong) for wrong in ERRORS]
+    return dict(zip(cases, node(server, *cases), strict=True))
+
+
+@pytest.mark.parametrize(("audio_format", "content_type"), FORMATS.items())
+def test_every_format_of_openai_is_supported(answers: Answers, audio_format: str, content_type: str) -> None:
+    answer = answers["format", audio_format]
 
     assert answer["contentType"] == content_type
     assert 0.5 < seconds(base64.b64decode(answer["audio"]), audio_format) < 3
 
 
-def test_a_stream_comes_in_chunks(server: Server) -> None:
-    stream = node("stream", server)
+def test_a_stream_comes_in_chunks(answers: Answers) -> None:
+    stream = answers["stream",]
 
     assert stream["chunks"] > 1
     assert stream["bytes"] > 500_000
 
 
-def test_events_carry_the_audio(server: Server) -> None:
-    answer = node("sse", server)
+def test_events_carry_the_audio(answers: Answers) -> None:
+    answer = answers["sse",]
 
     assert answer["contentType"].startswith("text/event-stream")
     *deltas, done = answer["events"]
@@ -61,34 +79,29 @@ def test_events_carry_the_audio(server: Server) -> None:
     assert done["usage"].keys() == {"input_tokens", "output_tokens", "total_tokens"}
 
 
-def test_models_are_listed_and_found(server: Server) -> None:
-    assert node("models", server) == {"ids": ["dia"], "owner": "nari-labs"}
+def test_models_are_listed_and_found(answers: Answers) -> None:
+    assert answers["models",] == {"ids": ["dia"], "owner": "nari-labs"}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "kind", "param"),
-    [
-        ({"voice": "nobody"}, "NotFoundError", "voice"),
-        ({"input": "x" * 4097}, "UnprocessableEntityError", "input"),
-        ({"speed": 9.0}, "UnprocessableEntityError", "speed"),
-    ],
-)
-def test_errors_arrive_as_openai_errors(server: Server, wrong: dict[str, Any], kind: str, param: str) -> None:
-    error = node("error", server, json.dumps(wrong))
+@pytest.mark.parametrize("wrong", ERRORS, ids=["voice", "input", "speed"])
+def test_errors_arrive_as_openai_errors(answers: Answers, wrong: str) -> None:
+    error = answers["error", wrong]
 
-    assert (error["type"], error["param"]) == (kind, param)
+    assert (error["type"], error["param"]) == ERRORS[wrong]
     assert error["code"]
     assert "no body" not in error["message"]
 
 
+@pytest.mark.full
 def test_a_rate_limited_client_gets_retry_after(tmp_path: Path) -> None:
     with Server(tmp_path, rate_limit_generate=1) as server:
         early_in_a_minute(10)
-        error = node("limit", server)
+        (error,) = node(server, ("limit",))
 
     assert (error["type"], error["status"]) == ("RateLimitError", 429)
     assert 1 <= int(error["retryAfter"]) <= 60
 
 
+@pytest.mark.full
 def test_the_client_retries_when_the_queue_is_full(narrow: Server) -> None:
-    assert node("full", narrow) == {"statuses": [503, 200], "beginning": "RIFF"}
+    assert node(narrow, ("full",)) == [{"statuses": [503, 200], "beginning": "RIFF"}]

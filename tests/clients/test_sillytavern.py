@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.clients.audio import seconds
+from tests.each import each
 from tests.live.server import Server, free_port
 from tests.waiting import early_in_a_minute
 
@@ -71,7 +72,7 @@ def speak(sillytavern: httpx.Client, server: Server, text: str, **settings: Any)
     return sillytavern.post("/api/openai/custom/generate-voice", json=body | settings)
 
 
-@pytest.mark.parametrize("voice", VOICES.split(","))
+@each("voice", VOICES.split(","))
 def test_a_message_is_spoken_by_each_voice_of_its_list(
     sillytavern: httpx.Client, server: Server, voice: str
 ) -> None:
@@ -99,21 +100,16 @@ def test_its_user_sees_the_reason_of_a_refusal(sillytavern: httpx.Client, server
     assert "nobody" in error["message"]
 
 
-def test_a_message_after_the_limit_is_refused_with_the_reason(
+def test_its_stored_api_key_is_sent_and_a_message_after_the_limit_refused_with_the_reason(
     sillytavern: httpx.Client, tmp_path: Path
 ) -> None:
-    with Server(tmp_path, rate_limit_generate=1) as limited:
-        early_in_a_minute(10)
-        assert speak(sillytavern, limited, "Hello.").status_code == 200
-        refused = speak(sillytavern, limited, "Hello again.")
-
-    assert refused.status_code == 500
-    assert "try again in" in refused.json()["error"]["message"]
-
-
-def test_its_stored_api_key_is_sent(sillytavern: httpx.Client, tmp_path: Path) -> None:
-    with Server(tmp_path, api_keys="secret", rate_limit_generate=0) as locked:
+    with Server(tmp_path, api_keys="secret", rate_limit_generate=1) as locked:
         assert speak(sillytavern, locked, "Hello.").json()["error"]["code"] == "unauthorized"
         key = {"key": "api_key_custom_openai_tts", "value": "secret"}
         sillytavern.post("/api/secrets/write", json=key).raise_for_status()
+        early_in_a_minute(10)
         assert speak(sillytavern, locked, "Hello.").status_code == 200
+        refused = speak(sillytavern, locked, "Hello again.")
+
+    assert refused.status_code == 500
+    assert "try again in" in refused.json()["error"]["message"]

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from tests.clients.audio import seconds
+from tests.each import each
 from tests.live.server import Server
 
 OPEN_WEBUI = {
@@ -37,7 +38,7 @@ def test_open_webui_finds_the_models(server: Server) -> None:
     assert [model["id"] for model in answer.json()["models"]] == ["dia"]
 
 
-@pytest.mark.parametrize("key", ["Bearer ", "Bearer None", "Bearer sk-anything"])
+@each("key", ["Bearer ", "Bearer None", "Bearer sk-anything"])
 def test_open_webui_sends_the_sentences_of_a_message_concurrently(server: Server, key: str) -> None:
     def speak(sentence: str) -> requests.Response:
         body = {"input": sentence, "voice": "aria", "model": "dia"}
@@ -67,6 +68,7 @@ def test_home_assistants_probe_is_answered(server: Server) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.full
 def test_home_assistants_probe_is_refused_with_a_wrong_key(tmp_path: Path) -> None:
     with Server(tmp_path, api_keys="secret") as locked:
         url, wrong = f"{locked.url}/v1/audio/speech", {"authorization": "Bearer wrong"}
