@@ -1,5 +1,6 @@
 """All views: weight, Content-Security-Policy, accessibility, small screens, themes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +101,45 @@ def test_the_page_works_without_storage(open_studio: OpenStudio, server: Server)
     studio.speak()
 
 
-@each(
-    ("path", "setting"),
-    [
-        ("/generate", "DIA_RATE_LIMIT_GENERATE"),
-        ("/generate?async_mode=true", "DIA_RATE_LIMIT_GENERATE"),
-        ("/audio_prompts/upload", "DIA_RATE_LIMIT_UPLOAD"),
-        ("/jobs?limit=50", "DIA_RATE_LIMIT_JOBS"),
-        ("/jobs/1/result", "DIA_RATE_LIMIT_JOBS"),
-    ],
-)
-def test_a_rate_limit_is_reported_with_its_setting(studio: Studio, path: str, setting: str) -> None:
+LIMITS = [
+    ("/generate", "DIA_RATE_LIMIT_GENERATE"),
+    ("/generate?async_mode=true", "DIA_RATE_LIMIT_GENERATE"),
+    ("/audio_prompts/upload", "DIA_RATE_LIMIT_UPLOAD"),
+    ("/jobs?limit=50", "DIA_RATE_LIMIT_JOBS"),
+    ("/jobs/1/result", "DIA_RATE_LIMIT_JOBS"),
+]
+"""Paths, and the setting of each one's limit."""
+ERRORS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"error_code": "INVALID_VOICE_ID", "param": "voice_id", "detail": "Voice 'x' does not exist"},
+        "This voice does not exist any more. Choose another one.",
+    ),
+    (
+        {"error_code": "AUDIO_PROCESSING_ERROR", "param": "audio_file", "detail": "the audio is silent"},
+        "The recording cannot be used. The server says: the audio is silent",
+    ),
+    (
+        {"error_code": "VALIDATION_ERROR", "param": "worker_count", "limit": 64, "detail": "<= 64"},
+        "Models at the same time: the limit is 64.",
+    ),
+    (
+        {"error_code": "VALIDATION_ERROR", "param": "transcript", "detail": "no words"},
+        "The transcript is not valid. The server says: no words",
+    ),
+    (
+        {"error_code": "PAYLOAD_TOO_LARGE", "limit": 2**20, "detail": "-"},
+        "Too large: the limit is 1 MiB.",
+    ),
+    (
+        {"error_code": "TEXT_TOO_LONG", "param": "text", "limit": 4096, "detail": "-"},
+        "The text is too long: the limit is 4096 characters.",
+    ),
+    ({"error_code": "WHISPER_NOT_AVAILABLE", "detail": "no file"}, "no file"),
+]
+"""Errors of the server, and what the page tells."""
+
+
+def a_rate_limit_is_reported_with_its_setting(studio: Studio, path: str, setting: str) -> None:
     headers = {"Retry-After": "7", "X-RateLimit-Limit": "10"}
     studio.page.route(
         lambda url: url.endswith(path), lambda route: route.fulfill(status=429, headers=headers)
@@ -121,42 +150,23 @@ def test_a_rate_limit_is_reported_with_its_setting(studio: Studio, path: str, se
     assert told.endswith(f"try again in 7 s. At home, start it with {setting}=0.")
 
 
-@each(
-    ("error", "text"),
-    [
-        (
-            {"error_code": "INVALID_VOICE_ID", "param": "voice_id", "detail": "Voice 'x' does not exist"},
-            "This voice does not exist any more. Choose another one.",
-        ),
-        (
-            {"error_code": "AUDIO_PROCESSING_ERROR", "param": "audio_file", "detail": "the audio is silent"},
-            "The recording cannot be used. The server says: the audio is silent",
-        ),
-        (
-            {"error_code": "VALIDATION_ERROR", "param": "worker_count", "limit": 64, "detail": "<= 64"},
-            "Models at the same time: the limit is 64.",
-        ),
-        (
-            {"error_code": "VALIDATION_ERROR", "param": "transcript", "detail": "no words"},
-            "The transcript is not valid. The server says: no words",
-        ),
-        (
-            {"error_code": "PAYLOAD_TOO_LARGE", "limit": 2**20, "detail": "-"},
-            "Too large: the limit is 1 MiB.",
-        ),
-        (
-            {"error_code": "TEXT_TOO_LONG", "param": "text", "limit": 4096, "detail": "-"},
-            "The text is too long: the limit is 4096 characters.",
-        ),
-        ({"error_code": "WHISPER_NOT_AVAILABLE", "detail": "no file"}, "no file"),
-    ],
-)
-def test_an_error_is_explained_by_its_code_field_and_limit(
+def an_error_is_explained_by_its_code_field_and_limit(
     studio: Studio, error: dict[str, Any], text: str
 ) -> None:
     explain = "error => import('/static/studio/js/words.js').then(({ explain }) => explain(error))"
 
     assert studio.page.evaluate(explain, error) == text
+
+
+@each(
+    ("part", "case"),
+    [
+        *((a_rate_limit_is_reported_with_its_setting, case) for case in LIMITS),
+        *((an_error_is_explained_by_its_code_field_and_limit, case) for case in ERRORS),
+    ],
+)
+def test_a_refusal_is_explained(studio: Studio, part: Callable[..., None], case: tuple[Any, str]) -> None:
+    part(studio, *case)
 
 
 @pytest.mark.full
