@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,22 +20,44 @@ TOKENS = 100
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def empty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without weights."""
     folder = tmp_path_factory.mktemp("dia")
-    model = save_dia(folder / "model", tiny_dia(ends=False))
-    codec = save_dac(folder / "codec")
-    with Server(
+    server = Server(
         folder,
         engine="dia",
-        model=model,
-        codec=codec,
+        model=folder / "model",
+        codec=folder / "codec",
         device="cpu",
         dtype="float32",
         max_batch=SLOTS,
         voice_anchors="off",
         rate_limit_generate=0,
-    ) as server:
-        yield server
+    )
+    server.start(wait_until_loaded=False)
+    wait_until(lambda: health_of(server)["status"] != "loading")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def refused(empty_server: Server) -> tuple[dict[str, Any], httpx.Response]:
+    """The health of the server without weights, and its answer to a request for speech."""
+    return health_of(empty_server), empty_server.post("/generate", json={"text": "Hi"})
+
+
+@pytest.fixture(scope="module")
+def server(empty_server: Server, refused: object) -> Server:
+    save_dia(empty_server.data_dir / "model", tiny_dia(ends=False))
+    save_dac(empty_server.data_dir / "codec")
+    assert empty_server.post("/model/load").is_success
+    wait_until(lambda: health_of(empty_server)["model_loaded"])
+    return empty_server
+
+
+def health_of(server: Server) -> dict[str, Any]:
+    health: dict[str, Any] = server.get("/health").json()
+    return health
 
 
 def say(server: Server, text: str, seed: int = 1) -> bytes:
@@ -54,6 +78,17 @@ def measured(server: Server) -> dict[tuple[str, str], float]:
     }
 
 
+def test_dia_without_weights_is_reported_and_never_replaced(
+    refused: tuple[dict[str, Any], httpx.Response], empty_server: Server
+) -> None:
+    health, answer = refused
+
+    assert (health["status"], health["engine"], health["model_loaded"]) == ("unhealthy", "dia", False)
+    assert (answer.status_code, answer.json()["error_code"]) == (503, "MODEL_NOT_LOADED")
+    assert str(empty_server.data_dir / "model") in answer.json()["detail"]
+    assert answer.headers["x-engine"] == "dia"
+
+
 def test_the_length_of_audio_follows_from_max_tokens(server: Server) -> None:
     samples = (len(say(server, "Hello, world!")) - 44) // 2
 
@@ -61,7 +96,7 @@ def test_the_length_of_audio_follows_from_max_tokens(server: Server) -> None:
 
 
 def test_health_reports_the_engine(server: Server) -> None:
-    health = server.get("/health").json()
+    health = health_of(server)
 
     assert (health["engine"], health["status"], health["model_loaded"]) == ("dia", "healthy", True)
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -112,19 +111,3 @@ def test_the_database_is_upgraded_by_hand(tmp_path: Path) -> None:
 
     assert (upgraded.returncode, upgraded.stderr) == (0, "")
     assert (tmp_path / "data" / "dia.sqlite3").exists()
-
-
-def test_dia_without_weights_is_reported_and_never_replaced(tmp_path: Path) -> None:
-    server = Server(tmp_path, engine="dia", model=str(tmp_path / "no-such-model"))
-    try:
-        server.start(wait_until_loaded=False)
-        while (health := server.get("/health").json())["status"] == "loading":
-            time.sleep(0.1)
-        answer = server.post("/generate", json={"text": "Hi"})
-    finally:
-        server.stop()
-
-    assert (health["status"], health["engine"], health["model_loaded"]) == ("unhealthy", "dia", False)
-    assert (answer.status_code, answer.json()["error_code"]) == (503, "MODEL_NOT_LOADED")
-    assert "no-such-model" in answer.json()["detail"]
-    assert answer.headers["x-engine"] == "dia"

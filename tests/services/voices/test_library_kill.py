@@ -2,10 +2,9 @@
 
 import asyncio
 import io
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from dia_server.services.durable_files import JOURNAL, TEMPORARY_FILES
 from dia_server.services.voices.service import Voice
 from tests.libraries import Home
+from tests.live import forks
 from tests.recordings import wav_file
 from tests.services.voices.killed_import import POINTS
 
@@ -66,8 +66,8 @@ def killed(template: Path, data: Path, point: str, archive: str = "voices.zip") 
     """Copy the data folder `before` to `data`, and kill an import into it; return `data`."""
     shutil.copytree(template / "before", data)
     module = "tests.services.voices.killed_import"
-    command = [sys.executable, "-m", module, str(data), str(template / archive), point]
-    ended = subprocess.run(command, cwd=Path(__file__).parents[3], check=False, timeout=60)
+    arguments = ["-m", module, str(data), str(template / archive), point]
+    ended = forks.run(arguments, Path(__file__).parents[3], os.environ)
     assert ended.returncode == -signal.SIGKILL
     return data
 
