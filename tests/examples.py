@@ -1,10 +1,12 @@
 """Code blocks of the documentation's pages, and programs to run them."""
 
+import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.live import forks
 
 
 @dataclass
@@ -31,11 +33,14 @@ def blocks(page: Path) -> list[Block]:
 
 def run(language: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program in a folder, for 60 s at most."""
+    if language == "python":
+        program = folder / "example.py"
+        program.write_text(text)
+        return forks.run([str(program)], folder, os.environ)
     # Node.js 20 needs the flag for WebSocket; 22 does not
     node = ["node", "--experimental-websocket", "--input-type=module", "--eval", text]
     commands = {
         "bash": ["bash", "-e", "-c", text],
-        "python": [sys.executable, "-c", text],
         "js": node,
         "javascript": node,
     }
