@@ -6,7 +6,6 @@ the Server view need one to fill.
 """
 
 import io
-import shutil
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ import av
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.browser.chromium import CHROMIUM
 from tests.live import cloning_server as cloning
 from tests.live.server import Server
 
@@ -59,9 +59,7 @@ def main() -> None:
         sync_playwright() as playwright,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         furnish(client)
         views = {"speak": speak, "voices": voices, "jobs": jobs, "server": watch}
         for view, prepare in views.items():
@@ -73,7 +71,7 @@ def main() -> None:
             shoot(page, folder / "phone.png", whole=False)
         with cloning_server() as url, opened(browser, url, "voices", "light", "desktop") as page:
             design(page)
-            page.locator(".design").screenshot(path=folder / "design.png")
+            page.get_by_role("form", name="Design a voice").screenshot(path=folder / "design.png")
             (folder / "design.png").write_bytes(shrunk((folder / "design.png").read_bytes()))
         browser.close()
 
