@@ -15,6 +15,7 @@ export class Spectrogram {
   #fft = new Fft(SIZE);
   #columns = [];
   #edges = [];
+  #drawn = [];
 
   begin(rate) {
     this.rate = rate;
@@ -48,9 +49,12 @@ export class Spectrogram {
     return column;
   }
 
-  /** Scale `seconds` to the canvas's width and draw; `palette` has 256 colours as [r, g, b]. */
+  /** Scale `seconds` to the canvas's width and draw what has changed; `palette` has 256 colours as [r, g, b]. */
   draw(canvas, seconds, palette) {
     const width = Math.max(1, Math.round(canvas.clientWidth));
+    const now = [width, seconds, palette, this.#columns, this.#columns.length];
+    if (now.every((value, i) => value === this.#drawn[i])) return;
+    this.#drawn = now;
     if (canvas.width !== width || canvas.height !== ROWS) Object.assign(canvas, { width, height: ROWS });
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, ROWS);
