@@ -50,13 +50,13 @@ from tests.prompts import generated_frames, recording_of
 from tests.recordings import wav_file
 
 SLOTS = 4
-SEGMENTS = 6
+SEGMENTS = 5
 LONG = " [pause:10ms] ".join(f"[S1] This is number {n}. [S2] I see." for n in range(SEGMENTS))
 ALONE = " [pause:10ms] ".join(f"[S1] This is number {n}." for n in range(SEGMENTS))
 VOICES = {"high": (1.2, "[S1] Up here."), "low": (1.5, "[S1] Down there.")}
 """Seconds of the recording, and its transcript."""
 UNLIMITED = 10_000
-STEPS = 60
+STEPS = 44
 
 
 class CountingCodec(Codec):
