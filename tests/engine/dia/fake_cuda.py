@@ -5,7 +5,8 @@ the kernels. It runs in a process of its own, because it replaces parts of torch
 
     python -m tests.engine.dia.fake_cuda BATCH LAYERS...
 
-It prints, for each number of layers, the launches of a step and the elements of its largest buffer, as JSON.
+It prints, for each number of layers, the launches of a step, those of a layer, and the elements of the step's
+largest buffer, as JSON.
 """
 
 import json
@@ -235,16 +236,26 @@ def inside(batch: int) -> dict[str, int]:
 
 def launches(code: str, batch: int) -> int:
     """Return the kernel launches of the code that inductor generated for a step."""
-    body, own = code[code.index("def call(") :], inside(batch)
-    counted = len(re.findall(r"triton_\w+\.run\(", body))
+    return counted(code[code.index("def call(") :], batch)
+
+
+def of_a_layer(code: str, batch: int) -> int:
+    """Return the launches from the first layer's self-attention to the second one's, which are a layer's."""
+    _, first, *_ = re.split(r"torch\.ops\.dia_server\.self_attention[\w.]*\(", code)
+    return counted(first, batch) + inside(batch)["self_attention"]
+
+
+def counted(body: str, batch: int) -> int:
+    own = inside(batch)
+    count = len(re.findall(r"triton_\w+\.run\(", body))
     for name in re.findall(r"(?:extern_kernels\.|torch\.ops\.|= aten\.)([\w.]+)\(", body):
         if name.startswith("dia_server."):
-            counted += own[name.split(".")[1]]
+            count += own[name.split(".")[1]]
         else:
-            counted += TOPK if "topk" in name else 1
+            count += TOPK if "topk" in name else 1
     if 2 * batch > ROWS:
-        counted += len(re.findall(r"dia_server\.product\.default\([^)]*, True\)", body))  # gated before
-    return counted
+        count += len(re.findall(r"dia_server\.product\.default\([^)]*, True\)", body))  # gated before
+    return count
 
 
 def largest_buffer(code: str) -> int:
@@ -259,7 +270,10 @@ def main() -> None:
     batch, *layers = map(int, sys.argv[1:])
     pretend()
     codes = {count: generated(count, batch) for count in layers}
-    found = {count: [launches(code, batch), largest_buffer(code)] for count, code in codes.items()}
+    found = {
+        count: [launches(code, batch), of_a_layer(code, batch), largest_buffer(code)]
+        for count, code in codes.items()
+    }
     print(json.dumps(found))
 
 
