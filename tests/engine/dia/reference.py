@@ -1,5 +1,7 @@
 """The output of transformers' own `generate`, the reference for every token."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import DiaForConditionalGeneration
@@ -12,20 +14,22 @@ DELAY = (0, 8, 9, 10, 11, 12, 13, 14, 15)
 
 def generate(
     model: DiaForConditionalGeneration,
-    text: bytes,
-    prompt: Tensor,
+    texts: Sequence[bytes],
+    prompts: Tensor,
     *,
     max_tokens: int,
     cfg_scale: float,
     top_k: int,
-) -> Tensor:
-    """Return the greedy columns [<= max_tokens, 9] sampled after a prompt [T, 9]."""
-    ids = torch.tensor([list(text)])
-    columns = delayed(prompt, DELAY, BOS)[None]
+) -> list[Tensor]:
+    """Return for each text the greedy columns [<= max_tokens, 9] sampled after its prompt, of [N, T, 9]."""
+    longest = max(map(len, texts))
+    ids = torch.tensor([[*text, *bytes(longest - len(text))] for text in texts])
+    lengths = torch.tensor([len(text) for text in texts])
+    columns = torch.stack([delayed(prompt, DELAY, BOS) for prompt in prompts])
     columns[columns < 0] = PAD
     made = model.generate(
         input_ids=ids,
-        attention_mask=torch.ones_like(ids),
+        attention_mask=(torch.arange(longest) < lengths[:, None]).long(),
         decoder_input_ids=columns,
         decoder_attention_mask=torch.ones(columns.shape[:2], dtype=torch.long),
         max_new_tokens=max_tokens,
@@ -34,7 +38,7 @@ def generate(
         top_k=top_k,
     )
     assert isinstance(made, Tensor)
-    return _until_end(made[0, len(prompt) + 1 :])
+    return [_until_end(row[prompts.shape[1] + 1 :]) for row in made]
 
 
 def _until_end(columns: Tensor) -> Tensor:

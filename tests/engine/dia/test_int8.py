@@ -99,7 +99,9 @@ def test_a_model_in_int8_equals_transformers_with_the_same_weights(monkeypatch: 
         if "decoder" in name and any(part in name for part in INT8):
             parameter.copy_(dequantize(*quantize(parameter), torch.float32))
     nothing = torch.empty(0, 9, dtype=torch.long)
-    columns = reference.generate(dequantized, text.encode(), nothing, max_tokens=32, cfg_scale=3.0, top_k=45)
+    [columns] = reference.generate(
+        dequantized, [text.encode()], nothing[None], max_tokens=32, cfg_scale=3.0, top_k=45
+    )
     assert torch.equal(made, reference.frames_of(columns, nothing))
     assert len(made) == 16
 
