@@ -82,9 +82,10 @@ def test_batches_of_up_to_eight_slots_are_split_alike() -> None:
     assert {split_count(slots, tasks=16, columns=1024) for slots in range(1, 9)} == {8}
 
 
-def test_the_kernels_equal_plain_operations_in_the_interpreter() -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_the_kernels_equal_plain_operations_in_the_interpreter(every: bool) -> None:
     subprocess.run(
-        [sys.executable, "-c", "from tests.engine.dia.test_attention import interpret; interpret()"],
+        [sys.executable, "-c", f"from tests.engine.dia.test_attention import interpret; interpret({every})"],
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         cwd=Path(__file__).parents[3],
         check=True,
@@ -105,25 +106,35 @@ def test_kernels_that_cannot_run_are_found_with_the_cause() -> None:
     assert "\n" not in fault
 
 
-def interpret() -> None:
+def interpret(every: bool) -> None:
     from . import interpreter
 
     interpreter.mend()
-    check_kernels()
+    check_kernels(every=every)
 
 
-def check_kernels(device: str = "cpu") -> None:
-    """Compare the kernels with plain operations; "cpu" works only in the interpreter."""
-    products.check(device)
-    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
-        for heads, kv_heads in ((8, 2), (4, 4)):
-            # one split per row; then several, some of them empty for short rows
-            for programs in (1, 64):
-                attention.PROGRAMS = programs
-                check_cross_attention(heads, kv_heads, dtype, tolerance, device)
-                check_self_attention(heads, kv_heads, dtype, tolerance, device)
+def check_kernels(device: str = "cpu", *, every: bool = True) -> None:
+    """Compare the kernels with plain operations; "cpu" works only in the interpreter.
 
-        attention.PROGRAMS = 512
+    Of dtype, heads and number of splits, each two are combined; `every` combines all three.
+    """
+    products.check(device, every=every)
+    # one split per row; or several, some of them empty for short rows
+    few, many = 1, 64
+    combined = {
+        (torch.float32, (8, 2)): [few, many] if every else [many],
+        (torch.float32, (4, 4)): [many, few] if every else [few],
+        (torch.bfloat16, (8, 2)): [many, few] if every else [few],
+        (torch.bfloat16, (4, 4)): [few, many] if every else [many],
+    }
+    for (dtype, (heads, kv_heads)), splits in combined.items():
+        tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+        for attention.PROGRAMS in splits:
+            check_cross_attention(heads, kv_heads, dtype, tolerance, device)
+            check_self_attention(heads, kv_heads, dtype, tolerance, device)
+
+    attention.PROGRAMS = 512
+    for dtype in (torch.float32, torch.bfloat16) if every else (torch.bfloat16,):
         assert kernel_fault(torch.device(device), dtype) is None
 
     x = torch.randn(2, 3, 1500, device=device) * 5
