@@ -34,7 +34,13 @@ from .tiny import tiny_dac, tiny_dia
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    return weights_of(tiny_dia(ends=False))
+    """Weights of one layer, for what concerns utterances and slots rather than layers."""
+    return weights_of(tiny_dia(layers=1, ends=False))
+
+
+@pytest.fixture(scope="module")
+def layered_weights() -> Weights:
+    return weights_of(tiny_dia(layers=2, ends=False))
 
 
 def utterance(seed: int, *, tokens: int = 40, prompt: int = 0) -> Utterance:
@@ -54,13 +60,15 @@ def steps(model: DiaModel, count: int) -> list[Chunk | Exception]:
 
 
 @pytest.mark.parametrize("prompt", [0, 30])
-def test_audio_does_not_depend_on_mates_slot_order_or_poll(weights: Weights, prompt: int) -> None:
+def test_audio_does_not_depend_on_mates_slot_order_or_poll(layered_weights: Weights, prompt: int) -> None:
     asked = [utterance(seed, tokens=30 + 5 * seed, prompt=prompt) for seed in range(6)]
-    alone = [frames_of(drive(DiaModel(weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
+    alone = [frames_of(drive(DiaModel(layered_weights, CodesAsAudio(), 1), [one])[0]) for one in asked]
     assert len({tuple(frames.flatten().tolist()) for frames in alone}) == len(asked)
     for slots, steps, arrivals in [(6, 4, None), (3, 1, [0, 1, 5, 9, 9, 20]), (4, 7, [5, 4, 3, 2, 1, 0])]:
         together = drive(
-            DiaModel(weights, CodesAsAudio(), slots, ModelOptions(steps_per_poll=steps)), asked, arrivals
+            DiaModel(layered_weights, CodesAsAudio(), slots, ModelOptions(steps_per_poll=steps)),
+            asked,
+            arrivals,
         )
         for chunks, frames in zip(together, alone, strict=True):
             assert torch.equal(frames_of(chunks), frames)
@@ -443,8 +451,8 @@ def test_the_model_serves_on_after_a_step_that_failed(weights: Weights, failure:
     assert torch.equal(frames_of(drive(model, [utterance(1)])[0]), frames_of(alone))
 
 
-def test_nan_is_reported_and_gone_with_its_utterance(weights: Weights) -> None:
-    model = DiaModel(weights, CodesAsAudio(), 2)
+def test_nan_is_reported_and_gone_with_its_utterance(layered_weights: Weights) -> None:
+    model = DiaModel(layered_weights, CodesAsAudio(), 2)
     model.admit(0, utterance(0))
     model.admit(1, utterance(1))
     model._state.text[:, 0] = torch.nan
@@ -456,7 +464,7 @@ def test_nan_is_reported_and_gone_with_its_utterance(weights: Weights) -> None:
     assert model._state.text.isfinite().all()
     assert all(layer.isfinite().all() for layer in model._state.cache)
     model.release(1)
-    alone = drive(DiaModel(weights, CodesAsAudio(), 1), [utterance(2)])[0]
+    alone = drive(DiaModel(layered_weights, CodesAsAudio(), 1), [utterance(2)])[0]
     assert torch.equal(frames_of(drive(model, [utterance(2)])[0]), frames_of(alone))
 
 
@@ -561,14 +569,16 @@ class Captured(EagerRunner):
 
 
 @pytest.mark.parametrize("make_ops", [PlainOps, KernelOps])
-def test_each_version_of_the_operations_makes_the_same_tokens(weights: Weights, make_ops: MakeOps) -> None:
+def test_each_version_of_the_operations_makes_the_same_tokens(
+    layered_weights: Weights, make_ops: MakeOps
+) -> None:
     asked = [utterance(1), utterance(2, prompt=30), utterance(3)]
-    model = DiaModel(weights, CodesAsAudio(), 3)
-    model._runner = EagerRunner(weights, model._state, make_ops)
+    model = DiaModel(layered_weights, CodesAsAudio(), 3)
+    model._runner = EagerRunner(layered_weights, model._state, make_ops)
 
     made = drive(model, asked)
 
-    expected = drive(DiaModel(weights, CodesAsAudio(), 3), asked)
+    expected = drive(DiaModel(layered_weights, CodesAsAudio(), 3), asked)
     for chunks, same in zip(made, expected, strict=True):
         assert torch.equal(frames_of(chunks), frames_of(same))
 
