@@ -12,9 +12,9 @@ from tests.hearing import SENTENCES, Listener, say
 
 LIMIT = 0.38
 """Maximum word error rate on SENTENCES. The voices have 0.27 to 0.35."""
-FEW, FEW_LIMIT = SENTENCES[10:16], 0.3
-"""Sentences that are easier to understand than the others, and the maximum word error rate on them. aria has
-0.22 and zara 0.16; at a rate of 170 aria has 0.36, and with the variant f1 zara has 0.58."""
+FEW, FEW_LIMIT = SENTENCES[11:14], 0.3
+"""Sentences that tell good voices from bad ones, and the maximum word error rate on them. aria and zara have
+0.2; at a rate of 170 aria has 0.48, and with the variant f1 zara has 0.76."""
 
 MOST_OF_PLAIN = 1.5
 """Maximum word error rate of cleaned texts, as a multiple of that of plain sentences."""
@@ -36,9 +36,8 @@ def error_rate(preview: Preview, listener: Listener, voice: str, texts: Sequence
     return listener.error_rate(texts, [say(preview, text, voice) for text in texts])
 
 
-@pytest.mark.parametrize("voice", ["aria"])
-def test_a_voice_is_understood(preview: Preview, listener: Listener, voice: str) -> None:
-    assert error_rate(preview, listener, voice, FEW) < FEW_LIMIT
+def test_a_voice_is_understood(preview: Preview, listener: Listener) -> None:
+    assert error_rate(preview, listener, "aria", FEW) < FEW_LIMIT
 
 
 @pytest.mark.full
