@@ -42,7 +42,7 @@ FRAGMENTS = [
 ]  # fmt: skip
 
 each_number_of_examples = pytest.mark.parametrize(
-    "examples", [600, pytest.param(5000, marks=pytest.mark.full)]
+    "examples", [250, pytest.param(5000, marks=pytest.mark.full)]
 )
 """Number of random texts: the long run is part of `make test-full`."""
 

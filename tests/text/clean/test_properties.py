@@ -76,7 +76,7 @@ def run(examples: int, prop: Callable[..., None], *strategies: st.SearchStrategy
 
 
 each_number_of_examples = pytest.mark.parametrize(
-    "examples", [600, pytest.param(20_000, marks=pytest.mark.full)]
+    "examples", [250, pytest.param(20_000, marks=pytest.mark.full)]
 )
 """Number of random texts: the long run is part of `make test-full`."""
 
