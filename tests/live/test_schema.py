@@ -25,7 +25,7 @@ phases.stateful.enabled = false
 include-path-regex = "^/plan$|dialogue/(plan|stream)$"
 phases.coverage.enabled = false
 """
-"""Configuration of Schemathesis: every limit of every field, a few random cases, and no sequences of calls."""
+"""Configuration of Schemathesis: every limit of every field, few random cases, no sequences of calls."""
 
 
 @pytest.mark.parametrize(
