@@ -1,7 +1,7 @@
 """Greedy output equals transformers' `generate` token for token, independent of the rest of the batch."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,6 +10,8 @@ from transformers import DiaForConditionalGeneration
 
 from dia_server.engine.dia.linear import FBGEMM
 from dia_server.engine.dia.model import DiaModel
+from dia_server.engine.dia.step_ops import PlainOps
+from dia_server.engine.dia.step_runners import EagerRunner
 from dia_server.engine.types import Utterance
 
 from . import reference
@@ -18,6 +20,8 @@ from .tiny import tiny_dia
 
 LETTERS = [chr(code) for code in range(33, 127)]
 GROUP = 8
+COLUMNS = 256
+"""More columns than any request has: 120 of a prompt, 64 of audio, and those of the delays."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,11 @@ def test_mixed_batches_equal_transformers() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_mixed_batches_equal_transformers_on_each_text_alone(seed: int) -> None:
-    """With both seeds, 208 requests in 26 groups."""
-    compare(tiny_dia(seed), torch.float32, seed, groups=13, alone=True)
+def test_mixed_batches_equal_transformers_on_each_text_alone(seed: int, plain: bool) -> None:
+    """With both seeds, 208 requests in 26 groups, by the operations of CPUs and by those without kernels."""
+    compare(tiny_dia(seed), torch.float32, seed, groups=13, alone=True, plain=plain)
 
 
 @pytest.mark.skipif(not FBGEMM, reason="needs a CPU that multiplies by weights in fp16")
@@ -66,9 +71,18 @@ def test_weights_in_fp16_lose_nothing_else() -> None:
 
 
 def compare(
-    dia: DiaForConditionalGeneration, dtype: torch.dtype, seed: int, groups: int, *, alone: bool = False
+    dia: DiaForConditionalGeneration,
+    dtype: torch.dtype,
+    seed: int,
+    groups: int,
+    *,
+    alone: bool = False,
+    plain: bool = False,
 ) -> None:
-    """Compare with transformers, which generates the texts of a group together, or each `alone`."""
+    """Compare with transformers, which generates the texts of a group together, or each `alone`.
+
+    `plain` takes `PlainOps`, which attend to all columns of a slot, in slots of as many as are needed.
+    """
     pick = random.Random(seed)
     torch.manual_seed(seed)
     utterances: list[Utterance] = []
@@ -107,7 +121,12 @@ def compare(
     assert {utterance.prompt is None for utterance in utterances} == {True, False}
     arrivals = [pick.randint(0, 150) for _ in utterances]
 
-    model = DiaModel(weights_of(dia, dtype=dtype), CodesAsAudio(), slots=16)
+    weights = weights_of(dia, dtype=dtype)
+    if plain:
+        weights = replace(weights, config=weights.config.with_columns(COLUMNS))
+    model = DiaModel(weights, CodesAsAudio(), slots=16)
+    if plain:
+        model._runner = EagerRunner(weights, model._state, PlainOps)
     chunks = drive(model, utterances, arrivals)
 
     wrong = [n for n, frames in enumerate(expected) if not torch.equal(frames_of(chunks[n]), frames)]
