@@ -167,9 +167,9 @@ def rounded_to_tf32(tensor: Tensor) -> Tensor:
 
 
 class RoundOnce(TorchFunctionMode):
-    """Sums convolutions of fp16 in fp32, bias included, and rounds their outputs, as tensor cores do.
+    """Sums convolutions of fp16 in fp32, bias included, and rounds their outputs once, on any CPU.
 
-    torch's own transposed convolutions on CPUs without instructions for fp16 round each product of a tap and
+    With cuDNN, PyTorch adds the bias to the rounded output, and so rounds twice. torch's own transposed convolutions on CPUs without instructions for fp16 round each product of a tap and
     each sum of two taps to fp16.
     """
 
