@@ -169,8 +169,8 @@ def rounded_to_tf32(tensor: Tensor) -> Tensor:
 class RoundOnce(TorchFunctionMode):
     """Sums convolutions of fp16 in fp32, bias included, and rounds their outputs once, on any CPU.
 
-    With cuDNN, PyTorch adds the bias to the rounded output, and so rounds twice. torch's own transposed convolutions on CPUs without instructions for fp16 round each product of a tap and
-    each sum of two taps to fp16.
+    With cuDNN, PyTorch adds the bias to the rounded output, and so rounds twice. Its own transposed
+    convolutions on CPUs without instructions for fp16 round each product of a tap and each sum of two taps.
     """
 
     count = 0
