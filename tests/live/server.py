@@ -1,6 +1,7 @@
 """A real server in a process of its own, on a free port."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -94,28 +95,30 @@ class Server(Address):
     def kill(self) -> None:
         """Send SIGKILL to the server and its worker processes; return once all have ended."""
         assert self.process is not None
-        workers = []
-        with suppress(psutil.NoSuchProcess):
-            workers = psutil.Process(self.process.pid).children(recursive=True)
+        group = self.process.pid
         with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            os.killpg(group, signal.SIGKILL)
         self.process.wait()
-        wait_until(lambda: not any(map(_runs, workers)))  # they hold the port and locks until then
+        wait_until(lambda: not _runs(group))  # until then its processes hold the port and locks
 
     @property
     def log(self) -> str:
         return self.log_file.read_text()
 
 
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+def _runs(group: int) -> bool:
+    """Return whether a process of the process group `group` has not ended."""
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port below those that systems give to clients, which could take it while a server restarts."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
