@@ -1,5 +1,4 @@
-// Listens in on all that goes to the loudspeakers, and notes when something is to be heard. Makes the page draw ten
-// times a second at most: the spectrogram, drawn for each frame, would take most of the time of a core.
+// Listens in on all that goes to the loudspeakers, and notes when something is to be heard.
 (() => {
   const AUDIBLE = 0.02;
   const taps = new WeakMap();
@@ -11,10 +10,6 @@
   document.addEventListener("securitypolicyviolation", (event) => {
     window.violations.push(`${event.violatedDirective} ${event.blockedURI}`);
   });
-
-  const drawSoon = window.requestAnimationFrame.bind(window);
-  let drawn = 0;
-  window.requestAnimationFrame = (draw) => setTimeout(() => drawSoon((now) => draw((drawn = now))), drawn + 100 - performance.now());
 
   function tapOf(context) {
     if (!taps.has(context)) {

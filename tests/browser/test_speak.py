@@ -531,8 +531,7 @@ def _pcm(file: Path | io.BytesIO) -> bytes:
 
 
 def _seconds(studio: Studio) -> float:
-    studio.until(
-        "!/~|^$|0:00$/.test(document.getElementById('clock').textContent)"
-    )  # is drawn with the whole take
+    # the whole take is drawn in the next frame
+    studio.until("!/~|^$|0:00$/.test(document.getElementById('clock').textContent)")
     minutes, seconds = studio.text("#clock").split("/")[1].strip(" ~").split(":")
     return 60 * int(minutes) + int(seconds)
