@@ -31,15 +31,6 @@ def node_modules() -> Path:
     return NODE_MODULES
 
 
-@pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A preview server without rate limits that most tests share."""
-    with Server(
-        tmp_path_factory.mktemp("clients"), rate_limit_generate=0, rate_limit_upload=0, rate_limit_jobs=0
-    ) as server:
-        yield server
-
-
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Server]:
     """A server with one slot, in which an utterance takes ten seconds, and one place in its queue."""

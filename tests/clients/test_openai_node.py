@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("node_modules")
 
 
 def node(server: Server, *cases: tuple[str, ...]) -> Any:
-    """Return what came of each case."""
+    """Run the cases in one process; return the result of each."""
     command = ["node", str(PROGRAM), server.url, json.dumps(cases)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
@@ -36,19 +36,23 @@ FORMATS = {
     "pcm": "audio/pcm;rate=24000;channels=1",
 }
 """Content type of each format."""
-ERRORS = {
-    '{"voice": "nobody"}': ("NotFoundError", "voice"),
-    json.dumps({"input": "x" * 4097}): ("UnprocessableEntityError", "input"),
-    '{"speed": 9.0}': ("UnprocessableEntityError", "speed"),
-}
-"""Kind and param of the error that these fields lead to."""
+ERRORS = (
+    ("voice", "nobody", "NotFoundError"),
+    ("input", "x" * 4097, "UnprocessableEntityError"),
+    ("speed", 9.0, "UnprocessableEntityError"),
+)
+"""A field, a wrong value, and the kind of error that the SDK raises for it."""
+
+
+def error_case(field: str, value: object) -> tuple[str, str]:
+    return ("error", json.dumps({field: value}))
 
 
 @pytest.fixture(scope="module")
 def answers(server: Server) -> Answers:
-    """What came of each case on the shared server."""
+    """Results of the cases that need no server of their own."""
     cases: list[tuple[str, ...]] = [("stream",), ("sse",), ("models",)]
-    cases += [("format", name) for name in FORMATS] + [("error", wrong) for wrong in ERRORS]
+    cases += [("format", name) for name in FORMATS] + [error_case(field, value) for field, value, _ in ERRORS]
     return dict(zip(cases, node(server, *cases), strict=True))
 
 
@@ -83,11 +87,11 @@ def test_models_are_listed_and_found(answers: Answers) -> None:
     assert answers["models",] == {"ids": ["dia"], "owner": "nari-labs"}
 
 
-@pytest.mark.parametrize("wrong", ERRORS, ids=["voice", "input", "speed"])
-def test_errors_arrive_as_openai_errors(answers: Answers, wrong: str) -> None:
-    error = answers["error", wrong]
+@pytest.mark.parametrize(("field", "value", "kind"), ERRORS, ids=[field for field, *_ in ERRORS])
+def test_errors_arrive_as_openai_errors(answers: Answers, field: str, value: object, kind: str) -> None:
+    error = answers[error_case(field, value)]
 
-    assert (error["type"], error["param"]) == ERRORS[wrong]
+    assert (error["type"], error["param"]) == (kind, field)
     assert error["code"]
     assert "no body" not in error["message"]
 
