@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -86,20 +87,19 @@ def test_a_failure_in_mid_stream_breaks_the_response_off(slow: Server, extra: di
 FAST = 10_000_000
 SLOW = 10_000
 """Bytes per second of a reader to whom 40 s of samples, 7 MB, wait to be sent."""
-WARM_UP = ((3, FAST), (6, SLOW))
-"""Seconds and rates of the readers before; the slow one takes longer than that which is measured, so that all
-that can wait for it did."""
+A_MINUTE = LONG[:430]
+"""Text whose audio, 10 MB at speed 0.25, fills what may wait for a slow reader; that of LONG is 100 MB."""
 BOUND_MB = 10
-"""Maximum growth of memory in MB when another reader is as slow as one before."""
+"""Maximum of memory in MB that a slow reader of LONG costs more than one of A_MINUTE."""
 
 
 @linux_only
 def test_a_slow_reader_costs_no_memory(server: Server) -> None:
-    """All audio would be 100 MB."""
-    for seconds, per_second in WARM_UP:
-        with Reader(server, LONG) as reader:
-            reader.read_for(seconds, per_second=per_second)
-    before = resident_mb(server)
+    with Reader(server, LONG) as reader:
+        reader.read_for(3, per_second=FAST)
+    with Reader(server, A_MINUTE) as reader:
+        reader.read_for(6, per_second=SLOW)
+        before = resident_mb(server)
 
     with Reader(server, LONG) as reader:
         reader.read_for(4, per_second=SLOW)
@@ -108,25 +108,28 @@ def test_a_slow_reader_costs_no_memory(server: Server) -> None:
     assert grown < BOUND_MB
 
 
-SLOWLY = {"type": "generate", "data": {"text": LONG, "stream": True, "speed": 0.25}}
-
-
 @linux_only
 def test_a_slow_reader_of_a_websocket_costs_no_memory(server: Server) -> None:
-    for seconds, per_second in WARM_UP:
-        with WebSocketClient(server.port, "/ws/generate") as client:
-            client.limit_receive_buffer()
-            client.send(SLOWLY)
-            client.read_for(seconds, per_second=per_second)
-    before = resident_mb(server)
+    with reading_websocket(server, LONG) as client:
+        assert client.read_for(3, per_second=FAST)
+    with reading_websocket(server, A_MINUTE) as client:
+        assert client.read_for(6, per_second=SLOW)
+        before = resident_mb(server)
 
-    with WebSocketClient(server.port, "/ws/generate") as client:
-        client.limit_receive_buffer()
-        client.send(SLOWLY)
+    with reading_websocket(server, LONG) as client:
         assert client.read_for(4, per_second=SLOW)
         grown = resident_mb(server) - before
 
     assert grown < BOUND_MB
+
+
+@contextmanager
+def reading_websocket(server: Server, text: str) -> Iterator[WebSocketClient]:
+    """Generate like `Reader`."""
+    with WebSocketClient(server.port, "/ws/generate") as client:
+        client.limit_receive_buffer()
+        client.send({"type": "generate", "data": {"text": text, "stream": True, "speed": 0.25}})
+        yield client
 
 
 def test_a_client_that_hardly_reads_and_closes_its_websocket_frees_its_slots(slow: Server) -> None:
@@ -145,9 +148,7 @@ def test_a_client_that_hardly_reads_and_closes_its_websocket_frees_its_slots(slo
 def test_a_generation_cancelled_while_it_waits_for_its_reader_ends_between_two_messages(
     server: Server,
 ) -> None:
-    with WebSocketClient(server.port, "/ws/generate") as client:
-        client.limit_receive_buffer()
-        client.send(SLOWLY)
+    with reading_websocket(server, LONG) as client:
         job_id, size = client.receive()["job_id"], None
         while not isinstance(client.receive(), bytes):
             pass
