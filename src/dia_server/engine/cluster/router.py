@@ -16,7 +16,13 @@ class FreestFirst(RequestRouter):  # type: ignore[misc]
 
     def initialize_state(self, **_: Any) -> None:
         self._unsent: dict[asyncio.Future[RunningReplica], ReplicaID] = {}
-        """Preferred replica of each utterance that was not sent yet: the base class counts those sent."""
+        """Preferred replica of each utterance that was not sent yet."""
+        self._sent: Counter[ReplicaID] = Counter()
+        """Utterances that were sent to each replica and have not ended.
+
+        The base class knows those of other servers too, but takes the number of whichever answer came last,
+        and forgets it after a while.
+        """
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -27,8 +33,8 @@ class FreestFirst(RequestRouter):  # type: ignore[misc]
         unsent = Counter(_destination(one, to) for one, to in self._unsent.items() if one is not future)
 
         def order(replica: RunningReplica) -> tuple[bool, int, bytes]:
-            name = replica.replica_id.unique_id
-            count = (self.replica_queue_len_cache.get(replica.replica_id) or 0) + unsent[replica.replica_id]
+            key, name = replica.replica_id, replica.replica_id.unique_id
+            count = max(self.replica_queue_len_cache.get(key) or 0, self._sent[key]) + unsent[key]
             return name in avoid, count, hashlib.blake2b(f"{name} {voice}".encode(), digest_size=8).digest()
 
         ranked = sorted(candidate_replicas, key=order)
@@ -38,14 +44,18 @@ class FreestFirst(RequestRouter):  # type: ignore[misc]
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
         super().on_send_request(replica_id)
+        self._sent[replica_id] += 1
         self._unsent = {
             future: preferred
             for future, preferred in self._unsent.items()
             if not (future.done() and _destination(future, preferred) in (replica_id, None))
         }
 
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        self._sent -= Counter([replica_id])  # drops replicas without utterances
+
     def on_request_routed(self, pending_request: Any, replica_id: Any, result: Any) -> None:
-        """Do nothing: the base class counts the utterances of each replica."""
+        """Do nothing: `on_send_request` counts the utterances of each replica."""
 
 
 def _destination(future: asyncio.Future[RunningReplica], preferred: ReplicaID) -> ReplicaID | None:
