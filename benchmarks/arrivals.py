@@ -68,7 +68,7 @@ def _load_random(
     fault = kernel_fault(where, weights.dtype) if on_cuda else None
     audio: AudioCodec = Codec(random_dac(size), where, kernels=fault is None) if codec else Hum()
     memory = device_memory(where)
-    slots = count_slots(weights.config, where, weights.dtype, slots, memory)
+    slots = count_slots(weights.config, weights.dtype, slots, memory)
     options = ModelOptions(compiled=on_cuda, kernel_fault=fault, prompt_bytes=memory.prompt_bytes)
     model = DiaModel(weights, audio, slots, options, report=report)
     if on_cuda:

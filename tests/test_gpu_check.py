@@ -20,8 +20,8 @@ HANGS = "import time; time.sleep(600)"
 REPORTS = "from benchmarks.gpu.report import Report; Report(Path(sys.argv[1]), '{}').line(value=1)"
 BLOCKED = (
     *("aiosqlite", "alembic", "av", "click", "ctranslate2", "dotenv", "espeakng_loader", "faster_whisper"),
-    *("granian", "litestar", "markdown_it", "msgspec", "multipart", "num2words", "prometheus_client"),
-    *("sqlalchemy", "structlog", "uvloop"),
+    *("granian", "litestar", "markdown_it", "msgspec", "multipart", "num2words", "numba"),
+    *("prometheus_client", "sqlalchemy", "structlog", "uvloop"),
 )
 """Packages of the server that a bare machine with torch and transformers lacks."""
 IMPORTS = """

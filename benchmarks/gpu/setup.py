@@ -55,7 +55,7 @@ class Setup:
     def fit_slots(self, weights: Weights) -> int:
         """Return the slots that fit beside what is allocated, as many as the server would take."""
         where = torch.device(self.device)
-        return count_slots(weights.config, where, weights.dtype, self.most_slots, device_memory(where))
+        return count_slots(weights.config, weights.dtype, self.most_slots, device_memory(where))
 
     def batches(self, slots: int) -> list[int]:
         """Return the batch sizes to measure: those of BATCHES that fit, and a batch of all slots."""

@@ -11,7 +11,6 @@ from benchmarks.limits import step_bytes
 from dia_server.engine.dia.admission import NO_FRAMES
 from dia_server.engine.dia.delay import delayed
 from dia_server.engine.dia.model import STEPS_PER_POLL
-from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State, new_state
 from dia_server.engine.dia.step_runners import StepRunner
 from dia_server.engine.dia.weights import Weights
@@ -32,8 +31,8 @@ def filled_state(weights: Weights, slots: int) -> State:
     return state
 
 
-def occupy(weights: Weights, state: State, batch: int) -> list[Run]:
-    """Make the first `batch` slots live at column START, with the rest idle; return their runs."""
+def occupy(weights: Weights, state: State, batch: int) -> None:
+    """Make the first `batch` slots live at column START, with the rest idle."""
     config, utterance = weights.config, Utterance("[S1]", voice="", seed=0)
     state.live.fill_(False)
     for slot in range(batch):
@@ -41,10 +40,6 @@ def occupy(weights: Weights, state: State, batch: int) -> list[Run]:
         state.begin(slot, utterance, columns, START, state.columns)
         state.text_length[slot].fill_(TEXT)
         state.live[slot].fill_(True)
-    return [
-        Run(utterance, TEXT, TEXT, START, state.columns - START, config.delay, columns, False, START)
-        for _ in range(batch)
-    ]
 
 
 def time_steps(
@@ -52,10 +47,11 @@ def time_steps(
 ) -> float:
     """Return the seconds of one step of `batch` requests, the best of 3 rounds of `steps` steps."""
     slots, times = list(range(batch)), []
-    runner.run(slots, occupy(weights, state, batch), STEPS_PER_POLL)
+    occupy(weights, state, batch)
+    runner.run(slots, STEPS_PER_POLL)
     for _ in range(3):
-        runs = occupy(weights, state, batch)
-        times.append(elapsed(lambda: runner.run(slots, runs, steps), setup.device))  # noqa: B023
+        occupy(weights, state, batch)
+        times.append(elapsed(lambda: runner.run(slots, steps), setup.device))
     return min(times) / steps
 
 
@@ -95,9 +91,9 @@ def profile_steps(
     for batch in sorted({1, state.slots}):
         with report.part(f"profile of batch {batch}"):
             slots = list(range(batch))
-            runs = occupy(weights, state, batch)
-            runner.run(slots, runs, STEPS_PER_POLL)
-            table = profile_kernels(lambda: runner.run(slots, runs, STEPS_PER_POLL), setup.device)  # noqa: B023
+            occupy(weights, state, batch)
+            runner.run(slots, STEPS_PER_POLL)
+            table = profile_kernels(lambda: runner.run(slots, STEPS_PER_POLL), setup.device)  # noqa: B023
             path = setup.out / f"profile-{kind}-{batch}.json"
             path.write_text(json.dumps({"device": setup.device, "batch": batch, **table}, indent=1) + "\n")
             totals = {name: value for name, value in table.items() if name != "table"}

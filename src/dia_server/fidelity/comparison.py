@@ -16,7 +16,7 @@ from dia_server.engine.dia.loader import count_slots, pick_device, pick_dtype, r
 from dia_server.engine.dia.memory import device_memory, release_cached, translate_oom
 from dia_server.engine.dia.model_config import ModelConfig
 from dia_server.engine.dia.probe import kernel_fault
-from dia_server.engine.dia.step_ops import KernelOps, MakeOps, PlainOps
+from dia_server.engine.dia.step_ops import fastest_ops
 from dia_server.engine.dia.text import text_bytes
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Utterance
@@ -71,8 +71,8 @@ class _Subject:
             kernels=kernels,
         )
         memory = device_memory(self.device)
-        slots = count_slots(self.config, self.device, weights.dtype, slots, memory)
-        return Decoding(weights, slots, _operations(weights, kernels=kernels)), weights, slots
+        slots = count_slots(self.config, weights.dtype, slots, memory)
+        return Decoding(weights, slots, fastest_ops(weights, kernels=kernels)), weights, slots
 
     def report(self, stage: str) -> Callable[[int], None]:
         return lambda done: self.progress(stage, done, len(self.utterances))
@@ -130,13 +130,6 @@ def is_untrained(weights: Weights) -> bool:
     """
     norms = [weights.norm, *(layer.block.attention_norm for layer in weights.layers)]
     return all(bool((norm == 1).all()) for norm in norms)
-
-
-def _operations(weights: Weights, *, kernels: bool) -> MakeOps | None:
-    """Return the operations that the server would use, before it compiles its steps."""
-    if weights.device.type == "cpu":
-        return None
-    return KernelOps if kernels else PlainOps
 
 
 def _utterances(texts: Sequence[str], config: ModelConfig, seed: int) -> Iterator[Utterance]:

@@ -16,7 +16,7 @@ from dia_server.engine.dia.decoder import step
 from dia_server.engine.dia.delay import delayed, undelayed
 from dia_server.engine.dia.encoder import text_keys_values
 from dia_server.engine.dia.state import new_state
-from dia_server.engine.dia.step_ops import CpuOps, HostLengths, MakeOps, StepOps
+from dia_server.engine.dia.step_ops import MakeOps, StepOps
 from dia_server.engine.dia.text import text_bytes
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Utterance
@@ -48,7 +48,6 @@ class Decoded:
 @dataclass(slots=True)
 class _Running:
     number: int
-    text_length: int
     end: int
     """Index of the column in which EOS is forced."""
     position: int = 0
@@ -75,8 +74,8 @@ class _WatchedOps(StepOps):
 class Decoding:
     """Decodes utterances without voice prompts."""
 
-    def __init__(self, weights: Weights, slots: int, make_ops: MakeOps | None) -> None:
-        """`slots` utterances are decoded at the same time. `make_ops` is None on CPUs, for `CpuOps`."""
+    def __init__(self, weights: Weights, slots: int, make_ops: MakeOps) -> None:
+        """`slots` utterances are decoded at the same time."""
         self._weights, self._make_ops = weights, make_ops
         self._state = new_state(weights.config, slots, weights.device, weights.dtype)
 
@@ -120,20 +119,18 @@ class Decoding:
             columns = delayed(NO_FRAMES, config.delay, config.bos)
         state.begin(slot, utterance, columns, 0, end)
         state.live[slot].fill_(True)
-        return _Running(number, len(text), end)
+        return _Running(number, end)
 
     def _step(self, running: dict[int, _Running], watch: Watch) -> list[int]:
         """Decode one column of each running slot; return the slots that have ended."""
         state, slots, runs = self._state, list(running), list(running.values())
         numbers = [run.number for run in runs]
-        lengths = HostLengths(slots, [run.position + 1 for run in runs], [run.text_length for run in runs])
-        make_ops = self._make_ops or partial(CpuOps, lengths)
         index = state.upload(torch.tensor(slots))
         step(
             self._weights,
             state,
             index,
-            lambda *parts: _WatchedOps(make_ops(*parts), partial(watch, numbers)),
+            lambda *parts: _WatchedOps(self._make_ops(*parts), partial(watch, numbers)),
         )
         for run in runs:
             run.position += 1

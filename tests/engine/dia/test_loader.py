@@ -144,7 +144,7 @@ def test_slots_are_what_memory_holds_up_to_the_cap() -> None:
     def slots(free: int) -> int:
         shape = ModelConfig.of(tiny_dia().config)
         memory = DeviceMemory(total=20_000, free=free, on_gpu=False)
-        return count_slots(shape, torch.device("cpu"), torch.float32, 8, memory)
+        return count_slots(shape, torch.float32, 8, memory)
 
     cache = 2 * 2 * 2 * 2 * 3072 * 16 * 4
     text = 2 * 2 * 4 * 1024 * 16 * 4

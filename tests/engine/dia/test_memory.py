@@ -49,7 +49,7 @@ def sizes(shape: ModelConfig) -> dict[torch.dtype, int]:
 
 
 def slots(shape: ModelConfig, memory: DeviceMemory, dtype: torch.dtype = torch.bfloat16) -> int:
-    return memory.fitting_slots(sum(slot_bytes(shape, META, dtype).values()), 64)
+    return memory.fitting_slots(sum(slot_bytes(shape, dtype).values()), 64)
 
 
 def test_the_table_of_slots_is_what_the_server_allocates(

@@ -169,7 +169,7 @@ def test_audio_does_not_wait_for_the_poll(weights: Weights, monkeypatch: pytest.
     monkeypatch.setattr(Poll, "watch", watch)
     model = DiaModel(weights, Slow(), 1)
     model._depth, model._audio_decoder._background = 1, BackgroundStream(torch.device("cpu"), "codec")
-    model._runner = EagerRunner(weights, model._state, PlainOps)  # the host's lengths are a poll old
+    model._runner = EagerRunner(weights, model._state, PlainOps)
     model.admit(0, asked)
     while not pending:
         assert model.step() == {}
@@ -613,7 +613,7 @@ def test_the_fastest_step_that_can_be_captured_is(
             tried.append(step)
         if len(tried) <= failing:
             raise RuntimeError("failed\nwith details")
-        return Captured(weights, state, None)
+        return Captured(weights, state, PlainOps)
 
     monkeypatch.setattr(model_module, "CudaGraphRunner", graphs)
     model = DiaModel(weights, CodesAsAudio(), 1)

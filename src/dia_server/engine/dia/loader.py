@@ -76,7 +76,7 @@ def dia_loader(
             )
             audio = load_codec(codec_folder, where, kernels=fault is None, half=half)
             memory = device_memory(where)
-            slots = count_slots(config, where, weights.dtype, max_batch, memory)
+            slots = count_slots(config, weights.dtype, max_batch, memory)
             stored = f"int8 and {kind}" if dtype == "int8" else str(kind)
             _log_memory(weights, audio.bytes, memory, stored, slots)
             loaded = DiaModel(
@@ -178,14 +178,12 @@ def read_weights(
     )
 
 
-def count_slots(
-    config: ModelConfig, device: torch.device, dtype: torch.dtype, max_batch: int, memory: DeviceMemory
-) -> int:
+def count_slots(config: ModelConfig, dtype: torch.dtype, max_batch: int, memory: DeviceMemory) -> int:
     """Return how many slots fit into `memory`, at most `max_batch`.
 
     `dtype` is the dtype of the KV caches. Raises ModelNotLoaded if no slot fits.
     """
-    each = sum(slot_bytes(config, device, dtype).values())
+    each = sum(slot_bytes(config, dtype).values())
     slots = memory.fitting_slots(each, max_batch)
     if not slots:
         raise ModelNotLoaded(
@@ -200,7 +198,7 @@ def _check_memory(weights: int, config: ModelConfig, device: torch.device, dtype
 
     Called before the weights are read, which takes minutes.
     """
-    needed = weights + sum(slot_bytes(config, device, compute_dtype(dtype, device)).values())
+    needed = weights + sum(slot_bytes(config, compute_dtype(dtype, device)).values())
     available = device_memory(device).available(1)
     if needed > available:
         raise ModelNotLoaded(
@@ -211,7 +209,7 @@ def _check_memory(weights: int, config: ModelConfig, device: torch.device, dtype
 
 def _log_memory(weights: Weights, codec: int, memory: DeviceMemory, dtype: str, slots: int) -> None:
     """Log the sizes of all parts; `dtype` names that of the stored weights."""
-    parts = slot_bytes(weights.config, weights.device, weights.dtype)
+    parts = slot_bytes(weights.config, weights.dtype)
     sizes = {
         "weights": weights.bytes,
         "codec": codec,

@@ -26,7 +26,7 @@ from dia_server.engine.dia.probe import cause_of
 from dia_server.engine.dia.prompt_cache import CodecEncoder, PromptCache
 from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import new_state
-from dia_server.engine.dia.step_ops import KernelOps, MakeOps, PlainOps
+from dia_server.engine.dia.step_ops import fastest_ops
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner, capturable_steps
 from dia_server.engine.dia.weights import Weights
 from dia_server.engine.types import Chunk, Recording, Utterance, VoicePrompt
@@ -86,10 +86,9 @@ class DiaModel:
         on_cuda = weights.device.type == "cuda"
         if options.kernel_fault:
             self._note(NO_KERNELS, options.kernel_fault)
-        make_ops: MakeOps = KernelOps if on_cuda and not options.kernel_fault else PlainOps
-        self._make_ops = None if weights.device.type == "cpu" else make_ops
+        self._make_ops = fastest_ops(weights, kernels=not options.kernel_fault)
         fused = options.compiled and not options.kernel_fault
-        self._to_capture = capturable_steps(make_ops, weights.device, fused=fused)
+        self._to_capture = capturable_steps(self._make_ops, weights.device, fused=fused)
         self._depth = 1 if on_cuda else 0
         self._prompt_cache = PromptCache(codec, weights.device, options.prompt_bytes)
         # no clock elsewhere: the same windows each time make the same samples
@@ -220,7 +219,7 @@ class DiaModel:
         if not running:
             return False
         slots, runs, steps = list(running), list(running.values()), self._steps_per_poll
-        values = self._runner.run(slots, runs, steps)
+        values = self._runner.run(slots, steps)
         poll = Poll(values, slots, runs, steps, self._weights.device)
         poll.watch(self._poll_thread)
         self._polls.append(poll)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dia_server.engine.dia import cpu_ops
+
 ROWS = 16
 """Maximum rows of the kernel: those of 8 slots. More rows are multiplied by cuBLAS."""
 BLOCK_OUT, BLOCK_IN = 64, 128
@@ -84,6 +86,8 @@ def fused_product(
 
 def gate(x: Tensor) -> Tensor:
     """Return silu(a) * b [..., n] for x [..., 2n]: a is its first half, b its second (SwiGLU)."""
+    if cpu_ops.suits(x):
+        return cpu_ops.gate(x)
     first, second = x.chunk(2, -1)
     return F.silu(first) * second
 

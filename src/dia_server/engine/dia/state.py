@@ -125,17 +125,7 @@ class State:
         return tensor.to(device)
 
 
-def text_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the cross-attention KV cache: `dtype`, but on CPUs fp32 unless bf16 is fast there.
-
-    It is on those with matrix tiles (AMX).
-    """
-    if device.type != "cpu" or (dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()):
-        return dtype
-    return torch.float32
-
-
-def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> dict[str, int]:
+def slot_bytes(config: ModelConfig, dtype: torch.dtype) -> dict[str, int]:
     """Return the bytes that one slot takes in each large tensor, by the tensor's name in `State`.
 
     The vectors [slots] are negligible.
@@ -144,7 +134,7 @@ def slot_bytes(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     grid = (config.decoder.positions + 1) * config.channels
     return {
         "cache": prod(cache) * dtype.itemsize,
-        "text": prod(text) * text_dtype(device, dtype).itemsize,
+        "text": prod(text) * dtype.itemsize,
         "grid": grid * torch.long.itemsize,
     }
 
@@ -158,7 +148,7 @@ def new_state(config: ModelConfig, slots: int, device: torch.device, dtype: torc
     # zeros: masked attention multiplies unused values by 0, and uninitialised memory may hold NaN
     cache_size, text_size = _arenas(config, slots)
     cache = tuple(torch.zeros(cache_size[1:], dtype=dtype, device=device) for _ in range(cache_size[0]))
-    text = torch.zeros(text_size, dtype=text_dtype(device, dtype), device=device)
+    text = torch.zeros(text_size, dtype=dtype, device=device)
     return State(
         grid=torch.full((slots, config.decoder.positions + 1, config.channels), UNKNOWN, device=device),
         position=vector(torch.long),

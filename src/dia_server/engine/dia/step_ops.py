@@ -1,25 +1,23 @@
 """The parts of a decode step that read and write the slots' state: attention, and the next column.
 
-There are three versions. `PlainOps` consists of PyTorch operations. `CpuOps` uses the lengths that the host
-knows. `KernelOps` is for CUDA: each part is one Triton kernel, and to `torch.compile` one opaque operation,
-because the number of splits depends on the batch size and is chosen when a CUDA graph is captured.
+There are three versions. `PlainOps` consists of PyTorch operations, for any device. `CpuOps` are loops that
+Numba compiles. `KernelOps` is for CUDA: each part is one Triton kernel, and to `torch.compile` one opaque
+operation, because the number of splits depends on the batch size and is chosen when a CUDA graph is captured.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from dia_server.engine.dia import cpu_ops
 from dia_server.engine.dia.attention import (
     Place,
     fused_cross_attention,
     fused_self_attention,
     plain_cross_attention,
     plain_self_attention,
-    store,
 )
 from dia_server.engine.dia.state import State
 from dia_server.engine.dia.weights import Weights
@@ -51,6 +49,13 @@ MakeOps = Callable[[Weights, State, Tensor], StepOps]
 """Function (weights, state, slots [B]) that prepares the operations of one step."""
 
 
+def fastest_ops(weights: Weights, *, kernels: bool) -> MakeOps:
+    """Return the fastest version for the device of `weights`; `kernels` tells whether Triton works there."""
+    if weights.device.type == "cuda" and kernels:
+        return KernelOps
+    return CpuOps if cpu_ops.suits(weights.norm) else PlainOps
+
+
 class PlainOps(StepOps):
     """PyTorch operations, for any device; lengths are read on the device."""
 
@@ -65,62 +70,24 @@ class PlainOps(StepOps):
         return plain_cross_attention(q, self._state.text[layer], self._slots, self._state.text_length)
 
     def commit(self, tokens: Tensor, logits: Tensor) -> None:
-        state, config = self._state, self._weights.config
-        special = (config.eos, config.pad, config.tail)
-        commit(*_committed(state), state.end, self._weights.delay, self._slots, tokens, logits, *special)
+        _commit_plainly(self._weights, self._state, self._slots, tokens, logits)
 
 
-@dataclass(frozen=True, slots=True)
-class HostLengths:
-    """What the host knows about a batch: its slots, and the lengths of each slot's attentions."""
+class CpuOps(StepOps):
+    """Kernels for CPUs, compiled by Numba."""
 
-    slots: Sequence[int]
-    columns: Sequence[int]
-    """Columns of the self-attention, including the new one."""
-    text: Sequence[int]
-    """Columns of the cross-attention."""
-
-
-class CpuOps(PlainOps):
-    """Operations for CPUs: keys and values are sliced to each slot's length, so attention needs no mask."""
-
-    def __init__(self, lengths: HostLengths, weights: Weights, state: State, slots: Tensor) -> None:
-        super().__init__(weights, state, slots)
-        self._lengths = lengths
+    def __init__(self, weights: Weights, state: State, slots: Tensor) -> None:
+        self._weights, self._state, self._slots = weights, state, slots
 
     def self_attention(self, layer: int, qkv: Tensor) -> Tensor:
-        cache, lengths = self._state.cache[layer], self._lengths
-        q = store(qkv, cache, self._place)
-        keys, values = cache.chunk(2, 1)
-        # queries that share a K/V head form a sequence, so each key is read once
-        grouped = q.view(2, len(lengths.slots), keys.shape[1], -1, q.shape[-1])
-        attended = []
-        for i, (slot, length) in enumerate(zip(lengths.slots, lengths.columns, strict=True)):
-            rows = slice(2 * slot, 2 * slot + 2)
-            k, v = keys[rows, :, :length], values[rows, :, :length]
-            attended.append(F.scaled_dot_product_attention(grouped[:, i], k, v, scale=1.0))
-        return torch.stack(attended, dim=1).view(q.shape)
+        cache, rotation = self._state.cache[layer], self._weights.rotation
+        return cpu_ops.self_attention(qkv, cache, rotation, self._slots, self._state.position)
 
     def cross_attention(self, layer: int, q: Tensor) -> Tensor:
-        keys, values = self._state.text[layer].chunk(2, 1)
-        attend = _attend_by_bmm if keys.dtype == torch.float32 else _attend_by_sdpa
-        grouped = q.to(keys.dtype).view(len(q), keys.shape[1], -1, q.shape[-1])
-        attended = [
-            attend(grouped[i], keys[slot, :, :length], values[slot, :, :length])
-            for i, (slot, length) in enumerate(zip(self._lengths.slots, self._lengths.text, strict=True))
-        ]
-        return torch.stack(attended).view(q.shape).to(q.dtype)
+        return cpu_ops.cross_attention(q, self._state.text[layer], self._slots, self._state.text_length)
 
-
-def _attend_by_bmm(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Return softmax(q k) v for q [heads, queries, D], in half the time of SDPA on CPUs without AMX."""
-    scores = torch.bmm(keys, q.transpose(1, 2)).transpose(1, 2)
-    return torch.bmm(scores.softmax(-1), values)
-
-
-def _attend_by_sdpa(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Compute `_attend_by_bmm` by SDPA, which sums in fp32."""
-    return F.scaled_dot_product_attention(q[None], keys[None], values[None], scale=1.0)[0]
+    def commit(self, tokens: Tensor, logits: Tensor) -> None:
+        _commit_plainly(self._weights, self._state, self._slots, tokens, logits)
 
 
 class KernelOps(StepOps):
@@ -146,6 +113,11 @@ class KernelOps(StepOps):
         commit_column(
             *_committed(state), state.end, self._weights.delay, self._slots, tokens, logits, *special
         )
+
+
+def _commit_plainly(weights: Weights, state: State, slots: Tensor, tokens: Tensor, logits: Tensor) -> None:
+    special = (weights.config.eos, weights.config.pad, weights.config.tail)
+    commit(*_committed(state), state.end, weights.delay, slots, tokens, logits, *special)
 
 
 def _committed(state: State) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -16,9 +16,8 @@ from torch import Tensor
 from dia_server.engine.dia.background_stream import steps_stream
 from dia_server.engine.dia.decoder import step
 from dia_server.engine.dia.poll import FACTS, results
-from dia_server.engine.dia.run import Run
 from dia_server.engine.dia.state import State
-from dia_server.engine.dia.step_ops import CpuOps, HostLengths, MakeOps
+from dia_server.engine.dia.step_ops import MakeOps
 from dia_server.engine.dia.weights import Weights
 
 Step = Callable[[Weights, State, Tensor], None]
@@ -43,32 +42,24 @@ may sum in another order.
 
 
 class StepRunner(Protocol):
-    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> Tensor:
+    def run(self, slots: Sequence[int], steps: int) -> Tensor:
         """Queue `steps` decode steps of `slots`, and the copy of their results to the host.
 
-        `runs` are the slots' runs, in the same order. Returns the `poll.results`, in memory of the host; the
-        next call but one may overwrite them.
+        Returns the `poll.results`, in memory of the host; the next call but one may overwrite them.
         """
 
 
 class EagerRunner(StepRunner):
     """Launches each step kernel by kernel."""
 
-    def __init__(self, weights: Weights, state: State, make_ops: MakeOps | None) -> None:
-        """`make_ops` is None on CPUs.
-
-        Each step then uses `CpuOps`, which slice by the lengths that the host knows.
-        """
+    def __init__(self, weights: Weights, state: State, make_ops: MakeOps) -> None:
         self._weights, self._state, self._make_ops = weights, state, make_ops
 
-    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> Tensor:
+    def run(self, slots: Sequence[int], steps: int) -> Tensor:
         index = self._state.upload(torch.tensor(slots))
         before = self._state.position[index]
-        text_lengths = [run.text_length for run in runs]
-        for i in range(steps):
-            columns = [min(run.position + 1 + i, self._state.columns) for run in runs]
-            known = partial(CpuOps, HostLengths(slots, columns, text_lengths))
-            step(self._weights, self._state, index, self._make_ops or known)
+        for _ in range(steps):
+            step(self._weights, self._state, index, self._make_ops)
         values = results(self._state, index, before, steps)
         return _host_memory(values.shape, values.device).copy_(values, non_blocking=values.is_cuda)
 
@@ -139,7 +130,7 @@ class CudaGraphRunner(StepRunner):
             self._polls[size] = poll
             report((i + 1) / len(sizes))
 
-    def run(self, slots: Sequence[int], runs: Sequence[Run], steps: int) -> Tensor:
+    def run(self, slots: Sequence[int], steps: int) -> Tensor:
         """Queue as many polls as `steps` takes, which is a multiple; return the results of the last one."""
         assert steps % self._steps == 0
         size = min(size for size in self._polls if size >= len(slots))

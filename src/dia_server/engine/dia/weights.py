@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dia_server.engine.dia import cpu_ops
 from dia_server.engine.dia.linear import FBGEMM, Linear
 from dia_server.engine.dia.model_config import ModelConfig
 
@@ -89,6 +90,8 @@ class Weights:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    if cpu_ops.suits(x):
+        return cpu_ops.rms_norm(x, weight, eps)
     return F.rms_norm(x, weight.shape, weight, eps)
 
 

@@ -1,0 +1,105 @@
+"""Operations of a decode step on CPUs: attention, norms and gates, each a loop that Numba compiles.
+
+A step's tensors are so small that PyTorch takes longer to call an operation than to compute it. Each of these
+replaces 5 to 40 of PyTorch's, and reads keys and values in place.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+AVAILABLE = importlib.util.find_spec("numba") is not None
+"""Whether Numba is installed. The checks of a GPU run without the server's dependencies."""
+ELEMENTS_PER_THREAD = 1 << 18
+"""Elements for which another thread is worth its start, 20 to 40 µs."""
+
+
+def suits(x: Tensor) -> bool:
+    """Return whether these operations can read x."""
+    readable = AVAILABLE and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    return readable and not torch.compiler.is_compiling()
+
+
+def numbers(x: Tensor) -> NDArray[Any]:
+    """Return the memory of x, in fp32 or bf16, as NumPy's array."""
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def self_attention(
+    qkv: Tensor, cache: Tensor, rotation: tuple[Tensor, Tensor], slots: Tensor, position: Tensor
+) -> Tensor:
+    """Compute `attention.fused_self_attention` on a CPU."""
+    from dia_server.engine.dia import cpu_kernels
+
+    rows, kv_heads, dim = len(qkv), cache.shape[1] // 2, cache.shape[3]
+    out = qkv.new_empty(rows, qkv.shape[1] - 2 * kv_heads, dim)
+    cos, sin = (table.numpy() for table in rotation)
+    chosen, positions = slots.numpy(), position.numpy()
+    arguments = (numbers(qkv), numbers(cache), cos, sin, chosen, positions, numbers(out))
+    elements = 4 * kv_heads * dim * int(positions[chosen].sum())
+    _spread(cpu_kernels.self_attention, rows * kv_heads, elements, *arguments)
+    return out
+
+
+def cross_attention(q: Tensor, cache: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
+    """Compute `attention.fused_cross_attention` on a CPU."""
+    from dia_server.engine.dia import cpu_kernels
+
+    heads, dim = cache.shape[1], cache.shape[3]
+    out = torch.empty_like(q)
+    chosen, known = slots.numpy(), lengths.numpy()
+    arguments = (numbers(q), numbers(cache), chosen, known, numbers(out))
+    _spread(
+        cpu_kernels.cross_attention, len(q) * heads // 2, heads * dim * int(known[chosen].sum()), *arguments
+    )
+    return out
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Compute `F.rms_norm` over the last dimension of x, in fp32 until the result is rounded."""
+    from dia_server.engine.dia import cpu_kernels
+
+    rows = x.reshape(-1, x.shape[-1])
+    out = torch.empty_like(rows)
+    arguments = (numbers(rows), numbers(weight), np.float32(eps), numbers(out))
+    _spread(cpu_kernels.rms_norm, len(rows), x.numel(), *arguments)
+    return out.view(x.shape)
+
+
+def gate(x: Tensor) -> Tensor:
+    """Compute `products.gate`, in fp32 until the result is rounded."""
+    from dia_server.engine.dia import cpu_kernels
+
+    rows = x.reshape(-1, x.shape[-1])
+    out = x.new_empty(len(rows), x.shape[-1] // 2)
+    _spread(cpu_kernels.gate, len(rows), x.numel(), numbers(rows), numbers(out))
+    return out.view(*x.shape[:-1], -1)
+
+
+def _spread(kernel: Callable[..., None], tasks: int, elements: int, *arguments: Any) -> None:
+    """Call `kernel` with ranges of tasks and the `arguments`, in as many threads as are worth it.
+
+    All tasks read `elements` numbers.
+    """
+    threads = min(torch.get_num_threads(), tasks, 1 + elements // ELEMENTS_PER_THREAD)
+    if threads == 1:
+        kernel(0, tasks, *arguments)
+        return
+    ends = [tasks * i // threads for i in range(threads + 1)]
+    ranges = pairwise(ends)
+    for done in [_threads().submit(kernel, first, last, *arguments) for first, last in ranges]:
+        done.result()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "kernels")

@@ -1,0 +1,116 @@
+"""Kernels for CPUs against the PyTorch operations that they replace, in fp32 and in bf16."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dia_server.engine.dia import cpu_ops
+from dia_server.engine.dia.attention import Place, plain_cross_attention, plain_self_attention
+from dia_server.engine.dia.weights import rotation
+
+COLUMNS, HEADS, KV_HEADS, DIM = 300, 6, 2, 48
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+THREADS = pytest.mark.parametrize("threads", [1, 3])
+CPU = torch.device("cpu")
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_rounded(made: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
+    """Assert that `made` is `exact` in fp32, or rounded to bf16 (half of 2^-8, and 4 % for sums before)."""
+    assert made.dtype == dtype
+    tolerance = 2e-5 if dtype == torch.float32 else 0.52 * 2**-7
+    torch.testing.assert_close(made.float(), exact, rtol=tolerance, atol=tolerance / 10)
+
+
+@pytest.fixture
+def several(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_ops, "ELEMENTS_PER_THREAD", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+
+@DTYPES
+@THREADS
+@pytest.mark.usefixtures("several")
+def test_self_attention_stores_a_column_and_reads_to_it(dtype: torch.dtype) -> None:
+    slots, position = torch.tensor([2, 0, 3]), torch.tensor([299, 7, 0, 300])
+    cache = noise(8, 2 * KV_HEADS, COLUMNS, DIM).to(dtype)
+    qkv = noise(6, HEADS + 2 * KV_HEADS, DIM, seed=1).to(dtype)
+    tables = rotation(COLUMNS, DIM, 10_000, CPU)
+    exact = cache.float()
+    expected = plain_self_attention(qkv.float(), exact, Place.of(slots, position, tables))
+
+    attended = cpu_ops.self_attention(qkv, cache, tables, slots, position)
+
+    assert_rounded(cache, exact.to(dtype).float(), dtype)
+    assert_rounded(attended, expected, dtype)
+
+
+@DTYPES
+@THREADS
+@pytest.mark.usefixtures("several")
+def test_cross_attention_reads_each_text_to_its_end(dtype: torch.dtype) -> None:
+    slots, lengths = torch.tensor([2, 0]), torch.tensor([300, 9, 1])
+    cache, q = noise(3, 2 * KV_HEADS, COLUMNS, DIM).to(dtype), noise(2, HEADS, DIM, seed=1).to(dtype)
+
+    attended = cpu_ops.cross_attention(q, cache, slots, lengths)
+
+    assert_rounded(attended, plain_cross_attention(q.float(), cache.float(), slots, lengths), dtype)
+
+
+@DTYPES
+@THREADS
+@pytest.mark.usefixtures("several")
+def test_norms_and_gates(dtype: torch.dtype) -> None:
+    x, weight = 3 * noise(2, 5, 96).to(dtype), noise(96, seed=1).to(dtype)
+    first, second = x.float().chunk(2, -1)
+    spread = x.expand(3, 2, 5, 96)
+
+    assert_rounded(
+        cpu_ops.rms_norm(x, weight, 1e-5), F.rms_norm(x.float(), (96,), weight.float(), 1e-5), dtype
+    )
+    assert_rounded(cpu_ops.gate(x), F.silu(first) * second, dtype)
+    assert torch.equal(cpu_ops.gate(spread)[1], cpu_ops.gate(x))
+
+
+@DTYPES
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_stay_so(dtype: torch.dtype, wrong: float) -> None:
+    """They mark a slot as broken, so neither maximum nor exponential may drop them."""
+    x = noise(2, 64).to(dtype)
+    x[1, 5] = wrong
+    cache, q = noise(2, 2 * KV_HEADS, 20, DIM).to(dtype), noise(2, HEADS, DIM, seed=1).to(dtype)
+    cache[1, 0, 3, 2] = cache[1, KV_HEADS + 1, 4, 2] = wrong
+    lengths = torch.tensor([20, 20])
+
+    normed = cpu_ops.rms_norm(x, torch.ones(64, dtype=dtype), 1e-5)
+    gated = cpu_ops.gate(x)
+    attended = cpu_ops.cross_attention(q, cache, torch.tensor([0, 1]), lengths)
+
+    for made in (normed, gated, attended):
+        assert made[0].isfinite().all()
+        assert not made[1].isfinite().all()
+    assert not attended[1, :3].isfinite().all()
+    assert not attended[1, 3:].isfinite().all()
+
+
+def test_gates_of_large_numbers_are_finite() -> None:
+    x = torch.tensor([[-3e38, -90.0, 0.0, 1e4, 1.0, 1.0, 1.0, 1.0]])
+
+    torch.testing.assert_close(cpu_ops.gate(x), torch.tensor([[0.0, 0.0, 0.0, 1e4]]))
+
+
+@DTYPES
+def test_a_row_is_the_same_in_every_batch(dtype: torch.dtype) -> None:
+    slots, position = torch.tensor([0, 1, 2, 3]), torch.tensor([250, 3, 17, 120])
+    cache = noise(8, 2 * KV_HEADS, COLUMNS, DIM).to(dtype)
+    qkv = noise(8, HEADS + 2 * KV_HEADS, DIM, seed=1).to(dtype)
+    tables = rotation(COLUMNS, DIM, 10_000, CPU)
+
+    together = cpu_ops.self_attention(qkv, cache, tables, slots, position)
+    alone = cpu_ops.self_attention(qkv[[1, 5]], cache, tables, slots[1:2], position)
+
+    assert torch.equal(alone, together[[1, 5]])
