@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers import DiaConfig, DiaForConditionalGeneration
 
-from dia_server.engine.dia import linear
+from dia_server.engine.dia import cpu_ops, linear
 from dia_server.engine.dia.assemble import assemble, weight_bytes
 from dia_server.engine.dia.linear import INT8_ROWS, Linear, pack_int8, quantize
 from dia_server.engine.dia.model import DiaModel
@@ -48,32 +48,52 @@ def test_a_weight_is_rounded_by_at_most_half_a_step() -> None:
     assert (wrong <= scale.double()[:, None] * (0.5 + 1e-5)).all()
 
 
-def paths() -> list[Linear]:
-    """Return the products of this CPU and of devices without int8 products of their own."""
-    values, scale = quantize(weight())
-    return [pack_int8(values, scale), Linear(plain_product, values, scale)]
+EXACT = (
+    pytest.param(
+        "vnni", marks=pytest.mark.skipif(not cpu_ops.multiplies_bytes(), reason="needs AVX-512's VNNI")
+    ),
+    pytest.param("onednn", marks=pytest.mark.skipif(not linear.FBGEMM, reason="needs AVX2")),
+)
+"""Products that are sums of integers."""
 
 
-@pytest.mark.parametrize("path", [0, 1], ids=("of the CPU", "dequantizing"))
+def product_by(path: str, monkeypatch: pytest.MonkeyPatch, rows: int = 96, columns: int = 200) -> Linear:
+    """Return the product with a weight as CPUs with VNNI, other CPUs and other devices compute it."""
+    values, scale = quantize(weight(rows, columns))
+    if path == "dequantizing":
+        return Linear(plain_product, values, scale)
+    monkeypatch.setattr(cpu_ops, "multiplies_bytes", lambda: path == "vnni")
+    return pack_int8(values, scale)
+
+
+@pytest.mark.parametrize("path", [*EXACT, "dequantizing"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 8e-3)])
-@pytest.mark.parametrize("rows", [1, 16, INT8_ROWS, INT8_ROWS + 1])
+@pytest.mark.parametrize("rows", [1, 3, 16, INT8_ROWS, INT8_ROWS + 1])
+@pytest.mark.parametrize(("outputs", "inputs"), [(96, 200), (90, 198)])
 def test_products_equal_those_of_the_dequantized_weight(
-    path: int, dtype: torch.dtype, tolerance: float, rows: int
+    path: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    rows: int,
+    outputs: int,
+    inputs: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    x = activations(rows).to(dtype)
+    x = activations(rows, inputs).to(dtype)
 
-    product = paths()[path](x[None])
+    product = product_by(path, monkeypatch, outputs, inputs)(x[None])
 
-    assert (product.dtype, product.shape) == (dtype, (1, rows, 96))
+    assert (product.dtype, product.shape) == (dtype, (1, rows, outputs))
     # each output has a scale of its own, so it is compared at that scale
-    wide, scale = dequantize(*quantize(weight()), torch.float64), quantize(weight())[1].double()
-    expected = x.double() @ wide.t() / scale
-    error = (product[0].double() / scale - expected).norm() / expected.norm()
+    values, scale = quantize(weight(outputs, inputs))
+    expected = x.double() @ dequantize(values, scale, torch.float64).t() / scale.double()
+    error = (product[0].double() / scale.double() - expected).norm() / expected.norm()
     assert error < tolerance
 
 
-def test_a_row_does_not_depend_on_the_others() -> None:
-    product, x = paths()[0], activations(16)
+@pytest.mark.parametrize("path", EXACT)
+def test_a_row_does_not_depend_on_the_others(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    product, x = product_by(path, monkeypatch), activations(16)
     x[3] = torch.nan
     x[4] = torch.inf
 
@@ -87,6 +107,7 @@ def test_a_row_does_not_depend_on_the_others() -> None:
 def test_a_model_in_int8_equals_transformers_with_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """With products that are exact but for fp32's rounding; those of CPUs round x to 14 bits."""
     monkeypatch.setattr(linear, "FBGEMM", False)
+    monkeypatch.setattr(cpu_ops, "multiplies_bytes", lambda: False)
     dia = tiny_dia(ends=False)
     text = "A text of a few words."
     asked = Utterance(text, "", seed=0, temperature=0.0, cfg_scale=3.0, top_k=45, max_tokens=32)

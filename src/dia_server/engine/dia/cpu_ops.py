@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -82,6 +83,48 @@ def gate(x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     out = x.new_empty(len(rows), x.shape[-1] // 2)
     _spread(cpu_kernels.gate, len(rows), x.numel(), numbers(rows), numbers(out))
+    return out.view(*x.shape[:-1], -1)
+
+
+def multiplies_bytes() -> bool:
+    """Return whether this CPU has the instructions of `multiply_bytes` (AVX-512's VNNI)."""
+    return AVAILABLE and torch.cpu._is_vnni_supported()
+
+
+def pack_bytes(values: Tensor) -> Tensor:
+    """Return int8 weights [out, in] as `multiply_bytes` reads them: uint8 [out / 16, in / 4, 16, 4].
+
+    Both are padded with zeros to whole numbers.
+    """
+    from dia_server.engine.dia.cpu_int8 import LANES, OFFSET, QUAD
+
+    outputs, inputs = values.shape
+    padded = F.pad(values, (0, -inputs % QUAD, 0, -outputs % LANES)).to(torch.int16)
+    blocks = (padded + OFFSET).to(torch.uint8).view(-1, LANES, padded.shape[1] // QUAD, QUAD)
+    return blocks.transpose(1, 2).contiguous()
+
+
+def unpack_bytes(packed: Tensor) -> Tensor:
+    """Return the weights that `pack_bytes` has packed, int8 [out, in], with their padding."""
+    from dia_server.engine.dia.cpu_int8 import OFFSET
+
+    return (packed.transpose(1, 2).flatten(2).flatten(0, 1).to(torch.int16) - OFFSET).to(torch.int8)
+
+
+def multiply_bytes(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+    """Return x W^T [..., out] for x [..., in], weights that `pack_bytes` has packed, and their scales [out].
+
+    The activations are rounded to 14 bits; the products are exact.
+    """
+    from dia_server.engine.dia import cpu_int8
+
+    rows = x.reshape(-1, x.shape[-1])
+    parts = np.zeros((len(rows), 2, packed.shape[1] * cpu_int8.QUAD), np.int8)
+    steps, corrections = np.empty(len(rows), np.float32), np.empty((len(rows), 2), np.int32)
+    _spread(cpu_int8.split, len(rows), rows.numel(), numbers(rows), parts, steps, corrections)
+    out = rows.new_empty(len(rows), len(scale))
+    arguments = (packed.numpy(), scale.numpy(), parts, steps, corrections, numbers(out))
+    _spread(cpu_int8.multiply, len(packed), packed.numel(), *arguments)
     return out.view(*x.shape[:-1], -1)
 
 

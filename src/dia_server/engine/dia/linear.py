@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dia_server.engine.dia import cpu_ops
 from dia_server.engine.dia.products import gate, multiply, new_arrivals, plain_product
 
 PACK_ROWS = 16
@@ -65,6 +66,8 @@ def pack(weight: Tensor, *, as_fp16: bool = False, kernels: bool = True) -> Line
 
 def pack_int8(values: Tensor, scale: Tensor, *, kernels: bool = True) -> Linear:
     """Prepare a weight that `quantize` returned. The products' error is that of the weight's rounding."""
+    if values.device.type == "cpu" and cpu_ops.multiplies_bytes():
+        return Linear(_int8_vnni, cpu_ops.pack_bytes(values), scale)
     if values.device.type == "cpu" and FBGEMM and torch._C._has_mkldnn:
         packed = torch.ops.onednn.qlinear_prepack(values, [INT8_ROWS, values.shape[1]])
         return Linear(_int8_onednn, packed, scale, torch.zeros(len(scale), dtype=torch.int32))
@@ -99,11 +102,17 @@ def _multiplied_by_onednn(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 or in_bf16
 
 
-def _int8_onednn(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
-    """Multiply in integers, whose sums are exact.
+def _int8_vnni(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+    if len(x.flatten(0, -2)) > INT8_ROWS:
+        return plain_product(x, cpu_ops.unpack_bytes(packed)[: len(scale), : x.shape[-1]], scale)
+    return cpu_ops.multiply_bytes(x, packed, scale)
 
-    Each row of x is rounded to integers of 14 bits, whose high and low 7 bits are two rows of one int8
-    product. Without VNNI a CPU adds two products in 16 bits, where 7 bits times 8 cannot overflow.
+
+def _int8_onednn(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
+    """Compute `cpu_ops.multiply_bytes` by oneDNN, on CPUs without AVX-512's VNNI.
+
+    The high and low parts are two rows of one int8 product. Without VNNI a CPU adds two products in 16 bits,
+    where 7 bits times 8 cannot overflow.
     """
     rows = x.flatten(0, -2)
     if len(rows) > INT8_ROWS:
