@@ -18,6 +18,7 @@ with the first of this engine's.
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ class Measured:
 
 def main() -> None:
     options = parse()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `load_dia` does; the peers gain by it too
     torch.set_num_threads(1)
     dtype = getattr(torch, options.dtype)
     check_parity(options.device)

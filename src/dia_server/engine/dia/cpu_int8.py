@@ -75,49 +75,19 @@ _multiply_block: Any = intrinsic(prefer_literal=True)(_block_product)
 
 
 @compiled
-def split(first: int, last: int, x: Numbers, parts: Numbers, steps: Numbers, corrections: Numbers) -> None:
-    """Round the rows `first` to `last` of x [rows, in] to 14 bits.
-
-    `parts` int8 [rows, 2, in or more] gets the high and low parts, `steps` [rows] the value of one level, and
-    `corrections` int32 [rows, 2] what OFFSET adds to each part's products.
-    """
-    width = x.shape[1]
-    for row in range(first, last):
-        largest, nothing = np.float32(1e-38), np.float32(0)
-        for i in range(width):
-            largest = max(largest, abs(wide(x[row, i])))
-            nothing += wide(x[row, i]) * np.float32(0)
-        step = largest / np.float32(LEVELS) + nothing  # NaN if any number is not finite
-        steps[row] = step
-        highs, lows = np.int32(0), np.int32(0)
-        for i in range(width):
-            whole = wide(x[row, i]) / step
-            high = np.rint(whole * np.float32(1 / PART))
-            low = np.rint(whole - high * np.float32(PART))
-            parts[row, 0, i], parts[row, 1, i] = np.int8(high), np.int8(low)
-            highs += np.int32(high)
-            lows += np.int32(low)
-        corrections[row, 0], corrections[row, 1] = highs * OFFSET, lows * OFFSET
-
-
-@compiled
 def multiply(
-    first: int,
-    last: int,
-    weights: NDArray[np.uint8],
-    scale: Numbers,
-    parts: Numbers,
-    steps: Numbers,
-    corrections: Numbers,
-    out: Numbers,
+    first: int, last: int, x: Numbers, weights: NDArray[np.uint8], scale: Numbers, out: Numbers
 ) -> None:
-    """Compute the outputs of the blocks `first` to `last` for all rows that `split` has prepared."""
-    rows, quads = len(steps), weights.shape[1]
+    """Compute the outputs of the blocks `first` to `last` of `cpu_ops.multiply_bytes`."""
+    rows, quads = len(x), weights.shape[1]
+    parts = np.zeros((rows, 2, quads * QUAD), np.int8)
+    steps, corrections = np.empty(rows, np.float32), np.empty((rows, 2), np.int32)
+    for row in range(rows):
+        steps[row] = _split(x[row], parts[row], corrections[row])
     sums = np.empty((LANES, LANES), np.int32)
     here = sums.ctypes.data
     for block in range(first, last):
-        place = weights[block].ctypes.data
-        begin = 0
+        place, output, begin = weights[block].ctypes.data, block * LANES, 0
         while begin < rows:
             source = parts[begin].ctypes.data
             if rows - begin >= 8:
@@ -133,7 +103,7 @@ def multiply(
                 count = 1
                 _multiply_block(place, source, quads, here, 2)
             for i in range(count):
-                row, output = begin + i, block * LANES
+                row = begin + i
                 highs, lows = sums[2 * i], sums[2 * i + 1]
                 scales, made = scale[output : output + LANES], out[row, output : output + LANES]
                 for lane in range(len(made)):
@@ -142,3 +112,28 @@ def multiply(
                     exact = high * np.float32(PART) + low
                     made[lane] = narrow(exact * steps[row] * scales[lane], made)
             begin += count
+
+
+@compiled
+def _split(x: Numbers, parts: Numbers, corrections: Numbers) -> np.float32:
+    """Round x [in] to 14 bits, and return the value of one level; NaN if any number of x is not finite.
+
+    `parts` int8 [2, in or more] gets the high and low parts, and `corrections` int32 [2] what OFFSET adds to
+    each part's products.
+    """
+    width = len(x)
+    largest, nothing = np.float32(1e-38), np.float32(0)
+    for i in range(width):
+        largest = max(largest, abs(wide(x[i])))
+        nothing += wide(x[i]) * np.float32(0)
+    step = largest / np.float32(LEVELS) + nothing
+    highs, lows = np.int32(0), np.int32(0)
+    for i in range(width):
+        whole = wide(x[i]) / step
+        high = np.rint(whole * np.float32(1 / PART))
+        low = np.rint(whole - high * np.float32(PART))
+        parts[0, i], parts[1, i] = np.int8(high), np.int8(low)
+        highs += np.int32(high)
+        lows += np.int32(low)
+    corrections[0], corrections[1] = highs * OFFSET, lows * OFFSET
+    return np.float32(step)

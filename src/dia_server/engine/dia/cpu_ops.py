@@ -41,7 +41,7 @@ def self_attention(
     """Compute `attention.fused_self_attention` on a CPU."""
     from dia_server.engine.dia import cpu_kernels
 
-    rows, kv_heads, dim = len(qkv), cache.shape[1] // 2, cache.shape[3]
+    rows, kv_heads, dim = qkv.shape[0], cache.shape[1] // 2, cache.shape[3]
     out = qkv.new_empty(rows, qkv.shape[1] - 2 * kv_heads, dim)
     cos, sin = (table.numpy() for table in rotation)
     chosen, positions = slots.numpy(), position.numpy()
@@ -59,9 +59,8 @@ def cross_attention(q: Tensor, cache: Tensor, slots: Tensor, lengths: Tensor) ->
     out = torch.empty_like(q)
     chosen, known = slots.numpy(), lengths.numpy()
     arguments = (numbers(q), numbers(cache), chosen, known, numbers(out))
-    _spread(
-        cpu_kernels.cross_attention, len(q) * heads // 2, heads * dim * int(known[chosen].sum()), *arguments
-    )
+    elements = heads * dim * int(known[chosen].sum())
+    _spread(cpu_kernels.cross_attention, q.shape[0] * heads // 2, elements, *arguments)
     return out
 
 
@@ -69,21 +68,21 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Compute `F.rms_norm` over the last dimension of x, in fp32 until the result is rounded."""
     from dia_server.engine.dia import cpu_kernels
 
-    rows = x.reshape(-1, x.shape[-1])
+    rows = _matrix(x)
     out = torch.empty_like(rows)
     arguments = (numbers(rows), numbers(weight), np.float32(eps), numbers(out))
-    _spread(cpu_kernels.rms_norm, len(rows), x.numel(), *arguments)
-    return out.view(x.shape)
+    _spread(cpu_kernels.rms_norm, rows.shape[0], x.numel(), *arguments)
+    return out if x is rows else out.view(x.shape)
 
 
 def gate(x: Tensor) -> Tensor:
     """Compute `products.gate`, in fp32 until the result is rounded."""
     from dia_server.engine.dia import cpu_kernels
 
-    rows = x.reshape(-1, x.shape[-1])
-    out = x.new_empty(len(rows), x.shape[-1] // 2)
-    _spread(cpu_kernels.gate, len(rows), x.numel(), numbers(rows), numbers(out))
-    return out.view(*x.shape[:-1], -1)
+    rows = _matrix(x)
+    out = x.new_empty(rows.shape[0], x.shape[-1] // 2)
+    _spread(cpu_kernels.gate, rows.shape[0], x.numel(), numbers(rows), numbers(out))
+    return out if x is rows else out.view(*x.shape[:-1], -1)
 
 
 def multiplies_bytes() -> bool:
@@ -118,14 +117,15 @@ def multiply_bytes(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
     """
     from dia_server.engine.dia import cpu_int8
 
-    rows = x.reshape(-1, x.shape[-1])
-    parts = np.zeros((len(rows), 2, packed.shape[1] * cpu_int8.QUAD), np.int8)
-    steps, corrections = np.empty(len(rows), np.float32), np.empty((len(rows), 2), np.int32)
-    _spread(cpu_int8.split, len(rows), rows.numel(), numbers(rows), parts, steps, corrections)
-    out = rows.new_empty(len(rows), len(scale))
-    arguments = (packed.numpy(), scale.numpy(), parts, steps, corrections, numbers(out))
-    _spread(cpu_int8.multiply, len(packed), packed.numel(), *arguments)
-    return out.view(*x.shape[:-1], -1)
+    rows = _matrix(x)
+    out = x.new_empty(rows.shape[0], scale.shape[0])
+    arguments = (numbers(rows), packed.numpy(), scale.numpy(), numbers(out))
+    _spread(cpu_int8.multiply, packed.shape[0], packed.numel(), *arguments)
+    return out if x is rows else out.view(*x.shape[:-1], -1)
+
+
+def _matrix(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 and x.is_contiguous() else x.reshape(-1, x.shape[-1]).contiguous()
 
 
 def _spread(kernel: Callable[..., None], tasks: int, elements: int, *arguments: Any) -> None:
