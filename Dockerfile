@@ -34,6 +34,7 @@ ENV PATH="/opt/dia-server/bin:$PATH" \
     DIA_PORT=7860 \
     DIA_DATA_DIR=/data \
     HF_HOME=/data/huggingface \
+    NUMBA_CACHE_DIR=/data/cache/numba \
     TRITON_CACHE_DIR=/data/cache/triton \
     TORCHINDUCTOR_CACHE_DIR=/data/cache/inductor
 WORKDIR /data

@@ -51,7 +51,7 @@ class Measured:
 
 def main() -> None:
     options = parse()
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `load_dia` does; the peers gain by it too
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `dia-server serve` does; the peers gain by it too
     torch.set_num_threads(1)
     dtype = getattr(torch, options.dtype)
     check_parity(options.device)

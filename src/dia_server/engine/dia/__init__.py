@@ -1,6 +1,5 @@
 """The Dia model. Other packages call `load_dia` only, which imports torch (seconds) when it is called."""
 
-import os
 from collections.abc import Callable
 
 from dia_server.engine.types import Model
@@ -22,8 +21,6 @@ def load_dia(
 
     This is a module-level function, so that a `partial` of it can be pickled. Raises ModelNotLoaded.
     """
-    # weights on pages of 2 MiB: a CPU reads them up to a fifth faster, as it looks up fewer addresses
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from dia_server.engine.dia.loader import dia_loader
 
     load = dia_loader(

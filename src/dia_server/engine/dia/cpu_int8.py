@@ -15,6 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+# Numba's cache does not notice when these change: then delete __pycache__
 from dia_server.engine.dia.cpu_kernels import Numbers, compiled, narrow, wide
 
 LANES, QUAD = 16, 4

@@ -88,6 +88,8 @@ def dia_loader(
             )
             if where.type == "cuda":
                 loaded.warm_up()
+            else:
+                loaded.warm_up_step()
             return loaded
         except Exception as error:
             if not is_out_of_memory(error):

@@ -187,6 +187,11 @@ class DiaModel:
         if isinstance(outcome, Exception):
             raise outcome
 
+    @torch.inference_mode()
+    def warm_up_step(self) -> None:
+        """Compute a step without an utterance, for which Numba compiles its loops; CUDA needs `warm_up`."""
+        self._runner.run([0], 1)
+
     # Memory, and the parts of a poll.
 
     def _free_arenas(self) -> None:
