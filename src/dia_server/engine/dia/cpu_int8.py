@@ -123,7 +123,7 @@ def _split(x: Numbers, parts: Numbers, corrections: Numbers) -> np.float32:
     each part's products.
     """
     width = len(x)
-    largest, nothing = np.float32(1e-38), np.float32(0)
+    largest, nothing = np.float32(1e-30), np.float32(0)
     for i in range(width):
         largest = max(largest, abs(wide(x[i])))
         nothing += wide(x[i]) * np.float32(0)
