@@ -16,7 +16,7 @@ from dia_server.engine.dia.codec import Codec
 from dia_server.engine.dia.memory import release_cached
 from dia_server.engine.dia.model import STEPS_PER_POLL, DiaModel, ModelOptions
 from dia_server.engine.dia.state import State
-from dia_server.engine.dia.step_ops import CpuOps
+from dia_server.engine.dia.step_ops import fastest_ops
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner, compiled_step
 from dia_server.engine.dia.weights import Weights
 
@@ -48,7 +48,7 @@ def _measure_steps(
 ) -> dict[int, float]:
     """Report and profile steps of each batch size; return the seconds of a step by batch size."""
     state = filled_state(weights, slots)
-    runner: StepRunner = EagerRunner(weights, state, CpuOps)
+    runner: StepRunner = EagerRunner(weights, state, fastest_ops(weights, kernels=True))
     if setup.on_gpu:
         runner = _capture(report, weights, state)
     steps = measure_steps(setup, report, weights, state, runner, "compiled")

@@ -9,7 +9,7 @@ from benchmarks.gpu.steps import filled_state, measure_steps, peak_gib, profile_
 from benchmarks.models import random_weights
 from dia_server.engine.dia.decoder import step
 from dia_server.engine.dia.model import STEPS_PER_POLL
-from dia_server.engine.dia.step_ops import CpuOps, KernelOps
+from dia_server.engine.dia.step_ops import KernelOps, fastest_ops
 from dia_server.engine.dia.step_runners import CudaGraphRunner, EagerRunner, StepRunner
 from dia_server.units import FRAME_RATE
 
@@ -20,7 +20,7 @@ def run(setup: Setup, report: Report) -> None:
     state = filled_state(weights, setup.fit_slots(weights))
     seconds = time.perf_counter() - start
     report.measured("model with random weights", seconds, "s", slots=state.slots, dtype=str(weights.dtype))
-    eager = EagerRunner(weights, state, KernelOps if setup.on_gpu else CpuOps)
+    eager = EagerRunner(weights, state, fastest_ops(weights, kernels=True))
     each = time_steps(setup, weights, state, eager, 1, min(32, setup.steps))
     report.measured(
         "eager step, batch 1", 1000 * each, "ms", times_real_time_each=round(1 / each / FRAME_RATE, 2)
