@@ -86,8 +86,16 @@ def gate(x: Tensor) -> Tensor:
 
 
 def multiplies_bytes() -> bool:
-    """Return whether this CPU has the instructions of `multiply_bytes` (AVX-512's VNNI)."""
-    return AVAILABLE and torch.cpu._is_vnni_supported()
+    """Return whether this CPU has the instructions of `multiply_bytes` (AVX-512's VNNI).
+
+    Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose others, LLVM could not compile it, and would abort.
+    """
+    if not AVAILABLE or not torch.cpu._is_vnni_supported():
+        return False
+    from numba import config
+
+    chosen = vars(config)
+    return chosen["CPU_NAME"] is None and chosen["CPU_FEATURES"] is None
 
 
 def pack_bytes(values: Tensor) -> Tensor:
