@@ -86,11 +86,12 @@ def gate(x: Tensor) -> Tensor:
 
 
 def multiplies_bytes() -> bool:
-    """Return whether this CPU has the instructions of `multiply_bytes` (AVX-512's VNNI).
+    """Return whether `multiply_bytes` is this CPU's way: it has AVX-512's VNNI, but no matrix tiles (AMX).
 
-    Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose others, LLVM could not compile it, and would abort.
+    oneDNN uses the tiles. Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose instructions, VNNI may be missing,
+    and LLVM would abort.
     """
-    if not AVAILABLE or not torch.cpu._is_vnni_supported():
+    if not AVAILABLE or not torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported():
         return False
     from numba import config
 

@@ -109,7 +109,7 @@ def _int8_vnni(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
 
 
 def _int8_onednn(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
-    """Compute `cpu_ops.multiply_bytes` by oneDNN, on CPUs without AVX-512's VNNI.
+    """Compute `cpu_ops.multiply_bytes` by oneDNN, for other CPUs.
 
     The high and low parts are two rows of one int8 product. Without VNNI a CPU adds two products in 16 bits,
     where 7 bits times 8 cannot overflow.
