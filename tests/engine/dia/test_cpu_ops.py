@@ -81,7 +81,7 @@ def test_norms_and_gates(dtype: torch.dtype) -> None:
 def test_numbers_that_are_not_finite_stay_so(dtype: torch.dtype, wrong: float) -> None:
     """They mark a slot as broken, so neither maximum nor exponential may drop them."""
     x = noise(2, 64).to(dtype)
-    x[1, 5] = wrong
+    x[1, 5], x[1, 40], x[1, 8] = wrong, wrong, -100.0
     cache, q = noise(2, 2 * KV_HEADS, 20, DIM).to(dtype), noise(2, HEADS, DIM, seed=1).to(dtype)
     cache[1, 0, 3, 2] = cache[1, KV_HEADS + 1, 4, 2] = wrong
     lengths = torch.tensor([20, 20])

@@ -87,7 +87,7 @@ def exp(x: np.float32) -> np.float32:
 def _attend(q: Numbers, keys: Numbers, values: Numbers, scores: Numbers, out: Numbers) -> None:
     """Write softmax(q k) v to `out` [G, D] for q [G, D] in fp32 and one head's `keys` and `values` [T, D].
 
-    `scores` [G, T or more] and q are overwritten.
+    `scores` [G, T + 1 or more] and q are overwritten.
     """
     queries, dim = q.shape
     columns = len(keys)
@@ -199,5 +199,6 @@ def gate(first: int, last: int, x: Numbers, out: Numbers) -> None:
         for i in range(width):
             gate = wide(x[row, i])
             small = gate < np.float32(-80)  # where e^-gate would overflow
-            silu = gate / (np.float32(1) + exp(np.float32(0) if small else -gate))
-            out[row, i] = narrow(np.float32(0) if small else silu * wide(x[row, width + i]), out)
+            power = exp(np.float32(0) if small else -gate)
+            silu = np.float32(0) if small else gate / (np.float32(1) + power)
+            out[row, i] = narrow(silu * wide(x[row, width + i]), out)

@@ -88,8 +88,8 @@ def gate(x: Tensor) -> Tensor:
 def multiplies_bytes() -> bool:
     """Return whether `multiply_bytes` is this CPU's way: it has AVX-512's VNNI, but no matrix tiles (AMX).
 
-    oneDNN uses the tiles. Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose instructions, VNNI may be missing,
-    and LLVM would abort.
+    oneDNN uses the tiles. Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose the instructions, VNNI may be
+    missing, and LLVM would abort.
     """
     if not AVAILABLE or not torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported():
         return False
