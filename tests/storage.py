@@ -1,6 +1,8 @@
 """A server of S3 on loopback, and the mark of tests that run on each kind of object storage."""
 
 import logging
+from functools import cache
+from threading import Lock
 from typing import Any
 from urllib.request import Request, urlopen
 from uuid import uuid4
@@ -32,6 +34,7 @@ class S3:
             return
         from moto.server import ThreadedMotoServer  # takes 0.3 s, and most tests need it not
 
+        _put_one_at_a_time()
         self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
         self._server.start()
         _, self._port = self._server.get_host_and_port()
@@ -56,6 +59,20 @@ class S3:
         request = Request(f"{self.variables['AWS_ENDPOINT_URL']}/{bucket}", method="PUT")
         with urlopen(request):
             return f"s3://{bucket}/some/prefix"
+
+
+@cache
+def _put_one_at_a_time() -> None:
+    """Make moto's conditional PUTs atomic, as those of S3 are: it answers requests in threads."""
+    from moto.s3.responses import S3Response
+
+    put, lock = S3Response._key_response_put, Lock()
+
+    def locked(self: Any, *arguments: Any) -> Any:
+        with lock:
+            return put(self, *arguments)
+
+    S3Response._key_response_put = locked
 
 
 def open_store(url: str, owner: str = "the tests' database") -> ObjectStore:
