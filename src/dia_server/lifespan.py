@@ -1,6 +1,7 @@
 """Start and stop of the services, in order."""
 
 import asyncio
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -150,4 +151,7 @@ async def discover(transcripts: TranscriptService) -> None:
 def listen_for_shutdown(shutdown: Shutdown) -> None:
     """Make SHUTDOWN_SIGNAL begin the shutdown; do nothing on Windows or outside the main thread (tests)."""
     if SHUTDOWN_SIGNAL is not None and threading.current_thread() is threading.main_thread():
-        asyncio.get_running_loop().add_signal_handler(SHUTDOWN_SIGNAL, shutdown.begin)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(SHUTDOWN_SIGNAL, shutdown.begin)
+        # Ctrl-C reaches this process too, but the main one stops it: a second call blocks Granian's handler
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
