@@ -20,7 +20,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def assert_rounded(made: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
-    """Assert that `made` is `exact` in fp32, or rounded to bf16 (half of 2^-8, and 4 % for sums before)."""
+    """Assert that `made` is `exact` in fp32, or rounded to bf16: half of 2^-7, and 4 % more for sums."""
     assert made.dtype == dtype
     tolerance = 2e-5 if dtype == torch.float32 else 0.52 * 2**-7
     torch.testing.assert_close(made.float(), exact, rtol=tolerance, atol=tolerance / 10)

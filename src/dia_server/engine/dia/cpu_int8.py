@@ -17,15 +17,12 @@ from numpy.typing import NDArray
 
 # Numba's cache does not notice when these change: then delete __pycache__
 from dia_server.engine.dia.cpu_kernels import Numbers, compiled, narrow, wide
+from dia_server.engine.dia.linear import LEVELS, PART
 
 LANES, QUAD = 16, 4
 """Outputs of a block, and inputs that an instruction adds up for each."""
 AHEAD = 2048
 """Bytes by which weights are fetched into the cache in advance: up to a fifth faster."""
-PART = 128
-"""Weight of the high part of an activation; the low part has weight 1."""
-LEVELS = 63.5 * PART
-"""Largest activation. Both parts are then -64 to 64."""
 OFFSET = 128
 """Number that is added to each weight, and OFFSET times the sum of a row's part to each of its products."""
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 AVAILABLE = importlib.util.find_spec("numba") is not None
-"""Whether Numba is installed. The checks of a GPU run without the server's dependencies."""
+"""Whether Numba is installed; `benchmarks.gpu_check` runs without it."""
 ELEMENTS_PER_THREAD = 1 << 22
 """Elements for which another thread is worth its start: 50 to 100 µs while PyTorch's threads spin."""
 

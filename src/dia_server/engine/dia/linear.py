@@ -103,7 +103,7 @@ def _multiplied_by_onednn(weight: Tensor) -> bool:
 
 
 def _int8_vnni(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
-    if len(x.flatten(0, -2)) > INT8_ROWS:
+    if x.shape[:-1].numel() > INT8_ROWS:
         return plain_product(x, cpu_ops.unpack_bytes(packed)[: len(scale), : x.shape[-1]], scale)
     return cpu_ops.multiply_bytes(x, packed, scale)
 
