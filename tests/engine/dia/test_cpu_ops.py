@@ -1,5 +1,7 @@
 """Kernels for CPUs against the PyTorch operations that they replace, in fp32 and in bf16."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,9 @@ from torch import Tensor
 
 from dia_server.engine.dia import cpu_ops
 from dia_server.engine.dia.attention import Place, plain_cross_attention, plain_self_attention
+from dia_server.engine.dia.delay import UNKNOWN
+from dia_server.engine.dia.state import NEVER
+from dia_server.engine.dia.step_ops import commit
 from dia_server.engine.dia.weights import rotation
 
 COLUMNS, HEADS, KV_HEADS, DIM = 300, 6, 2, 48
@@ -114,3 +119,37 @@ def test_a_row_is_the_same_in_every_batch(dtype: torch.dtype) -> None:
     alone = cpu_ops.self_attention(qkv[[1, 5]], cache, tables, slots[1:2], position)
 
     assert torch.equal(alone, together[[1, 5]])
+
+
+def test_commit_writes_what_the_operations_write() -> None:
+    """For slots in the prompt, before and at EOS, in its tail, at the end, dead, and with wrong logits."""
+    generator = torch.Generator().manual_seed(0)
+    slots, channels, vocabulary, columns, eos = 40, 9, 30, 25, 20
+
+    def below(bound: int, *shape: int) -> Tensor:
+        return torch.randint(0, bound, shape, generator=generator)
+
+    grid = below(eos, slots, columns, channels).where(below(3, slots, columns, channels) > 1, UNKNOWN)
+    position = below(columns, slots)
+    state: Any = [
+        grid,
+        position,
+        (position + below(12, slots) - 9).where(below(2, slots) > 0, NEVER),
+        below(4, slots) > 0,
+        torch.zeros(slots, dtype=torch.bool),
+    ]
+    state[2].clamp_min_(1)
+    chosen = torch.randperm(slots, generator=generator)[:30]
+    tokens, logits = below(eos + 3, 30, channels), noise(60, channels, vocabulary)
+    logits[5, 0, 0], logits[36, 8, 29], logits[7, 1, 2] = torch.nan, torch.inf, -torch.inf
+    delay, end = torch.tensor([0, 8, 9, 10, 11, 12, 13, 14, 15]), below(40, slots)
+    asked: Any = (end, delay, chosen, tokens, logits, eos, 21, 16)
+    by_loops = [part.clone() for part in state]
+    assert all(0 < kind.float().mean() < 1 for kind in (state[2] < NEVER, state[3], tokens[:, 0] == eos))
+
+    commit(*state, *asked)
+    cpu_ops.commit(*by_loops, *asked)
+
+    assert state[4].any()
+    for made, expected in zip(by_loops, state, strict=True):
+        assert torch.equal(made, expected)

@@ -11,9 +11,17 @@ from transformers.generation.logits_process import (
     DiaEOSChannelFilterLogitsProcessor,
 )
 
+from dia_server.engine.dia import cpu_ops
 from dia_server.engine.dia.sampling import SamplingParams, sample, uniform
 
 CHANNELS, VOCABULARY, EOS = 9, 1028, 1024
+
+
+@pytest.fixture(params=["loops", "operations"], autouse=True)
+def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sample by the loops for CPUs, or by PyTorch's operations, as on other devices."""
+    if request.param == "operations":
+        monkeypatch.setattr(cpu_ops, "suits", lambda x: False)
 
 
 def params(
@@ -118,3 +126,40 @@ def test_noise_is_even_independent_and_never_0_or_1() -> None:
     extremes = torch.tensor([0, 2**32 - 1])
     assert uniform(extremes, extremes).min() > 0
     assert uniform(extremes, extremes).max() < 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.2])
+def test_loops_and_operations_choose_the_same(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    cond, uncond = 2 * torch.randn(2, 300, CHANNELS, VOCABULARY)
+    settings = params(300, temperature=temperature, top_p=0.9, top_k=45)
+    settings.top_k.copy_(torch.randint(1, 65, (300,)))
+    asked = cond, uncond, torch.arange(300), settings, EOS
+
+    by_loops = sample(*asked)
+
+    monkeypatch.setattr(cpu_ops, "suits", lambda x: False)
+    assert torch.equal(sample(*asked), by_loops)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_give_tokens_of_the_vocabulary(wrong: float) -> None:
+    """Such a slot is marked as broken; the others must not suffer."""
+    cond, uncond = torch.randn(2, 2, CHANNELS, VOCABULARY)
+    cond[0], uncond[1, :, ::7] = wrong, wrong
+    nan = torch.tensor(0x7FFF_FFFF, dtype=torch.int32).view(torch.float32)
+    cond[1, 3], cond[1, 4, 100:] = nan, nan
+    settings = params(2, temperature=1.2, top_p=0.95, top_k=45)
+    tokens = sample(cond, uncond, torch.zeros(2, dtype=torch.long), settings, EOS)
+    assert tokens.min() >= 0
+    assert tokens.max() < VOCABULARY
+
+
+def test_of_equal_logits_the_first_are_candidates() -> None:
+    cond = torch.zeros(1, CHANNELS, VOCABULARY)
+    cond[..., 500] = 1.0
+    settings = params(1, temperature=1.2, top_p=1.0, top_k=1)
+    assert sample(cond, cond, torch.zeros(1, dtype=torch.long), settings, EOS).eq(500).all()
+    many = params(1, temperature=1.2, top_p=1.0, top_k=20)
+    tokens = [sample(cond, cond, torch.tensor([column]), many, EOS) for column in range(50)]
+    assert len(set(torch.cat(tokens).flatten().tolist())) <= 20

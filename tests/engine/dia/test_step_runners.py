@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from dia_server.engine.dia import cpu_ops, sampling
+from dia_server.engine.dia import cpu_ops
 from dia_server.engine.dia.decoder import step
 from dia_server.engine.dia.model import STEPS_PER_POLL, DiaModel
 from dia_server.engine.dia.step_ops import PlainOps
@@ -27,7 +27,6 @@ def test_a_poll_is_one_graph_whose_results_the_host_reads_a_poll_later(
     graphs = record_graphs(monkeypatch)
     # as on CUDA: a graph records what PyTorch does, not what NumPy and Numba do on CPUs
     monkeypatch.setattr(cpu_ops, "suits", lambda x: False)
-    monkeypatch.setattr(sampling, "_highest", lambda values, count: values.topk(count, dim=-1).indices)
     model = DiaModel(weights, CodesAsAudio(), SLOTS)
     shares: list[float] = []
     plain = partial(step, make_ops=PlainOps)

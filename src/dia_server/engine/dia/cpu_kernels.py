@@ -24,8 +24,17 @@ logits that are not finite mark a slot as broken."""
 
 def compiled(function: Function) -> Function:
     """Compile `function` when it is first called; later processes read the code from a cache, if they can."""
+    return _compile(function, FAST)
+
+
+def compiled_exactly(function: Function) -> Function:
+    """Compile `function` as `compiled` does, but let it round each operation as written."""
+    return _compile(function, set())
+
+
+def _compile(function: Function, rules: set[str]) -> Function:
     # with Python's rules a division could raise, and a loop that can end early is not vectorised
-    compile_ = partial(numba.njit, nogil=True, fastmath=FAST, error_model="numpy")
+    compile_ = partial(numba.njit, nogil=True, fastmath=rules, error_model="numpy")
     try:
         return cast(Function, compile_(function, cache=True))
     except RuntimeError:  # neither the package's folder nor the user's cache can be written

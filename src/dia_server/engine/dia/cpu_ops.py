@@ -85,6 +85,38 @@ def gate(x: Tensor) -> Tensor:
     return out if x is rows else out.view(*x.shape[:-1], -1)
 
 
+def sample(
+    cond: Tensor,
+    uncond: Tensor,
+    column: Tensor,
+    temperature: Tensor,
+    cfg_scale: Tensor,
+    top_p: Tensor,
+    top_k: Tensor,
+    seed: Tensor,
+    eos: int,
+) -> Tensor:
+    """Compute `sampling.sample`; all tensors but the logits are [B]."""
+    from dia_server.engine.dia import cpu_sampling
+
+    slots, channels, _ = cond.shape
+    out = torch.empty(slots, channels, dtype=torch.long)
+    tensors = (cond, uncond, column, temperature, cfg_scale, top_p, top_k, seed)
+    arguments = (*(tensor.numpy() for tensor in tensors), eos, out.numpy())
+    _spread(cpu_sampling.sample, slots * channels, cond.numel(), *arguments)
+    return out
+
+
+def commit(*arguments: Any) -> None:
+    """Compute `step_ops.commit`, with its arguments."""
+    from dia_server.engine.dia import cpu_sampling
+
+    *tensors, logits, eos, pad, tail = arguments
+    arrays = [tensor.numpy() for tensor in (*tensors, logits.flatten(1))]
+    values: Any = (*arrays, eos, pad, tail)
+    cpu_sampling.commit(*values)
+
+
 def multiplies_bytes() -> bool:
     """Return whether `multiply_bytes` is this CPU's way: it has AVX-512's VNNI, but no matrix tiles (AMX).
 
@@ -102,12 +134,12 @@ def multiplies_bytes() -> bool:
 def pack_bytes(values: Tensor) -> Tensor:
     """Return int8 weights [out, in] as `multiply_bytes` reads them: uint8 [out / 16, in / 4, 16, 4].
 
-    Both are padded with zeros to whole numbers.
+    They are padded with zeros to whole blocks and groups.
     """
-    from dia_server.engine.dia.cpu_int8 import LANES, OFFSET, QUAD
+    from dia_server.engine.dia.cpu_int8 import GROUP, LANES, OFFSET, QUAD
 
     outputs, inputs = values.shape
-    padded = F.pad(values, (0, -inputs % QUAD, 0, -outputs % LANES)).to(torch.int16)
+    padded = F.pad(values, (0, -inputs % GROUP, 0, -outputs % LANES)).to(torch.int16)
     blocks = (padded + OFFSET).to(torch.uint8).view(-1, LANES, padded.shape[1] // QUAD, QUAD)
     return blocks.transpose(1, 2).contiguous()
 
@@ -122,7 +154,7 @@ def unpack_bytes(packed: Tensor) -> Tensor:
 def multiply_bytes(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
     """Return x W^T [..., out] for x [..., in], weights that `pack_bytes` has packed, and their scales [out].
 
-    The activations are rounded to 14 bits; the products are exact.
+    Each 32 activations are rounded to 8 bits, by at most 1/254 of the largest of them.
     """
     from dia_server.engine.dia import cpu_int8
 

@@ -11,9 +11,10 @@ batch and poll.
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from dia_server.engine.dia import cpu_ops
 
 TOP_K_LIMIT = 64
 """Maximum top_k of a request. This many tokens are ranked in every step, so that shapes are fixed."""
@@ -37,6 +38,8 @@ def sample(cond: Tensor, uncond: Tensor, column: Tensor, params: SamplingParams,
 
     `column` [B] is the index of each slot's current column, the step's input; the noise depends on it.
     """
+    if cpu_ops.suits(cond):
+        return cpu_ops.sample(cond, uncond, column, *params, eos)
     temperature, top_p, seed = (
         value[:, None, None] for value in (params.temperature, params.top_p, params.seed)
     )
@@ -68,21 +71,12 @@ def candidates(cond: Tensor, uncond: Tensor, params: SamplingParams, eos: int) -
     """
     cfg_scale, top_k = params.cfg_scale[:, None, None], params.top_k[:, None, None]
     guided = cond + (cond - uncond) * cfg_scale
-    tokens = _highest(guided, TOP_K_LIMIT)
+    tokens = guided.topk(TOP_K_LIMIT, dim=-1).indices
     ranks = torch.arange(TOP_K_LIMIT, device=cond.device)
     channels = torch.arange(cond.shape[1], device=cond.device)[:, None]
     # special tokens follow EOS in the vocabulary; EOS itself is allowed in channel 0
     special = tokens > torch.where(channels == 0, eos, eos - 1)
     return tokens, cond.gather(-1, tokens).masked_fill((ranks >= top_k) | special, -torch.inf)
-
-
-def _highest(values: Tensor, count: int) -> Tensor:
-    """Return the indices [..., count] of the highest values, in descending order."""
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
-        return values.topk(count, dim=-1).indices
-    # numpy's partition is vectorised, and takes a third of the time of `topk`
-    some = torch.from_numpy(np.argpartition(values.numpy(), -count, axis=-1)[..., -count:])
-    return some.gather(-1, values.gather(-1, some).argsort(dim=-1, descending=True))
 
 
 def uniform(*keys: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ operation, because the number of splits depends on the batch size and is chosen 
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ class PlainOps(StepOps):
         return plain_cross_attention(q, self._state.text[layer], self._slots, self._state.text_length)
 
     def commit(self, tokens: Tensor, logits: Tensor) -> None:
-        _commit_plainly(self._weights, self._state, self._slots, tokens, logits)
+        commit(*_committed(self._weights, self._state, self._slots, tokens, logits))
 
 
 class CpuOps(StepOps):
@@ -87,7 +87,7 @@ class CpuOps(StepOps):
         return cpu_ops.cross_attention(q, self._state.text[layer], self._slots, self._state.text_length)
 
     def commit(self, tokens: Tensor, logits: Tensor) -> None:
-        _commit_plainly(self._weights, self._state, self._slots, tokens, logits)
+        cpu_ops.commit(*_committed(self._weights, self._state, self._slots, tokens, logits))
 
 
 class KernelOps(StepOps):
@@ -108,20 +108,14 @@ class KernelOps(StepOps):
         return attended
 
     def commit(self, tokens: Tensor, logits: Tensor) -> None:
-        state, config = self._state, self._weights.config
-        special = (config.eos, config.pad, config.tail)
-        commit_column(
-            *_committed(state), state.end, self._weights.delay, self._slots, tokens, logits, *special
-        )
+        commit_column(*_committed(self._weights, self._state, self._slots, tokens, logits))
 
 
-def _commit_plainly(weights: Weights, state: State, slots: Tensor, tokens: Tensor, logits: Tensor) -> None:
-    special = (weights.config.eos, weights.config.pad, weights.config.tail)
-    commit(*_committed(state), state.end, weights.delay, slots, tokens, logits, *special)
-
-
-def _committed(state: State) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return state.grid, state.position, state.eos_at, state.live, state.broken
+def _committed(weights: Weights, state: State, slots: Tensor, tokens: Tensor, logits: Tensor) -> Any:
+    """Return the arguments of `commit`."""
+    config = weights.config
+    changed = (state.grid, state.position, state.eos_at, state.live, state.broken)
+    return (*changed, state.end, weights.delay, slots, tokens, logits, config.eos, config.pad, config.tail)
 
 
 def commit(
