@@ -20,6 +20,11 @@ from torch import Tensor
 
 AVAILABLE = importlib.util.find_spec("numba") is not None
 """Whether Numba is installed; `benchmarks.gpu_check` runs without it."""
+if AVAILABLE:
+    import numba
+
+    from dia_server.engine.dia import cpu_int8, cpu_kernels, cpu_sampling
+    from dia_server.engine.dia.cpu_int8 import GROUP, LANES, OFFSET, QUAD
 ELEMENTS_PER_THREAD = 1 << 22
 """Elements for which another thread is worth its start: 50 to 100 µs while PyTorch's threads spin."""
 
@@ -39,8 +44,6 @@ def self_attention(
     qkv: Tensor, cache: Tensor, rotation: tuple[Tensor, Tensor], slots: Tensor, position: Tensor
 ) -> Tensor:
     """Compute `attention.fused_self_attention` on a CPU."""
-    from dia_server.engine.dia import cpu_kernels
-
     rows, kv_heads, dim = qkv.shape[0], cache.shape[1] // 2, cache.shape[3]
     out = qkv.new_empty(rows, qkv.shape[1] - 2 * kv_heads, dim)
     cos, sin = (table.numpy() for table in rotation)
@@ -53,8 +56,6 @@ def self_attention(
 
 def cross_attention(q: Tensor, cache: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
     """Compute `attention.fused_cross_attention` on a CPU."""
-    from dia_server.engine.dia import cpu_kernels
-
     heads, dim = cache.shape[1], cache.shape[3]
     out = torch.empty_like(q)
     chosen, known = slots.numpy(), lengths.numpy()
@@ -66,8 +67,6 @@ def cross_attention(q: Tensor, cache: Tensor, slots: Tensor, lengths: Tensor) ->
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Compute `F.rms_norm` over the last dimension of x, in fp32 until the result is rounded."""
-    from dia_server.engine.dia import cpu_kernels
-
     rows = _matrix(x)
     out = torch.empty_like(rows)
     arguments = (numbers(rows), numbers(weight), np.float32(eps), numbers(out))
@@ -77,8 +76,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def gate(x: Tensor) -> Tensor:
     """Compute `products.gate`, in fp32 until the result is rounded."""
-    from dia_server.engine.dia import cpu_kernels
-
     rows = _matrix(x)
     out = x.new_empty(rows.shape[0], x.shape[-1] // 2)
     _spread(cpu_kernels.gate, rows.shape[0], x.numel(), numbers(rows), numbers(out))
@@ -97,8 +94,6 @@ def sample(
     eos: int,
 ) -> Tensor:
     """Compute `sampling.sample`; all tensors but the logits are [B]."""
-    from dia_server.engine.dia import cpu_sampling
-
     slots, channels, _ = cond.shape
     out = torch.empty(slots, channels, dtype=torch.long)
     tensors = (cond, uncond, column, temperature, cfg_scale, top_p, top_k, seed)
@@ -109,8 +104,6 @@ def sample(
 
 def commit(*arguments: Any) -> None:
     """Compute `step_ops.commit`, with its arguments."""
-    from dia_server.engine.dia import cpu_sampling
-
     *tensors, logits, eos, pad, tail = arguments
     arrays = [tensor.numpy() for tensor in (*tensors, logits.flatten(1))]
     values: Any = (*arrays, eos, pad, tail)
@@ -125,43 +118,36 @@ def multiplies_bytes() -> bool:
     """
     if not AVAILABLE or not torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported():
         return False
-    from numba import config
-
-    chosen = vars(config)
+    chosen = vars(numba.config)
     return chosen["CPU_NAME"] is None and chosen["CPU_FEATURES"] is None
 
 
-def pack_bytes(values: Tensor) -> Tensor:
+def pack_bytes(values: Tensor) -> NDArray[np.uint8]:
     """Return int8 weights [out, in] as `multiply_bytes` reads them: uint8 [out / 16, in / 4, 16, 4].
 
     They are padded with zeros to whole blocks and groups.
     """
-    from dia_server.engine.dia.cpu_int8 import GROUP, LANES, OFFSET, QUAD
-
     outputs, inputs = values.shape
     padded = F.pad(values, (0, -inputs % GROUP, 0, -outputs % LANES)).to(torch.int16)
     blocks = (padded + OFFSET).to(torch.uint8).view(-1, LANES, padded.shape[1] // QUAD, QUAD)
-    return blocks.transpose(1, 2).contiguous()
+    return blocks.transpose(1, 2).contiguous().numpy()
 
 
-def unpack_bytes(packed: Tensor) -> Tensor:
+def unpack_bytes(packed: NDArray[np.uint8]) -> Tensor:
     """Return the weights that `pack_bytes` has packed, int8 [out, in], with their padding."""
-    from dia_server.engine.dia.cpu_int8 import OFFSET
+    blocks = torch.from_numpy(packed).transpose(1, 2)
+    return (blocks.flatten(2).flatten(0, 1).to(torch.int16) - OFFSET).to(torch.int8)
 
-    return (packed.transpose(1, 2).flatten(2).flatten(0, 1).to(torch.int16) - OFFSET).to(torch.int8)
 
-
-def multiply_bytes(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+def multiply_bytes(x: Tensor, packed: NDArray[np.uint8], scale: NDArray[np.float32]) -> Tensor:
     """Return x W^T [..., out] for x [..., in], weights that `pack_bytes` has packed, and their scales [out].
 
     Each 32 activations are rounded to 8 bits, by at most 1/254 of the largest of them.
     """
-    from dia_server.engine.dia import cpu_int8
-
     rows = _matrix(x)
-    out = x.new_empty(rows.shape[0], scale.shape[0])
-    arguments = (numbers(rows), packed.numpy(), scale.numpy(), numbers(out))
-    _spread(cpu_int8.multiply, packed.shape[0], packed.numel(), *arguments)
+    out = x.new_empty(rows.shape[0], len(scale))
+    arguments = (numbers(rows), packed, scale, numbers(out))
+    _spread(cpu_int8.multiply, len(packed), packed.size, *arguments)
     return out if x is rows else out.view(*x.shape[:-1], -1)
 
 

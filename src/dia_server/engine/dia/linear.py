@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dia_server.engine.dia import cpu_ops
@@ -67,7 +69,7 @@ def pack(weight: Tensor, *, as_fp16: bool = False, kernels: bool = True) -> Line
 def pack_int8(values: Tensor, scale: Tensor, *, kernels: bool = True) -> Linear:
     """Prepare a weight that `quantize` returned. The products' error is that of the weight's rounding."""
     if values.device.type == "cpu" and cpu_ops.multiplies_bytes():
-        return Linear(_int8_vnni, cpu_ops.pack_bytes(values), scale)
+        return Linear(_int8_vnni, cpu_ops.pack_bytes(values), scale.numpy())
     if values.device.type == "cpu" and FBGEMM and torch._C._has_mkldnn:
         packed = torch.ops.onednn.qlinear_prepack(values, [INT8_ROWS, values.shape[1]])
         return Linear(_int8_onednn, packed, scale, torch.zeros(len(scale), dtype=torch.int32))
@@ -102,9 +104,10 @@ def _multiplied_by_onednn(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 or in_bf16
 
 
-def _int8_vnni(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
+def _int8_vnni(x: Tensor, packed: NDArray[np.uint8], scale: NDArray[np.float32]) -> Tensor:
     if x.shape[:-1].numel() > INT8_ROWS:
-        return plain_product(x, cpu_ops.unpack_bytes(packed)[: len(scale), : x.shape[-1]], scale)
+        values = cpu_ops.unpack_bytes(packed)[: len(scale), : x.shape[-1]]
+        return plain_product(x, values, torch.from_numpy(scale))
     return cpu_ops.multiply_bytes(x, packed, scale)
 
 
