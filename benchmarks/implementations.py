@@ -11,6 +11,7 @@ from torch import LongTensor, Tensor
 from transformers import DiaForConditionalGeneration
 
 from benchmarks.models import CFG_SCALE, EOS, TEMPERATURE, TOP_K, TOP_P, Workload
+from dia_server.engine.dia import large_pages
 from dia_server.engine.dia.assemble import assemble
 from dia_server.engine.dia.delay import UNKNOWN, delayed, undelayed
 from dia_server.engine.dia.loader import pick_dtype
@@ -66,6 +67,8 @@ class Ours:
             slots,
             ModelOptions(compiled=compiled),
         )
+        if dia.device.type == "cpu":
+            large_pages.collapse()
         self._voices = 0
 
     def generate(self, work: Workload, *, polls_between: int = 0) -> list[Tensor]:

@@ -111,12 +111,12 @@ def commit(*arguments: Any) -> None:
 
 
 def multiplies_bytes() -> bool:
-    """Return whether `multiply_bytes` is this CPU's way: it has AVX-512's VNNI, but no matrix tiles (AMX).
+    """Return whether `multiply_bytes` works here: the CPU has AVX-512's VNNI.
 
-    oneDNN uses the tiles. Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose the instructions, VNNI may be
-    missing, and LLVM would abort.
+    Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose the instructions, VNNI may be missing, and LLVM would
+    abort.
     """
-    if not AVAILABLE or not torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported():
+    if not AVAILABLE or not torch.cpu._is_vnni_supported():
         return False
     chosen = vars(numba.config)
     return chosen["CPU_NAME"] is None and chosen["CPU_FEATURES"] is None

@@ -21,9 +21,9 @@ INT8_ROWS = 64
 With more rows, as in a prefill, it is faster to dequantize the weights in each product.
 """
 PART = 128.0
-"""Weight of the high part of an activation in an int8 product on CPUs; the low part has weight 1."""
+"""Weight of the high part of an activation in an int8 product by oneDNN; the low part has weight 1."""
 LEVELS = 63.5 * PART
-"""Largest activation in an int8 product on CPUs. Both parts are then -64 to 64."""
+"""Largest activation in an int8 product by oneDNN. Both parts are then -64 to 64."""
 
 
 class Linear:
@@ -67,7 +67,11 @@ def pack(weight: Tensor, *, as_fp16: bool = False, kernels: bool = True) -> Line
 
 
 def pack_int8(values: Tensor, scale: Tensor, *, kernels: bool = True) -> Linear:
-    """Prepare a weight that `quantize` returned. The products' error is that of the weight's rounding."""
+    """Prepare a weight that `quantize` returned.
+
+    The products' error is that of the weight's rounding, and on CPUs that of the activations' too: see
+    `cpu_ops.multiply_bytes` and `_int8_onednn`.
+    """
     if values.device.type == "cpu" and cpu_ops.multiplies_bytes():
         return Linear(_int8_vnni, cpu_ops.pack_bytes(values), scale.numpy())
     if values.device.type == "cpu" and FBGEMM and torch._C._has_mkldnn:
@@ -112,10 +116,10 @@ def _int8_vnni(x: Tensor, packed: NDArray[np.uint8], scale: NDArray[np.float32])
 
 
 def _int8_onednn(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
-    """Compute `cpu_ops.multiply_bytes` by oneDNN, for other CPUs.
+    """Return x W^T by oneDNN, for CPUs without VNNI.
 
-    The high and low parts are two rows of one int8 product. Without VNNI a CPU adds two products in 16 bits,
-    where 7 bits times 8 cannot overflow.
+    Activations are rounded to 14 bits. Their high and low 7 bits are two rows of one int8 product: such a CPU
+    adds two products in 16 bits, where 7 bits times 8 cannot overflow.
     """
     rows = x.flatten(0, -2)
     if len(rows) > INT8_ROWS:

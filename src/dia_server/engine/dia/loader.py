@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from dia_server.engine.dia import large_pages
 from dia_server.engine.dia.assemble import assemble, weight_bytes
 from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.checkpoint import Checkpoint
@@ -75,6 +76,8 @@ def dia_loader(
                 kernels=fault is None,
             )
             audio = load_codec(codec_folder, where, kernels=fault is None, half=half)
+            if where.type == "cpu":
+                large_pages.collapse()
             memory = device_memory(where)
             slots = count_slots(config, weights.dtype, max_batch, memory)
             stored = f"int8 and {kind}" if dtype == "int8" else str(kind)
