@@ -118,6 +118,16 @@ def test_a_row_does_not_depend_on_the_others(path: str, monkeypatch: pytest.Monk
         assert torch.equal(product(x[row : row + 1])[0], together[row])
 
 
+@pytest.mark.skipif(not cpu_ops.multiplies_bytes(), reason="needs AVX-512's VNNI")
+def test_threads_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    product, x = product_by("vnni", monkeypatch), activations(16)
+    alone = product(x)
+    monkeypatch.setattr(cpu_ops, "ELEMENTS_PER_THREAD", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+
+    assert torch.equal(product(x), alone)
+
+
 def test_a_model_in_int8_equals_transformers_with_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """With products that are exact but for fp32's rounding; those of CPUs round x."""
     monkeypatch.setattr(linear, "FBGEMM", False)
