@@ -107,10 +107,14 @@ class Server(Address):
 
 
 def _runs(group: int) -> bool:
-    """Return whether a process of the process group `group` has not ended."""
+    """Return whether a process of the process group `group` has not ended.
+
+    A process is called a zombie once its first thread has ended; others may still hold its files.
+    """
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+            ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() == 1
+            if os.getpgid(process.pid) == group and not ended:
                 return True
     return False
 

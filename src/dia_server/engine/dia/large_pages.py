@@ -35,10 +35,12 @@ def collapse() -> None:
     if not (MAPPINGS.exists() and MODE.exists()) or "[never]" in MODE.read_text():
         return
     madvise = ctypes.CDLL(None, use_errno=True).madvise
+    left, cause = 0, ""
     for start, stop in candidates(MAPPINGS.read_text()):
         if madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), MADV_COLLAPSE) != 0:
-            log.info("memory stays on small pages", extra={"cause": os.strerror(ctypes.get_errno())})
-            return
+            left, cause = left + stop - start, os.strerror(ctypes.get_errno())
+    if left:
+        log.info("memory stays on small pages", extra={"mib": left // MIB, "cause": cause})
 
 
 def candidates(smaps: str) -> Iterator[tuple[int, int]]:
