@@ -1,7 +1,7 @@
 """The engine of a cluster: the same audio, fair slots, and failover of an utterance that is being heard."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 
 from dia_server.engine.any_engine import AnyEngine
 from dia_server.engine.cluster.engine import ClusterEngine
+from dia_server.engine.cluster.types import ReplicaState
 from dia_server.engine.generation import Generation
 from dia_server.engine.types import Flow, Samples, Utterance
 from dia_server.errors import EngineLost, ModelNotLoaded, Overloaded
@@ -274,3 +275,23 @@ async def test_stopping_fails_what_runs_and_what_waits() -> None:
     for generation in generations:
         assert generation.outcome == "failed"
     assert replicas.running == []
+
+
+class LosesCancellations(FakeReplicas):
+    """Answers the second poll late, and when it is cancelled, as `asyncio.wait_for` can in Python 3.11."""
+
+    late = False
+
+    async def states(self, demand: int) -> Sequence[ReplicaState]:
+        if self.polls == 1:
+            self.late = True
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+        return await super().states(demand)
+
+
+async def test_stopping_ends_a_poll_that_loses_its_cancellation() -> None:
+    replicas = LosesCancellations()
+    async with cluster(replicas):
+        await until(lambda: replicas.late)
+    assert replicas.polls == 2

@@ -151,6 +151,7 @@ class ClusterEngine:
         tasks = [*self._running.values(), *([self._polling] if self._polling else [])]
         for task in tasks:
             task.cancel()
+        self._wake.set()  # Ray's `asyncio.wait_for` can lose the cancellation in Python 3.11
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _cancel(self, generation: Generation) -> None:
@@ -234,7 +235,7 @@ class ClusterEngine:
     async def _poll(self) -> None:
         """Connect, then ask for the states of the replicas periodically."""
         connected = False
-        while True:
+        while not self._stopping:
             self._wake.clear()
             try:
                 if not connected:
