@@ -70,7 +70,7 @@ def kernel() -> tuple[int, ...]:
 )
 def test_memory_keeps_its_contents_on_larger_pages(caplog: pytest.LogCaptureFixture) -> None:
     """Unless the kernel refuses, which it does where no 2 MiB are free in one piece."""
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "dia_server")  # servers of other tests set it too
     with mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         pattern = bytes(range(256)) * (SIZE // 256)
@@ -109,7 +109,7 @@ def test_a_refusal_is_logged(
     monkeypatch.setattr(large_pages, "MAPPINGS", tmp_path / "smaps")
     monkeypatch.setattr(large_pages, "MODE", tmp_path / "enabled")
     monkeypatch.setattr(large_pages, "MADV_COLLAPSE", 9999)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "dia_server")  # servers of other tests set it too
 
     collapse()
 
