@@ -38,9 +38,9 @@ TINY = 0x0DA2_4260
 
 
 def _block_product(
-    typing: Any, weights: Any, bytes: Any, scales: Any, starts: Any, groups: Any, sums: Any, rows: Any
+    typing: Any, weights: Any, rounded: Any, scales: Any, starts: Any, groups: Any, sums: Any, rows: Any
 ) -> Any:
-    """Multiply a block of weights [groups, 8, 16, 4] by the `bytes` [rows, groups, 32] of activations.
+    """Multiply a block of weights [groups, 8, 16, 4] by activations `rounded` [rows, groups, 32] to int8.
 
     `scales` fp32 and `starts` int32, both [rows, groups], are those of the groups, and `sums` fp32 [rows, 16]
     gets the products. All five are addresses, and `rows` is a constant.
@@ -50,7 +50,7 @@ def _block_product(
     words, singles = ir.VectorType(word, LANES), ir.VectorType(single, LANES)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        weights, bytes, scales, starts, groups, sums, _ = arguments
+        weights, rounded, scales, starts, groups, sums, _ = arguments
 
         def instruction(name: str, result: ir.Type, *operands: ir.Type) -> ir.Function:
             return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, operands), name)
@@ -86,7 +86,9 @@ def _block_product(
                 builder.call(fetch, [builder.inttoptr(ahead, byte.as_pointer()), to_read, into_l2, as_data])
                 block = load(place, words, 64)
                 for row, group in enumerate(here):
-                    place = builder.add(after(bytes, group, GROUP), ir.Constant(ir.IntType(64), quad * QUAD))
+                    place = builder.add(
+                        after(rounded, group, GROUP), ir.Constant(ir.IntType(64), quad * QUAD)
+                    )
                     exact[row] = builder.call(multiply, [exact[row], block, broadcast(place, words)])
             for row, group in enumerate(here):
                 values = builder.sitofp(exact[row], singles), broadcast(after(scales, group, 4), singles)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 AVAILABLE = importlib.util.find_spec("numba") is not None
-"""Whether Numba is installed; `benchmarks.gpu_check` runs without it."""
+"""Whether Numba is installed. `benchmarks.gpu_check` also runs without Numba."""
 if AVAILABLE:
     import numba
 
@@ -94,11 +94,10 @@ def sample(
     eos: int,
 ) -> Tensor:
     """Compute `sampling.sample`; all tensors but the logits are [B]."""
-    slots, channels, _ = cond.shape
-    out = torch.empty(slots, channels, dtype=torch.long)
+    out = torch.empty(cond.shape[:2], dtype=torch.long)
     tensors = (cond, uncond, column, temperature, cfg_scale, top_p, top_k, seed)
-    arguments = (*(tensor.numpy() for tensor in tensors), eos, out.numpy())
-    _spread(cpu_sampling.sample, slots * channels, cond.numel(), *arguments)
+    arguments: Any = (*(tensor.numpy() for tensor in tensors), eos, out.numpy())
+    cpu_sampling.sample(*arguments)
     return out
 
 

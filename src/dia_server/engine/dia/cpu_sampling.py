@@ -14,8 +14,6 @@ Flags = NDArray[np.bool_]
 
 @compiled_exactly
 def sample(
-    first: int,
-    last: int,
     cond: Numbers,
     uncond: Numbers,
     column: Integers,
@@ -27,11 +25,11 @@ def sample(
     eos: int,
     out: Integers,
 ) -> None:
-    """Compute the tasks `first` to `last` of `sampling.sample`: pairs of a slot and a channel."""
-    channels, vocabulary = cond.shape[1:]
+    """Compute `sampling.sample`; `out` [B, channels] gets the tokens."""
+    slots, channels, vocabulary = cond.shape
     guided = np.empty(vocabulary, np.float32)
-    for task in range(first, last):
-        slot, channel = task // channels, task % channels
+    for row in range(slots * channels):
+        slot, channel = row // channels, row % channels
         logits, others, scale = cond[slot, channel], uncond[slot, channel], cfg_scale[slot]
         for token in range(vocabulary):
             guided[token] = logits[token] + (logits[token] - others[token]) * scale
