@@ -18,6 +18,9 @@ COLUMNS, HEADS, KV_HEADS, DIM = 300, 6, 2, 48
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 THREADS = pytest.mark.parametrize("threads", [1, 3])
 CPU = torch.device("cpu")
+MULTIPLIES_BF16 = pytest.mark.skipif(
+    not cpu_ops.multiplies_bf16(), reason="needs AVX-512's bf16, without AMX"
+)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -79,6 +82,32 @@ def test_norms_and_gates(dtype: torch.dtype) -> None:
     )
     assert_rounded(cpu_ops.gate(x), F.silu(first) * second, dtype)
     assert torch.equal(cpu_ops.gate(spread)[1], cpu_ops.gate(x))
+
+
+@MULTIPLIES_BF16
+@THREADS
+@pytest.mark.usefixtures("several")
+@pytest.mark.parametrize(("outputs", "inputs"), [(96, 208), (90, 198), (1, 1)])
+@pytest.mark.parametrize("rows", [1, 3, 8, 15])
+def test_products_in_bf16(rows: int, outputs: int, inputs: int) -> None:
+    x, weight = noise(rows, inputs).bfloat16(), noise(outputs, inputs, seed=1).bfloat16()
+
+    product = cpu_ops.multiply_bf16(x[:, None], cpu_ops.pack_bf16(weight), outputs)
+
+    exact = x.double() @ weight.double().t()
+    assert_rounded(product[:, 0], exact.float(), torch.bfloat16)
+
+
+@MULTIPLIES_BF16
+def test_a_row_of_a_product_in_bf16_does_not_depend_on_the_others() -> None:
+    x, weight = noise(15, 208).bfloat16(), cpu_ops.pack_bf16(noise(96, 208, seed=1).bfloat16())
+    x[3, 5], x[4, 5] = torch.nan, torch.inf
+
+    together = cpu_ops.multiply_bf16(x, weight, 96)
+
+    assert not together[3:5].isfinite().any()
+    for row in (0, 2, 5, 8, 14):
+        assert torch.equal(cpu_ops.multiply_bf16(x[row : row + 1], weight, 96)[0], together[row])
 
 
 @DTYPES

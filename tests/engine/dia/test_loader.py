@@ -208,5 +208,6 @@ def test_auto_takes_the_fastest_dtype_of_a_cpu_for_its_slots(
     monkeypatch.setattr("dia_server.engine.dia.loader.FBGEMM", fbgemm)
 
     assert {slots: pick_dtype("auto", torch.device("cpu"), slots) for slots in chosen} == chosen
-    assert {slots: pick_dtype("int8", torch.device("cpu"), slots) for slots in chosen} == chosen
+    beside_int8 = dict.fromkeys(chosen, torch.bfloat16) if bf16 and not tiles else chosen
+    assert {slots: pick_dtype("int8", torch.device("cpu"), slots) for slots in chosen} == beside_int8
     assert pick_dtype("float32", torch.device("cpu"), 1) == torch.float32

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dia_server.engine.dia import cpu_ops
 from dia_server.engine.dia.encoder import uncond_states
 from dia_server.engine.dia.linear import Linear, pack, pack_int8, quantize
 from dia_server.engine.dia.model_config import ModelConfig, StackConfig
@@ -36,6 +37,9 @@ class Assembly:
     ) -> None:
         self.source, self.device, self.dtype = source, device, compute_dtype(dtype, device)
         self.as_fp16, self.int8, self.kernels = self.dtype != dtype, int8, kernels
+        # beside int8 products, which are loops of our own too
+        on_cpu_in_bf16 = device.type == "cpu" and self.dtype == torch.bfloat16
+        self.loops = int8 and on_cpu_in_bf16 and cpu_ops.multiplies_bf16()
         self.bytes = 0
 
     def read(self, shape: tuple[int, ...], name: str) -> Tensor:
@@ -65,7 +69,7 @@ class Assembly:
     def packed(self, weight: Tensor) -> Linear:
         if self.as_fp16:
             self.bytes -= weight.nbytes // 2
-        return pack(weight, as_fp16=self.as_fp16, kernels=self.kernels)
+        return pack(weight, as_fp16=self.as_fp16, loops=self.loops, kernels=self.kernels)
 
     def quantized(self, shape: tuple[int, int], name: str) -> Linear:
         """Read a weight of the decoder; with `int8` it is quantized from the numbers in the file."""

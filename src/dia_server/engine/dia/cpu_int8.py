@@ -17,20 +17,16 @@ from numpy.typing import NDArray
 
 # Numba's cache does not notice when these change: then delete __pycache__
 from dia_server.engine.dia.cpu_kernels import Numbers, compiled, narrow, wide
+from dia_server.engine.dia.cpu_vectors import INDEX, LANES, SINGLES, VECTOR, WORDS, Vectors
 
-LANES, QUAD = 16, 4
-"""Outputs of a block, and inputs that an instruction adds up for each."""
+QUAD = 4
+"""Inputs that an instruction adds up for each output."""
 GROUP = 32
 """Inputs whose activations share a scale."""
 LARGEST = 127
 """Largest magnitude of a rounded activation."""
 OFFSET = 128
 """Number that is added to each weight. A group's sums begin at -OFFSET times the sum of its activations."""
-AHEAD, AHEAD_A_ROW = 3 << 10, 2 << 10
-"""Bytes by which weights are fetched into the L2 cache in advance: at least, and per row from four rows on.
-
-Without it, or into L1, a core waits for memory and computes in turn: 1.5 times as long for 8 rows.
-"""
 INFINITY = 0x7F80_0000
 """Bits of infinity in fp32. Larger ones, without the sign, are NaN."""
 TINY = 0x0DA2_4260
@@ -46,57 +42,27 @@ def _block_product(
     gets the products. All five are addresses, and `rows` is a constant.
     """
     address, count = numba.types.intp, rows.literal_value
-    byte, word, single = ir.IntType(8), ir.IntType(32), ir.FloatType()
-    words, singles = ir.VectorType(word, LANES), ir.VectorType(single, LANES)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         weights, rounded, scales, starts, groups, sums, _ = arguments
-
-        def instruction(name: str, result: ir.Type, *operands: ir.Type) -> ir.Function:
-            return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, operands), name)
-
-        def after(base: ir.Value, index: ir.Value, size: int) -> ir.Value:
-            return builder.add(base, builder.mul(index, ir.Constant(ir.IntType(64), size)))
-
-        def load(place: ir.Value, kind: ir.Type, align: int) -> ir.Value:
-            return builder.load(builder.inttoptr(place, kind.as_pointer()), align=align)
-
-        def broadcast(place: ir.Value, kind: ir.VectorType) -> ir.Value:
-            value = load(place, kind.element, 4)
-            first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(word, 0))
-            return builder.shuffle_vector(first, first, ir.Constant(words, [0] * LANES))
-
-        multiply = instruction("llvm.x86.avx512.vpdpbusd.512", words, words, words, words)
-        multiply_add = instruction("llvm.fma.v16f32", singles, singles, singles, singles)
-        fetch = instruction("llvm.prefetch.p0", ir.VoidType(), byte.as_pointer(), word, word, word)
-        to_read, into_l2, as_data = (ir.Constant(word, flag) for flag in (0, 2, 1))
-        distance = AHEAD if count < 4 else count * AHEAD_A_ROW
-        nothing = ir.Constant(singles, [0.0] * LANES)
-        totals = [cgutils.alloca_once_value(builder, nothing) for _ in range(count)]
+        vectors = Vectors(builder)
+        totals = vectors.sums(count)
         with cgutils.for_range(builder, groups) as loop:
             here = [
-                builder.add(builder.mul(groups, ir.Constant(ir.IntType(64), row)), loop.index)
-                for row in range(count)
+                builder.add(builder.mul(groups, ir.Constant(INDEX, row)), loop.index) for row in range(count)
             ]
-            exact = [broadcast(after(starts, group, 4), words) for group in here]
+            exact = [vectors.broadcast(vectors.address(starts, group, 4), WORDS) for group in here]
             for quad in range(GROUP // QUAD):
-                place = after(weights, loop.index, GROUP * LANES)
-                place = builder.add(place, ir.Constant(ir.IntType(64), quad * QUAD * LANES))
-                ahead = builder.add(place, ir.Constant(ir.IntType(64), distance))
-                builder.call(fetch, [builder.inttoptr(ahead, byte.as_pointer()), to_read, into_l2, as_data])
-                block = load(place, words, 64)
+                place = vectors.address(weights, loop.index, GROUP * LANES, quad * VECTOR)
+                block = vectors.load_weights(place, WORDS, count)
                 for row, group in enumerate(here):
-                    place = builder.add(
-                        after(rounded, group, GROUP), ir.Constant(ir.IntType(64), quad * QUAD)
-                    )
-                    exact[row] = builder.call(multiply, [exact[row], block, broadcast(place, words)])
-            for row, group in enumerate(here):
-                values = builder.sitofp(exact[row], singles), broadcast(after(scales, group, 4), singles)
-                total = builder.call(multiply_add, [*values, builder.load(totals[row])])
-                builder.store(total, totals[row])
-        for row, total in enumerate(totals):
-            place = builder.add(sums, ir.Constant(ir.IntType(64), row * LANES * 4))
-            builder.store(builder.load(total), builder.inttoptr(place, singles.as_pointer()), align=4)
+                    four = vectors.broadcast(vectors.address(rounded, group, GROUP, quad * QUAD), WORDS)
+                    exact[row] = vectors.call("llvm.x86.avx512.vpdpbusd.512", WORDS, exact[row], block, four)
+            for total, group, found in zip(totals, here, exact, strict=True):
+                scale = vectors.broadcast(vectors.address(scales, group, 4), SINGLES)
+                values = builder.sitofp(found, SINGLES), scale, builder.load(total)
+                builder.store(vectors.call("llvm.fma.v16f32", SINGLES, *values), total)
+        vectors.store_sums(totals, sums)
         return context.get_dummy_value()
 
     return numba.types.void(*[address] * 6, rows), generate

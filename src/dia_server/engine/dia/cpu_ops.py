@@ -23,8 +23,10 @@ AVAILABLE = importlib.util.find_spec("numba") is not None
 if AVAILABLE:
     import numba
 
-    from dia_server.engine.dia import cpu_int8, cpu_kernels, cpu_sampling
-    from dia_server.engine.dia.cpu_int8 import GROUP, LANES, OFFSET, QUAD
+    from dia_server.engine.dia import cpu_bf16, cpu_int8, cpu_kernels, cpu_sampling
+    from dia_server.engine.dia.cpu_bf16 import PAIR, TURN
+    from dia_server.engine.dia.cpu_int8 import GROUP, OFFSET, QUAD
+    from dia_server.engine.dia.cpu_vectors import LANES
 ELEMENTS_PER_THREAD = 1 << 22
 """Elements for which another thread is worth its start: 50 to 100 µs while PyTorch's threads spin."""
 
@@ -110,15 +112,27 @@ def commit(*arguments: Any) -> None:
 
 
 def multiplies_bytes() -> bool:
-    """Return whether `multiply_bytes` works here: the CPU has AVX-512's VNNI.
+    """Return whether `multiply_bytes` works here: the CPU has AVX-512's VNNI."""
+    return _uses_all_instructions() and torch.cpu._is_vnni_supported()
 
-    Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose the instructions, VNNI may be missing, and LLVM would
+
+def multiplies_bf16() -> bool:
+    """Return whether `multiply_bf16` is best here: the CPU has AVX-512's bf16 instructions and no AMX tiles.
+
+    With tiles oneDNN multiplies the many rows of a prompt faster.
+    """
+    tiles = torch.cpu._is_amx_tile_supported()
+    return _uses_all_instructions() and torch.cpu._is_avx512_bf16_supported() and not tiles
+
+
+def _uses_all_instructions() -> bool:
+    """Return whether Numba compiles for this CPU.
+
+    Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose the instructions, one may be missing, and LLVM would
     abort.
     """
-    if not AVAILABLE or not torch.cpu._is_vnni_supported():
-        return False
-    chosen = vars(numba.config)
-    return chosen["CPU_NAME"] is None and chosen["CPU_FEATURES"] is None
+    chosen = vars(numba.config) if AVAILABLE else {}
+    return AVAILABLE and chosen["CPU_NAME"] is None and chosen["CPU_FEATURES"] is None
 
 
 def pack_bytes(values: Tensor) -> NDArray[np.uint8]:
@@ -148,6 +162,26 @@ def multiply_bytes(x: Tensor, packed: NDArray[np.uint8], scale: NDArray[np.float
     arguments = (numbers(rows), packed, scale, numbers(out))
     _spread(cpu_int8.multiply, len(packed), packed.size, *arguments)
     return out if x is rows else out.view(*x.shape[:-1], -1)
+
+
+def pack_bf16(weight: Tensor) -> NDArray[np.uint16]:
+    """Return a weight [out, in] in bf16 as `multiply_bf16` reads it: uint16 [out / 16, in / 2, 16, 2].
+
+    It is padded with zeros to whole blocks and turns.
+    """
+    outputs, inputs = weight.shape
+    padded = F.pad(weight, (0, -inputs % TURN, 0, -outputs % LANES))
+    blocks = padded.view(-1, LANES, padded.shape[1] // PAIR, PAIR).transpose(1, 2).contiguous()
+    packed: NDArray[np.uint16] = numbers(blocks)
+    return packed
+
+
+def multiply_bf16(x: Tensor, packed: NDArray[np.uint16], outputs: int) -> Tensor:
+    """Return x W^T [..., outputs] for x [..., in] in bf16 and a weight that `pack_bf16` has packed."""
+    rows = _matrix(F.pad(x, (0, -x.shape[-1] % TURN)))
+    out = x.new_empty(rows.shape[0], outputs)
+    _spread(cpu_bf16.multiply, len(packed), packed.size, numbers(rows), packed, numbers(out))
+    return out.view(*x.shape[:-1], -1)
 
 
 def _matrix(x: Tensor) -> Tensor:

@@ -51,13 +51,15 @@ class Linear:
         return self(gate(x))
 
 
-def pack(weight: Tensor, *, as_fp16: bool = False, kernels: bool = True) -> Linear:
+def pack(weight: Tensor, *, as_fp16: bool = False, loops: bool = False, kernels: bool = True) -> Linear:
     """Prepare `weight` for its device. `as_fp16` (CPUs only) stores an fp32 weight in fp16; x stays in fp32.
 
-    On CPUs the weight is packed once, for oneDNN or as fp16 for FBGEMM. oneDNN would otherwise pack it in
-    each call. FBGEMM reads half the bytes of fp32 and is faster for small batches. On GPUs it stays as it is.
-    `kernels` tells whether CUDA devices can run Triton's kernels.
+    On CPUs the weight is packed once: for oneDNN, as fp16 for FBGEMM, or for `loops` of our own. oneDNN would
+    otherwise pack it in each call. FBGEMM reads half the bytes of fp32 and is faster for small batches. On
+    GPUs it stays as it is. `kernels` tells whether CUDA devices can run Triton's kernels.
     """
+    if loops:
+        return Linear(cpu_ops.multiply_bf16, cpu_ops.pack_bf16(weight), len(weight))
     if as_fp16:
         packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
         return Linear(torch.ops.quantized.linear_dynamic_fp16, packed)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from dia_server.engine.dia import large_pages
+from dia_server.engine.dia import cpu_ops, large_pages
 from dia_server.engine.dia.assemble import assemble, weight_bytes
 from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.checkpoint import Checkpoint
@@ -48,7 +48,7 @@ def dia_loader(
 
     `model` and `codec` are each a hub id or a folder. `device` is "auto" or a torch device name; `dtype` is
     "auto", "bfloat16", "float16", "float32" or "int8". With "int8" the weights of most of the decoder's
-    products are int8, and everything else is as with "auto".
+    products are int8; see `pick_dtype` for the others.
     `max_batch` is the maximum number of slots; there are fewer if memory is short. `max_columns` is the size
     of a slot in decoder columns; None for the model's own. `compile` compiles the steps that are captured as
     CUDA graphs (CUDA and ROCm only). `codec_dtype` is "fp32" or, on CUDA and ROCm only, "fp16".
@@ -123,7 +123,8 @@ def pick_dtype(name: str, device: torch.device, max_batch: int) -> torch.dtype:
     """Return the dtype `name`, or the best one for "auto"; raises ModelNotLoaded for an unknown name.
 
     "auto" means bf16 on CUDA devices that compute in bf16, and fp16 on other GPUs. On CPUs it is the fastest
-    for `max_batch` slots: see `_cpu_dtype`. "int8" concerns some weights only; the others are as with "auto".
+    for `max_batch` slots: see `_cpu_dtype`. "int8" concerns some weights only; the others are as with "auto",
+    but always in bf16 on CPUs that multiply them by loops of our own.
     """
     if name not in ("auto", "int8"):
         dtypes = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -132,7 +133,11 @@ def pick_dtype(name: str, device: torch.device, max_batch: int) -> torch.dtype:
         return dtypes[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return _cpu_dtype(max_batch) if device.type == "cpu" else torch.float16
+    if device.type != "cpu":
+        return torch.float16
+    if name == "int8" and cpu_ops.multiplies_bf16():
+        return torch.bfloat16
+    return _cpu_dtype(max_batch)
 
 
 def has_half_codec(name: str, device: torch.device) -> bool:
