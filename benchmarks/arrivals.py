@@ -16,7 +16,7 @@ from transformers import DacConfig, DacModel
 from benchmarks.models import TEMPERATURE, random_weights
 from dia_server.engine.dia.background_stream import use_device
 from dia_server.engine.dia.codec import CODEBOOKS, Codec
-from dia_server.engine.dia.loader import count_slots
+from dia_server.engine.dia.loader import count_slots, pick_device
 from dia_server.engine.dia.memory import device_memory
 from dia_server.engine.dia.model import AudioCodec, DiaModel, ModelOptions
 from dia_server.engine.dia.probe import kernel_fault
@@ -60,7 +60,7 @@ def random_loader(size: str, device: str, slots: int, *, codec: bool) -> LoadMod
 def _load_random(
     report: Callable[[float], None], *, size: str, device: str, slots: int, codec: bool
 ) -> DiaModel:
-    where = torch.device(device)
+    where = pick_device(device)
     on_cuda = where.type == "cuda"
     if on_cuda:
         use_device(where)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.gpu.machine import require_memory
 from benchmarks.gpu.profile import Span, summarize
-from benchmarks.gpu.report import RESULTS, Refused
+from benchmarks.gpu.report import RESULTS, Refused, Report
 from benchmarks.gpu.runner import LOG, Check, run_checks
 from dia_server.units import GIB
 
@@ -88,6 +88,20 @@ def test_checks_are_skipped_once_the_budget_is_spent(tmp_path: Path) -> None:
 
     assert statuses == {"hangs": "hung", "works": "skipped"}
     assert [line["status"] for line in lines(tmp_path)] == ["hung", "skipped"]
+
+
+def test_a_fault_that_was_looked_for_misses_a_target(tmp_path: Path) -> None:
+    report = Report(tmp_path, "kernels")
+
+    report.absent("kernel fault", None)
+    report.absent("slower ways", ())
+    report.absent("kernel fault", "no compiler")
+
+    assert [(line["found"], line["holds"]) for line in lines(tmp_path)] == [
+        (None, True),
+        (None, True),
+        ("no compiler", False),
+    ]
 
 
 def test_no_check_runs_on_a_machine_that_is_refused(tmp_path: Path) -> None:

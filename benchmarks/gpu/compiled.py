@@ -32,8 +32,7 @@ def run(setup: Setup, report: Report) -> None:
     gc.collect()
     release_cached()
     model = DiaModel(weights, codec, slots, ModelOptions(compiled=True))
-    if model.notes:
-        report.line(notes=model.notes)
+    report.absent("slower ways, taken because others failed", model.notes)
     model.warm_up()
     with report.part("polls"):
         measure_polls(setup, report, model, steps)

@@ -52,6 +52,10 @@ class Report:
             target = {"at_most": at_most, "holds": value <= at_most}
         self.line(what=what, value=float(f"{value:.5g}"), unit=unit, **target, **facts)
 
+    def absent(self, what: str, found: object) -> None:
+        """Report a fault that was looked for; the check misses its target if one was found."""
+        self.line(what=what, found=found or None, holds=not found)
+
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Report an exception of the block, so that the check goes on with its next part."""

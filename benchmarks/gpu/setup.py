@@ -12,7 +12,7 @@ from benchmarks.gpu.report import Refused
 from benchmarks.limits import read_bandwidth, synchronize
 from benchmarks.models import SIZES
 from dia_server.engine.dia.background_stream import use_device
-from dia_server.engine.dia.loader import count_slots
+from dia_server.engine.dia.loader import count_slots, pick_device
 from dia_server.engine.dia.memory import device_memory
 from dia_server.engine.dia.weights import Weights
 from dia_server.units import GIB, MIB
@@ -75,7 +75,7 @@ def prepare(setup: Setup) -> None:
             "A rehearsal without one: --device cpu --size toy."
         )
     else:
-        use_device(torch.device(setup.device))
+        use_device(pick_device(setup.device))
 
 
 def measure_bandwidth(setup: Setup) -> float:

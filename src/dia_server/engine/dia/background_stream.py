@@ -9,6 +9,7 @@ The engine's thread keeps queueing steps while the background thread waits for t
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import cache
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 def use_device(device: torch.device) -> None:
-    """Make a CUDA `device` and a new high-priority stream current in this thread.
+    """Make a CUDA `device` and its high-priority stream current in this thread.
 
     Also turns off cuDNN attention, for the whole process.
     """
@@ -31,7 +32,12 @@ def use_device(device: torch.device) -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
+@cache
 def steps_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the device's stream for decode steps.
+
+    There is one, because cuBLAS allocates a workspace for every stream and never frees it.
+    """
     return torch.cuda.Stream(device, priority=HIGH_PRIORITY)  # type: ignore[no-untyped-call]
 
 

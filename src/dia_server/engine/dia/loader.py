@@ -78,6 +78,7 @@ def dia_loader(
             audio = load_codec(codec_folder, where, kernels=fault is None, half=half)
             if where.type == "cpu":
                 large_pages.collapse()
+            release_cached()  # what `quantize` computed with on a GPU
             memory = device_memory(where)
             slots = count_slots(config, weights.dtype, max_batch, memory)
             stored = f"int8 and {kind}" if dtype == "int8" else str(kind)
