@@ -146,12 +146,6 @@ def pack_bytes(values: Tensor) -> NDArray[np.uint8]:
     return blocks.transpose(1, 2).contiguous().numpy()
 
 
-def unpack_bytes(packed: NDArray[np.uint8]) -> Tensor:
-    """Return the weights that `pack_bytes` has packed, int8 [out, in], with their padding."""
-    blocks = torch.from_numpy(packed).transpose(1, 2)
-    return (blocks.flatten(2).flatten(0, 1).to(torch.int16) - OFFSET).to(torch.int8)
-
-
 def multiply_bytes(x: Tensor, packed: NDArray[np.uint8], scale: NDArray[np.float32]) -> Tensor:
     """Return x W^T [..., out] for x [..., in], weights that `pack_bytes` has packed, and their scales [out].
 

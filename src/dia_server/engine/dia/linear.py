@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dia_server.engine.dia import cpu_ops
@@ -16,7 +14,7 @@ PACK_ROWS = 16
 FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
 """Whether this CPU (x86 with AVX2) can multiply fp32 activations by weights stored in fp16."""
 INT8_ROWS = 64
-"""Maximum rows of an int8 product on CPUs, and the batch size for which its weights are packed.
+"""Maximum rows of an int8 product by oneDNN, and the batch size for which its weights are packed.
 
 With more rows, as in a prefill, it is faster to dequantize the weights in each product.
 """
@@ -75,7 +73,7 @@ def pack_int8(values: Tensor, scale: Tensor, *, kernels: bool = True) -> Linear:
     `cpu_ops.multiply_bytes` and `_int8_onednn`.
     """
     if values.device.type == "cpu" and cpu_ops.multiplies_bytes():
-        return Linear(_int8_vnni, cpu_ops.pack_bytes(values), scale.numpy())
+        return Linear(cpu_ops.multiply_bytes, cpu_ops.pack_bytes(values), scale.numpy())
     if values.device.type == "cpu" and FBGEMM and torch._C._has_mkldnn:
         packed = torch.ops.onednn.qlinear_prepack(values, [INT8_ROWS, values.shape[1]])
         return Linear(_int8_onednn, packed, scale, torch.zeros(len(scale), dtype=torch.int32))
@@ -108,13 +106,6 @@ def _multiplied_by_onednn(weight: Tensor) -> bool:
         return False
     in_bf16 = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return weight.dtype == torch.float32 or in_bf16
-
-
-def _int8_vnni(x: Tensor, packed: NDArray[np.uint8], scale: NDArray[np.float32]) -> Tensor:
-    if x.shape[:-1].numel() > INT8_ROWS:
-        values = cpu_ops.unpack_bytes(packed)[: len(scale), : x.shape[-1]]
-        return plain_product(x, values, torch.from_numpy(scale))
-    return cpu_ops.multiply_bytes(x, packed, scale)
 
 
 def _int8_onednn(x: Tensor, packed: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
