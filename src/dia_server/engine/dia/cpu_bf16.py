@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 # Numba's cache does not notice when these change: then delete __pycache__
 from dia_server.engine.dia.cpu_kernels import compiled, narrow
-from dia_server.engine.dia.cpu_vectors import INDEX, LANES, SINGLES, VECTOR, WORDS, Vectors
+from dia_server.engine.dia.cpu_vectors import (
+    LANES,
+    ROWS_AT_ONCE,
+    SINGLES,
+    VECTOR,
+    WORDS,
+    Vectors,
+    rows_at_once,
+)
 
 PAIR = 2
 """Inputs that an instruction adds up for each output."""
@@ -44,32 +52,34 @@ def _block_product(typing: Any, weights: Any, x: Any, turns: Any, sums: Any, row
     """Multiply a block of weights [turns, 8, 16, 2] by x [rows, turns, 16]; `sums` fp32 [rows, 16] gets the
     products.
 
-    All three are addresses, and `rows` is a constant.
+    All three are addresses; `rows` is one of ROWS_AT_ONCE.
     """
-    address, count = numba.types.intp, rows.literal_value
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        weights, x, turns, sums, _ = arguments
+        weights, x, turns, sums, rows = arguments
         vectors = Vectors(builder)
-        totals = vectors.sums(count)
-        with cgutils.for_range(builder, turns) as loop:
-            here = [
-                builder.add(builder.mul(turns, ir.Constant(INDEX, row)), loop.index) for row in range(count)
-            ]
-            for pair in range(TURN // PAIR):
-                place = vectors.address(weights, loop.index, TURN * LANES * 2, pair * VECTOR)
-                block = vectors.load_weights(place, BFLOATS, count)
-                for total, turn in zip(totals, here, strict=True):
-                    two = vectors.broadcast(vectors.address(x, turn, TURN * 2, pair * PAIR * 2), WORDS)
-                    values = builder.load(total), block, builder.bitcast(two, BFLOATS)
-                    builder.store(vectors.call("llvm.x86.avx512bf16.dpbf16ps.512", SINGLES, *values), total)
-        vectors.store_sums(totals, sums)
+
+        def write(count: int) -> None:
+            totals = vectors.sums(count)
+            with cgutils.for_range(builder, turns) as loop:
+                here = vectors.of_rows(turns, loop.index, count)
+                for pair in range(TURN // PAIR):
+                    place = vectors.address(weights, loop.index, TURN * LANES * 2, pair * VECTOR)
+                    block = vectors.load_weights(place, BFLOATS, count)
+                    for total, turn in zip(totals, here, strict=True):
+                        two = vectors.broadcast(vectors.address(x, turn, TURN * 2, pair * PAIR * 2), WORDS)
+                        values = builder.load(total), block, builder.bitcast(two, BFLOATS)
+                        added = vectors.call("llvm.x86.avx512bf16.dpbf16ps.512", SINGLES, *values)
+                        builder.store(added, total)
+            vectors.store_sums(totals, sums)
+
+        vectors.for_rows(rows, write)
         return context.get_dummy_value()
 
-    return numba.types.void(*[address] * 4, rows), generate
+    return numba.types.void(*[numba.types.intp] * 5), generate
 
 
-_multiply_block: Any = intrinsic(prefer_literal=True)(_block_product)
+_multiply_block: Any = intrinsic(_block_product)
 """The function of compiled code whose type and instructions `_block_product` defines."""
 
 
@@ -79,24 +89,13 @@ def multiply(
 ) -> None:
     """Compute the outputs of the blocks `first` to `last` of `cpu_ops.multiply_bf16`."""
     rows, turns = len(x), weights.shape[1] * PAIR // TURN
-    sums = np.empty((8, LANES), np.float32)
+    sums = np.empty((ROWS_AT_ONCE[0], LANES), np.float32)
     here = sums.ctypes.data
     for block in range(first, last):
         place, output, begin = weights[block].ctypes.data, block * LANES, 0
         while begin < rows:
-            source = x[begin].ctypes.data
-            if rows - begin >= 8:
-                count = 8
-                _multiply_block(place, source, turns, here, 8)
-            elif rows - begin >= 4:
-                count = 4
-                _multiply_block(place, source, turns, here, 4)
-            elif rows - begin >= 2:
-                count = 2
-                _multiply_block(place, source, turns, here, 2)
-            else:
-                count = 1
-                _multiply_block(place, source, turns, here, 1)
+            count = rows_at_once(rows - begin)
+            _multiply_block(place, x[begin].ctypes.data, turns, here, count)
             for i in range(count):
                 made = out[begin + i, output : output + LANES]
                 for lane in range(len(made)):

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 # Numba's cache does not notice when these change: then delete __pycache__
 from dia_server.engine.dia.cpu_kernels import Numbers, compiled, narrow, wide
-from dia_server.engine.dia.cpu_vectors import INDEX, LANES, SINGLES, VECTOR, WORDS, Vectors
+from dia_server.engine.dia.cpu_vectors import (
+    LANES,
+    ROWS_AT_ONCE,
+    SINGLES,
+    VECTOR,
+    WORDS,
+    Vectors,
+    rows_at_once,
+)
 
 QUAD = 4
 """Inputs that an instruction adds up for each output."""
@@ -39,36 +47,38 @@ def _block_product(
     """Multiply a block of weights [groups, 8, 16, 4] by activations `rounded` [rows, groups, 32] to int8.
 
     `scales` fp32 and `starts` int32, both [rows, groups], are those of the groups, and `sums` fp32 [rows, 16]
-    gets the products. All five are addresses, and `rows` is a constant.
+    gets the products. All five are addresses; `rows` is one of ROWS_AT_ONCE.
     """
-    address, count = numba.types.intp, rows.literal_value
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        weights, rounded, scales, starts, groups, sums, _ = arguments
+        weights, rounded, scales, starts, groups, sums, rows = arguments
         vectors = Vectors(builder)
-        totals = vectors.sums(count)
-        with cgutils.for_range(builder, groups) as loop:
-            here = [
-                builder.add(builder.mul(groups, ir.Constant(INDEX, row)), loop.index) for row in range(count)
-            ]
-            exact = [vectors.broadcast(vectors.address(starts, group, 4), WORDS) for group in here]
-            for quad in range(GROUP // QUAD):
-                place = vectors.address(weights, loop.index, GROUP * LANES, quad * VECTOR)
-                block = vectors.load_weights(place, WORDS, count)
-                for row, group in enumerate(here):
-                    four = vectors.broadcast(vectors.address(rounded, group, GROUP, quad * QUAD), WORDS)
-                    exact[row] = vectors.call("llvm.x86.avx512.vpdpbusd.512", WORDS, exact[row], block, four)
-            for total, group, found in zip(totals, here, exact, strict=True):
-                scale = vectors.broadcast(vectors.address(scales, group, 4), SINGLES)
-                values = builder.sitofp(found, SINGLES), scale, builder.load(total)
-                builder.store(vectors.call("llvm.fma.v16f32", SINGLES, *values), total)
-        vectors.store_sums(totals, sums)
+
+        def write(count: int) -> None:
+            totals = vectors.sums(count)
+            with cgutils.for_range(builder, groups) as loop:
+                here = vectors.of_rows(groups, loop.index, count)
+                exact = [vectors.broadcast(vectors.address(starts, group, 4), WORDS) for group in here]
+                for quad in range(GROUP // QUAD):
+                    place = vectors.address(weights, loop.index, GROUP * LANES, quad * VECTOR)
+                    block = vectors.load_weights(place, WORDS, count)
+                    for row, group in enumerate(here):
+                        four = vectors.broadcast(vectors.address(rounded, group, GROUP, quad * QUAD), WORDS)
+                        values = exact[row], block, four
+                        exact[row] = vectors.call("llvm.x86.avx512.vpdpbusd.512", WORDS, *values)
+                for total, group, found in zip(totals, here, exact, strict=True):
+                    scale = vectors.broadcast(vectors.address(scales, group, 4), SINGLES)
+                    values = builder.sitofp(found, SINGLES), scale, builder.load(total)
+                    builder.store(vectors.call("llvm.fma.v16f32", SINGLES, *values), total)
+            vectors.store_sums(totals, sums)
+
+        vectors.for_rows(rows, write)
         return context.get_dummy_value()
 
-    return numba.types.void(*[address] * 6, rows), generate
+    return numba.types.void(*[numba.types.intp] * 7), generate
 
 
-_multiply_block: Any = intrinsic(prefer_literal=True)(_block_product)
+_multiply_block: Any = intrinsic(_block_product)
 """The function of compiled code whose type and instructions `_block_product` defines."""
 
 
@@ -83,25 +93,15 @@ def multiply(
     padded = np.zeros((groups, GROUP), np.float32)
     for row in range(rows):
         _round(x[row], padded, rounded[row], scales[row], starts[row])
-    sums = np.empty((8, LANES), np.float32)
+    sums = np.empty((ROWS_AT_ONCE[0], LANES), np.float32)
     here = sums.ctypes.data
     for block in range(first, last):
         place, output, begin = weights[block].ctypes.data, block * LANES, 0
         while begin < rows:
             source = rounded[begin].ctypes.data
             factors, start = scales[begin].ctypes.data, starts[begin].ctypes.data
-            if rows - begin >= 8:
-                count = 8
-                _multiply_block(place, source, factors, start, groups, here, 8)
-            elif rows - begin >= 4:
-                count = 4
-                _multiply_block(place, source, factors, start, groups, here, 4)
-            elif rows - begin >= 2:
-                count = 2
-                _multiply_block(place, source, factors, start, groups, here, 2)
-            else:
-                count = 1
-                _multiply_block(place, source, factors, start, groups, here, 1)
+            count = rows_at_once(rows - begin)
+            _multiply_block(place, source, factors, start, groups, here, count)
             for i in range(count):
                 scaled, made = scale[output : output + LANES], out[begin + i, output : output + LANES]
                 for lane in range(len(made)):

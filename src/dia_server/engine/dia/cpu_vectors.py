@@ -1,7 +1,12 @@
 """Instructions of AVX-512, and of what followed it, for loops of products that Numba compiles."""
 
+from collections.abc import Callable
+
 from llvmlite import ir
 from numba.core import cgutils
+
+# Numba's cache does not notice when these change: then delete __pycache__
+from dia_server.engine.dia.cpu_kernels import compiled
 
 BYTE, WORD, INDEX, SINGLE = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 LANES = 16
@@ -9,6 +14,8 @@ LANES = 16
 WORDS, SINGLES = ir.VectorType(WORD, LANES), ir.VectorType(SINGLE, LANES)
 VECTOR = 4 * LANES
 """Bytes of a vector."""
+ROWS_AT_ONCE = (8, 4, 2, 1)
+"""Numbers of rows for which there is a loop. More rows would take more registers than there are."""
 AHEAD, AHEAD_A_ROW = 3 << 10, 2 << 10
 """Bytes by which weights are fetched into the L2 cache in advance: at least, and per row from four rows on.
 
@@ -17,16 +24,36 @@ Without it, or into L1, a core waits for memory and computes in turn: 1.5 times 
 _TO_READ, _INTO_L2, _AS_DATA = (ir.Constant(WORD, flag) for flag in (0, 2, 1))
 
 
+@compiled
+def rows_at_once(left: int) -> int:
+    """Return how many of the `left` rows to multiply by a block of weights at once."""
+    for count in ROWS_AT_ONCE:
+        if count <= left:
+            return count
+    return 0
+
+
 class Vectors:
     """Writes instructions with `builder`. Addresses and indices are values of 64 bits."""
 
     def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
 
+    def for_rows(self, rows: ir.Value, write: Callable[[int], None]) -> None:
+        """Call `write` for each of ROWS_AT_ONCE; what it writes runs if there are as many `rows`."""
+        for count in ROWS_AT_ONCE:
+            with self.builder.if_then(self.builder.icmp_signed("==", rows, ir.Constant(INDEX, count))):
+                write(count)
+
     def address(self, base: ir.Value, index: ir.Value, size: int, offset: int = 0) -> ir.Value:
         """Return base + index * size + offset."""
         moved = self.builder.add(base, self.builder.mul(index, ir.Constant(INDEX, size)))
         return self.builder.add(moved, ir.Constant(INDEX, offset))
+
+    def of_rows(self, parts: ir.Value, part: ir.Value, rows: int) -> list[ir.Value]:
+        """Return the index of `part` in an array [rows, parts], for each row."""
+        firsts = [self.builder.mul(parts, ir.Constant(INDEX, row)) for row in range(rows)]
+        return [self.builder.add(first, part) for first in firsts]
 
     def load_weights(self, address: ir.Value, kind: ir.VectorType, rows: int) -> ir.Value:
         """Read 64 bytes of a weight, aligned to 64, and fetch those that will be read after them."""
