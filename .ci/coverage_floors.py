@@ -15,12 +15,12 @@ FLOORS = {
     "audio": 96,
     "db": 95,
     "doctor": 88,
-    "engine": 91,
+    "engine": 94,
     "fidelity": 95,
     "native": 90,
     "services": 94,
     "text": 97,
-    "voice_tools": 0,  # not measured yet
+    "voice_tools": 85,
     "web": 95,
     "(top level)": 95,
 }
