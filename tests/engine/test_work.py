@@ -95,8 +95,11 @@ async def test_utterances_of_a_stopping_engine_fail(gate: Gate) -> None:
     stopped.start()
     await ready(stopped)
     submit(stopped, 1000)
+    stopping = asyncio.create_task(asyncio.to_thread(stopped.stop))
+    while not stopped._stopping:
+        await asyncio.sleep(0)
     gate.open()
-    await asyncio.to_thread(stopped.stop)
+    await stopping
     await asyncio.sleep(0)
 
     assert [generation.outcome for generation in ended] == ["failed"]
