@@ -114,8 +114,16 @@ def test_a_request_makes_the_same_audio_alone_and_in_a_batch(server: Server) -> 
 
 def test_the_batch_is_full_while_work_waits(server: Server) -> None:
     seen = []
+    holding = [
+        ask(server, "/generate", {"text": f"I hold slot {n}.", "max_tokens": 3000}) for n in range(SLOTS)
+    ]
+    wait_until(lambda: measured(server)["dia_slots_busy", ""] == SLOTS)
     with ThreadPoolExecutor(16) as threads:
         asked = [threads.submit(say, server, f"Number {n}.", n) for n in range(10)]
+        # all have arrived before any runs, so the queue is not empty until the last one seen
+        wait_until(lambda: measured(server)["dia_queue_length", "request"] == len(asked))
+        for one in holding:
+            one.close()
         deadline = time.monotonic() + PATIENCE_S
         while not all(one.done() for one in asked):
             assert time.monotonic() < deadline
