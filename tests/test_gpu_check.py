@@ -94,7 +94,7 @@ def test_a_fault_that_was_looked_for_misses_a_target(tmp_path: Path) -> None:
     report = Report(tmp_path, "kernels")
 
     report.absent("kernel fault", None)
-    report.absent("slower ways", ())
+    report.no_fallback(())
     report.absent("kernel fault", "no compiler")
 
     assert [(line["found"], line["holds"]) for line in lines(tmp_path)] == [

@@ -35,7 +35,7 @@ def run(setup: Setup, report: Report) -> None:
         _compare(report, "uncompiled steps of one, against a batch", alone, expected)
     with report.part("compiled"):
         compiled = Ours(dia, BATCH, "float32", compiled=True)
-        report.absent("slower ways, taken because others failed", compiled.model.notes)
+        report.no_fallback(compiled.model.notes)
         found = [compiled.generate(work) for work in works]
         _compare(report, "compiled steps, against uncompiled ones", found, expected)
         alone = [[compiled.generate(one)[0] for one in _singles(work)] for work in works]

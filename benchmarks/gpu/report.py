@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,10 @@ class Report:
         elif at_most is not None:
             target = {"at_most": at_most, "holds": value <= at_most}
         self.line(what=what, value=float(f"{value:.5g}"), unit=unit, **target, **facts)
+
+    def no_fallback(self, notes: Sequence[str]) -> None:
+        """Report a model's notes: each is a slower way, taken because a faster one failed."""
+        self.absent("slower ways", notes)
 
     def absent(self, what: str, found: object) -> None:
         """Report a fault that was looked for; the check misses its target if one was found."""

@@ -23,7 +23,7 @@ async def _serve(setup: Setup, report: Report) -> None:
     engine = await started(load, MOST_WAITING, own_process=True)
     try:
         report.measured("start of the worker", time.perf_counter() - start, "s", slots=engine.slots)
-        report.absent("slower ways, taken because others failed", engine.notes)
+        report.no_fallback(engine.notes)
         await _measure(setup, report, engine)
     finally:
         await asyncio.to_thread(engine.stop)

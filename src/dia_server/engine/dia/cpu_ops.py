@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 AVAILABLE = importlib.util.find_spec("numba") is not None
-"""Whether Numba is installed. `benchmarks.gpu_check` also runs without Numba."""
+"""Whether Numba is installed; `benchmarks.gpu_check` runs on machines without it."""
 if AVAILABLE:
     import numba
 
@@ -131,8 +131,10 @@ def _uses_all_instructions() -> bool:
     Where NUMBA_CPU_NAME or NUMBA_CPU_FEATURES choose the instructions, one may be missing, and LLVM would
     abort.
     """
-    chosen = vars(numba.config) if AVAILABLE else {}
-    return AVAILABLE and chosen["CPU_NAME"] is None and chosen["CPU_FEATURES"] is None
+    if not AVAILABLE:
+        return False
+    chosen = vars(numba.config)
+    return chosen["CPU_NAME"] is None and chosen["CPU_FEATURES"] is None
 
 
 def pack_bytes(values: Tensor) -> NDArray[np.uint8]:
